@@ -1,0 +1,82 @@
+# Everything happens in $(VENV), which the first target that needs it creates; a stamp in it says what is installed, so
+# that a second run installs nothing.
+#
+#   make run | test | check | bench | nightly | services
+#   make test PYTEST_ARGS='-k lease -x'
+
+VENV        ?= .venv
+PYTHON      ?=
+PYTEST_ARGS ?=
+BIN         := $(VENV)/bin
+BASE        := $(VENV)/.installed-base
+DEV         := $(VENV)/.installed-dev
+REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help run test check bench nightly services install-services clean
+.SILENT:
+
+help:
+	sed -n 's/^#   //p' Makefile
+
+run: $(BASE)
+	$(BIN)/python examples/quickstart.py
+
+test: install-services
+	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+check: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install-services
+	test -f bench/__main__.py || { echo 'There is no bench/__main__.py: nothing to measure with.' >&2; exit 1; }
+	$(BIN)/python -m bench
+
+# No limit per test but a generous one: these are the long runs.
+nightly: install-services
+	$(REQUIRED) $(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+
+services: install-services
+	$(BIN)/python -m deploy.local up
+
+clean:
+	rm -rf $(VENV) .services .pytest_cache .mypy_cache .ruff_cache .import_linter_cache site
+
+# ---- what the targets need
+
+$(BIN)/python:
+	python='$(PYTHON)'; \
+	for found in $$python python3.14 python3.13 python3.12 python3.11 python3; do \
+	    command -v $$found >/dev/null || continue; \
+	    $$found -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	    found=; \
+	done; \
+	test -n "$$found" && command -v $$found >/dev/null || { \
+	    echo 'Python 3.11 or later is missing. Install it, or name it: make PYTHON=/path/to/python3 ...' >&2; exit 1; }; \
+	echo "Creating $(VENV) with $$found"; \
+	$$found -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "$$found cannot make environments (Debian: apt-get install python3-venv)." >&2; exit 1; }
+
+$(BASE): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+# The base is part of it.
+$(DEV): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[cluster,dev]'
+	touch $(BASE) $@
+
+# Says itself what is missing (java, mvn) and how to get it. mongod needs libcurl4, which a bare machine may lack.
+install-services: $(DEV)
+	if ! PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libcurl\.so\.4'; then \
+	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	        apt-get update -qq && apt-get install -y -qq --no-install-recommends libcurl4 >/dev/null; \
+	    else \
+	        echo 'libcurl.so.4 is missing, which mongod needs (Debian, as root: apt-get install libcurl4).' >&2; exit 1; \
+	    fi; \
+	fi
+	$(BIN)/python -m deploy.local install

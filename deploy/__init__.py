@@ -1,0 +1,1 @@
+"""How to run FlowKit somewhere: `local` for this machine."""

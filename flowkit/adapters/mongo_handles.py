@@ -1,0 +1,107 @@
+"""What a user may hand over as "the database": a PyMongo AsyncDatabase, a Motor database, or a URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowkit.adapters import missing
+from flowkit.errors import ConfigError
+
+try:
+    import pymongo
+    from bson.codec_options import CodecOptions
+    from pymongo.errors import PyMongoError
+    from pymongo.read_concern import ReadConcern
+    from pymongo.read_preferences import ReadPreference
+    from pymongo.uri_parser import parse_uri
+    from pymongo.write_concern import WriteConcern
+except ImportError as error:
+    raise missing("pymongo", "mongo") from error
+
+DATABASE = "flowkit"
+
+
+@dataclass(slots=True, eq=False)
+class Handle:
+    """A database whose collections decide: majority and journaled writes, majority reads from the primary."""
+
+    # PyMongo's and Motor's databases share what is used of them, not a type.
+    database: Any
+    address: str
+    driver: str
+    own_client: Any = None
+    _collections: dict[str, Any] = field(default_factory=dict)
+
+    def collection(self, name: str) -> Any:
+        if name not in self._collections:
+            self._collections[name] = self.database.get_collection(
+                name,
+                codec_options=CodecOptions(),  # whatever the user's handle makes of documents
+                write_concern=WriteConcern(w="majority", j=True),
+                read_concern=ReadConcern("majority"),
+                read_preference=ReadPreference.PRIMARY,
+            )
+        return self._collections[name]
+
+    async def close(self) -> None:
+        """Close the client, if it was made here."""
+        if self.own_client is not None:
+            await self.own_client.close()
+
+
+def check(given: object) -> None:
+    """Raise ConfigError for what cannot be a database, and say what to hand over instead."""
+    if isinstance(given, str):
+        _parse(given)
+        return
+
+    kind = type(given)
+    module, name = kind.__module__, kind.__name__
+    if (module.startswith("pymongo.asynchronous") and name == "AsyncDatabase") or (
+        module.startswith("motor.motor_asyncio") and name == "AsyncIOMotorDatabase"
+    ):
+        return
+
+    if name in ("AsyncMongoClient", "AsyncIOMotorClient"):
+        raise ConfigError(f"hand over a database, not the client: client[{DATABASE!r}] instead of client")
+    if module.startswith("pymongo.synchronous"):
+        raise ConfigError(
+            f"a synchronous {name} blocks the event loop: make the client with pymongo.AsyncMongoClient"
+        )
+    raise ConfigError(
+        f"{module}.{name} is no MongoDB database: hand over AsyncMongoClient(...)[{DATABASE!r}] "
+        f"or a mongodb:// URL"
+    )
+
+
+def open_handle(given: Any) -> Handle:
+    """The handle for what `check` let pass. Call it on the loop that will use it."""
+    if not isinstance(given, str):
+        motor = type(given).__module__.startswith("motor")
+        return Handle(given, _address(given.client, given.name), "motor" if motor else "pymongo")
+
+    parsed = _parse(given)
+    client: Any = pymongo.AsyncMongoClient(given, appname="flowkit")
+    name = parsed["database"] or DATABASE
+    return Handle(client[name], _address(client, name), "pymongo", own_client=client)
+
+
+def _parse(url: str) -> dict[str, Any]:
+    if not url.startswith(("mongodb://", "mongodb+srv://")):
+        raise ConfigError(
+            "a MongoDB URL begins with mongodb:// or mongodb+srv://, as in mongodb://127.0.0.1/flowkit"
+        )
+    if url.startswith("mongodb+srv://"):  # parsing would ask the name server, and block
+        path = url.partition("://")[2].partition("/")[2]
+        return {"database": path.partition("?")[0] or None}
+    try:
+        return dict(parse_uri(url, warn=False))
+    except (PyMongoError, ValueError) as error:
+        raise ConfigError(f"the MongoDB URL cannot be read: {error}") from error
+
+
+def _address(client: Any, database: str) -> str:
+    # Never the URL: it may hold a password.
+    servers = sorted(f"{host}:{port}" for host, port in client.topology_description.server_descriptions())
+    return f"mongodb://{','.join(servers) or '?'}/{database}"

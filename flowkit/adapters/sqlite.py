@@ -1,0 +1,339 @@
+"""Keeps the engine's documents in one SQLite file: the store of embedded mode."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flowkit.adapters import sqlite_schema as schema
+from flowkit.adapters.limits import chunks, storable
+from flowkit.adapters.sqlite_schema import Row
+from flowkit.adapters.sqlite_writer import Writer, write_rows
+from flowkit.errors import ConfigError, StoreUnavailable
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+
+FLOOR = (3, 37, 0)
+# A read of so few rows is over sooner on the loop's own thread than it takes to wake another.
+FEW = 32
+IDS_PER_READ = 500
+CHUNKS_PER_WRITE = 8
+
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request)
+Result = TypeVar("Result")
+
+
+class SqliteStore:
+    """A `Store` in a file.
+
+    One process owns it (`acquire_ownership`); others may insert heads and requests, and read."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, timeout: float = 10.0, busy_timeout: float = 5.0
+    ) -> None:
+        self.path = Path(path).absolute()
+        self._timeout = timeout
+        self._busy_timeout = busy_timeout
+        self._lock_file: int | None = None
+        self._writer: Writer | None = None
+        self._near: sqlite3.Connection | None = None
+        self._far: sqlite3.Connection | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._seen = (0, 0)
+
+    # life
+
+    async def start(self) -> None:
+        if sqlite3.sqlite_version_info < FLOOR:
+            raise ConfigError(f"SQLite {sqlite3.sqlite_version} is too old: FlowKit needs 3.37 or newer")
+        try:
+            writing = await asyncio.to_thread(self._open)
+            self._near, self._far = self._open_reader(), self._open_reader()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(
+                f"{self.path}: {error}; is the directory there, writable, and local?"
+            ) from error
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error}") from error
+        self._writer = Writer(writing, name=self.path.name)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"flowkit-sqlite-read {self.path.name}")
+        self._seen = (self._data_version(), 0)
+
+    async def stop(self) -> None:
+        # The writer goes last: whoever closes the file last folds the log into it, and a reader cannot.
+        if self._near is not None and self._far is not None and self._pool is not None:
+            self._near.close()
+            closing = self._pool.submit(self._far.close)
+            self._pool.shutdown(wait=False)
+            await asyncio.wait([asyncio.wrap_future(closing)], timeout=self._timeout)
+            self._near = self._far = self._pool = None
+        if self._writer is not None:
+            await self._writer.stop(self._timeout)
+            self._writer = None
+        self.release_ownership()
+
+    # who may run tasks from this file
+
+    def acquire_ownership(self) -> bool:
+        """Whether this process is now the file's owner. The system takes that back when the process ends."""
+        if self._lock_file is None:
+            lock_file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock_file)
+                return False
+            self._lock_file = lock_file
+        return True
+
+    def release_ownership(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def changed(self) -> bool:
+        """Whether another process wrote since the last call. Costs microseconds; sees it one call later when
+        this process wrote too."""
+        writer = self._running_writer()
+        seen = (self._data_version(), writer.commits_begun)
+        foreign = writer.saw_foreign
+        writer.saw_foreign = False
+        if seen[0] != self._seen[0]:
+            if seen[1] == self._seen[1]:
+                foreign = True
+            else:
+                writer.probe()
+        self._seen = seen
+        return foreign
+
+    # heads
+
+    async def insert_heads(self, heads: Sequence[Head]) -> list[Outcome]:
+        def write(connection: sqlite3.Connection, good: Sequence[Head]) -> list[Outcome]:
+            rows = [schema.head_row(head) for head in good]
+            outcomes = write_rows(connection, schema.INSERT_HEAD, rows, Outcome.DUPLICATE)
+            labels = [
+                (key, value, head.task_id)
+                for head, outcome in zip(good, outcomes, strict=True)
+                if outcome is Outcome.OK
+                for key, value in head.labels.items()
+            ]
+            connection.executemany(schema.INSERT_LABEL, labels)
+            return outcomes
+
+        return await self._write_all(heads, write)
+
+    async def update_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
+        def write(connection: sqlite3.Connection, good: Sequence[HeadUpdate]) -> list[Outcome]:
+            rows = [schema.update_row(update) for update in good]
+            return write_rows(connection, schema.UPDATE_HEAD, rows, Outcome.NO_MATCH)
+
+        return await self._write_all(updates, write)
+
+    async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
+        ids = list(dict.fromkeys(task_ids))
+        found: list[Head] = []
+        for start in range(0, len(ids), IDS_PER_READ):
+            part = ids[start : start + IDS_PER_READ]
+            sql = f"SELECT {schema.HEAD} FROM heads WHERE task_id IN ({schema.marks(len(part))})"  # noqa: S608
+            found += await self._read(sql, part, schema.row_head, few=len(ids) <= FEW)
+        return found
+
+    async def list_heads(
+        self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None
+    ) -> list[Head]:
+        sql, values = schema.list_query(where, limit, after)
+        return await self._read(sql, values, schema.row_head, few=False)
+
+    async def active_heads(self, partition: int, *, limit: int, after: str = "") -> list[Head]:
+        sql = f"""SELECT {schema.HEAD} FROM heads WHERE part = ? AND active = 1 AND task_id > ?
+            ORDER BY task_id LIMIT ?"""  # noqa: S608
+        return await self._read(sql, [partition, after, limit], schema.row_head, few=False)
+
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        wanted = sorted(set(partitions))
+        sql = f"""SELECT {schema.HEAD} FROM heads WHERE part IN ({schema.marks(len(wanted))}) AND active = 1
+            AND wake <= ? ORDER BY wake, task_id LIMIT ?"""  # noqa: S608
+        return await self._read(sql, [*wanted, now, limit], schema.row_head, few=False)
+
+    # commits
+
+    async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
+        def write(connection: sqlite3.Connection, good: Sequence[Commit]) -> list[Outcome]:
+            rows = [schema.commit_row(commit) for commit in good]
+            return write_rows(connection, schema.INSERT_COMMIT, rows, Outcome.DUPLICATE)
+
+        return await self._write_all(commits, write)
+
+    async def read_commits(self, task_ids: Sequence[str], *, after: int = 0) -> list[Commit]:
+        ids = sorted(set(task_ids))
+        found: list[Commit] = []
+        for start in range(0, len(ids), IDS_PER_READ):
+            part = ids[start : start + IDS_PER_READ]
+            sql = f"""SELECT {schema.COMMIT} FROM commits WHERE task_id IN ({schema.marks(len(part))})
+                AND seq > ? ORDER BY task_id, seq"""  # noqa: S608
+            found += await self._read(sql, [*part, after], lambda row: Commit(*row), few=False)
+        return found
+
+    # requests
+
+    async def insert_request(self, request: Request) -> Outcome:
+        def write(connection: sqlite3.Connection, good: Sequence[Request]) -> list[Outcome]:
+            rows = [schema.request_row(one) for one in good]
+            return write_rows(connection, schema.INSERT_REQUEST, rows, Outcome.DUPLICATE)
+
+        return (await self._write_all([request], write))[0]
+
+    async def read_requests(self, task_id: str) -> list[Request]:
+        sql = f"SELECT {schema.REQUEST} FROM requests WHERE task_id = ? ORDER BY n"  # noqa: S608
+        return await self._read(sql, [task_id], schema.row_request, few=True)
+
+    async def open_requests(self, partitions: Collection[int], *, limit: int) -> list[Request]:
+        wanted = sorted(set(partitions))
+        sql = f"""SELECT {schema.REQUEST} FROM requests WHERE part IN ({schema.marks(len(wanted))})
+            AND applied = 0 ORDER BY task_id, n LIMIT ?"""  # noqa: S608
+        return await self._read(sql, [*wanted, limit], schema.row_request, few=False)
+
+    async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            connection.executemany(schema.MARK_APPLIED, keys)
+            return [Outcome.OK]
+
+        return await self._write_one(write)
+
+    # graphs and artifacts
+
+    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+        pieces = chunks(data)
+        rows: list[Row] = [(kind, ref, i, len(pieces), piece) for i, piece in enumerate(pieces)]
+
+        # Other writers get their turn in between; a blob that is not whole reads as missing.
+        for start in range(0, len(rows), CHUNKS_PER_WRITE):
+            part = rows[start : start + CHUNKS_PER_WRITE]
+
+            def write(connection: sqlite3.Connection, part: list[Row] = part) -> list[Outcome]:
+                connection.executemany(schema.INSERT_CHUNK, part)
+                return [Outcome.OK]
+
+            if await self._write_one(write) is not Outcome.OK:
+                raise StoreUnavailable(
+                    f"{self.path}: {kind} {ref!r} was not written; is the disk full or locked?"
+                )
+
+    async def get_blob(self, ref: str, *, kind: str) -> bytes:
+        sql = "SELECT of, data FROM blobs WHERE kind = ? AND ref = ? ORDER BY i"
+        rows = await self._read(sql, [kind, ref], lambda row: row, few=False)
+        if not rows or len(rows) != rows[0][0]:
+            raise KeyError(ref)
+        return b"".join(data for _, data in rows)
+
+    # workers
+
+    async def renew(self, renewal: Renewal) -> Outcome:
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            connection.execute(schema.RENEW, schema.renewal_row(renewal))
+            return [Outcome.OK]
+
+        return await self._write_one(write)
+
+    async def read_renewal(self, worker: str) -> Renewal | None:
+        sql = "SELECT worker, incarnation, count, tokens FROM workers WHERE worker = ?"
+        found = await self._read(sql, [worker], schema.row_renewal, few=True)
+        return found[0] if found else None
+
+    # for the operator
+
+    async def describe(self) -> Mapping[str, Any]:
+        counts = """SELECT (SELECT count(*) FROM heads), (SELECT count(*) FROM commits),
+            (SELECT max(version) FROM schema_version)"""
+        ((tasks, commits, version),) = await self._read(counts, [], lambda row: row, few=False)
+        return {
+            "kind": "sqlite",
+            "address": str(self.path),
+            "version": sqlite3.sqlite_version,
+            "schema": version,
+            "owner": self._lock_file is not None,
+            "bytes": self.path.stat().st_size,
+            "tasks": tasks,
+            "commits": commits,
+        }
+
+    # how
+
+    def _open(self) -> sqlite3.Connection:
+        # Before SQLite makes it: its side files (-wal, -shm) take the mode of this one.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+        )
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise ConfigError("SQLite cannot keep a write-ahead log here; put the file on a local disk")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA journal_size_limit = 67108864")
+            schema.migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open_reader(self) -> sqlite3.Connection:
+        address = f"{self.path.as_uri()}?mode=ro"
+        return sqlite3.connect(
+            address, uri=True, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+        )
+
+    async def _write_all(
+        self,
+        documents: Sequence[Document],
+        write: Callable[[sqlite3.Connection, Sequence[Document]], list[Outcome]],
+    ) -> list[Outcome]:
+        good = [document for document in documents if storable(document)]
+        if not good:
+            return [Outcome.UNKNOWN] * len(documents)
+        answer = await self._running_writer().write(lambda connection: write(connection, good), self._timeout)
+        if answer is None:
+            return [Outcome.UNKNOWN] * len(documents)
+        if len(good) == len(documents):
+            return answer
+        outcomes = iter(answer)
+        return [next(outcomes) if storable(document) else Outcome.UNKNOWN for document in documents]
+
+    async def _write_one(self, write: Callable[[sqlite3.Connection], list[Outcome]]) -> Outcome:
+        answer = await self._running_writer().write(write, self._timeout)
+        return Outcome.UNKNOWN if answer is None else answer[0]
+
+    async def _read(
+        self, sql: str, values: Sequence[Any], convert: Callable[[Row], Result], *, few: bool
+    ) -> list[Result]:
+        connection = self._near if few else self._far
+        if connection is None or self._pool is None:
+            raise StoreUnavailable(f"{self.path}: the store is not started")
+
+        def read() -> list[Result]:
+            return [convert(row) for row in connection.execute(sql, values).fetchall()]
+
+        try:
+            if few:
+                return read()
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, read)
+        except (sqlite3.Error, UnicodeError, TimeoutError) as error:
+            raise StoreUnavailable(f"{self.path}: cannot read: {str(error) or 'timed out'}") from error
+
+    def _data_version(self) -> int:
+        if self._near is None:
+            raise StoreUnavailable(f"{self.path}: the store is not started")
+        (version,) = self._near.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def _running_writer(self) -> Writer:
+        if self._writer is None:
+            raise StoreUnavailable(f"{self.path}: the store is not started")
+        return self._writer

@@ -1,0 +1,176 @@
+"""What a FlowKit file holds, and how rows become documents and back. Plain SQL, as of SQLite 3.37."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from flowkit.adapters.limits import unpublished_or_wake
+from flowkit.errors import ConfigError
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request
+
+# Each entry brings a file from the version before to its own. Never change one that was released: append.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE heads (
+            task_id TEXT PRIMARY KEY NOT NULL, part INTEGER NOT NULL, graph_ref TEXT NOT NULL,
+            params TEXT NOT NULL, tenant TEXT NOT NULL, principal TEXT NOT NULL, name TEXT NOT NULL,
+            labels TEXT NOT NULL, priority INTEGER NOT NULL, targets TEXT NOT NULL, timeout_sec REAL,
+            fingerprint TEXT NOT NULL, created_at REAL NOT NULL, status TEXT NOT NULL, seq INTEGER NOT NULL,
+            published_seq INTEGER NOT NULL, active INTEGER NOT NULL, next_wake REAL,
+            updated_at REAL NOT NULL, ended_at REAL, error TEXT, wake REAL)""",
+        "CREATE INDEX heads_due ON heads (part, wake, task_id) WHERE active = 1",
+        "CREATE INDEX heads_active ON heads (part, task_id) WHERE active = 1",
+        "CREATE INDEX heads_age ON heads (created_at, task_id)",
+        """CREATE TABLE labels (
+            key TEXT NOT NULL, value TEXT NOT NULL, task_id TEXT NOT NULL,
+            PRIMARY KEY (key, value, task_id)) WITHOUT ROWID""",
+        """CREATE TABLE commits (
+            task_id TEXT NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL, prev TEXT NOT NULL,
+            at REAL NOT NULL, by TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (task_id, seq))""",
+        """CREATE TABLE requests (
+            task_id TEXT NOT NULL, n INTEGER NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL,
+            args TEXT NOT NULL, part INTEGER NOT NULL, tenant TEXT NOT NULL, principal TEXT NOT NULL,
+            at REAL NOT NULL, applied INTEGER NOT NULL, PRIMARY KEY (task_id, n))""",
+        "CREATE INDEX requests_open ON requests (part, task_id, n) WHERE applied = 0",
+        """CREATE TABLE blobs (
+            kind TEXT NOT NULL, ref TEXT NOT NULL, i INTEGER NOT NULL, of INTEGER NOT NULL,
+            data BLOB NOT NULL, PRIMARY KEY (kind, ref, i))""",
+        """CREATE TABLE workers (
+            worker TEXT PRIMARY KEY NOT NULL, incarnation TEXT NOT NULL, count INTEGER NOT NULL,
+            tokens TEXT NOT NULL)""",
+    ),
+)
+
+HEAD = (
+    "task_id, part, graph_ref, params, tenant, principal, name, labels, priority, targets, timeout_sec, "
+    "fingerprint, created_at, status, seq, published_seq, active, next_wake, updated_at, ended_at, error"
+)
+COMMIT = "task_id, seq, id, prev, at, by, body"
+REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
+
+
+def _insert(table: str, columns: str, key: str) -> str:
+    # Only the key's conflict means "it is there already"; any other broken constraint has to be an error.
+    marks = ", ".join("?" * len(columns.split(",")))
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT ({key}) DO NOTHING"  # noqa: S608
+
+
+INSERT_HEAD = _insert("heads", f"{HEAD}, wake", "task_id")
+INSERT_LABEL = _insert("labels", "key, value, task_id", "key, value, task_id")
+INSERT_COMMIT = _insert("commits", COMMIT, "task_id, seq")
+INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
+INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
+UPDATE_HEAD = (
+    "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
+    "ended_at = ?, error = ?, wake = ? "
+    "WHERE task_id = ? AND (seq < ? OR (seq = ? AND published_seq < ?))"
+)
+MARK_APPLIED = "UPDATE requests SET applied = 1 WHERE task_id = ? AND n = ?"
+RENEW = (
+    "INSERT INTO workers (worker, incarnation, count, tokens) VALUES (?, ?, ?, ?) ON CONFLICT (worker) "
+    "DO UPDATE SET incarnation = excluded.incarnation, count = excluded.count, tokens = excluded.tokens"
+)
+
+Row = tuple[Any, ...]
+
+
+def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> int:
+    """Bring the file to this version, in one transaction. Raises ConfigError for a newer one's file."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, at TEXT NOT NULL)"
+        )
+        (version,) = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+        if version > len(migrations):
+            raise ConfigError(
+                f"the file is of version {version}, this FlowKit knows up to {len(migrations)}: "
+                f"upgrade flowkit-engine, or use another file"
+            )
+        for number, statements in enumerate(migrations[version:], start=version + 1):
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("INSERT INTO schema_version VALUES (?, datetime('now'))", (number,))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return len(migrations)
+
+
+def marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def head_row(head: Head) -> Row:
+    return (
+        *(head.task_id, head.partition, head.graph_ref, head.params, head.tenant, head.principal, head.name),
+        *(json.dumps(dict(head.labels)), head.priority, json.dumps(head.targets), head.timeout_sec),
+        *(head.fingerprint, head.created_at, head.status, head.seq, head.published_seq, head.active),
+        *(head.next_wake, head.updated_at, head.ended_at, head.error, unpublished_or_wake(head)),
+    )
+
+
+def row_head(row: Row) -> Head:
+    values = list(row)
+    values[7], values[9], values[16] = json.loads(row[7]), tuple(json.loads(row[9])), bool(row[16])
+    return Head(*values)
+
+
+def update_row(update: HeadUpdate) -> Row:
+    return (
+        *(update.status, update.seq, update.published_seq, update.active, update.next_wake),
+        *(update.updated_at, update.ended_at, update.error, unpublished_or_wake(update)),
+        *(update.task_id, update.seq, update.seq, update.published_seq),
+    )
+
+
+def commit_row(commit: Commit) -> Row:
+    return (commit.task_id, commit.seq, commit.id, commit.prev, commit.at, commit.by, commit.body)
+
+
+def request_row(request: Request) -> Row:
+    return (
+        *(request.task_id, request.n, request.id, request.kind, request.args, request.partition),
+        *(request.tenant, request.principal, request.at, request.applied),
+    )
+
+
+def row_request(row: Row) -> Request:
+    values = list(row)
+    values[9] = bool(row[9])
+    return Request(*values)
+
+
+def renewal_row(renewal: Renewal) -> Row:
+    return (renewal.worker, renewal.incarnation, renewal.count, json.dumps(renewal.tokens))
+
+
+def row_renewal(row: Row) -> Renewal:
+    return Renewal(row[0], row[1], row[2], tuple(json.loads(row[3])))
+
+
+def list_query(where: HeadFilter, limit: int, after: tuple[float, str] | None) -> tuple[str, list[Any]]:
+    terms: list[tuple[str, list[Any]]] = []
+    if where.tenant is not None:
+        terms.append(("tenant = ?", [where.tenant]))
+    if where.status:
+        terms.append((f"status IN ({marks(len(where.status))})", list(where.status)))
+    if where.name is not None:
+        terms.append(("name = ?", [where.name]))
+    if where.since is not None:
+        terms.append(("created_at >= ?", [where.since]))
+    if where.until is not None:
+        terms.append(("created_at < ?", [where.until]))
+    if after is not None:
+        terms.append(("(created_at, task_id) < (?, ?)", list(after)))
+    for label in where.labels.items():
+        labelled = "SELECT task_id FROM labels WHERE key = ? AND value = ?"
+        terms.append((f"task_id IN ({labelled})", list(label)))
+
+    condition = " AND ".join(["1", *(term for term, _ in terms)])
+    sql = f"SELECT {HEAD} FROM heads WHERE {condition} ORDER BY created_at DESC, task_id DESC LIMIT ?"  # noqa: S608
+    return sql, [*(value for _, values in terms for value in values), limit]

@@ -1,0 +1,104 @@
+"""What a process runs on: Kafka and MongoDB, or one SQLite file and a bus of its own. Chosen by what the user hands over."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+from flowkit.errors import ConfigError
+from flowkit.ports import Bus, Store
+
+if TYPE_CHECKING:
+    from flowkit.adapters.sqlite import SqliteStore
+    from flowkit.config import CommonSettings
+
+
+@dataclass(eq=False)
+class Backend:
+    """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a coordinator and a
+    worker meet. `file` is the SQLite store where there is one."""
+
+    store: Store
+    bus: Bus
+    file: SqliteStore | None = None
+    _users: int = 0
+    _temporary: Any = field(default=None, repr=False)
+
+    @property
+    def embedded(self) -> bool:
+        return self.file is not None
+
+    async def start(self) -> None:
+        """Connect, if nobody in this process has. Raises `StoreUnavailable`, `BusUnavailable`."""
+        self._users += 1
+        if self._users > 1:
+            return
+        try:
+            await self.store.start()
+            await self.bus.start()
+        except BaseException:
+            self._users -= 1
+            raise
+
+    async def stop(self) -> None:
+        """Disconnect, once nobody in this process uses it any more."""
+        self._users -= 1
+        if self._users == 0:
+            await self.bus.stop()
+            await self.store.stop()
+            if self._temporary is not None:
+                self._temporary.cleanup()
+
+
+_FILES: WeakValueDictionary[Path, Backend] = WeakValueDictionary()
+
+
+def open_backend(db: object, cfg: CommonSettings) -> Backend:
+    """The backend for what a user calls `db`: a PyMongo or Motor database, a `mongodb://` or `sqlite:///` URL, a file's path,
+    or None for a file named in `FLOWKIT_DB`, else a temporary one that this process's parts share.
+
+    Raises `ConfigError` for anything else.
+    """
+    if db is None or isinstance(db, Path):
+        return _embedded(db)
+    if isinstance(db, str):
+        scheme = urlsplit(db).scheme if "://" in db else ""
+        if scheme == "sqlite":
+            return _embedded(Path(db.removeprefix("sqlite:///").removeprefix("sqlite://")))
+        if scheme == "":
+            return _embedded(Path(db))
+        if scheme not in ("mongodb", "mongodb+srv"):
+            raise ConfigError(f"db: {scheme}:// is neither mongodb:// nor sqlite:///")
+    return _cluster(db, cfg)
+
+
+def _embedded(path: Path | None) -> Backend:
+    from flowkit.adapters.memory_bus import MemoryBus
+    from flowkit.adapters.sqlite import SqliteStore
+
+    temporary = None
+    if path is None:
+        for known in _FILES.values():
+            if known._temporary is not None:
+                return known
+        temporary = tempfile.TemporaryDirectory(prefix="flowkit-")
+        path = Path(temporary.name) / "flow.db"
+    path = path.resolve()
+    backend = _FILES.get(path)
+    if backend is None:
+        store = SqliteStore(path)
+        backend = Backend(store, MemoryBus(), store, _temporary=temporary)
+        _FILES[path] = backend
+    return backend
+
+
+def _cluster(db: object, cfg: CommonSettings) -> Backend:
+    from flowkit.adapters.kafka import KafkaBus
+    from flowkit.adapters.mongo import MongoStore
+
+    store = MongoStore(db, start_timeout=cfg.connect_timeout_sec)
+    return Backend(store, KafkaBus(cfg.kafka_bootstrap, start_timeout=cfg.connect_timeout_sec))

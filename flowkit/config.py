@@ -1,0 +1,134 @@
+"""Typed settings. What is given counts in this order: arguments, environment, file, defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from flowkit.errors import ConfigError, did_you_mean
+
+
+@dataclass
+class _Settings:
+    @classmethod
+    def load(cls, path: str | Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Settings from a JSON file (if given), then `FLOWKIT_<NAME>` variables (and `KAFKA_BOOTSTRAP_SERVERS`), then
+        `overrides`. Raises `ConfigError` for an unknown name or a value of the wrong type."""
+        values: dict[str, Any] = {}
+        if path is not None:
+            values.update(_read_file(Path(path)))
+        values.update(_from_environment(cls))
+        values.update(overrides or {})
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise ConfigError(f"{cls.__name__} has no setting {name!r}{did_you_mean(name, known)}")
+            values[name] = _cast(cls.__name__, name, str(known[name].type), value)
+        return cls(**values)
+
+
+@dataclass
+class CommonSettings(_Settings):
+    """What coordinators and workers must agree on.
+
+    `facts_partitions` divides the tasks; it is fixed when the topics are created. Times are seconds.
+    """
+
+    kafka_bootstrap: str = "localhost:9092"
+    mongo_url: str = "mongodb://localhost:27017"
+    mongo_database: str = "flowkit"
+    topic_prefix: str = "flowkit."
+    facts_partitions: int = 8
+    connect_timeout_sec: float = 10.0
+    heartbeat_sec: float = 2.0
+    lease_ttl_sec: float = 10.0
+
+
+@dataclass
+class CoordinatorConfig(CommonSettings):
+    """Settings of a coordinator.
+
+    `accept_sec`: how long a dispatched attempt may take to reach its worker. `prefetch`: how many attempts beyond its
+    slots a worker may be sent when its nodes are short. `sweep_sec`: how often the store is searched for work
+    that no message announced. `cancel_grace_sec`: how long a cancelled attempt may take to stop.
+    `evict_after_sec`: a task with nothing to do for so long leaves memory.
+    """
+
+    group: str = "flowkit-coordinators"
+    coordinator_id: str | None = None
+    accept_sec: float = 5.0
+    prefetch: int = 256
+    sweep_sec: float = 1.0
+    head_sec: float = 0.5
+    cancel_grace_sec: float = 30.0
+    evict_after_sec: float = 60.0
+    commit_flights: int = 2
+    max_commit_bytes: int = 512 * 1024
+    worker_types: list[str] = field(default_factory=list)
+
+
+@dataclass
+class WorkerConfig(CommonSettings):
+    """Settings of a worker.
+
+    `slots` is how many attempts run at once; `drain_sec` how long a draining worker lets them finish;
+    `started_after_sec` after which an attempt is announced as running.
+    """
+
+    roles: list[str] = field(default_factory=list)
+    worker_id: str | None = None
+    worker_version: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    slots: int = 16
+    drain_sec: float = 30.0
+    started_after_sec: float = 0.5
+    max_output_bytes: int = 64 * 1024 * 1024
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read settings from {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a JSON object")
+    return values
+
+
+def _from_environment(cls: type) -> dict[str, Any]:
+    names = {item.name for item in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        values["kafka_bootstrap"] = servers
+    for name in names:
+        if (value := os.environ.get(f"FLOWKIT_{name.upper()}")) is not None:
+            values[name] = value
+    return values
+
+
+def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
+    """A value of the declared type from what an environment, a file or a caller gave."""
+    try:
+        match kind.removesuffix(" | None"):
+            case "float" if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+                return float(value)
+            case "int" if isinstance(value, (int, str)) and not isinstance(value, bool):
+                return int(value)
+            case "str" if isinstance(value, str) or (value is None and kind.endswith("None")):
+                return value
+            case "list[str]" if isinstance(value, str):
+                return [part.strip() for part in value.split(",") if part.strip()]
+            case "list[str]" if isinstance(value, (list, tuple)):
+                return [str(part) for part in value]
+            case "dict[str, str]" if isinstance(value, str):
+                return dict(part.split("=", 1) for part in value.split(",") if part)
+            case "dict[str, str]" if isinstance(value, Mapping):
+                return {str(key): str(part) for key, part in value.items()}
+    except ValueError:
+        pass
+    raise ConfigError(f"{owner}.{name} must be {kind}, not {value!r}")

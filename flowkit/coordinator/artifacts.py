@@ -1,0 +1,46 @@
+"""Puts back the values that were too large to travel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowkit.core.payload import Artifact, lift_artifacts
+from flowkit.errors import Corrupt
+from flowkit.ports import Store
+from flowkit.wire.codec import loads
+
+
+async def materialise(store: Store, value: Any) -> Any:
+    """The value with every `Artifact` in it replaced by what it stands for. Raises `Corrupt` if one is gone."""
+    bare, found = lift_artifacts(value)
+    for place, artifact in found:
+        content = await read_artifact(store, artifact)
+        bare = _put(bare, place, content)
+    return bare
+
+
+async def read_artifact(store: Store, artifact: Artifact) -> Any:
+    """The JSON value (or the part that the path leads to), or the bytes."""
+    try:
+        data = await store.get_blob(artifact.ref, kind="artifact")
+    except KeyError as error:
+        raise Corrupt(f"artifact {artifact.ref} is not in the store") from error
+    if artifact.kind == "bytes":
+        return data
+    value = loads(data)
+    for step in artifact.path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError) as error:
+            raise Corrupt(f"artifact {artifact.ref} has nothing at {step!r}") from error
+    return value
+
+
+def _put(value: Any, place: tuple[str | int, ...], content: Any) -> Any:
+    if not place:
+        return content
+    holder = value
+    for step in place[:-1]:
+        holder = holder[step]
+    holder[place[-1]] = content
+    return value

@@ -1,0 +1,152 @@
+"""Carries out effects: turns what was committed into messages, and tells whoever waits in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from flowkit.coordinator.cell import Cell, Item
+from flowkit.coordinator.hub import Hub
+from flowkit.coordinator.publisher import Parcel, Publisher
+from flowkit.core.effects import Dispatch, Effect, Revoke
+from flowkit.core.payload import lift_artifacts
+from flowkit.errors import StoreUnavailable
+from flowkit.ports import Clock, Commit, Record, Store
+from flowkit.service import Supervisor
+from flowkit.wire.codec import dumps
+from flowkit.wire.facts import row_of
+from flowkit.wire.messages import Job, Stop, encode_event, event_headers, pack_artifacts
+from flowkit.wire.topics import EVENT_PARTITIONS, Topics, partition_of
+
+LARGE_INPUT_BYTES = 40 * 1024
+
+
+class Carrier:
+    """`load_soon` is set by the owner: it wakes the loader."""
+
+    def __init__(self, *, store: Store, clock: Clock, publisher: Publisher, topics: Topics, hub: Hub,
+                 supervisor: Supervisor) -> None:  # fmt: skip
+        self._store = store
+        self._clock = clock
+        self._publisher = publisher
+        self._topics = topics
+        self._hub = hub
+        self._supervisor = supervisor
+        self.load_soon: Callable[[], None] = lambda: None
+
+    # ------------------------------------------------------------------------------------------ events
+
+    def committed(self, cell: Cell, commit: Commit, status: str) -> None:
+        """Publish an acknowledged commit's event until it gets through; `published` follows."""
+        tenant = cell.head.tenant if cell.head is not None else ""
+        record = Record(
+            self._topics.events,
+            partition_of(commit.task_id, EVENT_PARTITIONS),
+            encode_event(commit, tenant, status),
+            commit.task_id.encode(),
+            event_headers(commit),
+        )
+        self._publisher.send(
+            Parcel(
+                record, wanted=lambda: not cell.dead, acknowledged=lambda: cell.event_acknowledged(commit.seq)
+            )
+        )
+        self._hub.tell(commit, tenant, status)
+
+    # ------------------------------------------------------------------------------------------ effects
+
+    def carry_out(self, cell: Cell, effect: Effect) -> None:
+        match effect:
+            case Dispatch():
+                self._dispatch(cell, effect)
+            case Revoke():
+                stop = Stop(
+                    effect.token, cell.task_id, effect.node, effect.attempt, effect.reason, effect.grace_sec
+                )
+                self._publisher.work(effect.worker, effect.incarnation, stop)
+
+    def revoke_unknown(self, worker: str, incarnation: str, stop: Stop) -> None:
+        self._publisher.work(worker, incarnation, stop)
+
+    def _dispatch(self, cell: Cell, effect: Dispatch) -> None:
+        task, head = cell.task, cell.head
+        assert task is not None
+        assert head is not None
+        inputs, found = lift_artifacts(effect.inputs)
+        params: Any = task.params if task.params else None
+        body: tuple[Any, list[Any], Any] = (inputs, pack_artifacts(found), params)
+        large = self._large(body)
+        job = Job(
+            task_id=task.task_id,
+            tenant=task.tenant,
+            principal=head.principal,
+            partition=cell.partition,
+            node=effect.node.node_id,
+            role=effect.node.type,
+            attempt=effect.attempt,
+            token=effect.token,
+            generation=task.generation,
+            accept_by=effect.accept_by,
+            inputs=None if large else inputs,
+            artifacts=[] if large else body[1],
+            params=None if large else params,
+            run_sec=effect.node.timeouts.run_sec,
+            heartbeat_sec=effect.node.timeouts.heartbeat_sec,
+        )
+        if large:
+            self._supervisor.spawn(self._dispatch_large(effect, job, large), "dispatch-large")
+        else:
+            self._publisher.work(effect.worker, effect.incarnation, job)
+
+    def _large(self, body: tuple[Any, list[Any], Any]) -> bytes:
+        """The body's bytes where they are too many to travel, else nothing."""
+        if _surely_small(body[0]) and _surely_small(body[2]) and not body[1]:
+            return b""
+        data = dumps(body)
+        return data if len(data) > LARGE_INPUT_BYTES else b""
+
+    async def _dispatch_large(self, effect: Dispatch, job: Job, data: bytes) -> None:
+        ref = hashlib.sha256(data).hexdigest()
+        try:
+            await self._store.put_blob(ref, data, kind="artifact")
+        except StoreUnavailable:
+            return  # the accept deadline brings the attempt back
+        job = Job(
+            **{name: getattr(job, name) for name in Job.__struct_fields__ if name != "body_ref"}, body_ref=ref
+        )
+        self._publisher.work(effect.worker, effect.incarnation, job)
+
+    # ------------------------------------------------------------------------------------------ the rest
+
+    def refuse(self, cell: Cell, item: Item, reason: str) -> None:
+        """A report that cannot be applied goes to `dead.v1`, written as a worker would have."""
+        try:
+            value = dumps([cell.task_id, item.tenant, row_of(item.report)])  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError):
+            value = repr(item.report)[:4096].encode("utf-8", "replace")
+        record = Record(self._topics.facts, cell.partition, value, cell.task_id.encode("utf-8", "replace"))
+        self._publisher.dead(record, reason, cell.task_id)
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        if seconds <= 0:
+            asyncio.get_running_loop().call_soon(action)
+        else:
+            asyncio.get_running_loop().call_later(seconds, action)
+
+
+def _surely_small(value: Any) -> bool:
+    """A quick yes for the inputs of every day; no only means that they must be measured."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return True
+    if isinstance(value, str):
+        return len(value) < 4096
+    if isinstance(value, dict):
+        return len(value) < 16 and all(len(k) < 256 and _small_scalar(v) for k, v in value.items())
+    return False
+
+
+def _small_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, float)) or (
+        isinstance(value, str) and len(value) < 1024) or (isinstance(value, int) and value.bit_length() < 1024)  # fmt: skip

@@ -1,0 +1,121 @@
+"""One task in the memory of one coordinator: its state, what waits to be decided, and what is on its way to the store."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from flowkit.coordinator.offsets import Receipt
+from flowkit.core.effects import Effect
+from flowkit.core.facts import Fact
+from flowkit.core.model import Task
+from flowkit.core.reports import Placed, Report
+from flowkit.ports import Commit, Head
+
+
+@dataclass(slots=True)
+class Item:
+    """A report that waits to be decided. `receipt` is what it owes to the offset of the record that brought it; `tenant`
+    what the sender claimed, empty for the coordinator's own."""
+
+    report: Report
+    receipt: Receipt | None = None
+    tenant: str = ""
+
+
+@dataclass(slots=True)
+class Flight:
+    """A decision on its way: its commits go one after the other; items and effects belong to the last."""
+
+    cell: Cell
+    commits: deque[Commit]
+    facts: list[Fact]
+    effects: list[Effect]
+    items: list[Item]
+    reserved: list[Placed]
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The head's changing fields as of an acknowledged commit."""
+
+    status: str = "queued"
+    wake: float | None = 0.0
+    ended_at: float | None = None
+    error: str | None = None
+
+
+class Cell:
+    """A task here. Lives from the first word about it until its head is acknowledged and nothing is left to do.
+
+    `acked` is the seq of the last acknowledged commit, `prev` its id, `published` the seq up to which every
+    event is acknowledged; `stored` is what the head says of both. `dead` cells are never used again: whoever still
+    holds one must look its task up anew.
+    """
+
+    __slots__ = (
+        "acked",
+        "aheads",
+        "cautious",
+        "closing",
+        "dead",
+        "flight",
+        "front",
+        "head",
+        "loading",
+        "misses",
+        "partition",
+        "prev",
+        "published",
+        "published_beyond",
+        "quarantine",
+        "queue",
+        "stored",
+        "task",
+        "task_id",
+        "to_mark",
+        "waiting_roles",
+        "wake_at",
+        "watches",
+    )
+
+    def __init__(self, task_id: str, partition: int) -> None:
+        self.task_id = task_id
+        self.partition = partition
+        self.head: Head | None = None
+        self.task: Task | None = None
+        self.queue: deque[Item] = deque()
+        self.flight: Flight | None = None
+        self.loading = True
+        self.dead = False
+        self.closing = False
+        self.cautious = False
+        self.quarantine = ""
+        self.acked = 0
+        self.published = 0
+        self.published_beyond: set[int] = set()
+        self.prev = ""
+        self.stored = (0, 0)
+        self.front = Front()
+        self.aheads = 0
+        self.misses = 0
+        self.to_mark: list[int] = []
+        self.waiting_roles: set[str] = set()
+        self.wake_at: float | None = None
+        self.watches: dict[str, str] = {}
+
+    @property
+    def live(self) -> bool:
+        """Loaded, and this coordinator may decide about it."""
+        return not (self.loading or self.dead or self.closing or self.quarantine)
+
+    def event_acknowledged(self, seq: int) -> None:
+        """Advance `published` over every seq whose event is acknowledged."""
+        self.published_beyond.add(seq)
+        while self.published + 1 in self.published_beyond:
+            self.published += 1
+            self.published_beyond.discard(self.published)
+
+    @property
+    def head_due(self) -> bool:
+        return self.acked > 0 and self.stored != (self.acked, self.published)

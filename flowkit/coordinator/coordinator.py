@@ -1,0 +1,210 @@
+"""The coordinator as users embed it: the verbs of tasks, on whatever database they hand over."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from flowkit.backend import Backend, open_backend
+from flowkit.clock import SystemClock
+from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.handle import TaskHandle
+from flowkit.coordinator.runtime import CoordinatorRuntime
+from flowkit.coordinator.tasks import Creation, Page
+from flowkit.coordinator.views import Reason, TaskResult, TaskView
+from flowkit.coordinator.watch import TaskEvent
+from flowkit.errors import ConfigError, FlowKitError
+from flowkit.ports import Clock
+from flowkit.telemetry import Telemetry
+
+CHANGED_SEC = 0.05
+OWNERSHIP_SEC = 1.0
+
+
+class Coordinator:
+    """Decides about tasks, and lets its process create, read and steer them.
+
+    `db` is a PyMongo `AsyncDatabase`, a Motor database, a `mongodb://` or `sqlite:///` URL, or None (embedded). Several
+    coordinators on one Kafka and MongoDB share the tasks and take over from one another. On an embedded file one
+    process coordinates; others may create and read, and one of them takes over when it ends.
+    """
+
+    def __init__(self, *, db: Any = None, cfg: CoordinatorConfig | None = None, worker_types: list[str] | None = None,
+                 clock: Clock | None = None, telemetry: Telemetry | None = None,
+                 backend: Backend | None = None) -> None:  # fmt: skip
+        self.cfg = copy.deepcopy(cfg) if cfg is not None else CoordinatorConfig.load()
+        if worker_types is not None:
+            self.cfg.worker_types = list(worker_types)
+        self.db = db
+        self.clock = clock if clock is not None else SystemClock()
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        self._backend = backend if backend is not None else open_backend(db, self.cfg)
+        if self._backend.embedded:
+            self.cfg.facts_partitions = 1
+        self._runtime: CoordinatorRuntime | None = None
+        self._coordinating = False
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable`, within 10 s, with the address and a hint."""
+        if self._runtime is not None:
+            raise ConfigError("this coordinator has been started already")
+        await self._backend.start()
+        try:
+            self._runtime = CoordinatorRuntime(
+                store=self._backend.store,
+                bus=self._backend.bus,
+                clock=self.clock,
+                cfg=self.cfg,
+                telemetry=self.telemetry,
+            )
+            await self._begin(self._runtime)
+        except BaseException:
+            self._runtime = None
+            await self._backend.stop()
+            raise
+
+    async def _begin(self, runtime: CoordinatorRuntime) -> None:
+        file = self._backend.file
+        if file is None:
+            await runtime.start()
+            self._coordinating = True
+            return
+        await self._backend.bus.ensure_topics(runtime.topics.specs())
+        await self._try_to_own()
+        runtime.supervisor.loop("changed", self._look_for_changes, every=CHANGED_SEC)
+        runtime.supervisor.loop("ownership", self._try_to_own, every=OWNERSHIP_SEC)
+
+    async def _try_to_own(self) -> None:
+        file, runtime = self._backend.file, self._runtime
+        if file is not None and runtime is not None and not self._coordinating and file.acquire_ownership():
+            self._coordinating = True
+            await runtime.start()
+
+    async def _look_for_changes(self) -> None:
+        """Another process wrote to the file: new work for the owner, news for a reader."""
+        file, runtime = self._backend.file, self._runtime
+        if file is None or runtime is None or not file.changed():
+            return
+        if self._coordinating:
+            await runtime.sweeper.step()
+        else:
+            runtime.hub.something_changed()
+
+    async def stop(self) -> None:
+        """Stop coordinating. Running attempts go on; another coordinator, or the next start, takes over."""
+        runtime, self._runtime = self._runtime, None
+        if runtime is None:
+            return
+        try:
+            await runtime.stop()
+            if self._backend.file is not None:
+                self._backend.file.release_ownership()
+        finally:
+            self._coordinating = False
+            await self._backend.stop()
+
+    async def restart(self) -> None:
+        """Stop and start again."""
+        await self.stop()
+        await self.start()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:  # fmt: skip
+        await self.stop()
+
+    async def run_forever(self) -> None:
+        """Coordinate until SIGTERM or SIGINT."""
+        asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        async with self:
+            await asked.wait()
+
+    @property
+    def runtime(self) -> CoordinatorRuntime:
+        """The running parts. Raises `FlowKitError` before `start()`."""
+        if self._runtime is None:
+            raise FlowKitError(
+                "the coordinator is not running: await start(), or use `async with`", code="E_NOT_STARTED"
+            )
+        return self._runtime
+
+    # ------------------------------------------------------------------------------------------ tasks
+
+    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None, idempotency_key: str | None = None,
+                          priority: int = 0, labels: Mapping[str, str] | None = None, timeout: float | None = None,
+                          targets: Sequence[str] = ()) -> str:  # fmt: skip
+        """Accept a task and give its id; once this returns, the task survives any crash.
+
+        The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task; only `targets` and what
+        leads to them run. Raises `GraphError` with every problem, `IdempotencyConflict`, `StoreUnavailable`.
+        """
+        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
+        return (await self.runtime.api.create([creation]))[0]
+
+    async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:
+        """Accept many tasks with few writes. Each is a `Creation`, or a dict of `create_task`'s arguments."""
+        many = [one if isinstance(one, Creation) else Creation(**one) for one in creations]
+        return await self.runtime.api.create(many)
+
+    def task(self, task_id: str) -> TaskHandle:
+        """The handle of a task. Asks nobody."""
+        return TaskHandle(self.runtime.api, task_id)
+
+    async def get_task(self, task_id: str) -> TaskView:
+        """The task as its commits say. Raises `TaskNotFound`."""
+        return await self.runtime.api.get(task_id)
+
+    async def list_tasks(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
+                         name: str | None = None, since: float | None = None, until: float | None = None, limit: int = 100,
+                         cursor: str | None = None) -> Page:  # fmt: skip
+        """A page of heads, newest first; they may lag by a second."""
+        return await self.runtime.api.list_heads(
+            status=status, labels=labels, name=name, since=since, until=until, limit=limit, cursor=cursor
+        )
+
+    async def wait_task(self, task_id: str, timeout: float | None = None) -> TaskResult:
+        """How the task ended, however it ended. Raises `TaskNotFound`, `WaitTimeout`."""
+        return await self.runtime.api.wait(task_id, timeout)
+
+    async def cancel_task(self, task_id: str, *, node_id: str | None = None, reason: str = "user_request",
+                          grace_sec: float | None = None) -> bool:  # fmt: skip
+        """Ask to cancel a task, or one node of it; returns at once, False for an unknown task."""
+        return await self.runtime.api.cancel(task_id, node_id=node_id, reason=reason, grace_sec=grace_sec)
+
+    async def cascade_cancel(self, task_id: str, *, reason: str = "user_request") -> bool:
+        """The name that older documents give `cancel_task`."""
+        return await self.cancel_task(task_id, reason=reason)
+
+    async def pause_task(self, task_id: str, *, reason: str = "") -> None:
+        """Place no more nodes; what runs goes on. Raises `RequestRefused`."""
+        await self.runtime.api.pause(task_id, reason=reason)
+
+    async def resume_task(self, task_id: str) -> None:
+        """Undo `pause_task`. Raises `RequestRefused`."""
+        await self.runtime.api.resume(task_id)
+
+    async def restart_task(
+        self, task_id: str, *, from_node: str | None = None, failed_only: bool = False
+    ) -> None:
+        """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
+        await self.runtime.api.restart(task_id, from_node=from_node, failed_only=failed_only)
+
+    async def explain(self, task_id: str) -> list[Reason]:
+        """Why each node that does not run does not run."""
+        return await self.runtime.api.explain(task_id)
+
+    def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
+        """The task's transitions after commit `since`, then live, until its last."""
+        return self.runtime.api.watch(task_id, since)

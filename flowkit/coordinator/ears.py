@@ -1,0 +1,87 @@
+"""Listens to the fleet: signs of life renew leases, and a worker that holds what it should not is told so."""
+
+from __future__ import annotations
+
+from flowkit.coordinator.carrier import Carrier
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.expiry import Expiry
+from flowkit.coordinator.fleet import Fleet
+from flowkit.coordinator.leases import Leases
+from flowkit.coordinator.publisher import Publisher
+from flowkit.errors import Corrupt
+from flowkit.ports import Bus, Tail
+from flowkit.wire.messages import Beacon, Goodbye, Heartbeat, Held, Hello, Stop, decode_fleet
+from flowkit.wire.topics import Topics
+
+FETCH_SEC = 0.5
+
+
+class Ears:
+    def __init__(self, *, bus: Bus, topics: Topics, engine: Engine, fleet: Fleet, leases: Leases, expiry: Expiry,
+                 carrier: Carrier, publisher: Publisher) -> None:  # fmt: skip
+        self._bus = bus
+        self._topics = topics
+        self._engine = engine
+        self._fleet = fleet
+        self._leases = leases
+        self._expiry = expiry
+        self._carrier = carrier
+        self._publisher = publisher
+        self._tail: Tail | None = None
+        self._suspects: dict[str, float] = {}
+
+    async def start(self) -> None:
+        self._tail = await self._bus.tail(self._topics.fleet)
+
+    async def stop(self) -> None:
+        if self._tail is not None:
+            await self._tail.stop()
+
+    async def step(self) -> None:
+        """Take in what the fleet said, then place what found no room before."""
+        assert self._tail is not None
+        records = await self._tail.fetch(FETCH_SEC)
+        for record in records:
+            try:
+                message = decode_fleet(record.value)
+            except Corrupt as error:
+                self._publisher.dead(record, str(error))
+                continue
+            match message:
+                case Heartbeat():
+                    self._heartbeat(message)
+                case Hello():
+                    self._fleet.heard(message)
+                case Goodbye():
+                    self._fleet.left(message)
+                case Beacon():
+                    self._expiry.beacon_back(message)
+        if records:
+            self._engine.pump_dirty()
+
+    def _heartbeat(self, message: Heartbeat) -> None:
+        view = self._fleet.heard(message)
+        view.note_held(len(message.held))
+        for held in message.held:
+            if not self._leases.heard(held.token) and held.partition in self._engine.owned:
+                self._unwatched(message, held)
+
+    def _unwatched(self, message: Heartbeat, held: Held) -> None:
+        """A worker holds a lease that is not watched here: its task is not loaded, or the lease is over."""
+        cell = self._engine.get(held.task_id, held.partition)
+        if cell.task is None or not cell.live or cell.flight is not None:
+            return
+        run = cell.task.runs.get(held.node)
+        if run is not None and held.attempt > run.attempt:
+            cell.aheads += 1
+            if cell.aheads <= 5:
+                self._engine.reload(cell, "ahead", 0.3)
+            return
+        # A result just applied may be listed once more before its acknowledgement is back: only a second time tells.
+        if self._suspects.pop(held.token, None) is None:
+            self._suspects[held.token] = message.mono
+            if len(self._suspects) > 10_000:
+                self._suspects.pop(next(iter(self._suspects)))
+            return
+        stop = Stop(held.token, held.task_id, held.node, held.attempt, "the lease is over", 0.0)
+        self._carrier.revoke_unknown(message.worker, message.incarnation, stop)

@@ -1,0 +1,357 @@
+"""Decides about the tasks of the partitions owned here: reports in, commits out, and what follows once they are acknowledged.
+
+One commit of a task is in flight at a time (rule 1). Anything but a clear yes drops the cached state, which is loaded
+again while the reports wait (rule 2).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import count
+
+from flowkit.coordinator.carrier import Carrier
+from flowkit.coordinator.cell import Cell, Flight, Item
+from flowkit.coordinator.commits import CommitLog
+from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.coordinator.heads import Heads, front_of
+from flowkit.coordinator.history import Past, new_task
+from flowkit.coordinator.leases import Leases
+from flowkit.coordinator.timers import Timers
+from flowkit.core import facts as f
+from flowkit.core.decide import Decision, decide
+from flowkit.core.graph import Graph
+from flowkit.core.model import Task
+from flowkit.core.reports import Accepted, Placed, Report, TimeReached
+from flowkit.ports import Clock, Commit, Head, Outcome, Store
+from flowkit.telemetry import Quarantined, Reloaded, Telemetry
+from flowkit.wire.facts import body_of, encode_facts
+
+MOST_AHEADS = 5
+MOST_MISSES = 4
+
+
+class Engine:
+    def __init__(self, *, store: Store, clock: Clock, telemetry: Telemetry, dispatcher: Dispatcher, leases: Leases,
+                 timers: Timers, carrier: Carrier, coordinator_id: str, max_commit_bytes: int,
+                 evict_after_sec: float) -> None:  # fmt: skip
+        self.cells: dict[str, Cell] = {}
+        self.owned: set[int] = set()
+        self.coordinator_id = coordinator_id
+        self.clock = clock
+        self.telemetry = telemetry
+        self.dispatcher = dispatcher
+        self.leases = leases
+        self.timers = timers
+        self.carrier = carrier
+        self.commits = CommitLog(store, self.outcome, self.pump_dirty)
+        self.heads = Heads(store, clock, self.maybe_evict)
+        self.to_load: dict[str, Cell] = {}
+        self._max_commit_bytes = max_commit_bytes
+        self._evict_after_sec = evict_after_sec
+        self._dirty: dict[str, Cell] = {}
+        self._ids = count(1)
+
+    # ------------------------------------------------------------------------------------------ cells
+
+    def get(self, task_id: str, partition: int) -> Cell:
+        """The task's cell; a new one is loaded in the background."""
+        cell = self.cells.get(task_id)
+        if cell is None:
+            cell = self.cells[task_id] = Cell(task_id, partition)
+            self.to_load[task_id] = cell
+            self.carrier.load_soon()
+        return cell
+
+    def adopt(self, head: Head, graph: Graph) -> None:
+        """Take up a task that was accepted in this very process: nothing needs to be loaded."""
+        if head.partition not in self.owned or head.task_id in self.cells:
+            return
+        cell = self.cells[head.task_id] = Cell(head.task_id, head.partition)
+        cell.head, cell.task, cell.loading = head, new_task(head, graph), False
+        self.feed(cell, Item(Accepted(head.targets)))
+
+    def feed(self, cell: Cell, item: Item) -> None:
+        cell.queue.append(item)
+        self._dirty[cell.task_id] = cell
+
+    def touch(self, cell: Cell) -> None:
+        """Look at the cell again in the next round, though nothing was reported."""
+        self._dirty[cell.task_id] = cell
+
+    def pump_dirty(self) -> None:
+        """One round: decide about every cell that has something to decide, waiting cells for whom there is room included."""
+        while True:
+            for cell in self.dispatcher.serve():
+                self._dirty[cell.task_id] = cell
+            if not self._dirty:
+                return
+            dirty, self._dirty = self._dirty, {}
+            for cell in dirty.values():
+                self.pump(cell)
+
+    # ------------------------------------------------------------------------------------------ deciding
+
+    def pump(self, cell: Cell) -> None:
+        """Decide about what waits at a cell, unless a commit of it is in flight."""
+        if not cell.live or cell.flight is not None or cell.partition not in self.owned:
+            return
+        task = cell.task
+        assert task is not None
+        items = self._take_items(cell)
+        now = self.clock.wall()
+        placed: list[Placed] = []
+        try:
+            decision = decide(task, [item.report for item in items], now)
+            if decision.ahead and cell.aheads < MOST_AHEADS:
+                if self._behind(cell, items, decision):
+                    return
+            placed = self.dispatcher.offer(cell)
+            if placed:
+                more = decide(task, placed, now)
+                decision.recorded += more.recorded
+                decision.effects += more.effects
+                self._unused(more.unused)
+        except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
+            self._unused(placed)
+            self._poisoned(cell, items, error)
+            return
+
+        if decision.stale:
+            self.telemetry.count("stale_reports", decision.stale)
+        if decision.recorded:
+            self._fly(cell, task, decision, items, placed)
+        else:
+            self._settle(items)
+            self._rest(cell, task)
+
+    def _take_items(self, cell: Cell) -> list[Item]:
+        items: list[Item] = []
+        tenant = cell.head.tenant if cell.head is not None else ""
+        while cell.queue and not (cell.cautious and items):
+            item = cell.queue.popleft()
+            if item.tenant and item.tenant != tenant:
+                self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
+                self._settle([item])
+            else:
+                items.append(item)
+        return items
+
+    def _behind(self, cell: Cell, items: list[Item], decision: Decision) -> bool:
+        """Reports name attempts that this state does not know: what else was decided goes first, then the state is loaded again."""
+        ahead = set(map(id, decision.ahead))
+        cell.queue.extendleft(reversed([item for item in items if id(item.report) in ahead]))
+        items[:] = [item for item in items if id(item.report) not in ahead]
+        if decision.recorded:
+            return False
+        self._settle(items)
+        cell.aheads += 1
+        self.reload(cell, "ahead", 0.3)
+        return True
+
+    def _fly(
+        self, cell: Cell, task: Task, decision: Decision, items: list[Item], placed: list[Placed]
+    ) -> None:
+        commits = self._commits(cell, decision.recorded)
+        cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed)
+        self.commits.append(cell.flight)
+
+    def _commits(self, cell: Cell, recorded: Sequence[f.Fact]) -> deque[Commit]:
+        """The decision as consecutive commits, each under the size limit and each prefix a legal state (rule 14)."""
+        commits: deque[Commit] = deque()
+        chunk: list[bytes] = []
+        size, seq, prev, at = 0, cell.acked, cell.prev, self.clock.wall()
+        texts = encode_facts(recorded)
+        for place, text in enumerate(texts):
+            chunk.append(text)
+            size += len(text) + 1
+            last = place == len(texts) - 1
+            if last or size + len(texts[place + 1]) > self._max_commit_bytes:
+                seq += 1
+                commit_id = f"{self.coordinator_id}.{next(self._ids)}"
+                commits.append(
+                    Commit(cell.task_id, seq, commit_id, prev, at, self.coordinator_id, body_of(chunk))
+                )
+                prev, chunk, size = commit_id, [], 0
+        return commits
+
+    def _rest(self, cell: Cell, task: Task) -> None:
+        """Nothing was decided: note when to look again."""
+        self.timers.set(cell, task.next_wake())
+        if cell.queue:
+            self._dirty[cell.task_id] = cell
+        elif not cell.head_due:
+            self.heads.touch(cell)
+
+    # ------------------------------------------------------------------------------------------ outcomes
+
+    def outcome(self, flight: Flight, outcome: Outcome) -> None:
+        """What became of the first commit of a flight."""
+        cell = flight.cell
+        if cell.dead or cell.flight is not flight:
+            return
+        if outcome is Outcome.OK:
+            self._acknowledged(flight)
+        else:
+            self._unused(flight.reserved)
+            self.reload(cell, "lost_race" if outcome is Outcome.DUPLICATE else "unknown_outcome",
+                        0.0 if outcome is Outcome.DUPLICATE else 0.2)  # fmt: skip
+
+    def _acknowledged(self, flight: Flight) -> None:
+        cell, task = flight.cell, flight.cell.task
+        assert task is not None
+        commit = flight.commits.popleft()
+        cell.acked, cell.prev = commit.seq, commit.id
+        if flight.commits:
+            self.carrier.committed(cell, commit, str(cell.front.status))
+            self.commits.append(flight)
+            return
+
+        cell.flight = None
+        cell.aheads = 0
+        cell.front = front_of(task, self.clock.wall())
+        self._note(cell, task, flight.facts)
+        self._settle(flight.items)
+        self.carrier.committed(cell, commit, task.status)
+        for effect in flight.effects:
+            self.carrier.carry_out(cell, effect)
+        self.heads.touch(cell)
+        self.timers.set(cell, task.next_wake())
+        if cell.queue or cell.cautious:
+            self._dirty[cell.task_id] = cell
+        cell.cautious = False
+
+    def _note(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:
+        """Make leases, learned run times and answered requests agree with the facts just acknowledged."""
+        for fact in recorded:
+            match fact:
+                case f.AttemptSucceeded(node=node, run_sec=run_sec):
+                    self.dispatcher.observe(task.graph.nodes[node].type, run_sec)
+                    self.leases.sync(cell, node, task.runs[node])
+                case (
+                    f.AttemptLeased() | f.AttemptFailed() | f.LeaseLost() | f.NodeFailed() | f.NodeCancelled()
+                ):
+                    self.leases.sync(cell, fact.node, task.runs[fact.node])
+                case f.RequestApplied(n=n):
+                    cell.to_mark.append(n)
+        for node in [node for node in cell.watches if node not in task.leased]:
+            self.leases.sync(cell, node, task.runs[node])
+
+    # ------------------------------------------------------------------------------------------ loading
+
+    def reload(self, cell: Cell, why: str, after_sec: float) -> Cell:
+        """Throw the cached state away and load it again; reports in flight and in the queue wait in a new cell."""
+        self.telemetry.emit(Reloaded(cell.task_id, why))
+        new = Cell(cell.task_id, cell.partition)
+        if cell.flight is not None:
+            new.queue.extend(cell.flight.items)
+        new.queue.extend(item for item in cell.queue)
+        new.aheads, new.cautious, new.closing = cell.aheads, cell.cautious, cell.closing
+        self.drop(cell)
+        self.cells[cell.task_id] = new
+        self.carrier.later(after_sec, lambda: self._load_again(new))
+        return new
+
+    def _load_again(self, cell: Cell) -> None:
+        if not cell.dead:
+            self.to_load[cell.task_id] = cell
+            self.carrier.load_soon()
+
+    def loaded(self, cell: Cell, past: Past | None) -> None:
+        """The store answered for a cell that is loading; None: there is no such task."""
+        if cell.dead:
+            return
+        if past is None:
+            self._missing(cell)
+            return
+        cell.head, cell.task, cell.loading = past.head, past.task, False
+        if past.task is None:
+            self._quarantine(cell, past.error)
+            return
+        task = past.task
+        cell.acked = len(past.commits)
+        cell.prev = past.commits[-1].id if past.commits else ""
+        cell.stored = (past.head.seq, past.head.published_seq)
+        cell.published = min(past.head.published_seq, cell.acked)
+        cell.front = front_of(task, self.clock.wall())
+        for commit in past.commits[cell.published :]:
+            self.carrier.committed(cell, commit, task.status)
+        for node in task.leased:
+            self.leases.sync(cell, node, task.runs[node], found=True)
+        self.heads.touch(cell)
+        first: Report = TimeReached() if task.created else Accepted(past.head.targets)
+        cell.queue.appendleft(Item(first))
+        self._dirty[cell.task_id] = cell
+
+    def _missing(self, cell: Cell) -> None:
+        cell.misses += 1
+        if cell.misses < MOST_MISSES:
+            self.carrier.later(0.3, lambda: self._load_again(cell))
+            return
+        for item in cell.queue:
+            self.carrier.refuse(cell, item, "no such task")
+        self._settle(cell.queue)
+        self.drop(cell)
+
+    # ------------------------------------------------------------------------------------------ leaving
+
+    def drop(self, cell: Cell) -> None:
+        """Forget a cell: it is never used again."""
+        cell.dead = True
+        self.leases.drop(cell)
+        self.timers.set(cell, None)
+        self.to_load.pop(cell.task_id, None)
+        if self.cells.get(cell.task_id) is cell:
+            del self.cells[cell.task_id]
+
+    def maybe_evict(self, cell: Cell) -> None:
+        """A task with nothing to do leaves memory, once its head says all there is to say."""
+        task = cell.task
+        if (
+            not cell.live
+            or task is None
+            or cell.queue
+            or cell.flight
+            or cell.head_due
+            or cell.published < cell.acked
+        ):
+            return
+        if not task.ended:
+            wake = task.next_wake()
+            if task.leased or (task.ready and not task.paused):
+                return
+            if wake is not None and wake < self.clock.wall() + self._evict_after_sec:
+                return
+        self.drop(cell)
+
+    # ------------------------------------------------------------------------------------------ poison
+
+    def _poisoned(self, cell: Cell, items: list[Item], error: Exception) -> None:
+        """A decision raised: find the report that provokes it by deciding one at a time, and put it aside."""
+        cell.queue.extendleft(reversed(items))
+        if not items:
+            self._quarantine(cell, f"{type(error).__name__}: {error}")
+            return
+        if len(items) == 1:
+            poison = cell.queue.popleft()
+            self.carrier.refuse(cell, poison, f"{type(error).__name__}: {error}")
+            self._settle([poison])
+            self.telemetry.emit(Quarantined(cell.task_id, f"a report was put aside: {error}"))
+        cell.cautious = True
+        self.reload(cell, "poison", 0.0)
+
+    def _quarantine(self, cell: Cell, reason: str) -> None:
+        cell.quarantine = reason
+        self._settle(cell.queue)
+        cell.queue.clear()
+        self.telemetry.emit(Quarantined(cell.task_id, reason))
+
+    def _unused(self, placed: Iterable[Placed]) -> None:
+        for one in placed:
+            self.dispatcher.give_back(one.worker, one.incarnation)
+
+    @staticmethod
+    def _settle(items: Iterable[Item]) -> None:
+        for item in items:
+            if item.receipt is not None:
+                item.receipt.settle()

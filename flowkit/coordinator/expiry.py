@@ -1,0 +1,119 @@
+"""Ends the leases of workers that fell silent, once it is certain that the silence is theirs (rule 6)."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+
+from flowkit.coordinator.cell import Item
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.fleet import Fleet
+from flowkit.coordinator.intake import Intake
+from flowkit.coordinator.leases import Leases, Watch
+from flowkit.coordinator.publisher import Parcel, Publisher
+from flowkit.core.reports import Expired
+from flowkit.ports import Record, Store
+from flowkit.service import Supervisor
+from flowkit.telemetry import LeaseExpired, Telemetry
+from flowkit.wire.messages import Beacon, encode_message
+from flowkit.wire.topics import FLEET_PARTITIONS, Topics, partition_of
+
+BEACON_SEC = 3.0
+
+
+class Expiry:
+    """Before a lease is judged lost: the road from the worker works (a beacon came back), the worker has not renewed in the
+    store, and its results, had it sent any, have been read."""
+
+    def __init__(self, *, coordinator_id: str, store: Store, topics: Topics, engine: Engine, leases: Leases, fleet: Fleet,
+                 intake: Intake, publisher: Publisher, supervisor: Supervisor, telemetry: Telemetry) -> None:  # fmt: skip
+        self._coordinator_id = coordinator_id
+        self._store = store
+        self._topics = topics
+        self._engine = engine
+        self._leases = leases
+        self._fleet = fleet
+        self._intake = intake
+        self._publisher = publisher
+        self._supervisor = supervisor
+        self._telemetry = telemetry
+        self._checking: set[str] = set()
+        self._beacons: dict[str, asyncio.Event] = {}
+        self._renewals: dict[str, tuple[str, int]] = {}
+        self._nonces = count(1)
+
+    async def step(self) -> None:
+        """Begin a check of every worker whose leases are overdue."""
+        self._fleet.forget_silent()
+        self._renewals = {t: seen for t, seen in self._renewals.items() if t in self._leases.watches}
+        for worker in self._leases.overdue():
+            if worker not in self._checking:
+                self._checking.add(worker)
+                self._supervisor.spawn(self._check(worker), f"expiry-{worker}")
+
+    def beacon_back(self, beacon: Beacon) -> None:
+        waiting = self._beacons.get(beacon.nonce)
+        if waiting is not None and beacon.coordinator == self._coordinator_id:
+            waiting.set()
+
+    async def _check(self, worker: str) -> None:
+        try:
+            if not await self.road_works(worker):
+                return
+            await self.note_renewals(worker)
+            late = self._leases.overdue().get(worker, [])
+            partitions = {watch.cell.partition for watch in late}
+            if not late or not await self.results_read(partitions):
+                return
+            self._expire(worker, late)
+        finally:
+            self._checking.discard(worker)
+
+    async def road_works(self, worker: str) -> bool:
+        """Whether a beacon sent now, into the worker's own fleet partition, comes back."""
+        nonce = f"{self._coordinator_id}.{next(self._nonces)}"
+        back = self._beacons[nonce] = asyncio.Event()
+        record = Record(
+            self._topics.fleet,
+            partition_of(worker, FLEET_PARTITIONS),
+            encode_message(Beacon(self._coordinator_id, nonce)),
+            self._coordinator_id.encode(),
+        )
+        self._publisher.send(Parcel(record))
+        try:
+            async with asyncio.timeout(BEACON_SEC):
+                await back.wait()
+        except TimeoutError:
+            return False
+        finally:
+            del self._beacons[nonce]
+        return True
+
+    async def note_renewals(self, worker: str) -> None:
+        """A count in the store that was not seen before is a renewal, on receipt."""
+        renewal = await self._store.read_renewal(worker)
+        if renewal is None:
+            return
+        mark = (renewal.incarnation, renewal.count)
+        for token in renewal.tokens:
+            if token in self._leases.watches and self._renewals.get(token) != mark:
+                self._renewals[token] = mark
+                self._leases.heard(token)
+
+    async def results_read(self, partitions: set[int]) -> bool:
+        return await self._intake.read_up_to_now(partitions)
+
+    def _expire(self, worker: str, late: list[Watch]) -> None:
+        overdue = {watch.token for watch in self._leases.overdue().get(worker, [])}
+        view = self._fleet.workers.get(worker)
+        for watch in late:
+            cell = watch.cell
+            if watch.token not in overdue or cell.dead or cell.closing:
+                continue
+            living = (
+                view is not None and view.incarnation == watch.incarnation and view.heard_at > watch.heard
+            )
+            unaccepted = living and not watch.named
+            self._telemetry.emit(LeaseExpired(cell.task_id, watch.node, watch.attempt, worker))
+            self._engine.feed(cell, Item(Expired(watch.node, watch.attempt, watch.token, unaccepted)))
+        self._engine.pump_dirty()

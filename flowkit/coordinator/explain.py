@@ -1,0 +1,47 @@
+"""Says why nodes do not run (I10): what their state tells, and what the owner of the task knows of the fleet."""
+
+from __future__ import annotations
+
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.views import Reason, waits_for
+from flowkit.core.model import Task
+from flowkit.errors import did_you_mean
+from flowkit.ports import Head
+
+
+def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]:
+    """A reason for each node that has not ended, those nearest to running first."""
+    reasons = [reason for name in task.runs if (reason := waits_for(task, name)) is not None]
+    if engine is not None and head.partition in engine.owned:
+        reasons = [_placed(task, reason, engine) for reason in reasons]
+    if task.paused:
+        reasons.append(Reason("", "paused", f"the task is paused{': ' + task.reason if task.reason else ''}"))
+    return sorted(reasons, key=lambda reason: _ORDER.get(reason.code, 5))
+
+
+_ORDER = {
+    "no_worker": 0,
+    "paused": 1,
+    "no_room": 2,
+    "ready": 3,
+    "cancelling": 3,
+    "retry_at": 4,
+    "leased": 5,
+    "waiting_for": 6,
+}
+
+
+def _placed(task: Task, reason: Reason, engine: Engine) -> Reason:
+    if reason.code != "ready":
+        return reason
+    role = task.graph.nodes[reason.node_id].type
+    if not engine.dispatcher.serves(role):
+        near = did_you_mean(role, engine.dispatcher.roles)
+        message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{near}"
+        return Reason(reason.node_id, "no_worker", message)
+    waiting = engine.dispatcher.waiting_for(role)
+    return Reason(
+        reason.node_id,
+        "no_room",
+        f"node {reason.node_id!r} waits for room at role {role!r}; {waiting} tasks wait for it",
+    )

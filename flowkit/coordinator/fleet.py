@@ -1,0 +1,112 @@
+"""The workers as this coordinator knows them: who lives, what they serve, and how much each can take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flowkit.ports import Clock
+from flowkit.telemetry import Telemetry, WorkerSeen
+from flowkit.wire.messages import Goodbye, Heartbeat, Hello
+
+
+@dataclass(slots=True)
+class WorkerView:
+    """One worker. `mine` are the attempts that this coordinator has placed with it, `others` what it holds beyond them;
+    `mono` is its own monotonic clock as last reported, at `heard_at` in ours."""
+
+    worker: str
+    incarnation: str
+    roles: tuple[str, ...]
+    slots: int
+    mono: float
+    heard_at: float
+    labels: dict[str, str] = field(default_factory=dict)
+    draining: bool = False
+    mine: int = 0
+    others: int = 0
+    cpu: float = 0.0
+    memory_mb: float = 0.0
+
+    def note_held(self, held: int) -> None:
+        self.others = max(0, held - self.mine)
+
+
+class Fleet:
+    """All workers heard of within `ttl_sec`, by id and by role."""
+
+    def __init__(self, clock: Clock, telemetry: Telemetry, ttl_sec: float) -> None:
+        self._clock = clock
+        self._telemetry = telemetry
+        self._ttl_sec = ttl_sec
+        self.workers: dict[str, WorkerView] = {}
+        self._by_role: dict[str, dict[str, WorkerView]] = {}
+
+    def heard(self, message: Hello | Heartbeat) -> WorkerView:
+        """Note a sign of life; a new incarnation replaces the old one."""
+        view = self.workers.get(message.worker)
+        roles = tuple(message.roles)
+        if view is None or view.incarnation != message.incarnation:
+            if view is not None:
+                self._forget(view)
+            view = WorkerView(message.worker, message.incarnation, roles, message.slots, message.mono, 0.0)
+            self.workers[message.worker] = view
+            self._index(view)
+            self._telemetry.emit(WorkerSeen(message.worker, "hello"))
+        elif view.roles != roles:
+            self._unindex(view)
+            view.roles = roles
+            self._index(view)
+        if message.draining and not view.draining:
+            self._telemetry.emit(WorkerSeen(message.worker, "draining"))
+        view.slots, view.labels, view.draining = message.slots, message.labels, message.draining
+        view.mono, view.heard_at = message.mono, self._clock.mono()
+        if isinstance(message, Heartbeat):
+            view.cpu, view.memory_mb = message.cpu, message.memory_mb
+        return view
+
+    def left(self, message: Goodbye) -> WorkerView | None:
+        view = self.workers.get(message.worker)
+        if view is None or view.incarnation != message.incarnation:
+            return None
+        self._forget(view)
+        self._telemetry.emit(WorkerSeen(message.worker, "goodbye"))
+        return view
+
+    def forget_silent(self) -> None:
+        """Drop workers not heard of for three times the TTL; until then their leases are watched, but nothing is placed."""
+        limit = self._clock.mono() - 3 * self._ttl_sec
+        for view in [view for view in self.workers.values() if view.heard_at < limit and not view.mine]:
+            self._forget(view)
+            self._telemetry.emit(WorkerSeen(view.worker, "silent"))
+
+    def of_role(self, role: str) -> Iterable[WorkerView]:
+        """The workers of a role that may be given work now."""
+        limit = self._clock.mono() - self._ttl_sec
+        return [v for v in self._by_role.get(role, {}).values() if v.heard_at >= limit and not v.draining]
+
+    @property
+    def roles(self) -> set[str]:
+        """Every role that some living worker serves."""
+        return {role for role in self._by_role if self.of_role(role)}
+
+    def mono_of(self, view: WorkerView) -> float:
+        """The worker's monotonic clock now: the last it reported plus what has passed since."""
+        return view.mono + (self._clock.mono() - view.heard_at)
+
+    def _forget(self, view: WorkerView) -> None:
+        if self.workers.get(view.worker) is view:
+            del self.workers[view.worker]
+        self._unindex(view)
+
+    def _index(self, view: WorkerView) -> None:
+        for role in view.roles:
+            self._by_role.setdefault(role, {})[view.worker] = view
+
+    def _unindex(self, view: WorkerView) -> None:
+        for role in view.roles:
+            workers = self._by_role.get(role, {})
+            if workers.get(view.worker) is view:
+                del workers[view.worker]
+            if not workers:
+                self._by_role.pop(role, None)

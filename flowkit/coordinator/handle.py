@@ -1,0 +1,76 @@
+"""A task as its submitter holds it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from flowkit.coordinator.tasks import Tasks
+from flowkit.coordinator.views import Reason, TaskResult, TaskView
+from flowkit.coordinator.watch import TaskEvent
+from flowkit.errors import TaskFailed
+
+
+class TaskHandle:
+    """All that can be done with one task. Costs nothing, can be made anew from the id at any time."""
+
+    def __init__(self, tasks: Tasks, task_id: str) -> None:
+        self._tasks = tasks
+        self.id = task_id
+
+    def __repr__(self) -> str:
+        return f"TaskHandle({self.id!r})"
+
+    async def view(self) -> TaskView:
+        """The task as it stands."""
+        return await self._tasks.get(self.id)
+
+    async def status(self) -> str:
+        return (await self._tasks.get(self.id)).status
+
+    async def wait(self, timeout: float | None = None) -> TaskResult:
+        """How the task ended, however it ended. Raises `WaitTimeout`."""
+        return await self._tasks.wait(self.id, timeout)
+
+    async def result(
+        self, timeout: float | None = None, *, on_wait: Callable[[str], None] | None = None
+    ) -> TaskResult:
+        """The result of a finished task. Raises `TaskFailed` if it failed or was cancelled, `WaitTimeout`."""
+        return raise_if_failed(await self._tasks.wait(self.id, timeout, on_wait=on_wait))
+
+    async def cancel(self, *, node_id: str | None = None, reason: str = "user_request") -> bool:
+        return await self._tasks.cancel(self.id, node_id=node_id, reason=reason)
+
+    async def pause(self, *, reason: str = "") -> None:
+        await self._tasks.pause(self.id, reason=reason)
+
+    async def resume(self) -> None:
+        await self._tasks.resume(self.id)
+
+    async def restart(self, *, from_node: str | None = None, failed_only: bool = False) -> None:
+        await self._tasks.restart(self.id, from_node=from_node, failed_only=failed_only)
+
+    def watch(self, since: int = 0) -> AsyncIterator[TaskEvent]:
+        """The task's transitions after commit `since`, then live, until its last."""
+        return self._tasks.watch(self.id, since)
+
+    async def explain(self) -> list[Reason]:
+        """Why each node that does not run does not run."""
+        return await self._tasks.explain(self.id)
+
+
+def raise_if_failed(result: TaskResult) -> TaskResult:
+    """The result itself, or `TaskFailed` with the node, the code, the message, the original traceback and what to do."""
+    if result.ok:
+        return result
+    error = result.error or {}
+    node = error.get("node_id")
+    code, message = error.get("code", result.status), error.get("message", "")
+    where = f" at node {node!r}" if node else ""
+    text = f"task {result.task_id} {result.status}{where}: {code}: {message}".rstrip(": ")
+    if error.get("traceback"):
+        text += f"\n\n{error['traceback']}"
+    if result.status == "failed":
+        text += f"\nWhat ran is kept: restart_task({result.task_id!r}, failed_only=True) runs only the failed part again."
+    raise TaskFailed(
+        text, task_id=result.task_id, status=result.status, node_id=node, error=error, result=result
+    )

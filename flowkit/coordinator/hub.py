@@ -1,0 +1,92 @@
+"""Who in this process watches which task, and for what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from flowkit.ports import Commit
+from flowkit.wire.codec import loads
+from flowkit.wire.messages import Event
+
+MOST_WAITING = 1000
+
+
+class Listener:
+    """One watcher of one task. Events come in the order they were committed where one coordinator owns the task; a gap
+    in `seq`, or `missed`, means: read the store."""
+
+    __slots__ = ("_close", "_events", "_wake", "missed")
+
+    def __init__(self, close: Callable[[Listener], None]) -> None:
+        self._events: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._close = close
+        self.missed = False
+
+    def put(self, event: Event) -> None:
+        if len(self._events) >= MOST_WAITING:
+            self._events.clear()
+            self.missed = True
+        self._events.append(event)
+        self._wake.set()
+
+    def poke(self) -> None:
+        self.missed = True
+        self._wake.set()
+
+    async def next(self, timeout: float) -> Event | None:
+        """The next event, or None after so many seconds without one."""
+        if not self._events and not self.missed:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+            except TimeoutError:
+                return None
+        return self._events.popleft() if self._events else None
+
+    def close(self) -> None:
+        self._close(self)
+
+
+class Hub:
+    """Hands committed steps to the listeners of their task: those of this coordinator at once, others' from the bus."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[Listener]] = {}
+
+    def listen(self, task_id: str) -> Listener:
+        def close(listener: Listener) -> None:
+            group = self._listeners.get(task_id)
+            if group is not None:
+                group.discard(listener)
+                if not group:
+                    del self._listeners[task_id]
+
+        listener = Listener(close)
+        self._listeners.setdefault(task_id, set()).add(listener)
+        return listener
+
+    def wanted(self, task_id: str) -> bool:
+        return task_id in self._listeners
+
+    def tell(self, commit: Commit, tenant: str, status: str) -> None:
+        """A commit was acknowledged here."""
+        if commit.task_id in self._listeners:
+            event = Event(
+                commit.task_id, tenant, commit.seq, commit.at, commit.id, status, loads(commit.body)
+            )
+            self.heard(event)
+
+    def heard(self, event: Event) -> None:
+        """An event came, from here or from the bus."""
+        for listener in self._listeners.get(event.task_id, ()):
+            listener.put(event)
+
+    def something_changed(self) -> None:
+        """Something was committed elsewhere, and no event will tell what: every listener has to read."""
+        for group in self._listeners.values():
+            for listener in group:
+                listener.poke()

@@ -1,0 +1,151 @@
+"""Reads `facts`: hands each item to its task's cell, keeps account of offsets, and follows the partitions as they move."""
+
+from __future__ import annotations
+
+import asyncio
+
+from flowkit.coordinator.cell import Item
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.fleet import Fleet
+from flowkit.coordinator.offsets import OffsetTracker, Receipt
+from flowkit.coordinator.publisher import Publisher
+from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.takeover import Takeover
+from flowkit.core.reports import Succeeded, TimeReached
+from flowkit.errors import Corrupt, UnknownFact
+from flowkit.ports import Bus, Member, Record
+from flowkit.telemetry import Rebalanced, Telemetry
+from flowkit.wire.messages import Knock, Told, Unreadable, decode_facts_batch
+from flowkit.wire.topics import Topics
+
+FETCH_SEC = 0.5
+FLUSH_SEC = 2.0
+
+
+class Intake:
+    """A member of the coordinators' group. What it read is on its way to a commit, never lost, never waited for."""
+
+    def __init__(self, *, bus: Bus, topics: Topics, group: str, engine: Engine, fleet: Fleet, publisher: Publisher,
+                 requests: RequestReader, takeover: Takeover, telemetry: Telemetry) -> None:  # fmt: skip
+        self._bus = bus
+        self._topics = topics
+        self._group = group
+        self._engine = engine
+        self._fleet = fleet
+        self._publisher = publisher
+        self._requests = requests
+        self._takeover = takeover
+        self._telemetry = telemetry
+        self._member: Member | None = None
+        self._trackers: dict[int, OffsetTracker] = {}
+
+    async def start(self) -> None:
+        self._member = await self._bus.join(
+            self._topics.facts, self._group, on_revoked=self._revoked, on_assigned=self._assigned
+        )
+
+    async def stop(self) -> None:
+        if self._member is not None:
+            await self.commit_offsets()
+            await self._member.stop()
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    async def step(self) -> None:
+        """Read what has come and decide about it."""
+        assert self._member is not None
+        while not self._publisher.room:
+            await asyncio.sleep(0.05)
+        for record in await self._member.fetch(FETCH_SEC):
+            self._take(record)
+        self._engine.pump_dirty()
+
+    def _take(self, record: Record) -> None:
+        tracker = self._trackers.get(record.partition)
+        if tracker is None:
+            return
+        try:
+            batch = decode_facts_batch(record.value)
+        except (Corrupt, UnknownFact) as error:
+            tracker.read(record.offset, 0)
+            self._publisher.dead(record, str(error))
+            return
+
+        view = self._fleet.workers.get(batch.sender)
+        if view is not None and view.incarnation == batch.incarnation and batch.held >= 0:
+            view.note_held(batch.held)
+        receipt = tracker.read(record.offset, len(batch.items))
+        for item in batch.items:
+            self._hand_over(record, item, receipt)
+
+    def _hand_over(self, record: Record, item: Told | Knock | Unreadable, receipt: Receipt) -> None:
+        match item:
+            case Told(task_id=task_id, tenant=tenant, report=report):
+                cell = self._engine.get(task_id, record.partition)
+                if isinstance(report, Succeeded) and cell.quarantine:
+                    self._telemetry.count("reports_of_quarantined_tasks")
+                if cell.quarantine:
+                    receipt.settle()
+                else:
+                    self._engine.feed(cell, Item(report, receipt, tenant))
+            case Knock(task_id=task_id, what="new"):
+                self._engine.feed(self._engine.get(task_id, record.partition), Item(TimeReached(), receipt))
+            case Knock(task_id=task_id):
+                self._engine.get(task_id, record.partition)
+                self._requests.read_soon(task_id, receipt)
+            case Unreadable(text=text, why=why, task_id=task_id):
+                self._publisher.dead(Record(record.topic, record.partition, text, record.key), why, task_id)
+                receipt.settle()
+
+    # ------------------------------------------------------------------------------------------ offsets
+
+    async def commit_offsets(self) -> None:
+        """Commit what is settled. A refusal is normal during a rebalance."""
+        offsets = {p: at for p, tracker in self._trackers.items() if (at := tracker.to_commit()) is not None}
+        if offsets and self._member is not None and await self._member.commit(offsets):
+            for partition, offset in offsets.items():
+                if partition in self._trackers:
+                    self._trackers[partition].committed(offset)
+
+    async def read_up_to_now(self, partitions: set[int], timeout: float = 3.0) -> bool:
+        """Whether everything that is in these partitions now has been handed over (rule 6)."""
+        if self._member is None:
+            return False
+        try:
+            async with asyncio.timeout(timeout):
+                for partition in partitions:
+                    end = await self._member.end_offset(partition)
+                    if end is None:
+                        return False
+                    while not await self._reached(partition, end):
+                        await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _reached(self, partition: int, end: int) -> bool:
+        tracker = self._trackers.get(partition)
+        if tracker is None or self._member is None:
+            return False
+        if tracker.position:
+            return tracker.position >= end
+        if (self._member.position(partition) or 0) < end and end > 0:
+            return False
+        # Nothing was handed over yet: make sure that nothing is on its way from the fetch either.
+        await asyncio.sleep(0.05)
+        return not tracker.position or tracker.position >= end
+
+    # ------------------------------------------------------------------------------------------ partitions
+
+    async def _assigned(self, partitions: frozenset[int]) -> None:
+        for partition in partitions:
+            self._trackers[partition] = OffsetTracker()
+        self._telemetry.emit(Rebalanced(self._engine.coordinator_id, partitions, frozenset()))
+        self._takeover.begin(partitions)
+
+    async def _revoked(self, partitions: frozenset[int]) -> None:
+        self._telemetry.emit(Rebalanced(self._engine.coordinator_id, frozenset(), partitions))
+        await self._takeover.end(partitions, FLUSH_SEC)
+        await self.commit_offsets()
+        for partition in partitions:
+            self._trackers.pop(partition, None)

@@ -1,0 +1,88 @@
+"""The leases of the tasks here, and when each was last heard of. Judged by this process's monotonic clock alone (rule 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowkit.coordinator.cell import Cell
+from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.core.model import NodeRun
+from flowkit.ports import Clock
+
+
+@dataclass(slots=True)
+class Watch:
+    """One lease. `heard` is when a heartbeat that names it was last received; `named` whether one ever was."""
+
+    token: str
+    cell: Cell
+    node: str
+    attempt: int
+    worker: str
+    incarnation: str
+    heard: float
+    named: bool = False
+
+
+class Leases:
+    def __init__(self, clock: Clock, dispatcher: Dispatcher, ttl_sec: float) -> None:
+        self._clock = clock
+        self._dispatcher = dispatcher
+        self._ttl_sec = ttl_sec
+        self.watches: dict[str, Watch] = {}
+        self._by_worker: dict[str, dict[str, Watch]] = {}
+
+    def sync(self, cell: Cell, node: str, run: NodeRun, *, found: bool = False) -> bool:
+        """Make the watch of a node agree with the acknowledged state; True if a place with a worker became free.
+        `found`: the lease was read from the store, so its place was not reserved by a placement."""
+        token = cell.watches.get(node)
+        lease = run.lease
+        if lease is not None and token == lease.token:
+            return False
+        freed = token is not None and self._release(cell, node, token)
+        if lease is not None:
+            watch = Watch(
+                lease.token, cell, node, run.attempt, lease.worker, lease.incarnation, self._clock.mono()
+            )
+            self.watches[lease.token] = watch
+            self._by_worker.setdefault(lease.worker, {})[lease.token] = watch
+            cell.watches[node] = lease.token
+            if found:
+                self._dispatcher.take(lease.worker, lease.incarnation)
+        return freed
+
+    def drop(self, cell: Cell) -> None:
+        """Forget every lease of a cell that leaves memory or is loaded again."""
+        for node, token in list(cell.watches.items()):
+            self._release(cell, node, token)
+
+    def heard(self, token: str) -> bool:
+        """A heartbeat or a renewal names this token; False if it is not watched here."""
+        watch = self.watches.get(token)
+        if watch is None:
+            return False
+        watch.heard, watch.named = self._clock.mono(), True
+        return True
+
+    def overdue(self) -> dict[str, list[Watch]]:
+        """The leases not heard of for longer than the TTL, by worker."""
+        limit = self._clock.mono() - self._ttl_sec
+        found: dict[str, list[Watch]] = {}
+        for worker, watches in self._by_worker.items():
+            late = [watch for watch in watches.values() if watch.heard < limit]
+            if late:
+                found[worker] = late
+        return found
+
+    def _release(self, cell: Cell, node: str, token: str) -> bool:
+        del cell.watches[node]
+        watch = self.watches.get(token)
+        if watch is None or watch.cell is not cell:
+            return False
+        del self.watches[token]
+        of_worker = self._by_worker[watch.worker]
+        del of_worker[token]
+        if not of_worker:
+            del self._by_worker[watch.worker]
+        self._dispatcher.give_back(watch.worker, watch.incarnation)
+        return True

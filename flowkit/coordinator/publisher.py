@@ -1,0 +1,121 @@
+"""Sends what acknowledged commits ask for: events to the world, work to the workers. Nothing goes out before its commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flowkit.ports import Bus, Clock, Record
+from flowkit.service import Supervisor
+from flowkit.telemetry import DeadLettered, Telemetry
+from flowkit.wire.messages import Job, Stop, encode_work
+from flowkit.wire.topics import MAX_MESSAGE_BYTES, WORK_PARTITIONS, Topics, partition_of
+
+RETRY_SEC = 0.3
+MAX_FLIGHTS = 8
+MAX_WAITING = 100_000
+
+
+@dataclass(slots=True)
+class Parcel:
+    """A record on its way. `wanted` is asked before it is sent again; `acknowledged` is told once, when it got through."""
+
+    record: Record
+    wanted: Callable[[], bool] | None = None
+    acknowledged: Callable[[], None] | None = None
+
+
+class Publisher:
+    """One queue to the bus. What was not acknowledged is sent again for as long as somebody wants it."""
+
+    def __init__(self, bus: Bus, topics: Topics, clock: Clock, supervisor: Supervisor, telemetry: Telemetry,
+                 sender: str) -> None:  # fmt: skip
+        self._bus = bus
+        self._topics = topics
+        self._clock = clock
+        self._supervisor = supervisor
+        self._telemetry = telemetry
+        self._sender = sender
+        self._queue: list[Parcel] = []
+        self._work: dict[tuple[str, str], list[Job | Stop]] = {}
+        self._wake = asyncio.Event()
+        self._flights = 0
+
+    def send(self, parcel: Parcel) -> None:
+        self._queue.append(parcel)
+        self._wake.set()
+
+    def work(self, worker: str, incarnation: str, item: Job | Stop) -> None:
+        """Put an order for a worker into its next batch."""
+        self._work.setdefault((worker, incarnation), []).append(item)
+        self._wake.set()
+
+    def dead(self, record: Record, reason: str, task_id: str = "") -> None:
+        """Send a message that nobody could read or apply to `dead.v1`, as it was found."""
+        self._telemetry.emit(DeadLettered(record.topic, reason, task_id))
+        headers = (
+            ("reason", reason[:1000].encode("utf-8", "replace")),
+            ("topic", record.topic.encode()),
+            ("partition", str(record.partition).encode()),
+            ("offset", str(record.offset).encode()),
+            ("task_id", task_id.encode("utf-8", "replace")),
+        )
+        value = record.value if record.value is None else record.value[: 900 * 1024]
+        self.send(Parcel(Record(self._topics.dead, 0, value, record.key, headers), wanted=lambda: True))
+
+    @property
+    def room(self) -> bool:
+        """Whether more may be decided: false while the bus does not take what was decided before."""
+        return len(self._queue) < MAX_WAITING
+
+    async def step(self) -> None:
+        """Wait for something to send and hand it to the bus; a flight's outcome is awaited elsewhere."""
+        await self._wake.wait()
+        while self._flights >= MAX_FLIGHTS:
+            await asyncio.sleep(0.001)
+        self._wake.clear()
+        self._pack_work()
+        parcels, self._queue = self._queue, []
+        if parcels:
+            self._flights += 1
+            self._supervisor.spawn(self._fly(parcels), "publish")
+
+    async def _fly(self, parcels: Sequence[Parcel]) -> None:
+        try:
+            answers = await self._bus.publish([parcel.record for parcel in parcels])
+        finally:
+            self._flights -= 1
+        again = []
+        for parcel, ok in zip(parcels, answers, strict=True):
+            if ok:
+                if parcel.acknowledged is not None:
+                    parcel.acknowledged()
+            elif parcel.wanted is not None and parcel.wanted():
+                again.append(parcel)
+        if again:
+            await asyncio.sleep(RETRY_SEC)
+            self._queue.extend(parcel for parcel in again if parcel.wanted is not None and parcel.wanted())
+            self._wake.set()
+
+    def _pack_work(self) -> None:
+        packed, self._work = self._work, {}
+        for (worker, incarnation), orders in packed.items():
+            self._pack(worker, incarnation, orders)
+
+    def _pack(self, worker: str, incarnation: str, items: list[Job | Stop]) -> None:
+        value = encode_work(worker, incarnation, self._sender, items)
+        if len(value) > MAX_MESSAGE_BYTES and len(items) > 1:
+            parts = max(2, -(-len(value) // (MAX_MESSAGE_BYTES - 4096)))
+            share = max(1, -(-len(items) // parts))
+            for start in range(0, len(items), share):
+                self._pack(worker, incarnation, items[start : start + share])
+            return
+        partition = partition_of(worker, WORK_PARTITIONS)
+        deadline = self._clock.mono() + 5.0
+        self._queue.append(
+            Parcel(
+                Record(self._topics.work, partition, value, worker.encode()),
+                wanted=lambda: self._clock.mono() < deadline,
+            )
+        )

@@ -1,0 +1,71 @@
+"""Reads the requests that the API wrote down, and hands them to their tasks in order (rule 10)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from flowkit.coordinator.cell import Cell, Item
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.offsets import Receipt
+from flowkit.core.reports import Requested
+from flowkit.errors import Corrupt
+from flowkit.ports import Request, Store
+from flowkit.wire.codec import loads
+
+
+class RequestReader:
+    """A doorbell makes it read all requests of a task; the sweeper brings those that no doorbell announced."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+        self._rung: dict[str, list[Receipt]] = {}
+        self._wake = asyncio.Event()
+
+    def read_soon(self, task_id: str, receipt: Receipt | None = None) -> None:
+        receipts = self._rung.setdefault(task_id, [])
+        if receipt is not None:
+            receipts.append(receipt)
+        self._wake.set()
+
+    async def step(self) -> None:
+        """Wait for a doorbell, read, hand over. What could not be read stays rung."""
+        await self._wake.wait()
+        self._wake.clear()
+        for task_id in list(self._rung):
+            try:
+                requests = await self._store.read_requests(task_id)
+            except BaseException:
+                self._wake.set()
+                raise
+            receipts = self._rung.pop(task_id)
+            self.hand_over(requests)
+            for receipt in receipts:
+                receipt.settle()
+        self._engine.pump_dirty()
+
+    def hand_over(self, requests: Iterable[Request]) -> None:
+        """Feed open requests, in the order given, to the tasks that are owned here."""
+        for request in requests:
+            if request.applied or request.partition not in self._engine.owned:
+                continue
+            cell = self._engine.get(request.task_id, request.partition)
+            if self._answered_already(cell, request):
+                continue
+            try:
+                args = loads(request.args)
+            except Corrupt:
+                args = {}
+            asked = Requested(request.n, request.id, request.kind, args if isinstance(args, dict) else {},
+                              request.principal)  # fmt: skip
+            self._engine.feed(cell, Item(asked, None, request.tenant))
+
+    def _answered_already(self, cell: Cell, request: Request) -> bool:
+        """An answered request whose mark was lost is marked again."""
+        if cell.task is None or request.n > cell.task.applied:
+            return False
+        if cell.live and cell.flight is None and request.n not in cell.to_mark:
+            cell.to_mark.append(request.n)
+            self._engine.heads.touch(cell)
+        return True

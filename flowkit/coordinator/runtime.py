@@ -1,0 +1,143 @@
+"""A running coordinator: its parts, wired, and the loops that drive them. Knows ports, not adapters."""
+
+from __future__ import annotations
+
+import uuid
+
+from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.carrier import Carrier
+from flowkit.coordinator.cell import Item
+from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.coordinator.ears import Ears
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.expiry import Expiry
+from flowkit.coordinator.fleet import Fleet
+from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.history import History
+from flowkit.coordinator.hub import Hub
+from flowkit.coordinator.intake import Intake
+from flowkit.coordinator.leases import Leases
+from flowkit.coordinator.loader import Loader
+from flowkit.coordinator.publisher import Parcel, Publisher
+from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.sweeper import Sweeper
+from flowkit.coordinator.takeover import Takeover
+from flowkit.coordinator.tasks import Tasks
+from flowkit.coordinator.timers import Timers
+from flowkit.core.reports import TimeReached
+from flowkit.ports import Bus, Clock, Record, Store
+from flowkit.service import Supervisor
+from flowkit.telemetry import Telemetry
+from flowkit.wire.messages import SayHello, encode_message
+from flowkit.wire.topics import Topics
+
+OFFSETS_SEC = 1.0
+EXPIRY_SEC = 0.5
+
+
+class CoordinatorRuntime:
+    """`store` and `bus` are started by whoever made them. `api` is what users call."""
+
+    def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: CoordinatorConfig, telemetry: Telemetry | None = None,
+                 new_token_prefix: str | None = None) -> None:  # fmt: skip
+        self.cfg = cfg
+        self.clock = clock
+        self.store = store
+        self.bus = bus
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        unique = new_token_prefix or uuid.uuid4().hex[:8]
+        self.coordinator_id = f"{cfg.coordinator_id or 'c'}-{unique}"
+        self.topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
+        self.supervisor = Supervisor(self.coordinator_id, self.telemetry)
+        self._tokens = 0
+        self._build()
+
+    def _build(self) -> None:
+        cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
+        self.hub = Hub()
+        self.fleet = Fleet(clock, self.telemetry, cfg.lease_ttl_sec)
+        self.dispatcher = Dispatcher(
+            self.fleet, accept_sec=cfg.accept_sec, prefetch=cfg.prefetch, new_token=self._new_token
+        )
+        self.leases = Leases(clock, self.dispatcher, cfg.lease_ttl_sec)
+        self.timers = Timers(clock)
+        self.publisher = Publisher(
+            bus, self.topics, clock, self.supervisor, self.telemetry, self.coordinator_id
+        )
+        self.carrier = Carrier(
+            store=store, clock=clock, publisher=self.publisher, topics=self.topics, hub=self.hub,
+            supervisor=self.supervisor,
+        )  # fmt: skip
+        self.engine = Engine(
+            store=store, clock=clock, telemetry=self.telemetry, dispatcher=self.dispatcher, leases=self.leases,
+            timers=self.timers, carrier=self.carrier, coordinator_id=self.coordinator_id,
+            max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
+        )  # fmt: skip
+        self.graphs = Graphs(store)
+        self.history = History(store, self.graphs)
+        self.loader = Loader(self.history, self.engine)
+        self.requests = RequestReader(store, self.engine)
+        self.sweeper = Sweeper(store, clock, self.engine, self.requests)
+        self.intake = Intake(
+            bus=bus, topics=self.topics, group=cfg.group, engine=self.engine, fleet=self.fleet,
+            publisher=self.publisher, requests=self.requests, takeover=Takeover(store, self.engine, self.supervisor),
+            telemetry=self.telemetry,
+        )  # fmt: skip
+        self.expiry = Expiry(
+            coordinator_id=self.coordinator_id, store=store, topics=self.topics, engine=self.engine,
+            leases=self.leases, fleet=self.fleet, intake=self.intake, publisher=self.publisher,
+            supervisor=self.supervisor, telemetry=self.telemetry,
+        )  # fmt: skip
+        self.ears = Ears(
+            bus=bus, topics=self.topics, engine=self.engine, fleet=self.fleet, leases=self.leases,
+            expiry=self.expiry, carrier=self.carrier, publisher=self.publisher,
+        )  # fmt: skip
+        self.api = Tasks(
+            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
+            hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry, engine=self.engine, requests=self.requests,
+            cancel_grace_sec=cfg.cancel_grace_sec,
+        )  # fmt: skip
+
+    async def start(self) -> None:
+        """Open the topics, join the group, and begin to work. Raises `BusUnavailable` or `StoreUnavailable`."""
+        await self.bus.ensure_topics(self.topics.specs())
+        await self.ears.start()
+        await self.intake.start()
+        loops = {
+            "intake": self.intake.step,
+            "ears": self.ears.step,
+            "publisher": self.publisher.step,
+            "loader": self.loader.step,
+            "requests": self.requests.step,
+            "timers": self._fire_timers,
+        }
+        for name, step in loops.items():
+            self.supervisor.loop(name, step)
+        for flight in range(self.cfg.commit_flights):
+            self.supervisor.loop(f"commits-{flight}", self.engine.commits.step)
+        self.supervisor.loop("heads", self.engine.heads.step, every=self.cfg.head_sec)
+        self.supervisor.loop("sweeper", self._sweep, every=self.cfg.sweep_sec)
+        self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
+        self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
+        hello = encode_message(SayHello(self.coordinator_id))
+        self.publisher.send(Parcel(Record(self.topics.control, 0, hello), wanted=lambda: True))
+
+    async def stop(self) -> None:
+        """Stop deciding, flush what is in flight for a moment, leave the group."""
+        await self.intake.stop()
+        await self.engine.heads.step()
+        await self.supervisor.stop()
+        await self.ears.stop()
+        await self.api.stop()
+
+    async def _sweep(self) -> None:
+        await self.sweeper.step()
+
+    async def _fire_timers(self) -> None:
+        for cell in await self.timers.due():
+            self.engine.feed(cell, Item(TimeReached()))
+        self.engine.pump_dirty()
+
+    def _new_token(self) -> str:
+        self._tokens += 1
+        return f"{self.coordinator_id}.{self._tokens}"

@@ -1,0 +1,58 @@
+"""Takes partitions up and lets them go (rule 8)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from flowkit.coordinator.engine import Engine
+from flowkit.errors import StoreUnavailable
+from flowkit.ports import Store
+from flowkit.service import Supervisor
+
+PAGE = 500
+RETRY_SEC = 0.5
+
+
+class Takeover:
+    def __init__(self, store: Store, engine: Engine, supervisor: Supervisor) -> None:
+        self._store = store
+        self._engine = engine
+        self._supervisor = supervisor
+
+    def begin(self, partitions: frozenset[int]) -> None:
+        """Own the partitions from now on, and load their active tasks in the background."""
+        for cell in [cell for cell in self._engine.cells.values() if cell.partition in partitions]:
+            self._engine.drop(cell)
+        self._engine.owned |= partitions
+        for partition in sorted(partitions):
+            self._supervisor.spawn(self._load_active(partition), f"takeover-{partition}")
+
+    async def end(self, partitions: frozenset[int], flush_sec: float) -> None:
+        """Stop deciding, wait a moment for what is in flight, and forget the tasks."""
+        cells = [cell for cell in self._engine.cells.values() if cell.partition in partitions]
+        for cell in cells:
+            cell.closing = True
+        try:
+            async with asyncio.timeout(flush_sec):
+                while any(cell.flight is not None and not cell.dead for cell in cells):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass
+        self._engine.owned -= partitions
+        for cell in [cell for cell in self._engine.cells.values() if cell.partition in partitions]:
+            self._engine.drop(cell)
+
+    async def _load_active(self, partition: int) -> None:
+        after = ""
+        while partition in self._engine.owned:
+            try:
+                heads = await self._store.active_heads(partition, limit=PAGE, after=after)
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_SEC)
+                continue
+            for head in heads:
+                if partition in self._engine.owned:
+                    self._engine.get(head.task_id, partition)
+            if len(heads) < PAGE:
+                return
+            after = heads[-1].task_id

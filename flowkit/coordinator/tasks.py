@@ -1,0 +1,472 @@
+"""What users ask of tasks: create, read, wait, steer. Works in a coordinator, and in a process that only asks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flowkit.coordinator.artifacts import materialise
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.explain import explain
+from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.history import History
+from flowkit.coordinator.hub import Hub
+from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.tail import EventTail
+from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
+from flowkit.coordinator.watch import TaskEvent, watch
+from flowkit.core.dialect import normalise, parse_graph
+from flowkit.core.graph import Graph
+from flowkit.core.model import ENDED_TASK, Task, TaskStatus
+from flowkit.errors import (
+    Corrupt,
+    GraphError,
+    IdempotencyConflict,
+    Problem,
+    RequestRefused,
+    StoreUnavailable,
+    TaskNotFound,
+    WaitTimeout,
+    did_you_mean,
+)
+from flowkit.ports import Bus, Clock, Head, HeadFilter, Outcome, Record, Request, Store
+from flowkit.service import Supervisor
+from flowkit.telemetry import Telemetry
+from flowkit.wire.codec import dumps
+from flowkit.wire.messages import Knock, encode_facts_batch
+from flowkit.wire.topics import Topics, partition_of
+
+REREAD_SEC = 15.0
+ANSWER_SEC = 10.0
+INSERT_TRIES = 8
+MAX_PARAMS_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """One task to be created. `idempotency_key`: the same key of one tenant gives the same task; with anything else changed
+    it is refused. `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
+
+    graph: Any
+    params: Any = None
+    idempotency_key: str | None = None
+    priority: int = 0
+    labels: Mapping[str, str] | None = None
+    timeout: float | None = None
+    targets: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Heads, newest first; `cursor` gives the next page, None at the end."""
+
+    heads: Sequence[Head]
+    cursor: str | None
+
+
+class Tasks:
+    """The API of one tenant's principal. `engine` is None in a process that coordinates nothing."""
+
+    def __init__(self, *, store: Store, bus: Bus, clock: Clock, topics: Topics, graphs: Graphs, history: History, hub: Hub,
+                 supervisor: Supervisor, telemetry: Telemetry, engine: Engine | None = None, requests: RequestReader | None = None,
+                 cancel_grace_sec: float = 30.0, tenant: str = "default", principal: str = "local") -> None:  # fmt: skip
+        self.store = store
+        self.tenant = tenant
+        self.principal = principal
+        self.telemetry = telemetry
+        self.hub = hub
+        self._bus = bus
+        self._clock = clock
+        self._topics = topics
+        self._graphs = graphs
+        self._history = history
+        self._engine = engine
+        self._requests = requests
+        self._supervisor = supervisor
+        self._cancel_grace_sec = cancel_grace_sec
+        self._tail = EventTail(bus, topics, hub, supervisor, telemetry)
+
+    async def stop(self) -> None:
+        await self._tail.stop()
+
+    # ------------------------------------------------------------------------------------------ creating
+
+    async def create(self, creations: Sequence[Creation]) -> list[str]:
+        """Accept tasks; what this returns survives any crash. Raises `GraphError`, `IdempotencyConflict`,
+        `StoreUnavailable` (then the tasks may exist all the same: use an idempotency key to ask again)."""
+        prepared: dict[int, tuple[str, Graph]] = {}
+        heads: list[Head] = []
+        graphs: list[Graph] = []
+        for creation in creations:
+            key = id(creation.graph)
+            if key not in prepared:
+                prepared[key] = await self._prepare(creation.graph)
+            ref, graph = prepared[key]
+            _check_targets(creation.targets, graph)
+            heads.append(self._head(creation, ref, graph))
+            graphs.append(graph)
+        await self._accept(heads, graphs)
+        return [head.task_id for head in heads]
+
+    async def _prepare(self, raw: Any) -> tuple[str, Graph]:
+        """Read a graph and store it. A large one is read in a thread, so that the loop goes on."""
+        large = isinstance(raw, Mapping) and len(raw.get("nodes") or ()) > 2000
+        graph, data = await asyncio.to_thread(_read_graph, raw) if large else _read_graph(raw)
+        return await self._graphs.put(data, graph), graph
+
+    def _head(self, creation: Creation, ref: str, graph: Graph) -> Head:
+        params = _params_text(creation.params)
+        labels = {str(key): str(value) for key, value in (creation.labels or {}).items()}
+        asked = dumps(
+            [ref, params, creation.priority, sorted(labels.items()), creation.timeout, list(creation.targets)]
+        )
+        if creation.idempotency_key is None:
+            task_id = uuid7(self._clock.wall())
+        else:
+            name = hashlib.sha256(dumps([self.tenant, creation.idempotency_key])).hexdigest()
+            task_id = str(uuid.UUID(name[:32], version=8))
+        now = self._clock.wall()
+        return Head(
+            task_id=task_id,
+            partition=partition_of(task_id, self._topics.partitions),
+            graph_ref=ref,
+            params=params,
+            tenant=self.tenant,
+            principal=self.principal,
+            name=graph.name,
+            labels=labels,
+            priority=creation.priority,
+            targets=tuple(creation.targets),
+            timeout_sec=creation.timeout,
+            fingerprint=hashlib.sha256(asked).hexdigest(),
+            created_at=now,
+            next_wake=now,
+            updated_at=now,
+        )
+
+    async def _accept(self, heads: Sequence[Head], graphs: Sequence[Graph]) -> None:
+        todo = list(range(len(heads)))
+        fresh: list[int] = []
+        for attempt in range(INSERT_TRIES):
+            outcomes = await self.store.insert_heads([heads[i] for i in todo])
+            unclear = [i for i, outcome in zip(todo, outcomes, strict=True) if outcome is Outcome.UNKNOWN]
+            fresh += [i for i, outcome in zip(todo, outcomes, strict=True) if outcome is Outcome.OK]
+            doubles = [i for i, outcome in zip(todo, outcomes, strict=True) if outcome is Outcome.DUPLICATE]
+            if doubles:
+                unclear += await self._confirm([heads[i] for i in doubles], doubles)
+            todo = unclear
+            if not todo:
+                break
+            await asyncio.sleep(min(1.0, 0.1 * 2**attempt))
+        self._ring([(heads[i], graphs[i]) for i in fresh])
+        if todo:
+            raise StoreUnavailable(
+                f"{len(todo)} of {len(heads)} tasks could not be confirmed; ask again with an idempotency key"
+            )
+
+    async def _confirm(self, heads: Sequence[Head], places: Sequence[int]) -> list[int]:
+        """A duplicate is one's own earlier try, or the same key used before: only a majority read of the same body is a yes."""
+        stored = {
+            head.task_id: head for head in await self.store.read_heads([head.task_id for head in heads])
+        }
+        unseen = []
+        for head, place in zip(heads, places, strict=True):
+            found = stored.get(head.task_id)
+            if found is None:
+                unseen.append(place)
+            elif found.fingerprint != head.fingerprint or found.tenant != head.tenant:
+                raise IdempotencyConflict(
+                    f"task {head.task_id} was created with this idempotency key before, with another graph, "
+                    "other params or other options: use a new key, or ask for exactly the same"
+                )
+        return unseen
+
+    def _ring(self, accepted: Sequence[tuple[Head, Graph]]) -> None:
+        """Tell the owners. Where the owner is this process, nothing needs to travel."""
+        away: dict[int, list[Head]] = {}
+        for head, graph in accepted:
+            if self._engine is not None and head.partition in self._engine.owned:
+                self._engine.adopt(head, graph)
+            else:
+                away.setdefault(head.partition, []).append(head)
+        if self._engine is not None:
+            self._engine.pump_dirty()
+        records = [
+            self._knock(partition, [Knock(h.task_id, h.tenant, "new") for h in heads[start : start + 500]])
+            for partition, heads in away.items()
+            for start in range(0, len(heads), 500)
+        ]
+        if records:
+            self._supervisor.spawn(self._publish(records), "knock")
+
+    def _knock(self, partition: int, items: Sequence[Knock]) -> Record:
+        value = encode_facts_batch(self.principal, "", -1, items)
+        return Record(self._topics.facts, partition, value, items[0].task_id.encode())
+
+    async def _publish(self, records: Sequence[Record]) -> None:
+        await self._bus.publish(records)  # a lost doorbell is the sweeper's business
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    async def get(self, task_id: str) -> TaskView:
+        """The task as its commits say. Raises `TaskNotFound`, `StoreUnavailable`, `Corrupt`."""
+        head, task, seq = await self._state(task_id)
+        view = task_view(head, task, seq)
+        nodes = {
+            name: replace(node, output=await materialise(self.store, node.output))
+            for name, node in view.nodes.items()
+        }
+        return replace(view, output=await materialise(self.store, view.output), nodes=nodes)
+
+    async def list_heads(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
+                   name: str | None = None, since: float | None = None, until: float | None = None, limit: int = 100,
+                   cursor: str | None = None) -> Page:  # fmt: skip
+        """Heads, newest first; they may lag by a second. Times are epoch seconds of creation."""
+        statuses = (status,) if isinstance(status, str) else tuple(status or ())
+        for one in statuses:
+            if one not in set(TaskStatus):
+                raise ValueError(f"no task status {one!r}{did_you_mean(one, list(TaskStatus))}")
+        where = HeadFilter(self.tenant, statuses, dict(labels or {}), name, since, until)
+        limit = max(1, min(limit, 1000))
+        heads = await self.store.list_heads(where, limit=limit + 1, after=_read_cursor(cursor))
+        page = heads[:limit]
+        more = len(heads) > limit
+        return Page(page, f"{page[-1].created_at!r}/{page[-1].task_id}" if more else None)
+
+    async def explain(self, task_id: str) -> list[Reason]:
+        """Why each node that does not run does not run."""
+        head, task, _ = await self._state(task_id)
+        return explain(head, task, self._engine)
+
+    async def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
+        """The task's transitions after commit `since`, then live, until its last. Raises `TaskNotFound`."""
+        await self._listen_everywhere()
+        async for event in watch(self.hub, self._history, task_id, self.tenant, since):
+            yield event
+
+    async def wait(self, task_id: str, timeout: float | None = None, *, on_wait: Any = None) -> TaskResult:
+        """Wait until the task has ended, however it ended. Raises `TaskNotFound`, `WaitTimeout` after `timeout` seconds.
+        `on_wait` is called with a sentence when something that nobody serves holds the task up."""
+        listener = self.hub.listen(task_id)
+        try:
+            await self._listen_everywhere(task_id)
+            return await self._wait(task_id, listener, timeout, on_wait)
+        finally:
+            listener.close()
+
+    async def _wait(self, task_id: str, listener: Any, timeout: float | None, on_wait: Any) -> TaskResult:
+        began = self._clock.mono()
+        read_at, told = -REREAD_SEC, ""
+        while True:
+            now = self._clock.mono() - began
+            if now - read_at >= REREAD_SEC:
+                read_at = now
+                if (result := await self._result(task_id)) is not None:
+                    return result
+            left = REREAD_SEC if timeout is None else timeout - (self._clock.mono() - began)
+            if left <= 0:
+                raise WaitTimeout(await self._why_waiting(task_id, timeout))
+            event = await listener.next(min(left, REREAD_SEC, 2.0))
+            if event is None and on_wait is not None:
+                told = self._tell_stuck(task_id, on_wait, told)
+            if listener.missed or (event is not None and event.status in ENDED_TASK):
+                listener.missed = False
+                read_at = -REREAD_SEC
+
+    def _tell_stuck(self, task_id: str, on_wait: Any, told: str) -> str:
+        cell = self._engine.cells.get(task_id) if self._engine is not None else None
+        if cell is None or cell.head is None or cell.task is None:
+            return told
+        stuck = [
+            reason.message
+            for reason in explain(cell.head, cell.task, self._engine)
+            if reason.code == "no_worker"
+        ]
+        if stuck and stuck[0] != told:
+            on_wait(stuck[0])
+            return stuck[0]
+        return told
+
+    async def _why_waiting(self, task_id: str, timeout: float | None) -> str:
+        reasons = await self.explain(task_id)
+        why = "; ".join(reason.message for reason in reasons[:3]) or "nothing is known to hold it up"
+        return f"task {task_id} did not end within {timeout:g} s: {why}"
+
+    async def _result(self, task_id: str) -> TaskResult | None:
+        """The result if the task has ended. Cheap where the task is in this process's memory."""
+        head, task, _ = await self._state(task_id)
+        if not task.ended:
+            return None
+        result = task_result(head, task)
+        output = await materialise(self.store, result.output)
+        return replace(result, output=output, outputs=await materialise(self.store, result.outputs))
+
+    async def _state(self, task_id: str) -> tuple[Head, Task, int]:
+        cell = self._engine.cells.get(task_id) if self._engine is not None else None
+        if (
+            cell is not None
+            and cell.live
+            and cell.flight is None
+            and cell.task is not None
+            and cell.task.created
+        ):
+            assert cell.head is not None
+            self._check_tenant(cell.head, task_id)
+            return cell.head, cell.task, cell.acked
+        past = (await self._history.load([task_id])).get(task_id)
+        self._check_tenant(past.head if past is not None else None, task_id)
+        assert past is not None
+        if past.task is None:
+            raise Corrupt(f"task {task_id} is quarantined: {past.error}")
+        return past.head, past.task, len(past.commits)
+
+    def _check_tenant(self, head: Head | None, task_id: str) -> None:
+        if head is None or head.tenant != self.tenant:
+            raise TaskNotFound(f"there is no task {task_id!r}")
+
+    async def _listen_everywhere(self, task_id: str | None = None) -> None:
+        """Hear of tasks that other coordinators own, from before the next read on."""
+        mine = self._engine is not None and task_id is not None and task_id in self._engine.cells
+        if not mine:
+            await self._tail.open()
+
+    # ------------------------------------------------------------------------------------------ steering
+
+    async def cancel(self, task_id: str, *, node_id: str | None = None, reason: str = "user_request",
+                     grace_sec: float | None = None) -> bool:  # fmt: skip
+        """Ask to cancel a task, or one node of it. Returns once the request is durable; False for an unknown task."""
+        args = {
+            "node_id": node_id,
+            "reason": reason,
+            "grace_sec": self._cancel_grace_sec if grace_sec is None else grace_sec,
+        }
+        try:
+            await self._request(task_id, "cancel", args)
+        except TaskNotFound:
+            return False
+        return True
+
+    async def pause(self, task_id: str, *, reason: str = "") -> None:
+        """Place no more nodes of this task; what runs goes on. Raises `RequestRefused`."""
+        await self._request_and_wait(task_id, "pause", {"reason": reason})
+
+    async def resume(self, task_id: str) -> None:
+        """Undo `pause`. Raises `RequestRefused`."""
+        await self._request_and_wait(task_id, "resume", {})
+
+    async def restart(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> None:
+        """Run an ended task again: the whole, what failed, or a node and all after it. Raises `RequestRefused`."""
+        await self._request_and_wait(task_id, "restart", {"from_node": from_node, "failed_only": failed_only})
+
+    async def _request_and_wait(self, task_id: str, kind: str, args: dict[str, Any]) -> None:
+        await self._listen_everywhere(task_id)
+        listener = self.hub.listen(task_id)
+        try:
+            request = await self._request(task_id, kind, args)
+            deadline = self._clock.mono() + ANSWER_SEC
+            while (left := deadline - self._clock.mono()) > 0:
+                _, task, _ = await self._state(task_id)
+                if task.applied >= request.n:
+                    break
+                await listener.next(min(left, 1.0))
+            else:
+                return  # durable, and applied as soon as a coordinator lives
+        finally:
+            listener.close()
+        why = task.refusals.get(request.n)
+        if why is not None:
+            raise RequestRefused(f"task {task_id} cannot be {_PAST[kind]}: {why}")
+
+    async def _request(self, task_id: str, kind: str, args: dict[str, Any]) -> Request:
+        """Write a request down behind those there are, and ring. Raises `TaskNotFound`, `StoreUnavailable`."""
+        heads = await self.store.read_heads([task_id])
+        self._check_tenant(heads[0] if heads else None, task_id)
+        head = heads[0]
+        request = Request(
+            task_id, 1, uuid.uuid4().hex, kind, dumps(args).decode(), head.partition, self.tenant, self.principal,
+            self._clock.wall(),
+        )  # fmt: skip
+        for attempt in range(INSERT_TRIES):
+            written = await self._insert(request)
+            if written is not None:
+                self._ring_request(written)
+                return written
+            await asyncio.sleep(min(1.0, 0.1 * 2**attempt))
+        raise StoreUnavailable(f"the request to {kind} task {task_id} could not be confirmed; ask again")
+
+    async def _insert(self, request: Request) -> Request | None:
+        """The request under the next free number; None where the answer is not clear."""
+        there = await self.store.read_requests(request.task_id)
+        mine = next((old for old in there if old.id == request.id), None)
+        if mine is not None:
+            return mine
+        request = replace(request, n=max((old.n for old in there), default=0) + 1)
+        outcome = await self.store.insert_request(request)
+        return request if outcome is Outcome.OK else None
+
+    def _ring_request(self, request: Request) -> None:
+        if (
+            self._engine is not None
+            and self._requests is not None
+            and request.partition in self._engine.owned
+        ):
+            self._requests.read_soon(request.task_id)
+            return
+        record = self._knock(request.partition, [Knock(request.task_id, request.tenant, "request")])
+        self._supervisor.spawn(self._publish([record]), "knock")
+
+
+_PAST = {"pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled"}
+
+
+def _read_graph(raw: Any) -> tuple[Graph, bytes]:
+    data = dumps(normalise(raw))
+    return parse_graph(raw), data
+
+
+def _params_text(params: Any) -> str:
+    text = dumps({} if params is None else params)
+    if len(text) > MAX_PARAMS_BYTES:
+        raise GraphError(
+            [
+                Problem(
+                    "E_PARAMS_SIZE",
+                    "params",
+                    f"{len(text)} bytes, at most {MAX_PARAMS_BYTES}: pass a reference instead",
+                )
+            ]
+        )
+    return text.decode()
+
+
+def _check_targets(targets: Sequence[str], graph: Graph) -> None:
+    problems = [
+        Problem("E_TARGET_UNKNOWN", f"targets[{place}]", f"no node {name!r}{did_you_mean(name, graph.nodes)}")
+        for place, name in enumerate(targets)
+        if name not in graph.nodes
+    ]
+    if problems:
+        raise GraphError(problems)
+
+
+def _read_cursor(cursor: str | None) -> tuple[float, str] | None:
+    if cursor is None:
+        return None
+    at, _, task_id = cursor.partition("/")
+    try:
+        return float(at), task_id
+    except ValueError:
+        raise ValueError(f"{cursor!r} is not a cursor that list_tasks gave") from None
+
+
+def uuid7(now: float) -> str:
+    """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits, so that ids sort by time."""
+    random = uuid.uuid4().int
+    value = (int(now * 1000) & 0xFFFFFFFFFFFF) << 80 | random & ((1 << 80) - 1)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))

@@ -1,0 +1,183 @@
+"""What users see of a task: plain values, built from its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowkit.core.graph import MISSING
+from flowkit.core.inputs import task_output
+from flowkit.core.model import NodeRun, NodeState, Task, TaskStatus
+from flowkit.errors import InputError
+from flowkit.ports import Head
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node. Times are epoch seconds. `reason` says why it is skipped, cancelled, or does not run."""
+
+    node_id: str
+    type: str
+    state: str
+    reason: str = ""
+    attempts: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    retry_at: float | None = None
+    worker: str | None = None
+    output: Any = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task as its commits say, at `seq`."""
+
+    task_id: str
+    status: str
+    tenant: str
+    principal: str
+    name: str
+    output: Any
+    error: dict[str, Any] | None
+    reason: str
+    params: Any
+    labels: dict[str, str]
+    priority: int
+    generation: int
+    created_at: float
+    ended_at: float | None
+    seq: int
+    graph: str
+    nodes: dict[str, NodeView]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """How a task ended. `output` is the graph's output, `outputs` every finished node's, `seconds` from creation to end."""
+
+    task_id: str
+    status: str
+    output: Any = None
+    outputs: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    created_at: float = 0.0
+    ended_at: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.status == TaskStatus.FINISHED
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended_at or self.created_at) - self.created_at
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a node does not run (I10). `code`: `waiting_for`, `no_worker`, `no_room`, `retry_at`, `paused`, `leased`,
+    `cancelling`, `quarantined`; `message` says it in a sentence."""
+
+    node_id: str
+    code: str
+    message: str
+
+
+def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
+    output = run.output.get() if run.output is not None and run.state is NodeState.FINISHED else None
+    return NodeView(
+        node_id=name,
+        type=task.graph.nodes[name].type,
+        state=run.state,
+        reason=run.reason,
+        attempts=run.attempt,
+        started_at=run.started_at,
+        finished_at=run.ended_at,
+        retry_at=run.wake,
+        worker=run.lease.worker if run.lease is not None else None,
+        output=output,
+        error=run.error,
+    )
+
+
+def task_view(head: Head, task: Task, seq: int) -> TaskView:
+    return TaskView(
+        task_id=head.task_id,
+        status=task.status,
+        tenant=head.tenant,
+        principal=head.principal,
+        name=head.name,
+        output=_output(task),
+        error=task.error,
+        reason=task.reason,
+        params=task.params,
+        labels=dict(head.labels),
+        priority=head.priority,
+        generation=task.generation,
+        created_at=head.created_at,
+        ended_at=task.ended_at,
+        seq=seq,
+        graph=head.graph_ref,
+        nodes={name: node_view(task, name, run) for name, run in task.runs.items()},
+    )
+
+
+def task_result(head: Head, task: Task) -> TaskResult:
+    outputs = {
+        name: run.output.get()
+        for name, run in task.runs.items()
+        if run.state is NodeState.FINISHED and run.output is not None
+    }
+    return TaskResult(
+        head.task_id, task.status, _output(task), outputs, task.error, head.created_at, task.ended_at
+    )
+
+
+def _output(task: Task) -> Any:
+    if task.status is not TaskStatus.FINISHED:
+        return None
+    try:
+        return task_output(task)
+    except InputError:
+        return None
+
+
+def waits_for(task: Task, name: str) -> Reason | None:
+    """Why a node that has not started does not start, as far as the task's own state tells."""
+    run, node = task.runs[name], task.graph.nodes[name]
+    match run.state:
+        case NodeState.PENDING:
+            open_sources = [
+                e.source for e in task.graph.incoming[name] if task.runs[e.source].ended_at is None
+            ]
+            open_sources += [s for s in task.graph.reads[name] if task.runs[s].ended_at is None]
+            shown = ", ".join(map(repr, open_sources[:5])) + (", ..." if len(open_sources) > 5 else "")
+            return Reason(name, "waiting_for", f"node {name!r} waits for {shown or 'its sources'}")
+        case NodeState.WAITING:
+            return Reason(name, "retry_at", f"node {name!r} is tried again at {run.wake:.3f} (epoch seconds)")
+        case NodeState.READY if task.paused:
+            return Reason(name, "paused", f"node {name!r} is ready; the task is paused")
+        case NodeState.READY:
+            return Reason(name, "ready", f"node {name!r} is ready for a worker of role {node.type!r}")
+        case NodeState.RUNNING if run.lease is not None and run.lease.cancelling:
+            return Reason(name, "cancelling", f"node {name!r} was told to stop: {run.reason}")
+        case NodeState.RUNNING if run.lease is not None:
+            state = "runs on" if run.lease.started else "is leased to"
+            return Reason(
+                name, "leased", f"node {name!r} {state} worker {run.lease.worker}, attempt {run.attempt}"
+            )
+        case _:
+            return None
+
+
+__all__ = [
+    "MISSING",
+    "NodeView",
+    "Reason",
+    "TaskResult",
+    "TaskView",
+    "node_view",
+    "task_result",
+    "task_view",
+    "waits_for",
+]

@@ -1,0 +1,113 @@
+"""A task's transitions as they were committed: replayed from the store, then live."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowkit.coordinator.history import History, new_task
+from flowkit.coordinator.hub import Hub
+from flowkit.core import facts as f
+from flowkit.core.evolve import evolve
+from flowkit.core.model import Task
+from flowkit.errors import Corrupt, TaskNotFound
+from flowkit.ports import Commit
+from flowkit.wire.facts import decode_facts, row_of
+
+REREAD_SEC = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """One transition. `type` is the wire tag of the fact that made it (`leased`, `succeeded`, ...), `node_id` empty for the
+    task as a whole; `from_state` and `to_state` are states of the node, or of the task. `at` is epoch seconds."""
+
+    seq: int
+    at: float
+    type: str
+    node_id: str
+    attempt: int
+    from_state: str
+    to_state: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+async def watch(
+    hub: Hub, history: History, task_id: str, tenant: str, since: int
+) -> AsyncIterator[TaskEvent]:
+    """Listens before it reads, so that nothing falls in between; a gap sends it back to the store."""
+    listener = hub.listen(task_id)
+    try:
+        past = (await history.load([task_id])).get(task_id)
+        if past is None or past.head.tenant != tenant:
+            raise TaskNotFound(f"there is no task {task_id!r}")
+        if past.task is None:
+            raise Corrupt(f"task {task_id} is quarantined: {past.error}")
+        replay = new_task(past.head, past.task.graph)
+        seen = 0
+        while True:
+            for commit in past.commits[seen:]:
+                for event in transitions(replay, commit):
+                    if event.seq > since:
+                        yield event
+            seen = len(past.commits)
+            if replay.ended:
+                return
+            news = await listener.next(REREAD_SEC)
+            if news is not None and news.seq <= seen:
+                continue
+            listener.missed = False
+            past = (await history.load([task_id]))[task_id]
+    finally:
+        listener.close()
+
+
+def transitions(task: Task, commit: Commit) -> Iterator[TaskEvent]:
+    """Fold one commit into the task, and tell what changed."""
+    for fact in decode_facts(commit.body):
+        node = getattr(fact, "node", "")
+        before = task.runs[node].state if node else task.status
+        evolve(task, fact, commit.at)
+        after = task.runs[node].state if node else task.status
+        tag, *_ = row_of(fact)
+        yield TaskEvent(
+            commit.seq,
+            commit.at,
+            tag,
+            node,
+            getattr(fact, "attempt", 0),
+            str(before),
+            str(after),
+            _data(fact),
+        )
+
+
+def _data(fact: f.Fact) -> dict[str, Any]:
+    match fact:
+        case f.AttemptLeased(worker=worker):
+            return {"worker": worker}
+        case f.AttemptSucceeded(output=output, run_sec=run_sec):
+            artifact = output.artifact
+            value = (
+                {"artifact": artifact.ref, "size": artifact.size} if artifact is not None else output.value
+            )
+            return {"output": value, "run_sec": run_sec}
+        case f.AttemptFailed(error=error, retry_at=retry_at):
+            return {"error": error, "retry_at": retry_at}
+        case f.LeaseLost(why=why, retry_at=retry_at):
+            return {"why": why, "retry_at": retry_at}
+        case f.NodeFailed(error=error) | f.TaskEnded(error=error) if error is not None:
+            return {"error": error}
+        case f.NodeSkipped(reason=reason, cause=cause):
+            return {"reason": reason, "cause": cause}
+        case (
+            f.NodeCancelled(reason=reason) | f.NodeCancelling(reason=reason) | f.TaskCancelling(reason=reason)
+        ):
+            return {"reason": reason}
+        case f.RequestApplied(kind=kind, accepted=accepted, why=why, principal=principal):
+            return {"kind": kind, "accepted": accepted, "why": why, "principal": principal}
+        case f.TaskRestarted(generation=generation, nodes=nodes):
+            return {"generation": generation, "nodes": list(nodes) if nodes is not None else None}
+        case _:
+            return {}

@@ -1,0 +1,334 @@
+"""The decider: what a report means for a task, as facts to record and effects to carry out after the commit.
+
+`decide` folds each fact it records into the task at once, so the caller holds the state after the decision; if the
+commit is not acknowledged, the state is thrown away and loaded again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowkit.core import facts as f
+from flowkit.core import reports as r
+from flowkit.core import selection
+from flowkit.core.effects import Dispatch, Effect, Revoke
+from flowkit.core.evolve import evolve
+from flowkit.core.inputs import node_inputs
+from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
+from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
+from flowkit.core.readiness import Start, skip_reason, verdict
+from flowkit.core.retry import declined_wait, retry_at
+from flowkit.core.transitions import TABLE, AttemptState, Verdict
+from flowkit.errors import InputError, did_you_mean
+
+CANCEL_GRACE_SEC = 30.0
+
+
+@dataclass(slots=True)
+class Decision:
+    """`recorded` facts in order; `effects` for after the acknowledgement; `ahead`: reports about attempts that this
+    state does not know yet (it is behind: load again); `unused`: placements that led to no lease;
+    `stale`: how many reports changed nothing."""
+
+    recorded: list[f.Fact] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    ahead: list[r.Report] = field(default_factory=list)
+    unused: list[r.Placed] = field(default_factory=list)
+    stale: int = 0
+
+
+def decide(task: Task, reports: Iterable[r.Report], now: float) -> Decision:
+    """Answer reports in order, then settle what follows in the graph. `now` is epoch seconds."""
+    decider = _Decider(task, now)
+    for report in reports:
+        decider.hear(report)
+    decider.settle()
+    return decider.decision
+
+
+class _Decider:
+    def __init__(self, task: Task, now: float) -> None:
+        self.task = task
+        self.now = now
+        self.decision = Decision()
+
+    def put(self, fact: f.Fact) -> None:
+        self.decision.recorded.append(fact)
+        evolve(self.task, fact, self.now)
+
+    def hear(self, report: r.Report) -> None:
+        match report:
+            case r.Placed():
+                self.placed(report)
+            case r.Accepted(targets=targets):
+                if not self.task.created:
+                    self.put(f.TaskCreated(selection.not_needed(self.task.graph, targets)))
+            case r.TimeReached():
+                self.timers()
+            case r.Requested():
+                if report.n > self.task.applied:
+                    self.requested(report)
+            case _:
+                self.attempt(report)
+
+    # ------------------------------------------------------------------------------------------ attempts
+
+    def attempt(self, report: r.AttemptReport) -> None:
+        run = self.task.runs.get(report.node)
+        if run is None or report.attempt < run.attempt:
+            self.decision.stale += 1
+            return
+        if report.attempt > run.attempt:
+            self.decision.ahead.append(report)
+            return
+
+        match TABLE[attempt_state(run, report.token)][type(report)]:
+            case Verdict.STALE:
+                self.decision.stale += 1
+            case Verdict.RUNS:
+                self.put(f.AttemptStarted(report.node, report.attempt, report.token))
+            case Verdict.SUCCEEDS:
+                assert isinstance(report, r.Succeeded)
+                self.put(f.AttemptSucceeded(report.node, report.attempt, report.token, report.output,
+                                            report.next, report.run_sec))  # fmt: skip
+            case Verdict.FAILS:
+                assert isinstance(report, r.Failed)
+                self.failed(run, report)
+            case Verdict.IS_LOST:
+                self.lost(run, report)
+            case Verdict.IS_CANCELLED:
+                self.put(f.NodeCancelled(report.node, run.reason))
+
+    def failed(self, run: NodeRun, report: r.Failed) -> None:
+        policy = self.task.graph.nodes[report.node].retry
+        again, budget = retry_at(
+            policy,
+            run,
+            code=str(report.error.get("code", "")),
+            permanent=report.permanent,
+            retry_after=report.retry_after,
+            name=f"{self.task.task_id}/{report.node}/{report.attempt}",
+            now=self.now,
+        )
+        self.put(
+            f.AttemptFailed(
+                report.node, report.attempt, report.token, report.error, again, budget, report.run_sec
+            )
+        )
+
+    def lost(self, run: NodeRun, report: r.AttemptReport) -> None:
+        name, attempt, token = report.node, report.attempt, report.token
+        match report:
+            case r.Declined():
+                self.put(
+                    f.LeaseLost(
+                        name, attempt, token, "declined", self.now + declined_wait(run.declines), False
+                    )
+                )
+            case r.Expired(unaccepted=False):
+                limit = self.task.graph.nodes[name].retry.lost_max
+                if run.losses + 1 >= limit:
+                    error = {
+                        "code": "worker_lost",
+                        "message": f"{run.losses + 1} workers were lost while they ran it",
+                    }
+                    self.put(f.LeaseLost(name, attempt, token, "expired", None, True, error))
+                else:
+                    self.put(f.LeaseLost(name, attempt, token, "expired", self.now, True))
+            case _:
+                why = "unaccepted" if isinstance(report, r.Expired) else "released"
+                self.put(f.LeaseLost(name, attempt, token, why, self.now, False))
+
+    def placed(self, placed: r.Placed) -> None:
+        task = self.task
+        run = task.runs[placed.node]
+        if run.state is not NodeState.READY or task.status is not TaskStatus.RUNNING:
+            self.decision.unused.append(placed)
+            return
+        node = task.graph.nodes[placed.node]
+        try:
+            inputs = node_inputs(task, node)
+        except InputError as error:
+            self.decision.unused.append(placed)
+            self.put(f.NodeFailed(placed.node, {"code": error.code, "message": str(error)}))
+            return
+
+        attempt = run.attempt + 1
+        self.put(
+            f.AttemptLeased(
+                placed.node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by
+            )
+        )
+        self.decision.effects.append(
+            Dispatch(node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by, inputs)
+        )
+
+    def revoke(self, name: str, reason: str, grace_sec: float) -> None:
+        run = self.task.runs[name]
+        if run.lease is not None:
+            self.decision.effects.append(
+                Revoke(
+                    name,
+                    run.attempt,
+                    run.lease.token,
+                    run.lease.worker,
+                    run.lease.incarnation,
+                    reason,
+                    grace_sec,
+                )
+            )
+
+    # ------------------------------------------------------------------------------------------ time
+
+    def timers(self) -> None:
+        task = self.task
+        while (at := task.next_wake()) is not None and at <= self.now:
+            _, _, kind, name = heapq.heappop(task.timers)
+            match kind:
+                case Timer.RETRY:
+                    self.put(f.RetryDue(name))
+                case Timer.GRACE:
+                    self.put(f.NodeCancelled(name, task.runs[name].reason))
+                case Timer.QUEUED:
+                    self.out_of_time(name, "queue_timeout", "no worker took it in time")
+                case Timer.TOTAL:
+                    self.out_of_time(name, "total_timeout", "all its attempts together took too long")
+                case Timer.TASK:
+                    message = f"the task did not end within {task.timeout_sec:g} s"
+                    self.cancel_all(
+                        message, "failed", CANCEL_GRACE_SEC, {"code": "timeout", "message": message}
+                    )
+
+    def out_of_time(self, name: str, code: str, message: str) -> None:
+        self.revoke(name, message, 0.0)
+        self.put(f.NodeFailed(name, {"code": code, "message": message}))
+
+    # ------------------------------------------------------------------------------------------ requests
+
+    def requested(self, request: r.Requested) -> None:
+        task = self.task
+        match request.kind:
+            case "cancel" if "node_id" in request.args and request.args["node_id"] is not None:
+                why = self.refuse_cancel_node(request.args["node_id"])
+            case "cancel":
+                why = "it has ended already" if task.ended else ""
+            case "pause":
+                why = "" if task.status is TaskStatus.RUNNING else f"it is {task.status}, not running"
+            case "resume":
+                why = "" if task.status is TaskStatus.PAUSED else f"it is {task.status}, not paused"
+            case "restart":
+                again, why = self.to_restart(request.args)
+            case _:
+                why = f"nobody knows a request {request.kind!r}"
+
+        self.put(f.RequestApplied(request.n, request.id, request.kind, not why, why, request.principal))
+        if why:
+            return
+        match request.kind:
+            case "cancel":
+                self.cancel(request.args)
+            case "pause":
+                self.put(f.TaskPaused(str(request.args.get("reason", ""))))
+            case "resume":
+                self.put(f.TaskResumed())
+            case "restart":
+                self.put(
+                    f.TaskRestarted(task.generation + 1, None if again is None else tuple(sorted(again)))
+                )
+
+    def refuse_cancel_node(self, name: Any) -> str:
+        run = self.task.runs.get(name)
+        if run is None:
+            return f"it has no node {name!r}{did_you_mean(str(name), self.task.runs)}"
+        return f"node {name!r} is {run.state} already" if run.state in ENDED_NODE else ""
+
+    def cancel(self, args: dict[str, Any]) -> None:
+        reason = str(args.get("reason") or "user_request")
+        grace = float(args.get("grace_sec", CANCEL_GRACE_SEC))
+        if args.get("node_id") is not None:
+            self.cancel_node(args["node_id"], reason, grace)
+        else:
+            self.cancel_all(reason, "cancelled", grace, None)
+
+    def cancel_node(self, name: str, reason: str, grace: float) -> None:
+        run = self.task.runs[name]
+        if run.lease is None:
+            self.put(f.NodeCancelled(name, reason))
+        elif not run.lease.cancelling:
+            self.revoke(name, reason, grace)
+            self.put(f.NodeCancelling(name, reason, self.now + grace))
+
+    def cancel_all(self, reason: str, outcome: str, grace: float, error: f.ErrorInfo | None) -> None:
+        if self.task.status is TaskStatus.CANCELLING:
+            return
+        for name in self.task.leased:
+            self.revoke(name, reason, grace)
+        self.put(f.TaskCancelling(reason, outcome, self.now + grace, error))
+
+    def to_restart(self, args: dict[str, Any]) -> tuple[set[str] | None, str]:
+        task, name = self.task, args.get("from_node")
+        if not task.ended:
+            return None, f"it is {task.status}: only a task that has ended can be restarted; cancel it first"
+        if name is not None:
+            if name not in task.runs:
+                return None, f"it has no node {name!r}{did_you_mean(str(name), task.runs)}"
+            again = selection.descendants(task.graph, [name])
+            broken = selection.broken_source(task, name, again)
+            if broken is not None:
+                return (
+                    None,
+                    f"node {name!r} could not start, {broken!r} before it did not finish: restart from there",
+                )
+            return again, ""
+        if args.get("failed_only"):
+            again = selection.unfinished_business(task)
+            return again, "" if again else "nothing in it failed"
+        return None, ""
+
+    # ------------------------------------------------------------------------------------------ consequences
+
+    def settle(self) -> None:
+        """What follows in the graph, to a fixed point: skips, cancelled losers, fail-fast, the end."""
+        task = self.task
+        while task.agenda:
+            name = task.agenda.popleft()
+            while task.joined:
+                self.cancel_losers(task.joined.pop())
+            run = task.runs.get(name)
+            if run is not None and run.state is NodeState.PENDING:
+                self.skip_if_stuck(name, run)
+            if task.graph.fail_fast and task.failed and task.status is not TaskStatus.CANCELLING:
+                self.fail_fast()
+        if task.open == 0 and task.created and not task.ended:
+            self.put(ended(task))
+
+    def skip_if_stuck(self, name: str, run: NodeRun) -> None:
+        node = self.task.graph.nodes[name]
+        if verdict(self.task, node, run) is Start.SKIP:
+            reason, by_failure, cause = skip_reason(self.task, node, run)
+            self.put(f.NodeSkipped(name, reason, by_failure, cause))
+
+    def cancel_losers(self, join: str) -> None:
+        for name in selection.losers(self.task, join):
+            self.cancel_node(name, f"node {join!r} went on without it", CANCEL_GRACE_SEC)
+
+    def fail_fast(self) -> None:
+        task = self.task
+        for name in task.failed:
+            if not handled(task, name) and not may_yet_be_handled(task, name):
+                reason = f"fail_fast: node {name!r} failed"
+                self.cancel_all(reason, "failed", CANCEL_GRACE_SEC, node_error(task, name))
+                return
+
+
+def attempt_state(run: NodeRun, token: str) -> AttemptState:
+    """Where the attempt of this token stands in the table."""
+    lease = run.lease
+    if lease is None or lease.token != token:
+        return AttemptState.NONE
+    if lease.cancelling:
+        return AttemptState.CANCELLING
+    return AttemptState.RUNNING if lease.started else AttemptState.LEASED

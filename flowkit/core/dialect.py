@@ -1,0 +1,204 @@
+"""Reads what users write as a graph, old forms included, or says everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeVar
+
+from flowkit.core import legacy, policies
+from flowkit.core.graph import MISSING, SUCCESS, Edge, Graph, Node, Reference
+from flowkit.core.keys import EDGE, GRAPH, NODE
+from flowkit.core.kinds import EXTENSION, Door, Key
+from flowkit.core.later import NOT_YET, not_yet
+from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.template import Template, TemplateReader
+from flowkit.core.topology import Some, Topology
+from flowkit.core.values import Copier
+
+SCHEMA_VERSION: Final = "2"
+NO_TEMPLATE: Final = Template(MISSING)
+SAID_BY_EDGES: Final = frozenset({"depends_on", "routing"})
+PLAIN: Final = frozenset({"node_id", "type", "inputs", "depends_on", "meta"})
+
+N = TypeVar("N")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[N]):
+    """A graph without problems: what its keys say, its nodes as they were kept, and which waits for which."""
+
+    fields: dict[str, Any]
+    nodes: list[N]
+    topology: Topology
+
+
+def parse_graph(raw: object) -> Graph:
+    """The graph that `raw` (decoded JSON) describes; it shares nothing with `raw`.
+
+    Raises `GraphError` with all problems.
+    """
+    reading = _read(raw, _node)
+    fields, topology = reading.fields, reading.topology
+    nodes = {node.node_id: node for node in reading.nodes}
+    for node in reading.nodes:
+        if node.fan_in is not policies.ALL and node.node_id not in topology.incoming:
+            nodes[node.node_id] = replace(node, fan_in=policies.ALL)  # a root starts whatever its fan-in says
+    output = fields.get("output", NO_TEMPLATE)
+
+    return Graph(
+        nodes=nodes,
+        incoming=_for_all(nodes, topology.incoming),
+        outgoing=_for_all(nodes, topology.outgoing),
+        reads=_for_all(nodes, topology.reads),
+        readers=_for_all(nodes, topology.readers),
+        leaves=tuple(name for name in nodes if not (name in topology.outgoing or name in topology.readers)),
+        name=fields.get("name", ""),
+        fail_fast=fields.get("fail_fast", False),
+        timeout_sec=fields.get("timeout_sec"),
+        output=output.value,
+        output_references=output.references,
+        meta=fields.get("meta", {}),
+    )
+
+
+def normalise(raw: object) -> dict[str, Any]:
+    """The form that is stored: JSON of today's dialect, where `edges` says who waits for whom.
+
+    It means what `raw` means, and normalising it changes nothing. Raises `GraphError` with all problems.
+    """
+    reading = _read(raw, _node_text)
+    fields = reading.fields
+    more = {(text.source, text.target): text.more for text in fields.get("edges", ()) if text.more}
+    edges = [_edge_text(edge, more.get(pair)) for pair, edge in reading.topology.declared.items()]
+    return _ordered(
+        fields | {"schema_version": SCHEMA_VERSION, "nodes": reading.nodes, "edges": edges}, GRAPH.keys
+    )
+
+
+# Reading.
+
+
+def _read(raw: object, keep: Callable[[dict[str, Any]], N]) -> Reading[N]:
+    problems = Problems()
+    if not isinstance(raw, dict):
+        problems.stop("E_TYPE", "graph", f"a graph is an object with `nodes`; found {shown(raw)}")
+    texts = _node_texts(raw, problems)
+    index = _index(texts, problems)
+    topology = Topology(index, problems)
+    door = Door(problems, Copier(problems), TemplateReader(index, problems))
+
+    fields = GRAPH.read({name: value for name, value in raw.items() if name != "nodes"}, "", door)
+    topology.add_edges(fields.get("edges", ()))
+    nodes = _read_nodes(texts, keep, topology, door)
+    problems.raise_any()
+    return Reading(fields, nodes, topology)
+
+
+def _node_texts(raw: dict[Any, Any], problems: Problems) -> list[Any]:
+    texts = raw.get("nodes")
+    if texts is not None and not isinstance(texts, list | tuple):
+        problems.add("E_TYPE", "nodes", f"expected a list of nodes, found {shown(texts)}")
+    elif not texts:
+        problems.add("E_EMPTY", "nodes", 'a graph needs a node, such as {"node_id": "a", "type": "greet"}')
+    return list(texts) if isinstance(texts, list | tuple) else []
+
+
+def _index(texts: list[Any], problems: Problems) -> dict[str, int]:
+    # Ids that break the rules are known too: that they are used is not another problem.
+    index: dict[str, int] = {}
+    for number, text in enumerate(texts):
+        name = text.get("node_id") if isinstance(text, dict) else None
+        if not isinstance(name, str):
+            continue
+        first = index.setdefault(name, number)
+        if first != number:
+            say = f"{shown(name)} is the id of nodes[{first}] too; give each node its own"
+            problems.add("E_NODE_DUPLICATE_ID", (("nodes", number), "node_id"), say)
+    return index
+
+
+def _read_nodes(
+    texts: list[Any], keep: Callable[[dict[str, Any]], N], topology: Topology, door: Door
+) -> list[N]:
+    nodes: list[N] = []
+    references: dict[str, tuple[Reference, ...]] = {}
+    counts: list[tuple[str, int, Place]] = []
+
+    for number, text in enumerate(texts):
+        place: Place = ("nodes", number)
+        fields = NODE.read(text, place, door)
+        if fields is MISSING:
+            continue
+        _check_node(fields, place, door.problems)
+        if "node_id" in fields:
+            _declare(fields, place, topology)
+            if "inputs" in fields and fields["inputs"].references:
+                references[fields["node_id"]] = fields["inputs"].references
+            if isinstance(fields.get("fan_in"), dict) and "count" in fields["fan_in"]:
+                counts.append((fields["node_id"], fields["fan_in"]["count"], (place, "fan_in")))
+        if not door.problems:
+            nodes.append(keep(fields))
+
+    topology.connect(references)
+    for name, need, place in counts:
+        topology.check_count(name, need, place)
+    return nodes
+
+
+def _check_node(fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    kind = fields.get("type")
+    if kind in NOT_YET["type"]:
+        problems.add("E_NOT_YET", (place, "type"), not_yet(kind))
+    if not PLAIN.issuperset(fields):
+        legacy.modernise(fields, place, problems)
+        policies.check(fields, place, problems)
+
+
+def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
+    if "routing" in fields:
+        topology.add_routing(fields["node_id"], fields["routing"], (place, "routing"))
+    if "depends_on" in fields:
+        topology.add_parents(fields["node_id"], fields["depends_on"], (place, "depends_on"))
+
+
+# What was read, as a graph.
+
+
+def _node(fields: dict[str, Any]) -> Node:
+    template = fields.get("inputs", NO_TEMPLATE)
+    basis = fields["node_id"], fields["type"], template.value, template.constant, template.references
+    return Node(*basis) if PLAIN.issuperset(fields) else Node(*basis, **policies.of(fields))
+
+
+def _for_all(nodes: dict[str, Node], some: Some) -> dict[str, tuple[Any, ...]]:
+    every: dict[str, tuple[Any, ...]] = dict.fromkeys(nodes, ())
+    every.update(some)
+    for name, items in some.items():
+        if type(items) is list:
+            every[name] = tuple(items)
+    return every
+
+
+# What was read, as JSON.
+
+
+def _node_text(fields: dict[str, Any]) -> dict[str, Any]:
+    return _ordered(fields, NODE.keys)
+
+
+def _edge_text(edge: Edge, more: dict[str, Any] | None) -> Any:
+    if edge.on == SUCCESS and not more:
+        return [edge.source, edge.target]
+    return _ordered({"from": edge.source, "to": edge.target, "on": edge.on, **(more or {})}, EDGE.keys)
+
+
+def _ordered(fields: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
+    known = {name: _plain(fields[name]) for name in keys if name in fields and name not in SAID_BY_EDGES}
+    if len(known) == len(fields):
+        return known
+    return known | {name: value for name, value in fields.items() if name.startswith(EXTENSION)}
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Template) else value

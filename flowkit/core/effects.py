@@ -1,0 +1,37 @@
+"""What must be done once a commit is acknowledged. Imperative, and never done before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flowkit.core.graph import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send one attempt to the worker that holds its lease. `inputs` may hold `Artifact`s."""
+
+    node: Node
+    attempt: int
+    token: str
+    worker: str
+    incarnation: str
+    accept_by: float
+    inputs: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Tell a worker that a lease is over. `grace_sec` is how long the attempt may take to stop by itself."""
+
+    node: str
+    attempt: int
+    token: str
+    worker: str
+    incarnation: str
+    reason: str
+    grace_sec: float
+
+
+Effect = Dispatch | Revoke

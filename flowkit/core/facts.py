@@ -1,0 +1,210 @@
+"""Everything that can be recorded about a task. A fact is past tense, final, and all that `evolve` ever sees.
+
+The wire tag of a fact is stable for ever; a new field goes to the end and has a default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flowkit.core.payload import Payload
+
+ErrorInfo = dict[str, Any]
+"""`code` and `message`, and where known `type`, `traceback`, `node_id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCreated:
+    """A coordinator took the accepted task up. `not_needed` are the nodes that no target needs."""
+
+    not_needed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLeased:
+    """A worker got the right to one attempt. `accept_by` is in the worker's own monotonic clock (seconds)."""
+
+    node: str
+    attempt: int
+    token: str
+    worker: str
+    incarnation: str
+    accept_by: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    node: str
+    attempt: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSucceeded:
+    """`next` are the successors that the handler chose, None for all; `run_sec` as the worker measured it."""
+
+    node: str
+    attempt: int
+    token: str
+    output: Payload
+    next: tuple[str, ...] | None = None
+    run_sec: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """`retry_at` (epoch seconds) is when it is tried again; None makes the node `failed`. `budget` names the retry
+    rule's code that this failure was counted for, or is empty for the policy's own."""
+
+    node: str
+    attempt: int
+    token: str
+    error: ErrorInfo
+    retry_at: float | None
+    budget: str = ""
+    run_sec: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """An attempt ended without a result, through no fault of its node. `why`: `expired`, `unaccepted`, `declined`,
+    `released`. `retry_at` None makes the node `failed` with `error`; `costs` says that the loss budget paid."""
+
+    node: str
+    attempt: int
+    token: str
+    why: str
+    retry_at: float | None
+    costs: bool
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """The wait of a node is over; it is ready again."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailed:
+    """The node failed without a result of its attempt: inputs that cannot be built, a timeout in the queue or in all."""
+
+    node: str
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSkipped:
+    """`reason`: `upstream_failed`, `not_taken`, `no_output`, `quorum`, `not_needed`; `cause` the node behind it."""
+
+    node: str
+    reason: str
+    by_failure: bool
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCancelling:
+    """A running attempt was told to stop; at `until` (epoch seconds) nobody waits for it any more."""
+
+    node: str
+    reason: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCancelled:
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestApplied:
+    """Request number `n` was answered; `why` explains a refusal (`accepted` false)."""
+
+    n: int
+    id: str
+    kind: str
+    accepted: bool
+    why: str = ""
+    principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPaused:
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResumed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCancelling:
+    """Everything open is cancelled: at once what does not run, at `until` what still does. The task will end as
+    `outcome` (`cancelled`, or `failed` for a timeout or fail-fast), with `error`."""
+
+    reason: str
+    outcome: str
+    until: float
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRestarted:
+    """A new generation of an ended task. `nodes` are those that run again; None is all of them."""
+
+    generation: int
+    nodes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """`status` is `finished`, `failed` or `cancelled`: final for this generation."""
+
+    status: str
+    error: ErrorInfo | None = None
+
+
+Fact = (
+    TaskCreated
+    | AttemptLeased
+    | AttemptStarted
+    | AttemptSucceeded
+    | AttemptFailed
+    | LeaseLost
+    | RetryDue
+    | NodeFailed
+    | NodeSkipped
+    | NodeCancelling
+    | NodeCancelled
+    | RequestApplied
+    | TaskPaused
+    | TaskResumed
+    | TaskCancelling
+    | TaskRestarted
+    | TaskEnded
+)
+
+TAGS: dict[str, type[Fact]] = {
+    "created": TaskCreated,
+    "leased": AttemptLeased,
+    "started": AttemptStarted,
+    "succeeded": AttemptSucceeded,
+    "failed": AttemptFailed,
+    "lost": LeaseLost,
+    "retry_due": RetryDue,
+    "node_failed": NodeFailed,
+    "skipped": NodeSkipped,
+    "node_cancelling": NodeCancelling,
+    "node_cancelled": NodeCancelled,
+    "request": RequestApplied,
+    "paused": TaskPaused,
+    "resumed": TaskResumed,
+    "cancelling": TaskCancelling,
+    "restarted": TaskRestarted,
+    "ended": TaskEnded,
+}

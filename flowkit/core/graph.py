@@ -1,0 +1,137 @@
+"""What a user's graph means once it has been read: nodes, edges, policies. Immutable, shared by all its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SUCCESS: Final = "success"
+FAILURE: Final = "failure"
+END: Final = "end"
+
+BUILT_INS: Final = frozenset({"coordinator_fn", "code", "sleep", "signal", "task", "end"})
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Says that `target` waits for `source`; `on` tells which of the source's ends the edge is taken on.
+
+    `implied` marks an edge that stands only because the target reads the source (`$from`) and declares no
+    edges of its own; `lenient` an implied edge whose every reference has a default: it is taken
+    however the source ended, and handles no failure.
+    """
+
+    source: str
+    target: str
+    on: str = SUCCESS
+    implied: bool = False
+    lenient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FanIn:
+    """How many taken edges start a node: `need` None means all (and none broken), else that many."""
+
+    need: int | None = None
+    cancel_losers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """A budget of its own for some error codes: `max_attempts` failures with one of `codes`."""
+
+    codes: tuple[str, ...]
+    max_attempts: int
+    backoff_sec: float
+    factor: float
+    cap_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`max_attempts` counts attempts, the first included; waits are seconds; `lost_max` is the budget for lost workers."""
+
+    max_attempts: int = 3
+    backoff_sec: float = 1.0
+    factor: float = 2.0
+    cap_sec: float = 60.0
+    jitter: bool = True
+    permanent_on: tuple[str, ...] = ()
+    rules: tuple[RetryRule, ...] = ()
+    lost_max: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, None = unlimited. `queued`: ready but not leased; `run`: one attempt's run; `heartbeat`: between
+    two calls of `ctx.progress`; `total`: from first ready to the node's end, all attempts together."""
+
+    queued_sec: float | None = None
+    run_sec: float | None = None
+    heartbeat_sec: float | None = None
+    total_sec: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One `$from`: the node it reads, the path into that node's output, and the default if it has one."""
+
+    source: str
+    path: tuple[str | int, ...]
+    has_default: bool = False
+    default: Any = None
+
+
+class Missing:
+    """The type of `MISSING`, which stands where None is a value of its own."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One step. `inputs` is the template as the user wrote it, or MISSING; `references` are its `$from`s, one per
+    distinct (source, path) in order of appearance; `constant` says that the template holds nothing to replace."""
+
+    node_id: str
+    type: str
+    inputs: Any = MISSING
+    constant: bool = True
+    references: tuple[Reference, ...] = ()
+    fan_in: FanIn = FanIn()
+    retry: RetryPolicy = RetryPolicy()
+    retry_given: bool = False
+    timeouts: Timeouts = Timeouts()
+    continue_on_failure: bool = False
+    io: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A readable graph.
+
+    `incoming`/`outgoing` hold every node's edges (implied ones included) in the order written; `readers[s]` are the
+    nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
+    output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
+    edge or reader.
+    """
+
+    nodes: Mapping[str, Node]
+    incoming: Mapping[str, tuple[Edge, ...]]
+    outgoing: Mapping[str, tuple[Edge, ...]]
+    reads: Mapping[str, tuple[str, ...]]
+    readers: Mapping[str, tuple[str, ...]]
+    leaves: tuple[str, ...]
+    name: str = ""
+    fail_fast: bool = False
+    timeout_sec: float | None = None
+    output: Any = MISSING
+    output_references: tuple[Reference, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)

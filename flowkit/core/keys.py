@@ -1,0 +1,180 @@
+"""The keys of the dialect: one table, from which graphs are read and from which their JSON Schema is made."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flowkit.core.graph import END, FAILURE, MISSING, SUCCESS
+from flowkit.core.kinds import Choice, Door, Flag, Holes, Ignored, Json, Key, ListOf, Number, Record, Text
+from flowkit.core.problems import LONGEST_NAME, Place, shown
+
+MOST: Final = 1_000_000
+LONGEST_WAIT_SEC: Final = 1e9
+OLD_COUNT: Final = re.compile(r"count:([1-9][0-9]{0,6})")
+
+# An id that is only dots would be a path to somewhere else.
+ID_RULE: Final = re.compile(r"(?!\.+$)[A-Za-z0-9_.:-]+")
+TYPE_RULE: Final = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
+VERSION_RULE: Final = re.compile(r"[12](\.[0-9]{1,3})?")
+
+NODE_ID: Final = Text(LONGEST_NAME, ID_RULE, "letters, digits and `_ - . :`", "E_NODE_ID")
+NODE_TYPE: Final = Text(LONGEST_NAME, TYPE_RULE, "a role of letters, digits and `_ - .`", "E_NODE_TYPE")
+NAMES: Final = ListOf(Text(1_000, says="a node id"), "a list of node ids")
+CODES: Final = ListOf(Text(LONGEST_NAME, says="an error code"), "a list of error codes")
+COUNT: Final = Number(1, MOST, whole=True)
+WAIT: Final = Number(0, LONGEST_WAIT_SEC)
+LIMIT: Final = Number(0, LONGEST_WAIT_SEC, above=True)
+FACTOR: Final = Number(1, 1_000)
+META: Final = Json(only_object=True)
+ON: Final = Choice((SUCCESS, FAILURE, END))
+LOSERS: Final = Choice(("ignore", "cancel"))
+VERSION: Final = Text(8, VERSION_RULE, '"2" (or "1.0" for older graphs)', "E_VERSION")
+
+
+FAN_IN_WORDS: Final = Choice(("all", "any"))
+FAN_IN_COUNT: Final = Record("fan_in", "a fan-in", {
+    "count": Key(COUNT, "How many taken edges start it.", required=True),
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FanInKind:
+    """`"all"`, `"any"`, `{"count": n}`, and the old `"count:n"`, which is read as the latter."""
+
+    def read(self, value: object, place: Place, door: Door) -> Any:
+        if isinstance(value, dict):
+            return FAN_IN_COUNT.read(value, place, door)
+        if not isinstance(value, str):
+            says = '"all", "any" or {"count": 2}'
+            door.problems.add("E_TYPE", place, f"expected {says}, found {shown(value)}")
+            return MISSING
+        if old := OLD_COUNT.fullmatch(value):
+            return FAN_IN_COUNT.read({"count": int(old[1])}, place, door)
+        if value not in FAN_IN_WORDS.words:
+            says = 'write "all", "any" or {"count": 2}'
+            door.problems.add("E_FAN_IN", place, f"found {shown(value)}; {says}")
+            return MISSING
+        return FAN_IN_WORDS.read(value, place, door)
+
+    def schema(self) -> dict[str, Any]:
+        old = {"type": "string", "pattern": f"^{OLD_COUNT.pattern}$", "deprecated": True}
+        return {"anyOf": [FAN_IN_WORDS.schema(), FAN_IN_COUNT.schema(), old]}
+
+
+EDGE: Final = Record("edge", "an edge", {
+    "from": Key(Text(1_000, says="a node id"), "The source.", required=True),
+    "to": Key(Text(1_000, says="a node id"), "The target, which waits for the source.", required=True),
+    "on": Key(ON, "On which end of the source it is taken (default `success`)."),
+    "meta": Key(META, "Notes of your own."),
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeText:
+    """An edge as written: its ends, the `steps` from `place` to each of them, and what else was said."""
+
+    source: str
+    target: str
+    on: str
+    place: Place
+    steps: tuple[str, str] | tuple[int, int]
+    more: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeKind:
+    """`["a", "b"]` or `{"from": "a", "to": "b"}`. Gives an `EdgeText`."""
+
+    def read(self, value: object, place: Place, door: Door) -> Any:
+        if isinstance(value, list | tuple):
+            return self._read_pair(value, place, door)
+        fields = EDGE.read(value, place, door)
+        if fields is MISSING or "from" not in fields or "to" not in fields:
+            return MISSING
+        source, target, on = fields.pop("from"), fields.pop("to"), fields.pop("on", SUCCESS)
+        return EdgeText(source, target, on, place, ("from", "to"), fields)
+
+    def _read_pair(self, value: list[Any] | tuple[Any, ...], place: Place, door: Door) -> Any:
+        if len(value) != 2:
+            door.problems.add("E_EDGE", place, f'found a list of {len(value)}; write ["source", "target"]')
+            return MISSING
+        ends = NAMES.read(value, place, door)
+        return MISSING if MISSING in ends else EdgeText(ends[0], ends[1], SUCCESS, place, (0, 1), {})
+
+    def schema(self) -> dict[str, Any]:
+        pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+        return {"anyOf": [pair, EDGE.schema()]}
+
+
+RULE: Final = Record("rule", "a retry rule", {
+    "on": Key(CODES, "The error codes that it is for.", required=True),
+    "max": Key(COUNT, "Failures with these codes; the one that reaches it is final.", required=True),
+    "backoff_sec": Key(WAIT, "The first wait; the policy's if left out."),
+    "factor": Key(FACTOR, "By which each wait grows; the policy's if left out."),
+    "cap_sec": Key(WAIT, "The longest wait; the policy's if left out."),
+})  # fmt: skip
+
+RETRY_POLICY: Final = Record("retry_policy", "a retry policy", {
+    "max": Key(COUNT, "Attempts, the first included (default 3)."),
+    "backoff_sec": Key(WAIT, "The wait before the second attempt (default 1)."),
+    "factor": Key(FACTOR, "By which each wait grows (default 2)."),
+    "cap_sec": Key(WAIT, "The longest wait (default 60)."),
+    "jitter": Key(Flag(), "Whether a wait is a random part of itself (default true)."),
+    "permanent_on": Key(CODES, "Error codes that are never tried again."),
+    "rules": Key(ListOf(RULE, "a list of retry rules"), "Budgets of their own for some error codes."),
+    "lost_max": Key(COUNT, "Attempts that may be lost with their worker (default 5)."),
+})  # fmt: skip
+
+TIMEOUTS: Final = Record("timeouts", "timeouts", {
+    "queued_sec": Key(LIMIT, "From ready to begun."),
+    "run_sec": Key(LIMIT, "One attempt's run; the same as `timeout_sec`."),
+    "heartbeat_sec": Key(LIMIT, "Between two reports of progress."),
+    "total_sec": Key(LIMIT, "From first ready to the end, all attempts together."),
+})  # fmt: skip
+
+IO: Final = Record("io", "`io`", {
+    "input_inline": Key(Json(only_object=True, inside=1), "Literal inputs; write `inputs`.", old=True),
+    "input_ref": Key(Json(), "Handed to the handler's `load_input` as it is."),
+    "batching": Key(Json(), "Handed to the handler as it is."),
+    "start_when": Key(Choice(("ready", "first_batch")), "`ready` is how every node starts.", old=True),
+})  # fmt: skip
+
+ROUTING: Final = Record("routing", "`routing`", {
+    "on_success": Key(NAMES, "Targets of edges that are taken on success."),
+    "on_failure": Key(NAMES, "Targets of edges that are taken on failure."),
+})  # fmt: skip
+
+RUN_FIELDS: Final = (
+    "status", "attempt_epoch", "lease", "stats", "streaming", "started_at", "finished_at",
+    "last_event_recv_ms", "next_retry_at_ms",
+)  # fmt: skip
+
+NODE: Final = Record("node", "a node", {
+    "node_id": Key(NODE_ID, "Its name in the graph: letters, digits and `_ - . :`.", required=True),
+    "type": Key(NODE_TYPE, "The role: which handler runs it.", required=True),
+    "inputs": Key(Holes(), "What it gets; without it, the params or its parents' outputs.", null=True),
+    "depends_on": Key(NAMES, "Nodes that it waits for: an edge from each."),
+    "fan_in": Key(FanInKind(), 'When its edges let it start: "all" (default), "any" or {"count": n}.'),
+    "losers": Key(LOSERS, 'What `any` or `count` does to parents not needed: "ignore" (default), "cancel".'),
+    "retry_policy": Key(RETRY_POLICY, "When and how often a failed attempt is followed by another."),
+    "timeout_sec": Key(LIMIT, "Bounds one attempt's run."),
+    "timeouts": Key(TIMEOUTS, "Bounds in seconds."),
+    "continue_on_failure": Key(Flag(), "Whether its success edges are taken, with output null, if it fails."),
+    "io": Key(IO, "What older handlers read."),
+    "meta": Key(META, "Notes of your own."),
+    "routing": Key(ROUTING, "Edges that leave it; write `edges`.", old=True),
+    **{name: Key(Ignored(), "What a run left behind; dropped.", old=True) for name in RUN_FIELDS},
+})  # fmt: skip
+
+GRAPH: Final = Record("graph", "a graph", {
+    "schema_version": Key(VERSION, "The dialect's version."),
+    "name": Key(Text(256, says="a name"), "What people call it."),
+    "nodes": Key(ListOf(NODE, "a list of nodes"), "The steps."),
+    "edges": Key(ListOf(EdgeKind(), "a list of edges"), "Which node waits for which."),
+    "output": Key(Holes(), "The task's output; without it, the leaves' outputs.", null=True),
+    "fail_fast": Key(Flag(), "Whether the first failure that nothing handles cancels the rest."),
+    "timeout_sec": Key(LIMIT, "Bounds the whole task."),
+    "meta": Key(META, "Notes of your own."),
+})  # fmt: skip

@@ -1,0 +1,62 @@
+"""A node's output as the engine carries it: the JSON value itself, or a reference to an artifact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A value kept in the artifact store. `ref` is its content hash, `size` its bytes, `kind` is `json` or
+    `bytes`; `path` leads into the JSON value where only a part is meant."""
+
+    ref: str
+    size: int
+    kind: str
+    path: tuple[str | int, ...] = ()
+
+    def at(self, path: tuple[str | int, ...]) -> Artifact:
+        return replace(self, path=self.path + path)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """An output: `value`, or `artifact` where the value was too large to travel (then `value` is None)."""
+
+    value: Any = None
+    artifact: Artifact | None = None
+
+    def get(self) -> Any:
+        """The JSON value, or the `Artifact` that stands for it."""
+        return self.value if self.artifact is None else self.artifact
+
+
+def lift_artifacts(value: Any) -> tuple[Any, list[tuple[tuple[str | int, ...], Artifact]]]:
+    """Replace every `Artifact` inside `value` by None; say where each one stood. Untouched values are shared, not copied."""
+    found: list[tuple[tuple[str | int, ...], Artifact]] = []
+
+    def walk(part: Any, place: tuple[str | int, ...]) -> Any:
+        if isinstance(part, Artifact):
+            found.append((place, part))
+            return None
+        if isinstance(part, dict):
+            return {key: walk(item, (*place, key)) for key, item in part.items()} if _holds(part) else part
+        if isinstance(part, list):
+            return [walk(item, (*place, index)) for index, item in enumerate(part)] if _holds(part) else part
+        return part
+
+    return walk(value, ()), found
+
+
+def _holds(value: Any) -> bool:
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, Artifact):
+            return True
+        if isinstance(part, dict):
+            stack.extend(part.values())
+        elif isinstance(part, list):
+            stack.extend(part)
+    return False

@@ -1,0 +1,77 @@
+"""A node's policies as the core uses them: retries, timeouts, fan-in."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
+from flowkit.core.problems import Place, Problems
+
+ALL: Final = FanIn()
+
+NAMES_IN_CORE: Final = {"max": "max_attempts"}
+
+
+def of(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a node's fields say beside its name, role and inputs: arguments of `Node`."""
+    said: dict[str, Any] = {}
+    if "fan_in" in fields:
+        said["fan_in"] = fan_in(fields)
+    if "retry_policy" in fields:
+        said |= {"retry": retry_policy(fields["retry_policy"]), "retry_given": True}
+    if "timeouts" in fields or "timeout_sec" in fields:
+        said["timeouts"] = timeouts(fields)
+    return said | {name: fields[name] for name in ("continue_on_failure", "io") if name in fields}
+
+
+def retry_policy(fields: dict[str, Any]) -> RetryPolicy:
+    """The policy that a `retry_policy` describes; a rule takes what it leaves out from its policy."""
+    said = {NAMES_IN_CORE.get(name, name): value for name, value in _own(fields)}
+    said["permanent_on"] = tuple(said.get("permanent_on", ()))
+    rules = said.pop("rules", ())
+    policy = RetryPolicy(**said)
+    if not rules:
+        return policy
+    return RetryPolicy(**said, rules=tuple(_retry_rule(rule, policy) for rule in rules))
+
+
+def _retry_rule(fields: dict[str, Any], policy: RetryPolicy) -> RetryRule:
+    return RetryRule(
+        codes=tuple(fields["on"]),
+        max_attempts=fields["max"],
+        backoff_sec=fields.get("backoff_sec", policy.backoff_sec),
+        factor=fields.get("factor", policy.factor),
+        cap_sec=fields.get("cap_sec", policy.cap_sec),
+    )
+
+
+def timeouts(fields: dict[str, Any]) -> Timeouts:
+    """A node's `timeouts`, `timeout_sec` included."""
+    said = dict(_own(fields.get("timeouts", {})))
+    if "timeout_sec" in fields:
+        said["run_sec"] = fields["timeout_sec"]
+    return Timeouts(**said)
+
+
+def fan_in(fields: dict[str, Any]) -> FanIn:
+    """When a node's edges let it start."""
+    said = fields.get("fan_in", "all")
+    if said == "all":
+        return ALL
+    need = 1 if said == "any" else said["count"]
+    return FanIn(need, fields.get("losers") == "cancel")
+
+
+def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    """Report what a node's policies say against each other."""
+    run_sec = fields.get("timeouts", {}).get("run_sec")
+    if run_sec is not None and fields.get("timeout_sec", run_sec) != run_sec:
+        say = "`timeout_sec` and `timeouts.run_sec` are the same limit; keep one of them"
+        problems.add("E_KEY_CONFLICT", (place, "timeout_sec"), say)
+    if fields.get("losers") == "cancel" and fields.get("fan_in", "all") == "all":
+        say = 'with `fan_in: "all"` no parent loses; use "any" or {"count": n}, or leave `losers` out'
+        problems.add("E_FAN_IN", (place, "losers"), say)
+
+
+def _own(fields: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in fields.items() if not name.startswith("x-")]

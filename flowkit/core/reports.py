@@ -1,0 +1,118 @@
+"""What a coordinator is told. A report is a claim; `decide` answers it with the facts to record, or none (stale)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowkit.core.facts import ErrorInfo
+from flowkit.core.payload import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The task's head stands in the store: begin."""
+
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The dispatcher found a worker for a ready node."""
+
+    node: str
+    token: str
+    worker: str
+    incarnation: str
+    accept_by: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The worker runs the attempt, and for longer than a moment."""
+
+    node: str
+    attempt: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    node: str
+    attempt: int
+    token: str
+    output: Payload
+    next: tuple[str, ...] | None = None
+    run_sec: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """`permanent` says that trying again is of no use; `retry_after` (seconds) overrides the policy's backoff."""
+
+    node: str
+    attempt: int
+    token: str
+    error: ErrorInfo
+    permanent: bool = False
+    retry_after: float | None = None
+    run_sec: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The worker did not begin: it is full, draining, too late, or does not serve the role."""
+
+    node: str
+    attempt: int
+    token: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The worker gave up an attempt that it had begun: it drains, or stopped it when it was told to."""
+
+    node: str
+    attempt: int
+    token: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The lease was not renewed in time. `unaccepted`: its living worker never named it."""
+
+    node: str
+    attempt: int
+    token: str
+    unaccepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """An API call: `kind` is `cancel`, `pause`, `resume` or `restart`."""
+
+    n: int
+    id: str
+    kind: str
+    args: dict[str, Any] = field(default_factory=dict)
+    principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeReached:
+    """Nothing but time has passed: look at the timers."""
+
+
+AttemptReport = Started | Succeeded | Failed | Declined | Released | Expired
+Report = Accepted | Placed | AttemptReport | Requested | TimeReached
+
+TAGS: dict[str, type[AttemptReport]] = {
+    "started": Started,
+    "succeeded": Succeeded,
+    "failed": Failed,
+    "declined": Declined,
+    "released": Released,
+}
+"""The reports that travel from workers, by wire tag."""

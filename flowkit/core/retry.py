@@ -1,0 +1,47 @@
+"""Is a failed or lost attempt tried again, and when? Pure: the jitter comes from the attempt's own name."""
+
+from __future__ import annotations
+
+import zlib
+
+from flowkit.core.graph import RetryPolicy
+from flowkit.core.model import NodeRun
+
+
+def retry_at(policy: RetryPolicy, run: NodeRun, *, code: str, permanent: bool, retry_after: float | None,
+             name: str, now: float) -> tuple[float | None, str]:  # fmt: skip
+    """When to try again (epoch seconds; None = never), and the rule's code whose budget pays (empty = the policy's)."""
+    rule = next((rule for rule in policy.rules if code in rule.codes), None)
+
+    if rule is not None:
+        used = (run.budgets or {}).get(code, 0) + 1
+        if used >= rule.max_attempts:
+            return None, code
+        wait = _backoff(rule.backoff_sec, rule.factor, rule.cap_sec, used)
+    else:
+        used = run.failures + 1
+        if permanent or code in policy.permanent_on or used >= policy.max_attempts:
+            return None, ""
+        wait = _backoff(policy.backoff_sec, policy.factor, policy.cap_sec, used)
+
+    if retry_after is not None:
+        wait = retry_after
+    elif policy.jitter:
+        wait *= _fraction(name)
+    return now + wait, code if rule is not None else ""
+
+
+def declined_wait(declines: int) -> float:
+    """Seconds before a declined attempt is placed again: at once the first time, then doubling up to 5 s."""
+    return 0.0 if declines == 0 else min(5.0, 0.05 * 2 ** min(declines, 10))
+
+
+def _backoff(base: float, factor: float, cap: float, failures: int) -> float:
+    try:
+        return min(cap, base * factor ** (failures - 1))
+    except OverflowError:
+        return cap
+
+
+def _fraction(name: str) -> float:
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) / 0xFFFFFFFF

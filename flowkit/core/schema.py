@@ -1,0 +1,67 @@
+"""The dialect as JSON Schema (2020-12), made from the tables that graphs are read by."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flowkit.core.keys import GRAPH
+from flowkit.core.later import NOT_YET
+from flowkit.core.template import COMPANY, FORMS, LITERAL, LONGEST_REFERENCE
+
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+ABOUT_FORMS: Final = {
+    "$from": 'Replaced by a node\'s output, or a part of it: "node", "node.path[0].field".',
+    "$param": 'Replaced by one of the task\'s params, or a part of it: "name.field[0]".',
+    "$literal": "Replaced by its value as it is, whatever keys that has.",
+    "default": "Taken where there is nothing to take.",
+}
+
+
+def graph_schema() -> dict[str, Any]:
+    """The JSON Schema of a graph.
+
+    What it refuses, `parse_graph` refuses too, but for a null instead of an absent key. Not the other way
+    round: a schema cannot tell whether an edge leads somewhere.
+    """
+    schema = GRAPH.schema()
+    nodes = schema["properties"]["nodes"]
+    nodes["minItems"] = 1
+    nodes["items"]["properties"]["type"]["not"] = {"enum": sorted(NOT_YET["type"])}
+    return {
+        "$schema": DRAFT,
+        "title": "FlowKit graph",
+        "description": "Nodes, what each is given, and which waits for which.",
+        **schema,
+        "required": ["nodes"],
+        "$defs": {"template": _template()},
+    }
+
+
+def _template() -> dict[str, Any]:
+    again = {"$ref": "#/$defs/template"}
+    plain = {
+        "type": "object",
+        "propertyNames": {"not": {"enum": sorted(FORMS)}},
+        "additionalProperties": again,
+    }
+    return {
+        "description": "Any JSON in which the objects $from, $param and $literal are replaced.",
+        "anyOf": [
+            {"type": ["null", "boolean", "number", "string"]},
+            {"type": "array", "items": again},
+            plain,
+            *map(_form, COMPANY),
+        ],
+    }
+
+
+def _form(name: str) -> dict[str, Any]:
+    value: dict[str, Any] = {} if name == LITERAL else {"type": "string", "maxLength": LONGEST_REFERENCE}
+    beside = {other: {"description": ABOUT_FORMS[other]} for other in sorted(COMPANY[name])}
+    return {
+        "type": "object",
+        "properties": {name: value | {"description": ABOUT_FORMS[name]}, **beside},
+        "required": [name],
+        "additionalProperties": False,
+    }

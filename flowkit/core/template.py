@@ -1,0 +1,299 @@
+"""Inputs with holes: `$from` reads a node's output, `$param` the params, `$literal` means what it says.
+
+Read once at the door, where every reference must name a node; resolved for every attempt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flowkit.core.graph import MISSING, Missing, Reference
+from flowkit.core.later import NOT_YET, not_yet
+from flowkit.core.payload import Artifact
+from flowkit.core.problems import LONGEST_NAME, Place, Problems, render, shown
+from flowkit.core.values import DECLINED, MAX_DEPTH, Copier
+from flowkit.errors import InputError, did_you_mean, nearest
+
+FROM: Final = "$from"
+PARAM: Final = "$param"
+LITERAL: Final = "$literal"
+DEFAULT: Final = "default"
+COMPANY: Final[Mapping[str, frozenset[str]]] = {  # what may stand beside each
+    FROM: frozenset({DEFAULT}),
+    PARAM: frozenset({DEFAULT}),
+    LITERAL: frozenset(),
+}
+FORMS: Final = frozenset(COMPANY) | NOT_YET["template"]
+
+LONGEST_REFERENCE: Final = 1024
+STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(0|[1-9][0-9]{0,8})\]")
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A copy of what the user wrote, whether nothing in it is replaced, and its `$from`s."""
+
+    value: Any
+    constant: bool = True
+    references: tuple[Reference, ...] = ()
+
+
+# Reading.
+
+
+def split_reference(text: str, known: Container[str]) -> tuple[str, str] | None:
+    """The longest known node id that `text` begins with, and the rest; None if it begins with none."""
+    if text in known:
+        return text, ""
+    for end in range(min(len(text) - 1, LONGEST_NAME), 0, -1):
+        if text[end] in ".[" and text[:end] in known:
+            return text[:end], text[end:]
+    return None
+
+
+def parse_path(text: str) -> Path | None:
+    """The steps of `.field[0].other`; None if it is not written so."""
+    path: list[str | int] = []
+    at = 0
+    while at < len(text):
+        step = STEP.match(text, at)
+        if step is None:
+            return None
+        path.append(step[1] if step[2] is None else int(step[2]))
+        at = step.end()
+    return tuple(path)
+
+
+class TemplateReader:
+    """Reads the templates of one graph whose nodes are `known`."""
+
+    def __init__(self, known: Mapping[str, Any], problems: Problems) -> None:
+        self._known = known
+        self._problems = problems
+        self._copier = Copier(problems, self._form, FORMS)
+        self._literals = Copier(problems)
+        self._defaults = Copier(problems, self._refuse_form, FORMS)
+        self._constant = True
+        self._found: dict[tuple[str, Path], Reference] = {}
+
+    def read(self, template: object, place: Place) -> Template:
+        self._constant = True
+        if self._found:
+            self._found = {}
+        value = self._copier.copy(template, place)
+        return Template(value, self._constant, tuple(self._found.values()))
+
+    def _form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
+        if FORMS.isdisjoint(value):
+            self._check_slip(value, place)
+            return DECLINED
+        name = next(name for name in value if name in FORMS)
+        if name in NOT_YET["template"]:
+            self._problems.add("E_NOT_YET", (place, name), not_yet(name))
+            return None
+        self._check_company(name, value, place)
+        if name == LITERAL:
+            return {LITERAL: self._literals.copy(value[LITERAL], (place, LITERAL), depth + 1)}
+
+        self._constant = False
+        text = self._text(value[name], (place, name))
+        copied = {name: text}
+        if DEFAULT in value:
+            copied[DEFAULT] = self._defaults.copy(value[DEFAULT], (place, DEFAULT), depth + 1)
+        if text is None:
+            return copied
+        if name == FROM:
+            self._note_reference(text, copied, (place, FROM))
+        elif parse_param(text) is None:
+            self._problems.add("E_REFERENCE", (place, PARAM), 'write a param\'s path as "name.field[0]"')
+        return copied
+
+    def _refuse_form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
+        for name in value:
+            if name in FORMS:
+                say = f"a default is taken as it is, so `{name}` would not be replaced; write a plain value"
+                self._problems.add("E_TEMPLATE", (place, name), say)
+        return DECLINED
+
+    def _check_slip(self, value: dict[Any, Any], place: Place) -> None:
+        # Other keys with a dollar are data (a MongoDB filter, say), unless one all but spells a form.
+        first = next(iter(value))
+        if not isinstance(value[first], str) or len(value) > 2 or len(first) > len(LITERAL) + 1:
+            return
+        meant = nearest(first, COMPANY)
+        if meant is not None and abs(len(meant) - len(first)) <= 1:
+            say = f'did you mean {meant!r}? If not, wrap the object: {{"{LITERAL}": {{{shown(first)}: ...}}}}'
+            self._problems.add("E_TEMPLATE", (place, first), say)
+
+    def _check_company(self, name: str, value: dict[Any, Any], place: Place) -> None:
+        beside = "".join(f", or beside `{other}`" for other in COMPANY[name])
+        for other in value:
+            if other != name and other not in COMPANY[name]:
+                key = other if isinstance(other, str) else shown(other)
+                say = f"`{name}` stands alone{beside}; move {shown(other)} elsewhere"
+                self._problems.add("E_TEMPLATE", (place, key), say)
+
+    def _text(self, value: object, place: Place) -> str | None:
+        if not isinstance(value, str):
+            say = f'expected a string such as "name.field[0]", found {shown(value)}'
+            self._problems.add("E_TYPE", place, say)
+            return None
+        if len(value) > LONGEST_REFERENCE:
+            self._problems.add("E_REFERENCE", place, f"longer than {LONGEST_REFERENCE} characters")
+            return None
+        text: str = self._literals.copy(value, place)
+        return text
+
+    def _note_reference(self, text: str, form: dict[str, Any], place: Place) -> None:
+        split = split_reference(text, self._known)
+        if split is None:
+            self._report_unknown(text, place)
+            return
+        path = parse_path(split[1])
+        if path is None:
+            say = f"{shown(split[1])} after {shown(split[0])} is no path"
+            self._problems.add("E_REFERENCE", place, f'{say}; write it as "node.field[0].other"')
+            return
+
+        source, has_default = split[0], DEFAULT in form
+        before = self._found.get((source, path))
+        # A value that is wanted once without a default is wanted.
+        if before is None or (before.has_default and not has_default):
+            reference = Reference(source, path, has_default, form.get(DEFAULT))
+            self._found[source, path] = reference
+
+    def _report_unknown(self, text: str, place: Place) -> None:
+        head = re.split(r"[.\[]", text, maxsplit=1)[0]
+        hint = self._problems.suggest(text, self._known) or self._problems.suggest(head, self._known)
+        self._problems.add("E_REFERENCE_UNKNOWN", place, f"{shown(text)} begins with no node's id{hint}")
+
+
+def parse_param(text: str) -> Path | None:
+    """The steps of a param's path, `name.field[0]`; nothing means all params."""
+    return parse_path(f".{text}") if text else ()
+
+
+# Resolving.
+
+
+def resolve(template: Any, *, params: Any, output_of: Callable[[str], Any], known: Container[str],
+            place: str = "inputs") -> Any:  # fmt: skip
+    """The template with its holes filled; a template without any is returned as it is.
+
+    `output_of(node_id)` gives an output or MISSING; it is asked for the longest id among `known` that a
+    reference begins with. A path into an `Artifact` gives an `Artifact` of that path. Raises `InputError`
+    for a value that is not there and has no default.
+    """
+    return _Resolver(params, output_of, known).value(template, place, 1)
+
+
+def unescape(template: Any) -> Any:
+    """A constant template without its `$literal`s; one that has none is returned as it is."""
+    return _Resolver(None, lambda name: MISSING, ()).value(template, "inputs", 1)
+
+
+class _Resolver:
+    def __init__(self, params: Any, output_of: Callable[[str], Any], known: Container[str]) -> None:
+        self._params = params
+        self._output_of = output_of
+        self._known = known
+
+    def value(self, template: Any, place: Place, depth: int) -> Any:
+        if not isinstance(template, dict | list):
+            return template
+        if depth > MAX_DEPTH + 1:
+            raise InputError(f"{render(place)}: nested more than {MAX_DEPTH} deep")
+        if isinstance(template, list):
+            items = [self.value(item, (place, number), depth + 1) for number, item in enumerate(template)]
+            return template if all(map(_same, items, template)) else items
+        if not FORMS.isdisjoint(template):
+            return self._form(template, place)
+        fields = {key: self.value(item, (place, key), depth + 1) for key, item in template.items()}
+        return template if all(map(_same, fields.values(), template.values())) else fields
+
+    def _form(self, form: dict[str, Any], place: Place) -> Any:
+        if LITERAL in form:
+            return form[LITERAL]
+        name = FROM if FROM in form else PARAM
+        if name not in form or not isinstance(form[name], str):
+            raise InputError(f"{render(place)}: no template that this release knows")
+        value, explain = self._from(form[FROM]) if name == FROM else self._param(form[PARAM])
+        if value is not MISSING:
+            return value
+        if DEFAULT in form:
+            return form[DEFAULT]
+        raise InputError(f"{render((place, name))}: {explain()}")
+
+    def _from(self, text: str) -> tuple[Any, Callable[[], str]]:
+        split = split_reference(text, self._known)
+        path = None if split is None else parse_path(split[1])
+        if split is None or path is None:
+            return MISSING, lambda: f"{shown(text)} names no node's output"
+        output = self._output_of(split[0])
+        if output is MISSING:
+            return MISSING, lambda: f"{split[0]!r} has no output"
+        return follow(output, path), lambda: f"the output of {split[0]!r} has {lack(output, path)}"
+
+    def _param(self, text: str) -> tuple[Any, Callable[[], str]]:
+        path = parse_param(text)
+        if path is None:
+            return MISSING, lambda: f"{shown(text)} is no path into the params"
+        params = {} if self._params is None else self._params
+        return follow(params, path), lambda: f"the task's params have {lack(params, path)}"
+
+
+def follow(value: Any, path: Iterable[str | int]) -> Any | Missing:
+    """What `path` leads to inside `value`, or MISSING."""
+    steps = tuple(path)
+    for done, step in enumerate(steps):
+        if isinstance(value, Artifact):
+            return value.at(steps[done:])
+        value = _step(value, step)
+        if value is MISSING:
+            return MISSING
+    return value
+
+
+def lack(value: Any, path: Path) -> str:
+    """Says which step of `path` is missing inside `value`, and what is there instead."""
+    for done, step in enumerate(path):
+        found = _step(value, step)
+        if found is MISSING:
+            where = f" in {render(_place(path[:done]))}" if done else ""
+            return f"no {shown(step)}{where}; found {_describe(value, step)}"
+        value = found
+    return "it all"
+
+
+def _step(value: Any, step: str | int) -> Any:
+    if isinstance(step, str):
+        return value.get(step, MISSING) if isinstance(value, dict) else MISSING
+    return value[step] if isinstance(value, list | tuple) and step < len(value) else MISSING
+
+
+def _describe(value: Any, step: str | int) -> str:
+    if isinstance(value, dict):
+        if isinstance(step, int):
+            return "an object, which has names and no positions"
+        names = sorted(key for key in value if isinstance(key, str) and len(key) <= LONGEST_NAME)[:200]
+        listed = ", ".join(map(shown, names[:10])) + (", ..." if len(names) > 10 else "")
+        return f"an object with {listed or 'nothing in it'}{did_you_mean(step, names)}"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}" + ("; write [0] for its first" if isinstance(step, str) else "")
+    return shown(value) if value is None else f"a {type(value).__name__}"
+
+
+def _place(path: Path) -> Place:
+    place: Place = ""
+    for step in path:
+        place = (place, step)
+    return place
+
+
+def _same(new: object, old: object) -> bool:
+    return new is old

@@ -1,0 +1,156 @@
+"""Every exception that FlowKit raises on purpose: each has a code, and says what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class FlowKitError(Exception):
+    """The root of FlowKit's exceptions; `code` is stable and machine-readable."""
+
+    code = "flowkit_error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class ConfigError(FlowKitError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+    code = "E_CONFIG"
+
+
+class BusUnavailable(FlowKitError):
+    """Kafka could not be reached; the message holds the address and a hint."""
+
+    code = "E_BUS_UNAVAILABLE"
+
+
+class StoreUnavailable(FlowKitError):
+    """The store (MongoDB or the SQLite file) could not be reached or did not answer clearly."""
+
+    code = "E_STORE_UNAVAILABLE"
+
+
+class TaskNotFound(FlowKitError):
+    """No task of this id is visible to the caller."""
+
+    code = "E_TASK_UNKNOWN"
+
+
+class RequestRefused(FlowKitError):
+    """A cancel, pause, resume or restart does not fit the task's status; the message says which would."""
+
+    code = "E_REQUEST_REFUSED"
+
+
+class IdempotencyConflict(FlowKitError):
+    """An idempotency key was used before with another graph, other params or other options."""
+
+    code = "E_IDEMPOTENCY_CONFLICT"
+
+
+class WaitTimeout(FlowKitError, TimeoutError):
+    """The task did not end in the time given; the message says what its nodes wait for."""
+
+    code = "E_WAIT_TIMEOUT"
+
+
+class UnknownFact(FlowKitError):
+    """A stored or received fact has a type that this version does not know: a newer version wrote it."""
+
+    code = "E_FACT_UNKNOWN"
+
+
+class Corrupt(FlowKitError):
+    """Stored or received bytes cannot be read as what they should be."""
+
+    code = "E_CORRUPT"
+
+
+class InputError(FlowKitError):
+    """A node's inputs cannot be built from what its sources gave; fails the node with code `bad_input`."""
+
+    code = "bad_input"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a graph: `code`, `place` (such as `nodes[2].io`), and what to do."""
+
+    code: str
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code} at {self.place}: {self.message}"
+
+
+class GraphError(FlowKitError, ValueError):
+    """A graph was refused at the door; `problems` holds every reason, not only the first."""
+
+    code = "E_GRAPH"
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = "the graph has a problem" if count == 1 else f"the graph has {count} problems"
+        super().__init__("\n  ".join([head + ":", *map(str, self.problems)]))
+
+
+class TaskFailed(FlowKitError):
+    """A task that somebody waits for ended without finishing.
+
+    Attributes: `task_id`, `status` (`failed` or `cancelled`), `node_id` (the node that failed first, or
+    None), `error` (`code`, `message`, `traceback`), `result` (the whole `TaskResult`).
+    """
+
+    code = "E_TASK_FAILED"
+
+    def __init__(self, message: str, *, task_id: str, status: str, node_id: str | None = None,
+                 error: dict[str, object] | None = None, result: object = None) -> None:  # fmt: skip
+        super().__init__(message)
+        self.task_id = task_id
+        self.status = status
+        self.node_id = node_id
+        self.error = error
+        self.result = result
+
+
+class Permanent(Exception):
+    """Raised by a handler: this failure is not retried. `Permanent("bad_input", "no column 'id'")` or
+    `Permanent("no column 'id'")` (then the code is `permanent`)."""
+
+    def __init__(self, code: str, message: str | None = None) -> None:
+        self.code = code if message is not None else "permanent"
+        super().__init__(message if message is not None else code)
+
+
+class Retry(Exception):
+    """Raised by a handler: try again, after `after_sec` seconds if given, whatever the policy's backoff says."""
+
+    def __init__(self, message: str = "the handler asked to be tried again", *,
+                 after_sec: float | None = None, code: str = "retry") -> None:  # fmt: skip
+        self.code = code
+        self.after_sec = after_sec
+        super().__init__(message)
+
+
+class Cancelled(Exception):
+    """Raised inside a handler by `ctx.raise_if_cancelled()` once its attempt was cancelled or revoked."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None where nothing is alike."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing: to be appended to a message."""
+    found = nearest(name, known)
+    return f" (did you mean {found!r}?)" if found else ""

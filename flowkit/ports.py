@@ -1,0 +1,285 @@
+"""What the engine asks of the world, in its own verbs: the store, the bus, the clock. Adapters answer."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class Outcome(enum.Enum):
+    """What became of one insert or guarded update. Only OK may be acted on; UNKNOWN may still happen."""
+
+    OK = "ok"
+    DUPLICATE = "duplicate"
+    NO_MATCH = "no_match"
+    UNKNOWN = "unknown"
+
+
+# ---------------------------------------------------------------------------------------------- what is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A task's front page. The first block is written once, by the insert that accepts the task; the second
+    only by the owner of its partition, write-behind. Times are seconds since the epoch (UTC).
+
+    `params` is JSON text. `fingerprint` is a hash of everything the caller asked for, compared when an
+    idempotency key comes again. `next_wake` None means that only a message or a request can move the task.
+    """
+
+    task_id: str
+    partition: int
+    graph_ref: str
+    params: str = "{}"
+    tenant: str = "default"
+    principal: str = "local"
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    targets: tuple[str, ...] = ()
+    timeout_sec: float | None = None
+    fingerprint: str = ""
+    created_at: float = 0.0
+
+    status: str = "queued"
+    seq: int = 0
+    published_seq: int = 0
+    active: bool = True
+    next_wake: float | None = 0.0
+    updated_at: float = 0.0
+    ended_at: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadUpdate:
+    """The owner's fields of a head; applied only where `seq < new.seq or (seq = new.seq and published_seq < new's)`."""
+
+    task_id: str
+    status: str
+    seq: int
+    published_seq: int
+    active: bool
+    next_wake: float | None
+    updated_at: float
+    ended_at: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One insert-only step of a task's history. `(task_id, seq)` is unique; `id` names this very document and `prev`
+    the one before it (empty for seq 1). `body` is the JSON text of the recorded facts."""
+
+    task_id: str
+    seq: int
+    id: str
+    prev: str
+    at: float
+    by: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an API call asked of a task. `(task_id, n)` is unique and orders the requests of a task; `args` is JSON text."""
+
+    task_id: str
+    n: int
+    id: str
+    kind: str
+    args: str
+    partition: int
+    tenant: str
+    principal: str
+    at: float
+    applied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A worker's sign of life in the store, written while the bus does not acknowledge its heartbeats."""
+
+    worker: str
+    incarnation: str
+    count: int
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFilter:
+    """Which heads `list_heads` gives: all conditions hold; times are `created_at`; None does not restrict."""
+
+    tenant: str | None = None
+    status: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+class Store(Protocol):
+    """Durable memory. Every write is acknowledged only when it survives a crash (majority and journaled; fsynced);
+    every read sees all acknowledged writes. A method that only reads raises `StoreUnavailable` when it gets no answer;
+    writes answer with `Outcome`s, and UNKNOWN where the answer is not a clear yes or no."""
+
+    async def start(self) -> None:
+        """Connect, create what is missing. Raises `StoreUnavailable` with the address and a hint."""
+
+    async def stop(self) -> None: ...
+
+    # heads
+    async def insert_heads(self, heads: Sequence[Head]) -> list[Outcome]:
+        """Insert each head unless its task_id exists (DUPLICATE). One outcome per head, in order."""
+
+    async def update_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
+        """Apply each update under its guard; NO_MATCH where the guard or the id did not match. Never inserts."""
+
+    async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
+        """The heads that exist, in any order."""
+
+    async def list_heads(
+        self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None
+    ) -> list[Head]:
+        """Newest first by (created_at, task_id), strictly after the cursor `after` in that order."""
+
+    async def active_heads(self, partition: int, *, limit: int, after: str = "") -> list[Head]:
+        """Active heads of a partition in order of task_id, those greater than `after`."""
+
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        """Active heads whose `next_wake` <= now, or whose `published_seq` < `seq`; the longest due first."""
+
+    # commits
+    async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
+        """Insert each commit unless its (task_id, seq) exists. Commits do not wait for one another: one DUPLICATE
+        or refused document leaves the others alone. One outcome per commit, in order."""
+
+    async def read_commits(self, task_ids: Sequence[str], *, after: int = 0) -> list[Commit]:
+        """All commits of these tasks with seq > after, ordered by (task_id, seq)."""
+
+    # requests
+    async def insert_request(self, request: Request) -> Outcome:
+        """Insert unless (task_id, n) exists."""
+
+    async def read_requests(self, task_id: str) -> list[Request]:
+        """All requests of a task in order of n."""
+
+    async def open_requests(self, partitions: Collection[int], *, limit: int) -> list[Request]:
+        """Requests not marked applied, ordered by (task_id, n)."""
+
+    async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
+        """Mark requests (task_id, n) as applied."""
+
+    # graphs and artifacts: content-addressed, immutable
+    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+        """Store bytes under a content hash; again is harmless. `kind` is `graph` or `artifact`. Chunked to <= 512 KiB.
+        Returns only when durable; raises `StoreUnavailable` otherwise."""
+
+    async def get_blob(self, ref: str, *, kind: str) -> bytes:
+        """The bytes put under `ref`. Raises `KeyError` when they are not there or not whole."""
+
+    # workers
+    async def renew(self, renewal: Renewal) -> Outcome:
+        """Replace the worker's renewal."""
+
+    async def read_renewal(self, worker: str) -> Renewal | None: ...
+
+    # for the operator
+    async def describe(self) -> Mapping[str, Any]:
+        """`kind`, `address`, `version`, and what `flowkit doctor` should show."""
+
+
+# ---------------------------------------------------------------------------------------------- what travels
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message. To publish: `partition` is given (the engine always knows it). As received: `offset` is set,
+    and `value` None means an empty message."""
+
+    topic: str
+    partition: int
+    value: bytes | None
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    offset: int = -1
+
+
+class Tail(Protocol):
+    """A reader of some partitions from where their end was when it was opened. Belongs to no group."""
+
+    async def fetch(self, timeout: float) -> list[Record]:
+        """What has come, in order per partition; empty after `timeout` seconds of silence. A broker that is away is silence."""
+
+    async def stop(self) -> None: ...
+
+
+class Member(Protocol):
+    """A member of the consumer group of one topic; partitions come and go."""
+
+    async def fetch(self, timeout: float) -> list[Record]:
+        """As `Tail.fetch`, of the partitions owned now. Starts at the committed offset, else at the earliest."""
+
+    async def commit(self, offsets: Mapping[int, int]) -> bool:
+        """Commit `partition -> next offset to read`. False when refused (a rebalance): normal, nothing is lost."""
+
+    async def end_offset(self, partition: int) -> int | None:
+        """The offset after the last message now in the partition; None when the bus does not answer in time."""
+
+    def position(self, partition: int) -> int | None:
+        """The next offset that `fetch` will give for an owned partition; None when unknown or not owned."""
+
+    async def stop(self) -> None: ...
+
+
+class Bus(Protocol):
+    """The road. Messages may be lost, doubled, late, and out of order; nobody relies on more."""
+
+    async def start(self) -> None:
+        """Connect. Raises `BusUnavailable` with the address and a hint."""
+
+    async def stop(self) -> None: ...
+
+    async def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
+        """Create what is missing. Raises `ConfigError` where a topic exists with another partition count."""
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions an ensured topic has."""
+
+    async def publish(self, records: Sequence[Record]) -> list[bool]:
+        """Send; True for each record that the bus acknowledged (all in-sync replicas). False is unknown, not no.
+        Bounded in time (seconds, by the adapter's settings); raises nothing but CancelledError."""
+
+    async def join(
+        self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced
+    ) -> Member:
+        """Join the group. The callbacks get the partition numbers; `on_revoked` may take up to 2 s to flush."""
+
+    async def tail(self, topic: str, partitions: Collection[int] | None = None) -> Tail:
+        """Read from the end: what is published after this returned is seen, what was before is not."""
+
+    async def describe(self) -> Mapping[str, Any]:
+        """`kind`, `address`, `topics` with their partition counts, for `flowkit doctor`."""
+
+
+Rebalanced = Callable[[frozenset[int]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How a topic is made: partitions, and retention in seconds (None: the broker's default)."""
+
+    partitions: int
+    retention_sec: float | None = None
+
+
+class Clock(Protocol):
+    """Time as one process sees it. Two machines' clocks are never compared."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch (UTC)."""
+
+    def mono(self) -> float:
+        """Seconds of a clock that never jumps; only differences mean anything."""

@@ -1,0 +1,218 @@
+"""The one judge of what a cluster did, real or simulated: by its commits and a ledger of handlers' starts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
+
+from flowkit.core.model import Task
+from flowkit.errors import FlowKitError
+from flowkit.ports import Commit, Head
+from flowkit.testing.evidence import Evidence, Frozen, Start, Violation
+from flowkit.testing.walk import Walk
+from flowkit.wire.codec import loads
+
+# A process that was thawed needs a moment to notice that its lease is over.
+THAW_SEC = 1.0
+
+
+def check_history(
+    commits: Iterable[Commit], ledger: Iterable[Start], evidence: Evidence | None = None
+) -> list[Violation]:
+    """Every promise (architecture, I1 to I7) that this history breaks; empty for a good one."""
+    judge = _Judge(commits, ledger, evidence if evidence is not None else Evidence())
+    judge.chains()
+    judge.starts()
+    judge.overlaps()
+    judge.promises()
+    judge.heads()
+    judge.events()
+    return judge.found
+
+
+class _Judge:
+    def __init__(self, commits: Iterable[Commit], ledger: Iterable[Start], evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.ledger = list(ledger)
+        self.found: list[Violation] = []
+        self.commits: dict[str, list[Commit]] = {}
+        for task_id, group in groupby(sorted(commits, key=attrgetter("task_id", "seq")), attrgetter("task_id")):
+            self.commits[task_id] = list(group)
+        self.walks: dict[str, Walk] = {}
+
+    def say(self, kind: str, task_id: str, detail: str) -> None:
+        self.found.append(Violation(kind, task_id, detail))
+
+    # ---- what the commits say
+
+    def chains(self) -> None:
+        """Whole chains of commits, each step legal, the fold the same each time (I1 to I3, I6, I7)."""
+        starts: defaultdict[str, dict[tuple[str, int], Start]] = defaultdict(dict)
+        for start in self.ledger:
+            starts[start.task_id].setdefault((start.node, start.attempt), start)
+        ids: dict[str, Commit] = {}
+        for task_id, commits in self.commits.items():
+            for commit in commits:
+                if (other := ids.setdefault(commit.id, commit)) is not commit:
+                    self.say("commit_id_reused", task_id, f"{commit.id} is also {other.task_id}:{other.seq}")
+            self.walk(task_id, self.whole(task_id, commits), starts[task_id])
+
+    def whole(self, task_id: str, commits: list[Commit]) -> list[Commit]:
+        """The commits up to the first break of the chain."""
+        prev = ""
+        for place, commit in enumerate(commits):
+            if commit.seq != place + 1:
+                self.say("gap", task_id, f"commit {place + 1} is missing before {commit.seq}")
+                return commits[:place]
+            if commit.prev != prev:
+                self.say("fork", task_id, f"commit {commit.seq} follows {commit.prev!r}, not {prev!r}")
+                return commits[:place]
+            prev = commit.id
+        return commits
+
+    def walk(self, task_id: str, commits: list[Commit], starts: dict[tuple[str, int], Start]) -> None:
+        head = self.evidence.heads.get(task_id)
+        graph = self.evidence.graphs.get(head.graph_ref) if head is not None else None
+        if head is None or graph is None:
+            self.say("task_unknown", task_id, "it has commits, but no head or no graph")
+            return
+        first, again = self._task(head), self._task(head)
+        walk = self.walks[task_id] = Walk(first, head, self.evidence, starts, self.say)
+        try:
+            walk.follow(commits)
+            replay = Walk(again, head, self.evidence, starts, lambda *_: None)
+            replay.follow(commits)
+        except (FlowKitError, AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
+            self.say("unreadable_history", task_id, repr(error))
+            return
+        if state_of(first) != state_of(again):
+            self.say("not_deterministic", task_id, "two folds of the same commits differ")
+        walk.finish()
+
+    def _task(self, head: Head) -> Task:
+        return Task(
+            task_id=head.task_id,
+            graph=self.evidence.graphs[head.graph_ref],
+            params=loads(head.params),
+            tenant=head.tenant,
+            timeout_sec=head.timeout_sec,
+        )
+
+    # ---- what the handlers say
+
+    def starts(self) -> None:
+        """Each start has a committed lease of its own; no token is started twice (rules 3 and 4)."""
+        seen: dict[tuple[str, str, int], Start] = {}
+        for start in self.ledger:
+            place = (start.task_id, start.node, start.attempt)
+            what = f"{start.node} attempt {start.attempt} on {start.worker}"
+            walk = self.walks.get(start.task_id)
+            lease = walk.leases.get((start.node, start.attempt)) if walk is not None else None
+            if lease is None:
+                self.say("start_without_commit", start.task_id, f"{what}: no such lease was committed")
+            elif start.token not in ("", lease.token) or start.worker not in ("", lease.worker):
+                self.say(
+                    "start_without_commit",
+                    start.task_id,
+                    f"{what}: the lease is {lease.token} of {lease.worker}",
+                )
+            if (other := seen.setdefault(place, start)) is not start:
+                self.say(
+                    "token_ran_twice",
+                    start.task_id,
+                    f"{what}, at {other.started_at:.3f} and {start.started_at:.3f}",
+                )
+
+    def overlaps(self) -> None:
+        """Two runs of one node at once are excused only by a freeze, or by the loss of all of Kafka's data."""
+        by_key: defaultdict[str, list[Start]] = defaultdict(list)
+        for start in self.ledger:
+            by_key[start.key].append(start)
+        for key, starts in by_key.items():
+            starts.sort(key=attrgetter("started_at"))
+            for place, later in enumerate(starts):
+                for earlier in starts[:place]:
+                    if earlier.ended_at is not None and earlier.ended_at > later.started_at + 1e-9:
+                        self.overlap(key, earlier, later)
+
+    def overlap(self, key: str, earlier: Start, later: Start) -> None:
+        at = later.started_at
+        lost = any(0 <= at - loss <= 2 * self.evidence.ttl_sec for loss in self.evidence.losses)
+        if not lost and not any(_froze(frozen, earlier.worker, at) for frozen in self.evidence.frozen):
+            first, second = f"{earlier.attempt} on {earlier.worker}", f"{later.attempt} on {later.worker}"
+            self.say("overlap", earlier.task_id, f"{key}: attempt {first} still ran when {second} began, {at:.3f}")
+
+    # ---- what was promised
+
+    def promises(self) -> None:
+        """What was acknowledged is there: tasks, requests in order, commits (I4)."""
+        for task_id in sorted(self.evidence.accepted):
+            if task_id not in self.evidence.heads:
+                self.say("accepted_task_lost", task_id, "it was acknowledged and has no head")
+        for task_id, seq, commit_id in sorted(self.evidence.acknowledged):
+            chain = self.commits.get(task_id, [])
+            stored = next((commit.id for commit in chain if commit.seq == seq), None)
+            if stored != commit_id:
+                self.say("commit_lost", task_id, f"{commit_id} was acknowledged as {seq}; there is {stored}")
+        last: dict[str, int] = {}
+        for asked in self.evidence.asked:
+            walk = self.walks.get(asked.task_id)
+            n = walk.requests.get(asked.id) if walk is not None else None
+            if n is None:
+                if self.evidence.settled:
+                    self.say("request_lost", asked.task_id, f"{asked.kind} {asked.id} was never applied")
+                continue
+            if n < last.get(asked.task_id, 0):
+                self.say("request_order", asked.task_id, f"{asked.kind} is number {n}, after {last[asked.task_id]}")
+            last[asked.task_id] = n
+
+    def heads(self) -> None:
+        """Accepted tasks have ended, and their heads say so (I5)."""
+        if not self.evidence.settled:
+            return
+        for task_id in sorted(self.evidence.accepted):
+            head, walk = self.evidence.heads.get(task_id), self.walks.get(task_id)
+            if head is None:
+                continue
+            if walk is None or not walk.task.ended:
+                status = walk.task.status if walk is not None else "without commits"
+                self.say("not_ended", task_id, f"it is {status}")
+            elif head.active:
+                self.say("head_open", task_id, f"the head says {head.status}, seq {head.seq} of {walk.seq}")
+            elif head.status != walk.task.status or head.seq != walk.seq or head.published_seq != walk.seq:
+                detail = f"the head says {head.status}, {head.seq}, {head.published_seq}"
+                self.say("head_wrong", task_id, f"{detail}; the commits {walk.task.status}, {walk.seq}")
+
+    def events(self) -> None:
+        """Every commit was seen by the world, and nothing was seen that is none."""
+        seen = self.evidence.events
+        if seen is None:
+            return
+        ids = {(task_id, c.seq): c.id for task_id, commits in self.commits.items() for c in commits}
+        for task_id, seq, commit_id in sorted(seen):
+            if ids.get((task_id, seq)) != commit_id:
+                self.say("phantom_event", task_id, f"an event told of {commit_id} as {seq}")
+        if self.evidence.settled:
+            for (task_id, seq), commit_id in ids.items():
+                if (task_id, seq, commit_id) not in seen:
+                    self.say("event_missed", task_id, f"nobody saw commit {seq}")
+
+
+def _froze(frozen: Frozen, process: str, at: float) -> bool:
+    return frozen.process == process and frozen.since <= at <= frozen.until + THAW_SEC
+
+
+def state_of(value: object) -> object:
+    """A task's state as plain values that can be compared: all of it, graph and parameters apart."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if isinstance(value, dict):
+        return [(key, state_of(item)) for key, item in value.items()]
+    if hasattr(type(value), "__slots__"):
+        names = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
+        return [(name, state_of(getattr(value, name))) for name in names if name not in ("graph", "params")]
+    if isinstance(value, Iterable):
+        return [state_of(item) for item in value]
+    return repr(value)

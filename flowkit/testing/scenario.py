@@ -1,0 +1,142 @@
+"""Random small tasks as users might send them: graphs in the dialect, how their nodes behave, and what is asked of them."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+ROLE = "work"
+MAX_ATTEMPTS = 3
+Steps = list[tuple[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How a node's handler behaves: it runs about `seconds`, fails `fails` times first, and once asks to be tried again
+    after `pause` seconds."""
+
+    seconds: float
+    fails: int = 0
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """A task to be submitted at `at`; `steps` are requests, each so many seconds after the one before."""
+
+    key: str
+    at: float
+    graph: dict[str, Any]
+    behaviour: dict[str, Behaviour]
+    steps: Steps
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {"plan": self.key}
+
+
+def plan_task(dice: random.Random, number: int, *, steered: bool) -> TaskPlan:
+    """One random task; with requests to steer it, if `steered`."""
+    graph, behaviour = random_graph(dice)
+    steps = random_steps(dice)
+    return TaskPlan(f"t{number}", dice.uniform(1, 12), graph, behaviour, steps if steered else [])
+
+
+def random_steps(dice: random.Random) -> Steps:
+    draw, gap = dice.random(), dice.uniform
+    if draw < 0.40:
+        return []
+    if draw < 0.55:
+        return [("cancel", gap(0, 12)), ("restart", gap(0, 6))]
+    if draw < 0.75:
+        return [("pause", gap(0, 10)), ("resume", gap(0, 8))]
+    if draw < 0.85:
+        return [("restart", gap(5, 30))]
+    if draw < 0.92:
+        return [("cancel", gap(1, 20))]
+    return [("pause", gap(0, 6)), ("cancel", gap(0, 5)), ("restart", gap(0, 5))]
+
+
+def random_graph(dice: random.Random) -> tuple[dict[str, Any], dict[str, Behaviour]]:
+    """Two to five nodes: a chain, a diamond, a fan, or anything; joins of every kind, failures that some handle."""
+    count = dice.randint(2, 5)
+    shape = dice.choice(("chain", "diamond", "fan", "random"))
+    nodes: list[dict[str, Any]] = []
+    edges: list[Any] = []
+    behaviour: dict[str, Behaviour] = {}
+    for number in range(count):
+        name = f"n{number}"
+        parents = _parents(dice, shape, number, count)
+        node: dict[str, Any] = {"node_id": name, "type": ROLE, "retry_policy": _retries(dice)}
+        behaviour[name] = _behaviour(dice)
+        if len(parents) > 1:
+            node |= _join(dice, len(parents))
+        for parent in parents:
+            edges.append([parent, name] if dice.random() > 0.07 else {"from": parent, "to": name, "on": "end"})
+        if parents and "fan_in" not in node and dice.random() < 0.25:
+            node["inputs"] = {"got": {"$from": f"{parents[0]}.value"}, "plan": {"$param": "plan"}, "as": "template"}
+        if dice.random() < 0.07:
+            node["continue_on_failure"] = True
+        nodes.append(node)
+    graph: dict[str, Any] = {"name": shape, "nodes": nodes, "edges": edges}
+    if dice.random() < 0.1:
+        graph["fail_fast"] = True
+    return graph, behaviour
+
+
+def _parents(dice: random.Random, shape: str, number: int, count: int) -> list[str]:
+    last = count - 1
+    if number == 0:
+        return []
+    if shape == "chain":
+        return [f"n{number - 1}"]
+    if shape == "diamond":
+        return ["n0"] if number < last else [f"n{n}" for n in range(1, last)] or ["n0"]
+    if shape == "fan":
+        return [] if number < last else [f"n{n}" for n in range(last)]
+    return sorted(dice.sample([f"n{n}" for n in range(number)], dice.randint(1, min(2, number))))
+
+
+def _join(dice: random.Random, parents: int) -> dict[str, Any]:
+    draw = dice.random()
+    if draw < 0.6:
+        return {}
+    join: dict[str, Any] = {"fan_in": "any"} if draw < 0.8 else {"fan_in": {"count": dice.randint(1, parents)}}
+    if dice.random() < 0.3:
+        join["losers"] = "cancel"
+    return join
+
+
+def _retries(dice: random.Random) -> dict[str, Any]:
+    # Lost workers are the storm's doing: a task that fails for them would hide what the storm is to show.
+    return {"max": MAX_ATTEMPTS, "backoff_sec": 0.5, "factor": 2, "jitter": dice.random() < 0.5, "lost_max": 100}
+
+
+def _behaviour(dice: random.Random) -> Behaviour:
+    pause = dice.uniform(1, 15) if dice.random() < 0.12 else 0.0
+    seconds = dice.choice((dice.uniform(0.02, 0.4), dice.uniform(0.5, 3), dice.uniform(3, 24)))
+    draw = dice.random()
+    fails = 0 if draw < 0.75 else 1 if draw < 0.88 else 2 if draw < 0.96 else MAX_ATTEMPTS
+    return Behaviour(seconds, 0 if pause else fails, pause)
+
+
+# What a node gives: a value that its inputs determine, beside the number of the run, which tells one run from another.
+
+
+def value_of(node: str, inputs: Any) -> int:
+    return zlib.crc32(repr((node, _values(inputs))).encode())
+
+
+def _values(inputs: Any) -> Any:
+    if isinstance(inputs, dict):
+        if "value" in inputs and "run" in inputs:
+            return inputs["value"]
+        return sorted((key, _values(item)) for key, item in inputs.items())
+    return inputs
+
+
+def fits(task_id: str, node: str, inputs: Any, output: Any) -> bool:
+    """Whether an output is what this node makes of these inputs."""
+    return isinstance(output, dict) and output.get("value") == value_of(node, inputs)

@@ -1,0 +1,155 @@
+"""A `Store` as one simulated process sees it: a replica set behind a network that loses and delays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import methodcaller
+from typing import Any
+
+from flowkit.errors import StoreUnavailable
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.testing.machine import Machine
+from flowkit.testing.replica import ReplicaSet, Write, key_of
+from flowkit.testing.stage import Stage
+
+
+class FaultyStore:
+    """What gets no answer raises `StoreUnavailable` if it reads and is UNKNOWN if it writes, after 2.5 s.
+
+    `on_acknowledged` hears the commits whose acknowledgement reached this process.
+    """
+
+    def __init__(self, stage: Stage, replica: ReplicaSet, machine: Machine) -> None:
+        self._stage = stage
+        self._replica = replica
+        self._machine = machine
+        self.on_acknowledged: Callable[[Machine, list[Commit]], None] = lambda machine, commits: None
+
+    async def start(self) -> None:
+        await self._read(methodcaller("describe"))
+
+    async def stop(self) -> None:
+        await asyncio.sleep(0)
+
+    # heads
+
+    async def insert_heads(self, heads: Sequence[Head]) -> list[Outcome]:
+        return await self._write([Write(methodcaller("insert_heads", [head]), (key_of(head),)) for head in heads])
+
+    async def update_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
+        return await self._write(
+            [Write(methodcaller("update_heads", [new]), (("head", new.task_id),)) for new in updates]
+        )
+
+    async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
+        return await self._read(methodcaller("read_heads", list(task_ids)))  # type: ignore[no-any-return]
+
+    async def list_heads(self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None) -> list[Head]:
+        work = methodcaller("list_heads", where, limit=limit, after=after)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def active_heads(self, partition: int, *, limit: int, after: str = "") -> list[Head]:
+        work = methodcaller("active_heads", partition, limit=limit, after=after)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        work = methodcaller("due_heads", list(partitions), now, limit=limit)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    # commits
+
+    async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
+        await self._buggify("freeze_before_insert", 0.015)
+        writes = [Write(methodcaller("insert_commits", [new]), (key_of(new),), new) for new in commits]
+        outcomes = await self._write(writes)
+
+        good = [new for new, outcome in zip(commits, outcomes, strict=True) if outcome is Outcome.OK]
+        self.on_acknowledged(self._machine, good)
+        if good:
+            await self._buggify("crash_after_commit", 0.012)
+        return outcomes
+
+    async def read_commits(self, task_ids: Sequence[str], *, after: int = 0) -> list[Commit]:
+        work = methodcaller("read_commits", list(task_ids), after=after)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    # requests
+
+    async def insert_request(self, request: Request) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("insert_request", request), (key_of(request),))])
+        return outcome
+
+    async def read_requests(self, task_id: str) -> list[Request]:
+        return await self._read(methodcaller("read_requests", task_id))  # type: ignore[no-any-return]
+
+    async def open_requests(self, partitions: Collection[int], *, limit: int) -> list[Request]:
+        work = methodcaller("open_requests", list(partitions), limit=limit)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
+        places = tuple(("request", task_id, str(n)) for task_id, n in keys)
+        [outcome] = await self._write([Write(methodcaller("mark_applied", list(keys)), places)])
+        return outcome
+
+    # graphs and artifacts
+
+    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+        [outcome] = await self._write([Write(methodcaller("put_blob", ref, data, kind=kind), ())])
+        if outcome is not Outcome.OK:
+            raise StoreUnavailable("the simulated MongoDB did not say whether the blob is stored")
+
+    async def get_blob(self, ref: str, *, kind: str) -> bytes:
+        return await self._read(methodcaller("get_blob", ref, kind=kind))  # type: ignore[no-any-return]
+
+    # workers
+
+    async def renew(self, renewal: Renewal) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("renew", renewal), (key_of(renewal),))])
+        return outcome
+
+    async def read_renewal(self, worker: str) -> Renewal | None:
+        return await self._read(methodcaller("read_renewal", worker))  # type: ignore[no-any-return]
+
+    async def describe(self) -> Mapping[str, Any]:
+        return await self._read(methodcaller("describe"))  # type: ignore[no-any-return]
+
+    # the network
+
+    async def _write(self, writes: list[Write]) -> list[Outcome]:
+        if not writes:
+            return []
+        answer: asyncio.Future[list[Outcome]] = self._stage.loop.create_future()
+        self._replica.write(self._machine, writes, _reply_to(answer))
+        return await answer
+
+    async def _read(self, work: methodcaller) -> Any:
+        answer: asyncio.Future[list[Any] | None] = self._stage.loop.create_future()
+        self._replica.read(self._machine, work, _reply_to(answer))
+        found = await answer
+        if found is None:
+            raise StoreUnavailable("the simulated MongoDB does not answer; the world will heal it")
+        if isinstance(found[0], KeyError):
+            raise found[0]
+        return found[0]
+
+    async def _buggify(self, what: str, share: float) -> None:
+        """At the two places where it hurts most, suspend or kill the coordinator that came along."""
+        if self._machine.kind != "coordinator" or not self._stage.chance(share):
+            return
+        self._stage.count(f"bug_{what}")
+        dice = self._stage.dice
+        if what == "freeze_before_insert":
+            self._machine.freeze(dice.uniform(6.5, 15))
+            await asyncio.sleep(0)
+        else:
+            self._machine.crash(dice.uniform(0.5, 8))
+            await self._stage.loop.create_future()
+
+
+def _reply_to(answer: asyncio.Future[Any]) -> Callable[[Any], None]:
+    def reply(value: Any) -> None:
+        if not answer.done():  # its process may have cancelled the call
+            answer.set_result(value)
+
+    return reply

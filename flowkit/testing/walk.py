@@ -1,0 +1,291 @@
+"""Walks through the commits of one task, fact by fact, and notes each that should not be there.
+
+It keeps its own book of the nodes and believes neither the coordinator nor the fold, which it carries along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowkit.core import facts as f
+from flowkit.core.evolve import evolve
+from flowkit.core.graph import END, FAILURE, SUCCESS, Edge
+from flowkit.core.inputs import node_inputs
+from flowkit.core.model import Task
+from flowkit.core.outcome import handled
+from flowkit.core.payload import lift_artifacts
+from flowkit.errors import InputError
+from flowkit.ports import Commit, Head
+from flowkit.testing.evidence import UNKNOWN, Evidence, Start
+from flowkit.wire.facts import decode_facts
+
+ENDS = frozenset({"done", "failed", "skipped", "cancelled"})
+Say = Callable[[str, str, str], None]
+
+
+@dataclass(slots=True)
+class Node:
+    """A node as the walker has it, in this generation."""
+
+    state: str = "open"
+    attempt: int = 0
+    token: str = ""
+    cancelling: bool = False
+    failures: int = 0
+    wake: float | None = None
+    next: tuple[str, ...] | None = None
+    by_failure: bool = False
+
+
+@dataclass(slots=True)
+class Walk:
+    """`leases` are all that were committed, by node and attempt; `requests` the numbers of those applied."""
+
+    task: Task
+    head: Head
+    evidence: Evidence
+    starts: Mapping[tuple[str, int], Start]
+    say_of: Say
+    seq: int = 0
+    at: float = 0.0
+    status: str = "queued"
+    cancelled: bool = False
+    applied: int = 0
+    nodes: dict[str, Node] = field(default_factory=dict)
+    leases: dict[tuple[str, int], f.AttemptLeased] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
+
+    def say(self, kind: str, detail: object) -> None:
+        self.say_of(kind, self.task.task_id, f"commit {self.seq}: {detail}")
+
+    def follow(self, commits: Sequence[Commit]) -> None:
+        self.nodes = {name: Node() for name in self.task.graph.nodes}
+        for commit in commits:
+            self.seq, self.at = commit.seq, commit.at
+            for fact in decode_facts(commit.body):
+                self.look(fact)
+                evolve(self.task, fact, commit.at)
+
+    def finish(self) -> None:
+        """The fold must have come to where the walker has."""
+        if self.task.status != self.status:
+            self.say("fold_differs", f"the fold says {self.task.status}, the walker {self.status}")
+
+    # ---- every fact
+
+    def look(self, fact: f.Fact) -> None:
+        if self.status in ("finished", "failed", "cancelled") and not isinstance(
+            fact, (f.RequestApplied, f.TaskRestarted)
+        ):
+            self.say("after_terminal", fact)
+        if (self.status == "queued") != isinstance(fact, f.TaskCreated):
+            self.say("not_created_first", fact)
+
+        match fact:
+            case f.AttemptLeased():
+                self.leased(fact)
+            case f.AttemptStarted() | f.AttemptSucceeded() | f.AttemptFailed() | f.LeaseLost():
+                self.attempt(fact)
+            case f.RetryDue(node=name):
+                self.due(name)
+            case f.NodeFailed(node=name):
+                self.end(name, "failed")
+            case f.NodeSkipped(node=name, by_failure=by_failure):
+                self.nodes[name].by_failure = by_failure
+                self.end(name, "skipped")
+            case f.NodeCancelled(node=name):
+                self.end(name, "cancelled")
+            case f.NodeCancelling(node=name):
+                self.nodes[name].cancelling = True
+            case _:
+                self.whole(fact)
+
+    def whole(self, fact: f.Fact) -> None:
+        match fact:
+            case f.TaskCreated(not_needed=not_needed):
+                self.status = "running"
+                for name in not_needed:
+                    self.nodes[name].state = "skipped"
+            case f.RequestApplied():
+                self.request(fact)
+            case f.TaskPaused():
+                self.status = "paused"
+            case f.TaskResumed():
+                self.status = "running"
+            case f.TaskCancelling(outcome=outcome):
+                self.cancelling(outcome)
+            case f.TaskRestarted():
+                self.restarted(fact)
+            case f.TaskEnded():
+                self.ended(fact)
+
+    # ---- attempts
+
+    def leased(self, fact: f.AttemptLeased) -> None:
+        name, node = fact.node, self.nodes[fact.node]
+        self.leases[name, fact.attempt] = fact
+        if node.token:
+            self.say("two_leases", fact)
+        if node.state != "open" or self.status != "running" or fact.attempt <= node.attempt:
+            self.say(
+                "bad_lease",
+                f"{fact}; the node is {node.state}, the task {self.status}, the last {node.attempt}",
+            )
+        if not self.may_start(name):
+            self.say("too_early", f"{name} was leased before what it waits for")
+        self.compare_inputs(fact)
+        node.attempt, node.token, node.wake = fact.attempt, fact.token, None
+
+    def attempt(self, fact: f.AttemptStarted | f.AttemptSucceeded | f.AttemptFailed | f.LeaseLost) -> None:
+        node = self.nodes[fact.node]
+        if node.state in ENDS:
+            self.say("applied_twice", fact)
+        if node.token != fact.token or node.attempt != fact.attempt:
+            self.say("stale_applied", f"{fact}; current is {node.token or 'none'}, attempt {node.attempt}")
+        match fact:
+            case f.AttemptSucceeded(next=chosen, output=output):
+                node.next = chosen
+                self.compare_output(fact, output.get())
+                self.end(fact.node, "done")
+            case f.AttemptFailed(retry_at=retry_at):
+                self.failed(fact, node, retry_at)
+            case f.LeaseLost(retry_at=retry_at):
+                self.lost(fact)
+                self.again(fact.node, retry_at)
+
+    def failed(self, fact: f.AttemptFailed, node: Node, retry_at: float | None) -> None:
+        if not fact.budget:
+            node.failures += 1
+            if retry_at is not None and node.failures >= self.task.graph.nodes[fact.node].retry.max_attempts:
+                self.say("over_budget", f"{fact.node} is tried again after {node.failures} failures")
+        may_fail = self.evidence.may_fail
+        if may_fail is not None and retry_at is None and not may_fail(self.task.task_id, fact.node):
+            self.say("wrong_failure", f"{fact.node} cannot fail for good, and did")
+        self.again(fact.node, retry_at)
+
+    def again(self, name: str, retry_at: float | None) -> None:
+        node = self.nodes[name]
+        node.token, node.cancelling = "", False
+        if retry_at is None:
+            self.end(name, "failed")
+        elif retry_at > self.at:
+            node.wake = retry_at
+            node.state = "waiting"
+
+    def lost(self, fact: f.LeaseLost) -> None:
+        place = (self.task.task_id, fact.node, fact.attempt)
+        if fact.why == "expired" and (unjust := self.evidence.unjust.get(place)) is not None:
+            self.say(unjust, fact)
+        if self.evidence.strict and (fact.node, fact.attempt) in self.starts and fact.why != "released":
+            self.say("rerun_of_running", f"{fact.node} attempt {fact.attempt} was begun, then lost: {fact.why}")
+
+    def due(self, name: str) -> None:
+        node = self.nodes[name]
+        if node.state != "waiting":
+            self.say("timer_stale", f"{name} is {node.state}")
+        elif self.at < (node.wake or 0.0) - self.evidence.skew_sec:
+            self.say("timer_early", f"{name} was due at {node.wake:.3f}, not {self.at:.3f}")
+        if node.state not in ENDS:
+            node.state = "open"
+
+    def end(self, name: str, state: str) -> None:
+        node = self.nodes[name]
+        if node.state in ENDS:
+            self.say("ended_twice", f"{name} is {node.state}, and then {state}")
+        node.state, node.token = state, ""
+
+    # ---- the task
+
+    def request(self, fact: f.RequestApplied) -> None:
+        if fact.id in self.requests or fact.n <= self.applied:
+            self.say("request_twice", f"number {fact.n} ({fact.kind}) after {self.applied}")
+        self.requests[fact.id] = fact.n
+        self.applied = max(self.applied, fact.n)
+        if fact.accepted and fact.kind == "cancel":
+            self.cancelled = True
+
+    def cancelling(self, outcome: str) -> None:
+        if outcome == "cancelled" and not self.cancelled:
+            self.say("cancel_wrong", "nobody asked for it")
+        self.status = "cancelling"
+        for node in self.nodes.values():
+            if node.token:
+                node.cancelling = True
+            elif node.state not in ENDS:
+                node.state = "cancelled"
+
+    def restarted(self, fact: f.TaskRestarted) -> None:
+        if self.status not in ("finished", "failed", "cancelled"):
+            self.say("restart_of_running", f"the task is {self.status}")
+        if fact.generation != self.task.generation + 1:
+            self.say("generation_wrong", f"{fact.generation} after {self.task.generation}")
+        self.status, self.cancelled = "running", False
+        for name in fact.nodes if fact.nodes is not None else self.nodes:
+            self.nodes[name] = Node(attempt=self.nodes[name].attempt)
+
+    def ended(self, fact: f.TaskEnded) -> None:
+        still = [name for name, node in self.nodes.items() if node.state not in ENDS]
+        if still:
+            self.say("ended_early", f"{fact.status}, while {still} have not ended")
+        failed = [name for name, node in self.nodes.items() if node.state == "failed"]
+        match fact.status:
+            case "finished" if any(not handled(self.task, name) for name in failed):
+                self.say("wrong_end", f"finished, with failures that nobody handled among {failed}")
+            case "failed" if not failed and fact.error is None:
+                self.say("wrong_end", "failed, without a failure")
+            case "cancelled" if not self.cancelled:
+                self.say("wrong_end", "cancelled, and nobody asked for it")
+        self.status = fact.status
+
+    # ---- causality: what may start, and with which inputs (I7)
+
+    def may_start(self, name: str) -> bool:
+        node = self.task.graph.nodes[name]
+        edges = [self.edge(edge) for edge in self.task.graph.incoming[name]]
+        if node.fan_in.need is not None:
+            ready = edges.count("taken") >= node.fan_in.need
+        else:
+            good = edges.count("taken") + edges.count("carried on")
+            ready = "open" not in edges and "broken" not in edges and (good > 0 or not edges)
+        sources = [(ref.has_default, self.nodes[ref.source].state) for ref in node.references]
+        return ready and all(state == "done" or (default and state in ENDS) for default, state in sources)
+
+    def edge(self, edge: Edge) -> str:
+        """`open`, `taken`, `carried on` (taken, but for no quorum), `not taken` or `broken`."""
+        source = self.nodes[edge.source]
+        if source.state not in ENDS:
+            return "open"
+        if edge.lenient:
+            return "taken"
+        match source.state:
+            case "done":
+                chosen = source.next is None or edge.target in source.next
+                return "taken" if chosen and edge.on in (SUCCESS, END) else "not taken"
+            case "failed" if edge.on in (FAILURE, END):
+                return "taken"
+            case "failed" if self.task.graph.nodes[edge.source].continue_on_failure:
+                return "carried on"
+            case "skipped" if not source.by_failure:
+                return "not taken"
+        return "broken"
+
+    def compare_inputs(self, fact: f.AttemptLeased) -> None:
+        start = self.starts.get((fact.node, fact.attempt))
+        if start is None or start.inputs is UNKNOWN:
+            return
+        try:
+            expected, artifacts = lift_artifacts(node_inputs(self.task, self.task.graph.nodes[fact.node]))
+        except InputError as error:
+            self.say("wrong_inputs", f"{fact.node} has none: {error}")
+            return
+        if not artifacts and expected != start.inputs:
+            self.say("wrong_inputs", f"{fact.node} attempt {fact.attempt} got {start.inputs!r}, not {expected!r}")
+
+    def compare_output(self, fact: f.AttemptSucceeded, output: Any) -> None:
+        start = self.starts.get((fact.node, fact.attempt))
+        if start is None or start.inputs is UNKNOWN or self.evidence.fits is None:
+            return
+        if not self.evidence.fits(self.task.task_id, fact.node, start.inputs, output):
+            self.say("wrong_value", f"{fact.node} attempt {fact.attempt} gave {output!r} for {start.inputs!r}")

@@ -1,0 +1,1 @@
+"""Bytes <-> messages: topics, headers, schema versions, and how facts are written down. Adapters carry, nobody else parses."""

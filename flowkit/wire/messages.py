@@ -1,0 +1,343 @@
+"""The messages of every topic, and their bytes.
+
+`facts` and `work` carry batches: `[version, ...envelope, [item, ...]]`. A reader of an older version refuses a newer
+envelope (`UnknownFact`), and an unreadable record is `Corrupt`; one unreadable item never spoils the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from flowkit.core.payload import Artifact
+from flowkit.core.reports import AttemptReport
+from flowkit.errors import Corrupt, UnknownFact
+from flowkit.ports import Commit
+from flowkit.wire.codec import dumps, loads
+from flowkit.wire.facts import decode_report, read_artifact, row_of, write_artifact
+from flowkit.wire.topics import MAX_MESSAGE_BYTES
+
+VERSION = 1
+
+# ---------------------------------------------------------------------------------------------- facts.v1
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One item of `facts`: a worker's report about a task."""
+
+    task_id: str
+    tenant: str
+    report: AttemptReport
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """The doorbell: something about the task stands in the store. `what` is `new` or `request`."""
+
+    task_id: str
+    tenant: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An item that could not be read, as JSON text, and why. `newer`: a newer version's."""
+
+    text: bytes
+    why: str
+    task_id: str = ""
+    newer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FactsBatch:
+    """What one sender says. `held` is how many attempts the worker holds (running and queued); -1: no worker."""
+
+    sender: str
+    incarnation: str
+    held: int
+    items: Sequence[Told | Knock | Unreadable]
+
+
+def encode_facts_batch(sender: str, incarnation: str, held: int, items: Iterable[Told | Knock]) -> bytes:
+    rows = [[item.task_id, item.tenant, _told_row(item)] for item in items]
+    return dumps([VERSION, sender, incarnation, held, rows])
+
+
+def _told_row(item: Told | Knock) -> list[Any]:
+    return ["knock", item.what] if isinstance(item, Knock) else row_of(item.report)
+
+
+def decode_facts_batch(value: bytes | None) -> FactsBatch:
+    """Raises `Corrupt` or `UnknownFact` for the record as a whole."""
+    sender, incarnation, held, rows = _envelope(value, 5)
+    if not isinstance(rows, list) or not isinstance(held, int):
+        raise Corrupt("a batch of facts ends with a list of items")
+    return FactsBatch(str(sender), str(incarnation), held, [_told(row) for row in rows])
+
+
+def _told(row: Any) -> Told | Knock | Unreadable:
+    try:
+        task_id, tenant, content = row
+        if not isinstance(task_id, str) or not isinstance(tenant, str):
+            raise Corrupt("a task and a tenant are strings")
+        if isinstance(content, list) and content[:1] == ["knock"]:
+            return Knock(task_id, tenant, str(content[1]))
+        return Told(task_id, tenant, decode_report(content))
+    except UnknownFact as error:
+        return Unreadable(dumps(row), str(error), row[0], newer=True)
+    except (Corrupt, TypeError, ValueError, IndexError) as error:
+        return Unreadable(dumps(row), str(error))
+
+
+# ---------------------------------------------------------------------------------------------- work.v1
+
+
+class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
+    """A dispatch: one attempt for the worker that holds its lease. Seconds throughout; `accept_by` is in the worker's
+    own monotonic clock. `artifacts` are `[place, artifact]` pairs to be put into `inputs`. `body_ref` stands for
+    `[inputs, artifacts, params]` in the artifact store where they are too large to travel."""
+
+    task_id: str
+    tenant: str
+    principal: str
+    partition: int
+    node: str
+    role: str
+    attempt: int
+    token: str
+    generation: int
+    accept_by: float
+    inputs: Any = None
+    artifacts: list[Any] = []
+    params: Any = None
+    run_sec: float | None = None
+    heartbeat_sec: float | None = None
+    deadline_sec: float | None = None
+    body_ref: str = ""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this node in this generation of its task."""
+        return f"{self.task_id}:{self.generation}:{self.node}"
+
+
+class Stop(msgspec.Struct, array_like=True, tag="stop", frozen=True):
+    """A lease is over: stop the attempt, with `grace_sec` seconds to do so by itself, and say `released`."""
+
+    token: str
+    task_id: str
+    node: str
+    attempt: int
+    reason: str
+    grace_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkBatch:
+    worker: str
+    incarnation: str
+    sender: str
+    items: Sequence[Job | Stop]
+
+
+_items_decoder = msgspec.json.Decoder(list[Job | Stop])
+
+
+def encode_work(worker: str, incarnation: str, sender: str, items: Sequence[Job | Stop]) -> bytes:
+    return dumps([VERSION, worker, incarnation, sender, list(items)])
+
+
+def decode_work(value: bytes | None) -> WorkBatch:
+    """Raises `Corrupt` or `UnknownFact`."""
+    worker, incarnation, sender, rows = _envelope(value, 5)
+    try:
+        items = msgspec.convert(rows, list[Job | Stop])
+    except msgspec.ValidationError as error:
+        raise Corrupt(f"not work: {error}") from error
+    return WorkBatch(str(worker), str(incarnation), str(sender), items)
+
+
+def pack_artifacts(found: Iterable[tuple[tuple[str | int, ...], Artifact]]) -> list[Any]:
+    return [[list(place), write_artifact(artifact)] for place, artifact in found]
+
+
+def unpack_artifacts(rows: Iterable[Any]) -> list[tuple[tuple[str | int, ...], Artifact]]:
+    return [(tuple(place), read_artifact(row)) for place, row in rows]
+
+
+# ---------------------------------------------------------------------------------------------- fleet.v1, control.v1
+
+
+class Held(msgspec.Struct, array_like=True, frozen=True):
+    """One attempt that a worker holds: queued, running, or with a result that is not acknowledged yet."""
+
+    token: str
+    task_id: str
+    tenant: str
+    partition: int
+    node: str
+    attempt: int
+
+
+class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
+    """A worker introduces itself. `mono` is its monotonic clock (seconds) when it wrote this."""
+
+    worker: str
+    incarnation: str
+    roles: list[str]
+    slots: int
+    mono: float
+    labels: dict[str, str] = {}
+    version: str = ""
+    draining: bool = False
+
+
+class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):
+    """A worker lives, and holds these attempts. Everything of the hello comes along: a coordinator that missed it needs no other."""
+
+    worker: str
+    incarnation: str
+    roles: list[str]
+    slots: int
+    mono: float
+    held: list[Held] = []
+    labels: dict[str, str] = {}
+    cpu: float = 0.0
+    memory_mb: float = 0.0
+    draining: bool = False
+
+
+class Goodbye(msgspec.Struct, tag="goodbye", tag_field="type", frozen=True):
+    """A worker leaves, and holds nothing any more."""
+
+    worker: str
+    incarnation: str
+
+
+class Beacon(msgspec.Struct, tag="beacon", tag_field="type", frozen=True):
+    """A coordinator asks whether the road still works: it must read its own nonce."""
+
+    coordinator: str
+    nonce: str
+
+
+class SayHello(msgspec.Struct, tag="say_hello", tag_field="type", frozen=True):
+    """To every worker: introduce yourself."""
+
+    coordinator: str
+
+
+FleetMessage = Hello | Heartbeat | Goodbye | Beacon
+_fleet_decoder: msgspec.json.Decoder[FleetMessage] = msgspec.json.Decoder(FleetMessage)
+_control_decoder: msgspec.json.Decoder[SayHello] = msgspec.json.Decoder(SayHello)
+
+
+def encode_message(message: FleetMessage | SayHello) -> bytes:
+    return msgspec.json.encode(message)
+
+
+def decode_fleet(value: bytes | None) -> FleetMessage:
+    """Raises `Corrupt`."""
+    return _strict(_fleet_decoder, value)
+
+
+def decode_control(value: bytes | None) -> SayHello:
+    """Raises `Corrupt`."""
+    return _strict(_control_decoder, value)
+
+
+def _strict(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
+    if value is None:
+        raise Corrupt("the message is empty")
+    if len(value) > MAX_MESSAGE_BYTES:
+        raise Corrupt(f"the message has {len(value)} bytes, more than {MAX_MESSAGE_BYTES}")
+    try:
+        return decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(str(error)) from error
+
+
+# ---------------------------------------------------------------------------------------------- events.v1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One committed step as the world sees it; `facts` is None where it was too large to travel: read the commit."""
+
+    task_id: str
+    tenant: str
+    seq: int
+    at: float
+    commit_id: str
+    status: str
+    facts: list[Any] | None
+
+
+def encode_event(commit: Commit, tenant: str, status: str) -> bytes:
+    """`status` is the task's after this commit."""
+    head = dumps(
+        {
+            "task_id": commit.task_id,
+            "tenant": tenant,
+            "seq": commit.seq,
+            "at": commit.at,
+            "commit_id": commit.id,
+            "status": status,
+        }
+    )
+    body = commit.body.encode() if len(commit.body) < MAX_MESSAGE_BYTES - 2048 else b"null"
+    return b'%s,"facts":%s}' % (head[:-1], body if len(body) < MAX_MESSAGE_BYTES - 2048 else b"null")
+
+
+def decode_event(value: bytes | None) -> Event:
+    """Raises `Corrupt`."""
+    message = _loads(value)
+    try:
+        return Event(
+            message["task_id"], message["tenant"], message["seq"], message["at"],
+            message["commit_id"], message["status"], message["facts"],
+        )  # fmt: skip
+    except (TypeError, KeyError) as error:
+        raise Corrupt(f"not an event: {error}") from error
+
+
+def event_headers(commit: Commit) -> tuple[tuple[str, bytes], ...]:
+    """CloudEvents 1.0, Kafka protocol binding, binary mode."""
+    at = datetime.fromtimestamp(commit.at, UTC).isoformat()
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", f"{commit.task_id}:{commit.seq}".encode()),
+        ("ce_type", b"flowkit.task.committed.v1"),
+        ("ce_source", b"/flowkit/coordinator"),
+        ("ce_subject", commit.task_id.encode()),
+        ("ce_time", at.encode()),
+        ("content-type", b"application/json"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- common
+
+
+def _loads(value: bytes | None) -> Any:
+    if value is None:
+        raise Corrupt("the message is empty")
+    if len(value) > MAX_MESSAGE_BYTES:
+        raise Corrupt(f"the message has {len(value)} bytes, more than {MAX_MESSAGE_BYTES}")
+    return loads(value)
+
+
+def _envelope(value: bytes | None, length: int) -> list[Any]:
+    message = _loads(value)
+    if not isinstance(message, list) or not message or not isinstance(message[0], int):
+        raise Corrupt("a batch is a list that begins with its version")
+    if message[0] > VERSION:
+        raise UnknownFact(f"version {message[0]} of the envelope; this one knows {VERSION}")
+    if len(message) != length:
+        raise Corrupt(f"a batch has {length} parts, not {len(message)}")
+    return message[1:]

@@ -1,0 +1,116 @@
+"""One attempt that this worker holds: its job, how far it is, and what it was told to do."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowkit.core.reports import AttemptReport, Failed, Released
+from flowkit.wire.messages import Held, Job
+from flowkit.worker.registry import Kind, Role
+
+if TYPE_CHECKING:
+    from flowkit.worker.context import Context
+    from flowkit.worker.processes import Groups
+
+NEVER = float("-inf")
+UNWIND_SEC = 5.0
+"""How long an attempt that ran out of time may take to clean up, before nobody waits for it."""
+
+
+class Phase(enum.Enum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Cause(enum.IntEnum):
+    """Why an attempt is to end; a greater one overrules."""
+
+    TIME = 1
+    DRAIN = 2
+    STOP = 3
+    LOST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """End the attempt. For `TIME`, `code` is that of the failure."""
+
+    cause: Cause
+    why: str
+    grace_sec: float = UNWIND_SEC
+    code: str = ""
+
+
+class Attempt:
+    """`base` is when its lease began, at the latest, and `renewed` when a renewal of it was last sent that came through
+    (both in the worker's monotonic clock); `lost` says that it was not renewed in time. The heart may live in another
+    thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job` and `groups`; nothing else."""
+
+    __slots__ = (
+        "base", "begun", "context", "groups", "job", "lost", "order", "phase", "progress_at", "received_at",
+        "renewed", "role", "run_sec", "started_at", "stop_by", "task", "timers",
+    )  # fmt: skip
+
+    def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
+        self.job = job
+        self.role = role
+        self.base = base
+        self.received_at = received_at
+        self.renewed = NEVER
+        self.phase = Phase.QUEUED
+        self.lost = False
+        self.begun = False
+        self.started_at = received_at
+        self.progress_at = received_at
+        self.run_sec = 0.0
+        self.order: Order | None = None
+        self.stop_by: float | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.context: Context | None = None
+        self.groups: Groups | None = None
+        self.timers: dict[str, asyncio.TimerHandle] | None = None
+
+    @property
+    def token(self) -> str:
+        return self.job.token
+
+    @property
+    def threaded(self) -> bool:
+        """Whether a thread runs it, which nobody can interrupt."""
+        return self.role.kind is Kind.PLAIN
+
+    def held(self) -> Held:
+        job = self.job
+        return Held(job.token, job.task_id, job.tenant, job.partition, job.node, job.attempt)
+
+    def set_timer(self, name: str, seconds: float, action: Callable[[], None]) -> None:
+        if self.timers is None:
+            self.timers = {}
+        if name in self.timers:
+            self.timers[name].cancel()
+        self.timers[name] = asyncio.get_running_loop().call_later(max(0.0, seconds), action)
+
+    def clear_timers(self) -> None:
+        if self.timers is not None:
+            for timer in self.timers.values():
+                timer.cancel()
+            self.timers = None
+
+    def kill_processes(self) -> None:
+        if self.groups is not None:
+            self.groups.kill()
+
+    def ordered_report(self) -> AttemptReport | None:
+        """What is said of an attempt that ended because it was told to."""
+        job, order = self.job, self.order
+        if order is None or order.cause is Cause.LOST:
+            return None
+        if order.cause is Cause.TIME:
+            error = {"code": order.code, "message": order.why, "type": "TimeoutError"}
+            return Failed(job.node, job.attempt, job.token, error, run_sec=self.run_sec)
+        return Released(job.node, job.attempt, job.token, order.why)

@@ -1,0 +1,229 @@
+"""What a handler may know of its attempt, and do in its name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from flowkit.errors import Cancelled
+from flowkit.ports import Clock, Store
+from flowkit.telemetry import Telemetry
+from flowkit.worker.artifacts import Artifacts
+from flowkit.worker.attempt import Attempt
+from flowkit.worker.inputs import RunSync
+from flowkit.worker.orphans import Undertaker
+from flowkit.worker.processes import Exit, Groups
+
+if TYPE_CHECKING:
+    Log = logging.LoggerAdapter[logging.Logger]
+else:
+    Log = logging.LoggerAdapter
+
+T = TypeVar("T")
+CLEANUP_SEC = 10.0
+_log = logging.getLogger("flowkit.handler")
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What the attempts of one worker share."""
+
+    worker_id: str
+    store: Store
+    clock: Clock
+    run_sync: RunSync
+    telemetry: Telemetry
+    undertaker: Undertaker
+
+
+class Started(Protocol):
+    """A process that somebody started: of `subprocess` or of `asyncio`."""
+
+    pid: int
+    returncode: int | None
+
+
+class _OneTurn:
+    """Awaiting it lets the loop have a turn, so that an order to stop gets through; not awaiting it is fine too."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class Context:
+    """Handed to a handler that asks for it: a parameter named `ctx`, or annotated `flowkit.Context`.
+
+    `params` are the task's; `kv` is the attempt's own scratch pad; `deadline` (epoch seconds) is when the attempt runs
+    out of time, or None; `cancel_flag` is an event that is set once the attempt is to stop.
+    """
+
+    def __init__(self, attempt: Attempt, kit: Kit, params: Any) -> None:
+        job = attempt.job
+        self.task_id = job.task_id
+        self.node_id = job.node
+        self.tenant = job.tenant
+        self.role = job.role
+        self.attempt = job.attempt
+        self.attempt_epoch = job.attempt
+        self.idempotency_key = job.idempotency_key
+        self.worker_id = kit.worker_id
+        self.clock = kit.clock
+        self.params: dict[str, Any] = {} if params is None else params
+        self.kv: dict[str, Any] = {}
+        self.cancel_flag = asyncio.Event()
+        self.last_progress: tuple[float | None, float | None, str | None] | None = None
+        self.artifacts = Artifacts(kit.store, job.task_id, job.node)
+        self._attempt = attempt
+        self._kit = kit
+        self._loop = asyncio.get_running_loop()
+        self._cleanups: list[Callable[[], object]] = []
+        self._processes: list[Started] = []
+        self._paths: list[Path] = []
+        if attempt.order is not None:
+            self.cancel_flag.set()
+
+    @property
+    def log(self) -> Log:
+        """A logger whose lines carry the task, the node and the attempt."""
+        about = {"task_id": self.task_id, "node_id": self.node_id, "attempt": self.attempt}
+        return logging.LoggerAdapter(_log, about)
+
+    # ------------------------------------------------------------------------------------------ time and cancellation
+
+    @property
+    def deadline(self) -> float | None:
+        left = self._left()
+        return None if left is None else self.clock.wall() + left
+
+    def remaining_ms(self) -> float | None:
+        """Milliseconds until the attempt runs out of time, or None if nothing limits it."""
+        left = self._left()
+        return None if left is None else max(0.0, left * 1000)
+
+    @property
+    def cancel_reason(self) -> str | None:
+        order = self._attempt.order
+        return None if order is None else order.why
+
+    @property
+    def cancel_deadline_ts_ms(self) -> int | None:
+        """When (epoch milliseconds) nobody waits for a stopping attempt any more."""
+        at = self.deadline if self._attempt.order is not None else None
+        return None if at is None else int(at * 1000)
+
+    def cancelled(self) -> bool:
+        """Whether the attempt is to stop: cancelled, out of time, or taken away from this worker."""
+        return self._attempt.order is not None or self._attempt.lost
+
+    def raise_if_cancelled(self) -> Awaitable[None]:
+        """Raise `Cancelled` if the attempt is to stop. To be awaited in an async handler, called in a plain one."""
+        if self.cancelled():
+            raise Cancelled(self.cancel_reason or "the attempt is no longer this worker's")
+        return _OneTurn()
+
+    async def cancellable(self, work: Awaitable[T]) -> T:
+        """Await something, but no longer than until the attempt is to stop; then raise `Cancelled`."""
+        doing = asyncio.ensure_future(work)
+        flag = asyncio.ensure_future(self.cancel_flag.wait())
+        try:
+            await asyncio.wait({doing, flag}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                await self.raise_if_cancelled()
+            return await doing
+        finally:
+            flag.cancel()
+            doing.cancel()
+
+    def progress(self, done: float | None = None, total: float | None = None, message: str | None = None) -> None:
+        """Say how far it is. With `heartbeat_sec`, an attempt must say so that often."""
+        self.last_progress = (done, total, message)
+        self._attempt.progress_at = self.clock.mono()
+
+    def from_thread(self, work: Coroutine[Any, Any, T]) -> T:
+        """From a plain handler: run a coroutine, such as `ctx.artifacts.get(...)`, in the worker's loop and wait for it."""
+        with contextlib.suppress(RuntimeError):
+            if asyncio.get_running_loop() is self._loop:
+                work.close()
+                raise TypeError("from_thread is for plain handlers; await the coroutine in an async one")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _left(self) -> float | None:
+        if self._attempt.stop_by is None:
+            return None
+        return self._attempt.stop_by - self.clock.mono()
+
+    # ------------------------------------------------------------------------------------------ processes and cleaning up
+
+    async def run_subprocess(self, *command: str | os.PathLike[str], grace_ms: float = 5000, **options: Any) -> Exit:
+        """Run a command in its own process group and wait. The answer is the exit status, with `stdout` and `stderr`.
+        Where the attempt is to stop, the group gets SIGTERM, and SIGKILL after `grace_ms`."""
+        return await self._groups().run(*command, grace_sec=grace_ms / 1000, **options)
+
+    def register_subprocess(self, process: Started) -> None:
+        """Have a process, with the group that it leads, end with the attempt."""
+        self._processes.append(process)
+        self._groups().add(process.pid)
+
+    def register_temp_path(self, path: str | os.PathLike[str]) -> None:
+        """Have a file or a folder removed after the attempt."""
+        self._paths.append(Path(path))
+
+    def on_cleanup(self, callback: Callable[[], object]) -> None:
+        """Have a function, plain or async, called after the attempt, the last one first."""
+        self._cleanups.append(callback)
+
+    async def close(self) -> None:
+        """Clean up behind the handler, however it ended: callbacks, then processes, then paths."""
+        try:
+            if self._cleanups:
+                async with asyncio.timeout(CLEANUP_SEC):
+                    while self._cleanups:
+                        await self._call(self._cleanups.pop())
+        except TimeoutError:
+            self._kit.telemetry.count("cleanup_timeouts")
+        finally:
+            self._end_processes()
+            if self._paths:
+                paths, self._paths = self._paths, []
+                await self._kit.run_sync(lambda: _remove(paths))
+
+    async def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            result = callback()
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:  # one callback that fails must not keep the others from cleaning up
+            self._kit.telemetry.count("cleanup_failures")
+            self.log.warning("a cleanup callback failed", exc_info=error)
+
+    def _end_processes(self) -> None:
+        groups = self._attempt.groups
+        if groups is None:
+            return
+        for process in self._processes:
+            if process.returncode is not None:
+                groups.remove(process.pid)
+        groups.kill()
+        self._processes.clear()
+
+    def _groups(self) -> Groups:
+        if self._attempt.groups is None:
+            self._attempt.groups = Groups(self._kit.undertaker)
+        return self._attempt.groups
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in reversed(paths):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()

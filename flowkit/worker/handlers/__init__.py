@@ -1,0 +1,1 @@
+"""Handlers as classes: the contract, and those that come with FlowKit."""

@@ -1,0 +1,108 @@
+"""Puts a job's inputs together: what came with it, and what it refers to in the artifact store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from flowkit.core.payload import Artifact
+from flowkit.errors import Corrupt, InputError, StoreUnavailable
+from flowkit.ports import Store
+from flowkit.wire.codec import loads
+from flowkit.wire.messages import Job, unpack_artifacts
+from flowkit.worker.outcome import AttemptFailure
+
+T = TypeVar("T")
+RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
+LARGE_BYTES = 256 * 1024
+FETCHES = 8
+PATIENCE_SEC = 60.0
+_FIRST_WAIT_SEC, _LONGEST_WAIT_SEC = 0.1, 5.0
+
+Place = tuple[str | int, ...]
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store again while it is away: an attempt that is held may as well wait, for a minute. Raises
+    `StoreUnavailable` after that."""
+    wait, waited = _FIRST_WAIT_SEC, 0.0
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            if waited >= PATIENCE_SEC:
+                raise
+        await asyncio.sleep(wait)
+        waited += wait
+        wait = min(_LONGEST_WAIT_SEC, wait * 2)
+
+
+class Inputs:
+    def __init__(self, store: Store, run_sync: RunSync) -> None:
+        self._store = store
+        self._run_sync = run_sync
+
+    async def gather(self, job: Job) -> tuple[Any, Any]:
+        """The inputs and the params. Raises `InputError` where a path leads nowhere, `AttemptFailure` where an artifact
+        is gone, `StoreUnavailable` where the store does not answer."""
+        if not job.body_ref:
+            return await self._fill(job.inputs, job.artifacts), job.params
+        body = await self._decode(await self._fetch(job.body_ref))
+        if not isinstance(body, list) or len(body) != 3:
+            raise Corrupt(f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params]")
+        return await self._fill(body[0], body[1]), body[2]
+
+    async def _fill(self, inputs: Any, rows: Iterable[Any]) -> Any:
+        wanted = unpack_artifacts(rows)
+        blobs = await self._fetch_all({artifact.ref for _, artifact in wanted})
+        for place, artifact in wanted:
+            # Decoded once per place: two places must not share a list that the handler may change.
+            inputs = _put(inputs, place, await self._value(artifact, blobs[artifact.ref]))
+        return inputs
+
+    async def _value(self, artifact: Artifact, blob: bytes) -> Any:
+        value: Any = blob if artifact.kind == "bytes" else await self._decode(blob)
+        for step in artifact.path:
+            value = _step(value, step, artifact.path)
+        return value
+
+    async def _fetch_all(self, refs: Iterable[str]) -> dict[str, bytes]:
+        names = sorted(refs)
+        blobs: dict[str, bytes] = {}
+        for start in range(0, len(names), FETCHES):
+            part = names[start : start + FETCHES]
+            blobs |= zip(part, await asyncio.gather(*map(self._fetch, part)), strict=True)
+        return blobs
+
+    async def _fetch(self, ref: str) -> bytes:
+        try:
+            return await patiently(lambda: self._store.get_blob(ref, kind="artifact"))
+        except KeyError:
+            message = f"the artifact {ref} is not in the store: it was deleted, or its retention is over"
+            raise AttemptFailure("artifact_missing", message, permanent=False) from None
+
+    async def _decode(self, blob: bytes) -> Any:
+        return loads(blob) if len(blob) <= LARGE_BYTES else await self._run_sync(lambda: loads(blob))
+
+
+def _step(value: Any, step: str | int, path: Place) -> Any:
+    if isinstance(value, dict) and step in value:
+        return value[step]
+    if isinstance(value, list) and isinstance(step, int) and -len(value) <= step < len(value):
+        return value[step]
+    shown = ".".join(map(str, path))
+    raise InputError(f"the output that an input refers to has no {shown!r}: there is no {step!r} in it")
+
+
+def _put(inputs: Any, place: Place, value: Any) -> Any:
+    if not place:
+        return value
+    try:
+        parent = inputs
+        for step in place[:-1]:
+            parent = parent[step]
+        parent[place[-1]] = value
+    except (LookupError, TypeError) as error:
+        raise Corrupt(f"an artifact is to stand at {place!r}, where the inputs have no place") from error
+    return inputs

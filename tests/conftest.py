@@ -1,0 +1,168 @@
+"""The real services of the tests: found by address, else started here, else skipped loudly.
+
+FLOWKIT_TEST_KAFKA and FLOWKIT_TEST_MONGO name running servers. FLOWKIT_TEST_REQUIRE=kafka,mongo makes it a
+failure, not a skip, when a test cannot have its server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.database import AsyncDatabase
+
+SERVICES = ("kafka", "mongo")
+FIXTURE_OF = {"kafka": "kafka_address", "mongo": "mongo_url"}
+SKIPPED = pytest.StashKey[dict[str, list[str]]]()
+
+
+def required() -> set[str]:
+    return {name.strip() for name in os.environ.get("FLOWKIT_TEST_REQUIRE", "").split(",") if name.strip()}
+
+
+# Where the servers are.
+
+
+@pytest.fixture(scope="session")
+def kafka_address() -> Iterator[str]:
+    """The bootstrap address of a real Kafka that all tests of the session share; do not crash it."""
+    if address := os.environ.get("FLOWKIT_TEST_KAFKA"):
+        yield address
+        return
+
+    from deploy.local import KafkaServer, ServiceUnavailable
+
+    server = KafkaServer()
+    try:
+        server.start()
+    except ServiceUnavailable as error:
+        server.close()
+        _cannot_have("kafka", error)
+    yield server.address
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def mongo_url() -> Iterator[str]:
+    """The URL of a real MongoDB that all tests of the session share; do not crash it."""
+    if url := os.environ.get("FLOWKIT_TEST_MONGO"):
+        yield url
+        return
+
+    from deploy.local import MongoServer, ServiceUnavailable
+
+    server = MongoServer()
+    try:
+        server.start()
+    except ServiceUnavailable as error:
+        server.close()
+        _cannot_have("mongo", error)
+    yield server.url
+    server.close()
+
+
+@pytest.fixture
+async def kafka_prefix(kafka_address: str) -> AsyncIterator[str]:
+    """A prefix for topic names that no other test uses; the topics that carry it are deleted afterwards."""
+    prefix = f"t{uuid.uuid4().hex[:12]}."
+    yield prefix
+    with suppress(Exception):  # a broker that the test spoilt must not spoil its result
+        async with asyncio.timeout(10):
+            await _delete_topics(kafka_address, prefix)
+
+
+@pytest.fixture
+async def mongo_database(mongo_url: str) -> AsyncIterator[AsyncDatabase]:
+    """A fresh database in a client of this test's loop; dropped afterwards."""
+    from pymongo import AsyncMongoClient
+
+    async with AsyncMongoClient(mongo_url, serverSelectionTimeoutMS=10_000) as client:
+        name = f"flowkit_test_{uuid.uuid4().hex[:16]}"
+        yield client[name]
+        with suppress(Exception):
+            async with asyncio.timeout(10):
+                await client.drop_database(name)
+
+
+async def _delete_topics(address: str, prefix: str) -> None:
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    await admin.start()
+    try:
+        if topics := [topic for topic in await admin.list_topics() if topic.startswith(prefix)]:
+            await admin.delete_topics(topics)
+    finally:
+        await admin.close()
+
+
+def _cannot_have(service: str, error: Exception) -> NoReturn:
+    refuse: Callable[[str], NoReturn] = pytest.fail if service in required() else pytest.skip
+    refuse(f"NO {service.upper()}: {error}")
+
+
+# A test that needs a server and did not get it must be seen.
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for service, fixture in FIXTURE_OF.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(service)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    # The report travels from an xdist worker to the one that counts; the item does not.
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.user_properties += [("service", name) for name in SERVICES if item.get_closest_marker(name)]
+    return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if unknown := required() - set(SERVICES):
+        raise pytest.UsageError(
+            f"FLOWKIT_TEST_REQUIRE names {sorted(unknown)}; it knows {', '.join(SERVICES)}"
+        )
+    config.stash[SKIPPED] = {name: [] for name in SERVICES}
+    config.pluginmanager.register(_SkipCounter(config), "flowkit-skip-counter")
+
+
+class _SkipCounter:
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for key, service in report.user_properties:
+            if key == "service" and isinstance(service, str):
+                self._config.stash[SKIPPED][service].append(report.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the summary's last line is coloured by the exit status
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    skipped = session.config.stash[SKIPPED]
+    if any(skipped[name] for name in required()) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for service, tests in config.stash[SKIPPED].items():
+        if not tests:
+            continue
+        must = service in required()
+        end = (
+            "and FLOWKIT_TEST_REQUIRE demands them: the run FAILS"
+            if must
+            else f"set FLOWKIT_TEST_{service.upper()}"
+        )
+        line = f"{len(tests)} TESTS DID NOT RUN FOR WANT OF {service.upper()}; {end}"
+        terminalreporter.write_line(line, red=must, yellow=not must, bold=True)

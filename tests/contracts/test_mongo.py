@@ -1,0 +1,256 @@
+"""What the MongoDB store promises beyond the contract: doubt is told as doubt, any usual handle will do."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pymongo")
+
+from pymongo import AsyncMongoClient, MongoClient
+
+from deploy.local import MongoServer
+from flowkit.adapters.mongo import MongoStore
+from flowkit.errors import ConfigError, StoreUnavailable
+from flowkit.ports import Commit, Head, HeadUpdate, Outcome, Renewal, Request
+
+OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
+
+pytestmark = pytest.mark.mongo
+
+
+@pytest.fixture
+async def store(mongo_database: Any) -> AsyncIterator[MongoStore]:
+    store = MongoStore(mongo_database)
+    await store.start()
+    yield store
+    await store.stop()
+
+
+@pytest.fixture(scope="module")
+def own_server(mongo_url: str) -> Iterator[MongoServer]:
+    """A server that a test may freeze; `mongo_url` first, for it skips where none can be had."""
+    with MongoServer() as server:
+        yield server
+
+
+def commit(task_id: str, seq: int = 1) -> Commit:
+    return Commit(task_id, seq, f"{task_id}-{seq}", "", 1.0, "me", "{}")
+
+
+def update(task_id: str, seq: int) -> HeadUpdate:
+    return HeadUpdate(task_id, "running", seq, seq, True, None, 2.0)
+
+
+@asynccontextmanager
+async def failing(database: Any, commands: list[str], **how: Any) -> AsyncIterator[None]:
+    """The server fails these commands, of this database only."""
+    admin = database.client.admin
+    data = {"failCommands": commands, "namespace": f"{database.name}.{how.pop('collection')}", **how}
+    await admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+    try:
+        yield
+    finally:
+        await admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+class TestDoubt:
+    async def test_a_write_concern_error_leaves_only_duplicates_clear(
+        self, store: MongoStore, mongo_database: Any
+    ) -> None:
+        await store.insert_commits([commit("a")])
+        doubt = {"code": 64, "errmsg": "waiting for replication timed out"}
+        async with failing(mongo_database, ["insert"], collection="commits", writeConcernError=doubt):
+            outcomes = await store.insert_commits([commit("a"), commit("b"), commit("c")])
+        assert outcomes == [DUPLICATE, UNKNOWN, UNKNOWN]
+        # They come to be there all the same; a majority read right now need not find them.
+        async with asyncio.timeout(5):
+            while len(await store.read_commits(["a", "b", "c"])) < 3:
+                pass
+
+        async with failing(mongo_database, ["update"], collection="tasks", writeConcernError=doubt):
+            assert await store.update_heads([update("t", 1)]) == [UNKNOWN]
+        async with failing(mongo_database, ["update"], collection="workers", writeConcernError=doubt):
+            assert await store.renew(Renewal("w", "i", 1, ())) is UNKNOWN
+        async with failing(mongo_database, ["update"], collection="requests", writeConcernError=doubt):
+            assert await store.mark_applied([("t", 1)]) is UNKNOWN
+        async with failing(mongo_database, ["insert"], collection="requests", writeConcernError=doubt):
+            assert (
+                await store.insert_request(Request("t", 1, "r", "cancel", "{}", 0, "t", "p", 1.0)) is UNKNOWN
+            )
+
+    async def test_an_error_of_the_whole_command_is_unknown_for_all(
+        self, store: MongoStore, mongo_database: Any
+    ) -> None:
+        async with failing(mongo_database, ["insert"], collection="commits", errorCode=13):
+            assert await store.insert_commits([commit("a"), commit("b")]) == [UNKNOWN] * 2
+        async with failing(mongo_database, ["insert"], collection="commits", closeConnection=True):
+            assert await store.insert_commits([commit("a"), commit("b")]) == [UNKNOWN] * 2
+        assert await store.insert_commits([commit("a"), commit("b")]) == [OK] * 2
+
+    async def test_a_read_without_an_answer_raises(self, store: MongoStore, mongo_database: Any) -> None:
+        async with failing(mongo_database, ["find"], collection="tasks", errorCode=13):
+            with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1"):
+                await store.read_heads(["t"])
+        assert await store.read_heads(["t"]) == []
+
+    async def test_an_update_that_cannot_be_checked_is_unknown(
+        self, store: MongoStore, mongo_database: Any
+    ) -> None:
+        await store.insert_heads([Head("a", 0, "g"), Head("b", 0, "g")])
+        async with failing(mongo_database, ["find"], collection="tasks", errorCode=13):
+            assert await store.update_heads([update("a", 1)]) == [OK]
+            assert await store.update_heads([update("b", 1), update("ghost", 1)]) == [UNKNOWN] * 2
+
+    async def test_a_blob_in_doubt_raises(self, store: MongoStore, mongo_database: Any) -> None:
+        doubt = {"code": 64, "errmsg": "waiting for replication timed out"}
+        async with failing(mongo_database, ["insert"], collection="graphs", errorCode=13):
+            with pytest.raises(StoreUnavailable):
+                await store.put_blob("ref", bytes(2_000_000), kind="graph")
+        # In doubt, but a majority read finds all of it.
+        async with failing(mongo_database, ["insert"], collection="graphs", writeConcernError=doubt):
+            await store.put_blob("ref", bytes(2_000_000), kind="graph")
+        assert len(await store.get_blob("ref", kind="graph")) == 2_000_000
+
+    async def test_a_blob_with_a_missing_piece_is_not_there(
+        self, store: MongoStore, mongo_database: Any
+    ) -> None:
+        await store.put_blob("ref", bytes(2_000_000), kind="graph")
+        await mongo_database.graphs.delete_one({"_id": "ref:000002"})
+        with pytest.raises(KeyError):
+            await store.get_blob("ref", kind="graph")
+        await store.put_blob("ref", bytes(2_000_000), kind="graph")
+        assert len(await store.get_blob("ref", kind="graph")) == 2_000_000
+
+
+# PyMongo drops the socket of a connection that it was making when its client is closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("driver", ["pymongo", "motor"])
+async def test_a_frozen_server_is_doubt_within_the_timeout_and_then_goes_on(
+    own_server: MongoServer, driver: str
+) -> None:
+    if driver == "pymongo":
+        client: Any = AsyncMongoClient(own_server.url)
+    else:
+        client = pytest.importorskip("motor.motor_asyncio").AsyncIOMotorClient(own_server.url)
+    store = MongoStore(client[f"frozen_{uuid.uuid4().hex[:8]}"], timeout=1.0)
+    await store.start()
+    await store.insert_commits([commit("before")])
+
+    own_server.freeze()
+    try:
+        began = time.monotonic()
+        outcomes, head, request = await asyncio.gather(
+            store.insert_commits([commit(f"t{i}") for i in range(10)]),
+            store.update_heads([update("t", 1)]),
+            store.insert_request(Request("t", 1, "r", "cancel", "{}", 0, "t", "p", 1.0)),
+        )
+        assert outcomes == [UNKNOWN] * 10
+        assert head == [UNKNOWN]
+        assert request is UNKNOWN
+        with pytest.raises(StoreUnavailable):
+            await store.read_commits(["before"])
+        assert time.monotonic() - began < 5.0
+    finally:
+        own_server.thaw()
+
+    async with asyncio.timeout(20):
+        while await store.insert_commits([commit("after")]) == [UNKNOWN]:
+            pass  # each try takes its timeout
+    assert [one.task_id for one in await store.read_commits(["before", "after"])] == ["after", "before"]
+    await store.stop()
+    closed = client.close()
+    if closed is not None:
+        await closed
+    gc.collect()
+
+
+class TestHandles:
+    async def test_a_url_makes_a_client_of_our_own_and_closes_it(self, mongo_url: str) -> None:
+        name = f"flowkit_test_{uuid.uuid4().hex[:8]}"
+        base, _, options = mongo_url.partition("?")
+        store = MongoStore(f"{base.rstrip('/')}/{name}?{options}")
+        await store.start()
+        assert await store.insert_commits([commit("t")]) == [OK]
+        assert str((await store.describe())["address"]).endswith(f"/{name}")
+        client = store._started().own_client
+        await client.drop_database(name)
+        await store.stop()
+        with pytest.raises(Exception, match="close"):
+            await client.admin.command("ping")
+
+    async def test_a_handle_given_stays_open(self, store: MongoStore, mongo_database: Any) -> None:
+        await store.stop()
+        assert (await mongo_database.command("ping"))["ok"] == 1.0
+
+    async def test_what_a_handle_was_tuned_to_does_not_weaken_the_store(self, mongo_url: str) -> None:
+        from bson.codec_options import CodecOptions
+        from pymongo import ReadPreference, WriteConcern
+
+        name = f"flowkit_test_{uuid.uuid4().hex[:8]}"
+        async with AsyncMongoClient(mongo_url, retryWrites=False, tz_aware=True) as client:
+            weak: Any = client.get_database(
+                name,
+                codec_options=CodecOptions(document_class=dict, tz_aware=True),
+                write_concern=WriteConcern(w=0),
+                read_preference=ReadPreference.SECONDARY_PREFERRED,
+            )
+            store = MongoStore(weak)
+            await store.start()
+            assert await store.insert_commits([commit("t"), commit("t")]) == [OK, DUPLICATE]
+            assert store._collection("commits").write_concern.document == {"w": "majority", "j": True}
+            await client.drop_database(name)
+            await store.stop()
+
+    def test_a_synchronous_handle_is_refused_with_a_hint(self) -> None:
+        with (
+            MongoClient("127.0.0.1", connect=False) as client,
+            pytest.raises(ConfigError, match="AsyncMongoClient"),
+        ):
+            MongoStore(client["x"])
+
+    async def test_a_client_is_refused_with_a_hint(self) -> None:
+        client: Any = AsyncMongoClient("127.0.0.1", connect=False)
+        with pytest.raises(ConfigError, match="flowkit"):
+            MongoStore(client)
+        await client.close()
+
+    @pytest.mark.parametrize("wrong", [None, 7, "127.0.0.1:27017", "http://x", "mongodb://"])
+    def test_anything_else_is_refused_with_a_hint(self, wrong: object) -> None:
+        with pytest.raises(ConfigError, match=r"mongodb://|MongoDB URL"):
+            MongoStore(wrong)
+
+    async def test_a_server_that_is_not_there_is_named_without_its_password(self) -> None:
+        store = MongoStore("mongodb://user:sesame@127.0.0.1:1/x", start_timeout=0.5)
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1") as caught:
+            await store.start()
+        assert "sesame" not in str(caught.value)
+        with pytest.raises(StoreUnavailable, match="not started"):
+            await store.read_heads(["t"])
+
+
+async def test_the_queries_of_the_hot_path_use_their_indexes(store: MongoStore, mongo_database: Any) -> None:
+    await store.insert_heads([Head(f"t{i}", i % 4, "g", labels={"k": "v"}) for i in range(50)])
+
+    async def index_of(collection: str, query: dict[str, Any], sort: dict[str, int]) -> str:
+        explained = await mongo_database.command(
+            {"explain": {"find": collection, "filter": query, "sort": sort, "limit": 5}}
+        )
+        plan = str(explained["queryPlanner"]["winningPlan"])
+        assert "COLLSCAN" not in plan
+        return plan
+
+    due = {"partition": {"$in": [1, 2]}, "active": True, "wake": {"$lte": 5.0}}
+    assert "'due'" in await index_of("tasks", due, {"wake": 1, "_id": 1})
+    active = {"partition": 1, "active": True, "_id": {"$gt": "t"}}
+    assert "'active'" in await index_of("tasks", active, {"_id": 1})
+    opened = {"partition": {"$in": [1, 2]}, "applied": False}
+    assert "'open'" in await index_of("requests", opened, {"task": 1, "n": 1})
+    await index_of("commits", {"$or": [{"_id": {"$gt": "t:1", "$lt": "t;"}, "task": "t"}]}, {})

@@ -1,0 +1,455 @@
+"""What every `Store` promises, asked of every backend."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowkit.adapters.memory import MemoryStore
+from flowkit.adapters.sqlite import SqliteStore
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, Store
+
+OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
+
+SURROGATE = "\ud800"
+HUGE = "x" * (20 * 1024 * 1024)
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("mongo_database", marks=pytest.mark.mongo, id="mongo"),
+        pytest.param("motor_database", marks=pytest.mark.mongo, id="motor"),
+    ]
+)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "memory":
+        return MemoryStore()
+    if request.param == "sqlite":
+        return SqliteStore(tmp_path / "tasks.db")
+    from flowkit.adapters.mongo import MongoStore
+
+    return MongoStore(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def store(backend: Store) -> AsyncIterator[Store]:
+    await backend.start()
+    yield backend
+    await backend.stop()
+
+
+def head(task_id: str, **fields: Any) -> Head:
+    return Head(task_id=task_id, **{"partition": 0, "graph_ref": "g1", "created_at": 1.0, **fields})
+
+
+def update(task_id: str, seq: int, published_seq: int, **fields: Any) -> HeadUpdate:
+    defaults = {"status": "running", "active": True, "next_wake": 50.0, "updated_at": 2.0}
+    return HeadUpdate(task_id=task_id, seq=seq, published_seq=published_seq, **{**defaults, **fields})
+
+
+def commit(task_id: str, seq: int, *, by: str = "c1", body: str = '{"facts":[]}') -> Commit:
+    return Commit(task_id=task_id, seq=seq, id=f"{by}-{seq}", prev="", at=1.5, by=by, body=body)
+
+
+def request_of(task_id: str, n: int, **fields: Any) -> Request:
+    defaults = {"kind": "cancel", "args": "{}", "partition": 0, "tenant": "t", "principal": "p", "at": 3.0}
+    return Request(task_id=task_id, n=n, id=f"r-{task_id}-{n}", **{**defaults, **fields})
+
+
+FULL_HEAD = Head(
+    task_id="full",
+    partition=7,
+    graph_ref="sha256:abc",
+    params='{"n": 12345678901234567890123, "s": "\\ud800"}',
+    tenant="acme",
+    principal="ann@example.org",
+    name="nightly \u00fc\U0001f600",
+    labels={"team": "data", "a.b": "$x", "": ""},
+    priority=-3,
+    targets=("a", "b"),
+    timeout_sec=12.5,
+    fingerprint="f" * 64,
+    created_at=1_700_000_000.123456,
+    status="queued",
+    seq=0,
+    published_seq=0,
+    active=True,
+    next_wake=1_700_000_001.5,
+    updated_at=1_700_000_000.2,
+    ended_at=None,
+    error=None,
+)
+
+
+class TestHeads:
+    async def test_a_head_comes_back_as_it_was(self, store: Store) -> None:
+        assert await store.insert_heads([FULL_HEAD]) == [OK]
+        assert await store.read_heads(["full", "nobody", "full"]) == [FULL_HEAD]
+
+    async def test_the_defaults_of_a_head_come_back(self, store: Store) -> None:
+        assert await store.insert_heads([Head("t", 0, "g")]) == [OK]
+        assert await store.read_heads(["t"]) == [Head("t", 0, "g")]
+
+    async def test_nothing_to_do_is_nothing(self, store: Store) -> None:
+        assert await store.insert_heads([]) == []
+        assert await store.update_heads([]) == []
+        assert await store.read_heads([]) == []
+        assert await store.insert_commits([]) == []
+        assert await store.read_commits([]) == []
+        assert await store.due_heads([], 1e12, limit=10) == []
+        assert await store.open_requests([], limit=10) == []
+        assert await store.mark_applied([]) is OK
+
+    async def test_the_first_insert_wins(self, store: Store) -> None:
+        assert await store.insert_heads([head("a", name="first")]) == [OK]
+        heads = [head("b"), head("a", name="second"), head("c"), head("c", name="again")]
+        assert await store.insert_heads(heads) == [OK, DUPLICATE, OK, DUPLICATE]
+        assert {one.task_id: one.name for one in await store.read_heads(["a", "b", "c"])} == {
+            "a": "first",
+            "b": "",
+            "c": "",
+        }
+
+    async def test_a_bad_head_leaves_the_others_alone(self, store: Store) -> None:
+        bad = [
+            head("b1", name=SURROGATE),
+            head("b2", params=HUGE),
+            head("b3", priority=2**70),
+            head("b4", labels={"k": SURROGATE}),
+            head("b5", created_at=float("nan")),
+        ]
+        assert await store.insert_heads([head("a"), *bad, head("z")]) == [OK, *[UNKNOWN] * 5, OK]
+        assert {one.task_id for one in await store.read_heads(["a", "z", *(one.task_id for one in bad)])} == {
+            "a",
+            "z",
+        }
+
+    async def test_what_a_caller_does_to_its_labels_later_changes_nothing(self, store: Store) -> None:
+        labels = {"k": "v"}
+        await store.insert_heads([head("a", labels=labels)])
+        labels["k"] = "w"
+        assert (await store.read_heads(["a"]))[0].labels == {"k": "v"}
+
+
+class TestUpdates:
+    async def test_an_update_sets_the_owners_fields_and_no_others(self, store: Store) -> None:
+        await store.insert_heads([FULL_HEAD])
+        new = HeadUpdate("full", "failed", 4, 3, False, None, 9.5, ended_at=9.25, error='{"code":"x"}')
+        assert await store.update_heads([new]) == [OK]
+        assert await store.read_heads(["full"]) == [
+            replace(
+                FULL_HEAD,
+                status="failed",
+                seq=4,
+                published_seq=3,
+                active=False,
+                next_wake=None,
+                updated_at=9.5,
+                ended_at=9.25,
+                error='{"code":"x"}',
+            )
+        ]
+
+    @pytest.mark.parametrize(
+        ("seq", "published", "outcome"),
+        [
+            (6, 0, OK),
+            (6, 6, OK),
+            (5, 4, OK),
+            (5, 3, NO_MATCH),
+            (5, 2, NO_MATCH),
+            (4, 4, NO_MATCH),
+            (0, 0, NO_MATCH),
+        ],
+    )
+    async def test_the_guard(self, store: Store, seq: int, published: int, outcome: Outcome) -> None:
+        await store.insert_heads([head("a")])
+        assert await store.update_heads([update("a", 5, 3)]) == [OK]
+        assert await store.update_heads([update("a", seq, published, status="new")]) == [outcome]
+
+        (now,) = await store.read_heads(["a"])
+        if outcome is OK:
+            assert (now.seq, now.published_seq, now.status) == (seq, published, "new")
+        else:
+            assert (now.seq, now.published_seq, now.status) == (5, 3, "running")
+
+    async def test_an_update_of_nobody_inserts_nobody(self, store: Store) -> None:
+        assert await store.update_heads([update("ghost", 1, 1)]) == [NO_MATCH]
+        assert await store.read_heads(["ghost"]) == []
+
+    async def test_each_update_of_a_batch_gets_its_own_outcome(self, store: Store) -> None:
+        await store.insert_heads([head("a"), head("b"), head("c")])
+        await store.update_heads([update("b", 9, 9)])
+        updates = [
+            update("a", 1, 0),
+            update("b", 8, 8),
+            update("ghost", 1, 0),
+            update("c", 2, 0),
+            update("c", 2, 0),  # the same again
+            update("c", 2, 1),
+            update("c", 1, 1),
+            update("a", 3, 0, status=SURROGATE),
+        ]
+        outcomes = await store.update_heads(updates)
+        assert outcomes == [OK, NO_MATCH, NO_MATCH, OK, NO_MATCH, OK, NO_MATCH, UNKNOWN]
+        heads = {one.task_id: (one.seq, one.published_seq) for one in await store.read_heads(["a", "b", "c"])}
+        assert heads == {"a": (1, 0), "b": (9, 9), "c": (2, 1)}
+
+    async def test_the_same_update_again_matches_nothing(self, store: Store) -> None:
+        await store.insert_heads([head("a")])
+        assert await store.update_heads([update("a", 1, 1)]) == [OK]
+        assert await store.update_heads([update("a", 1, 1)]) == [NO_MATCH]
+
+    async def test_two_owners_race_and_one_wins(self, store: Store) -> None:
+        await store.insert_heads([head(f"t{i}") for i in range(40)])
+        mine = [update(f"t{i}", 1, 0, status="mine") for i in range(40)]
+        yours = [update(f"t{i}", 1, 0, status="yours") for i in range(40)]
+        outcomes = await asyncio.gather(store.update_heads(mine), store.update_heads(yours))
+
+        status = {one.task_id: one.status for one in await store.read_heads([f"t{i}" for i in range(40)])}
+        for i, (one, other) in enumerate(zip(*outcomes, strict=True)):
+            assert {one, other} == {OK, NO_MATCH}
+            assert status[f"t{i}"] == ("mine" if one is OK else "yours")
+
+
+class TestLists:
+    async def test_lists_are_newest_first_and_pages_do_not_overlap(self, store: Store) -> None:
+        heads = [head(f"t{i:02}", created_at=float(i // 3)) for i in range(20)]
+        await store.insert_heads(heads)
+        expected = sorted(((one.created_at, one.task_id) for one in heads), reverse=True)
+
+        seen: list[tuple[float, str]] = []
+        after = None
+        while page := await store.list_heads(HeadFilter(), limit=7, after=after):
+            seen += [(one.created_at, one.task_id) for one in page]
+            after = seen[-1]
+        assert seen == expected
+
+    async def test_filters_hold_together(self, store: Store) -> None:
+        await store.insert_heads(
+            [
+                head("a", tenant="x", labels={"env": "prod", "team": "1"}, name="n", created_at=1.0),
+                head("b", tenant="x", labels={"env": "prod"}, status="failed", created_at=2.0),
+                head("c", tenant="y", labels={"env": "dev=1"}, status="done", created_at=3.0),
+                head("d", tenant="x", created_at=4.0),
+            ]
+        )
+
+        async def ids(**conditions: Any) -> str:
+            found = await store.list_heads(HeadFilter(**conditions), limit=10)
+            return "".join(one.task_id for one in found)
+
+        assert await ids() == "dcba"
+        assert await ids(tenant="x") == "dba"
+        assert await ids(tenant="nobody") == ""
+        assert await ids(status=("failed", "done")) == "cb"
+        assert await ids(name="n") == "a"
+        assert await ids(labels={"env": "prod"}) == "ba"
+        assert await ids(labels={"env": "prod", "team": "1"}) == "a"
+        assert await ids(labels={"env": "dev"}) == ""
+        assert await ids(labels={"env=dev": "1"}) == ""
+        assert await ids(labels={"env": "dev=1"}) == "c"
+        assert await ids(since=2.0) == "dcb"
+        assert await ids(until=3.0) == "ba"
+        assert await ids(since=2.0, until=4.0, tenant="x", labels={"env": "prod"}) == "b"
+
+    async def test_a_filter_works_with_a_cursor(self, store: Store) -> None:
+        await store.insert_heads(
+            [head(f"t{i}", created_at=float(i), labels={"odd": str(i % 2)}) for i in range(8)]
+        )
+        page = await store.list_heads(HeadFilter(labels={"odd": "1"}), limit=2, after=(6.0, "t6"))
+        assert [one.task_id for one in page] == ["t5", "t3"]
+
+    async def test_active_heads_come_in_order_of_their_id(self, store: Store) -> None:
+        await store.insert_heads([head(f"t{i:02}", partition=i % 2) for i in range(20)])
+        await store.update_heads([update("t04", 1, 1, active=False), update("t06", 1, 1, active=True)])
+
+        first = await store.active_heads(0, limit=3)
+        assert [one.task_id for one in first] == ["t00", "t02", "t06"]
+        rest = await store.active_heads(0, limit=100, after="t06")
+        assert [one.task_id for one in rest] == ["t08", "t10", "t12", "t14", "t16", "t18"]
+        assert await store.active_heads(5, limit=3) == []
+
+    async def test_due_heads(self, store: Store) -> None:
+        names = ["never", "later", "soon", "now", "past", "unpublished", "ended", "elsewhere"]
+        await store.insert_heads([head(name, next_wake=None) for name in names[:-1]])
+        await store.insert_heads([head("elsewhere", partition=9, next_wake=1.0), head("new", next_wake=0.0)])
+        await store.update_heads(
+            [
+                update("never", 1, 1, next_wake=None),
+                update("later", 1, 1, next_wake=100.5),
+                update("soon", 1, 1, next_wake=99.0),
+                update("now", 1, 1, next_wake=100.0),
+                update("past", 1, 1, next_wake=1.0),
+                update("unpublished", 3, 2, next_wake=None),
+                update("ended", 3, 2, next_wake=1.0, active=False),
+            ]
+        )
+        due = [one.task_id for one in await store.due_heads([0, 1], 100.0, limit=10)]
+        assert due == ["new", "unpublished", "past", "soon", "now"]
+        assert [one.task_id for one in await store.due_heads([0], 100.0, limit=3)] == due[:3]
+        assert [one.task_id for one in await store.due_heads([9], 100.0, limit=3)] == ["elsewhere"]
+
+        await store.update_heads([update("unpublished", 3, 3, next_wake=None)])
+        assert "unpublished" not in [one.task_id for one in await store.due_heads([0], 1e6, limit=10)]
+
+
+class TestCommits:
+    async def test_a_commit_comes_back_as_it_was(self, store: Store) -> None:
+        one = Commit(
+            "t", 3, "id-3", "id-2", 1_700_000_000.123456, "coordinator-1", '{"a": "\u00fc\\ud800\U0001f600"}'
+        )
+        assert await store.insert_commits([one]) == [OK]
+        assert await store.read_commits(["t"]) == [one]
+
+    async def test_a_seq_is_taken_once(self, store: Store) -> None:
+        assert await store.insert_commits([commit("a", 1, by="first")]) == [OK]
+        batch = [commit("a", 1, by="late"), commit("a", 2), commit("b", 1), commit("b", 1, by="twice")]
+        assert await store.insert_commits(batch) == [DUPLICATE, OK, OK, DUPLICATE]
+        kept = [(one.task_id, one.seq, one.by) for one in await store.read_commits(["a", "b"])]
+        assert kept == [("a", 1, "first"), ("a", 2, "c1"), ("b", 1, "c1")]
+
+    async def test_a_bad_commit_leaves_the_others_alone(self, store: Store) -> None:
+        batch = [
+            commit("a", 1),
+            commit("b", 1, body=SURROGATE),
+            commit("c", 1, body=HUGE),
+            commit("d", 1, body="nul \0 inside"),
+            commit("e", 2**70),
+            commit("a", 1, by="twice"),
+            commit(SURROGATE, 1),
+            commit("z", 1),
+        ]
+        outcomes = await store.insert_commits(batch)
+        assert outcomes == [OK, UNKNOWN, UNKNOWN, OK, UNKNOWN, DUPLICATE, UNKNOWN, OK]
+        kept = await store.read_commits(["a", "b", "c", "d", "e", "z"])
+        assert [(one.task_id, one.body) for one in kept] == [
+            ("a", '{"facts":[]}'),
+            ("d", "nul \0 inside"),
+            ("z", '{"facts":[]}'),
+        ]
+
+    async def test_commits_come_in_order_and_after_a_seq(self, store: Store) -> None:
+        seqs = [100, 9, 10, 1, 2]
+        await store.insert_commits([commit(task, seq) for seq in seqs for task in ("b", "a", "a:1", "a/1")])
+        found = [(one.task_id, one.seq) for one in await store.read_commits(["b", "a", "b", "nobody"])]
+        assert found == [(task, seq) for task in ("a", "b") for seq in sorted(seqs)]
+        assert [one.seq for one in await store.read_commits(["a"], after=9)] == [10, 100]
+        assert await store.read_commits(["a"], after=100) == []
+        assert [one.task_id for one in await store.read_commits(["a:1"], after=50)] == ["a:1"]
+
+    async def test_the_commits_of_many_tasks_at_once(self, store: Store) -> None:
+        commits = [commit(f"t{i:04}", seq) for i in range(1200) for seq in (1, 2)]
+        assert set(await store.insert_commits(commits)) == {OK}
+        found = await store.read_commits([f"t{i:04}" for i in reversed(range(1200))])
+        assert found == commits
+
+    async def test_a_hundred_inserts_at_once(self, store: Store) -> None:
+        batches = [[commit(f"t{i}", 1), commit("contested", 1, by=f"c{i}")] for i in range(100)]
+        outcomes = await asyncio.gather(*(store.insert_commits(batch) for batch in batches))
+
+        assert {one for one, _ in outcomes} == {OK}
+        winners = [i for i, (_, contested) in enumerate(outcomes) if contested is OK]
+        assert len(winners) == 1
+        assert {contested for _, contested in outcomes} == {OK, DUPLICATE}
+        (kept,) = await store.read_commits(["contested"])
+        assert kept.by == f"c{winners[0]}"
+
+    async def test_an_acknowledged_write_is_read_at_once(self, store: Store) -> None:
+        for seq in range(1, 51):
+            assert await store.insert_commits([commit("t", seq)]) == [OK]
+            assert [one.seq for one in await store.read_commits(["t"], after=seq - 1)] == [seq]
+
+
+class TestRequests:
+    async def test_a_request_comes_back_as_it_was(self, store: Store) -> None:
+        one = request_of("t", 1, kind="signal", args='{"x": "\\u0000"}', partition=4)
+        assert await store.insert_request(one) is OK
+        assert await store.insert_request(replace(one, id="other")) is DUPLICATE
+        assert await store.read_requests("t") == [one]
+
+    async def test_a_bad_request_is_refused(self, store: Store) -> None:
+        assert await store.insert_request(request_of("t", 1, args=SURROGATE)) is UNKNOWN
+        assert await store.read_requests("t") == []
+
+    async def test_requests_are_read_in_order_of_n(self, store: Store) -> None:
+        for n in (10, 2, 1, 1_000_001):
+            await store.insert_request(request_of("t", n))
+        await store.insert_request(request_of("t:1", 1))
+        assert [one.n for one in await store.read_requests("t")] == [1, 2, 10, 1_000_001]
+
+    async def test_open_requests_are_those_not_applied(self, store: Store) -> None:
+        for task, n, partition in itertools.product("ba", (3, 1, 2), (0,)):
+            await store.insert_request(request_of(task, n, partition=partition))
+        await store.insert_request(request_of("c", 1, partition=8))
+        await store.insert_request(request_of("c", 2, partition=8, applied=True))
+
+        assert await store.mark_applied([("a", 1), ("b", 3), ("nobody", 1)]) is OK
+        keys = [(one.task_id, one.n) for one in await store.open_requests([0, 1], limit=10)]
+        assert keys == [("a", 2), ("a", 3), ("b", 1), ("b", 2)]
+        assert [(one.task_id, one.n) for one in await store.open_requests([0], limit=2)] == keys[:2]
+        assert [(one.task_id, one.n) for one in await store.open_requests([0, 8], limit=99)][-1] == ("c", 1)
+        assert [one.applied for one in await store.read_requests("a")] == [True, False, False]
+        assert await store.mark_applied([("a", 1)]) is OK
+
+
+class TestBlobs:
+    @pytest.mark.parametrize("size", [0, 1, 512 * 1024, 512 * 1024 + 1, 9_000_000])
+    async def test_a_blob_of_any_size_comes_back(self, store: Store, size: int) -> None:
+        data = bytes(i * 7 % 251 for i in range(1000)) * (size // 1000) + b"\0" * (size % 1000)
+        await store.put_blob("ref", data, kind="graph")
+        assert await store.get_blob("ref", kind="graph") == data
+
+    async def test_again_is_harmless_and_kinds_are_apart(self, store: Store) -> None:
+        await store.put_blob("ref", b"one", kind="graph")
+        await store.put_blob("ref", b"one", kind="graph")
+        await store.put_blob("ref", b"two", kind="artifact")
+        assert await store.get_blob("ref", kind="graph") == b"one"
+        assert await store.get_blob("ref", kind="artifact") == b"two"
+
+    async def test_what_is_not_there_is_a_key_error(self, store: Store) -> None:
+        with pytest.raises(KeyError):
+            await store.get_blob("nothing", kind="graph")
+
+    async def test_the_same_blob_by_many_at_once(self, store: Store) -> None:
+        data = bytes(2_000_000)
+        await asyncio.gather(*(store.put_blob("ref", data, kind="graph") for _ in range(10)))
+        assert await store.get_blob("ref", kind="graph") == data
+
+
+class TestWorkers:
+    async def test_a_renewal_replaces_the_one_before(self, store: Store) -> None:
+        assert await store.read_renewal("w") is None
+        for count, tokens in ((1, ("a",)), (2, ("a", "b")), (3, ())):
+            renewal = Renewal("w", "i1", count, tokens)
+            assert await store.renew(renewal) is OK
+            assert await store.read_renewal("w") == renewal
+        assert await store.read_renewal("v") is None
+
+    async def test_renewals_of_one_worker_at_once(self, store: Store) -> None:
+        outcomes = await asyncio.gather(*(store.renew(Renewal("w", "i", n, ())) for n in range(20)))
+        assert set(outcomes) <= {OK, UNKNOWN}
+        assert OK in outcomes
+        assert await store.read_renewal("w") is not None
+
+
+async def test_a_store_describes_itself(store: Store) -> None:
+    described = await store.describe()
+    assert described["kind"] in ("memory", "sqlite", "mongo")
+    assert described["address"]
+    assert "version" in described
+
+
+async def test_a_started_store_starts_again_over_the_same_data(store: Store, tmp_path: Path) -> None:
+    await store.insert_commits([commit("t", 1)])
+    await store.stop()
+    await store.start()
+    assert [one.seq for one in await store.read_commits(["t"])] == [1]
