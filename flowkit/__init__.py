@@ -51,7 +51,7 @@ _HOMES = {
     "run": "flowkit.embedded",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the keys are strings
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""What a process runs on: Kafka and MongoDB, or one SQLite file and a bus of its own. Chosen by what the user hands over."""
+"""What a process runs on: Kafka and MongoDB, or one SQLite file and a bus of its own. Chosen by what the user hands
+over."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Backend:
-    """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a coordinator and a
+    """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a
+    coordinator and a
     worker meet. `file` is the SQLite store where there is one."""
 
     store: Store
@@ -58,7 +60,8 @@ _FILES: WeakValueDictionary[Path, Backend] = WeakValueDictionary()
 
 
 def open_backend(db: object, cfg: CommonSettings) -> Backend:
-    """The backend for what a user calls `db`: a PyMongo or Motor database, a `mongodb://` or `sqlite:///` URL, a file's path,
+    """The backend for what a user calls `db`: a PyMongo or Motor database, a `mongodb://` or `sqlite:///` URL, a
+    file's path,
     or None for a file named in `FLOWKIT_DB`, else a temporary one that this process's parts share.
 
     Raises `ConfigError` for anything else.

@@ -49,13 +49,9 @@ class Embedded:
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.stop()
 
-    async def submit(
-        self, graph: Any, *, params: Mapping[str, Any] | None = None, **options: Any
-    ) -> TaskHandle:
+    async def submit(self, graph: Any, *, params: Mapping[str, Any] | None = None, **options: Any) -> TaskHandle:
         """Create a task, and give its handle. Options are those of `Coordinator.create_task`."""
-        return self.coordinator.task(
-            await self.coordinator.create_task(graph=graph, params=params, **options)
-        )
+        return self.coordinator.task(await self.coordinator.create_task(graph=graph, params=params, **options))
 
 
 async def arun(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = None, db: str | Path | None = None,

@@ -84,7 +84,8 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an API call asked of a task. `(task_id, n)` is unique and orders the requests of a task; `args` is JSON text."""
+    """What an API call asked of a task. `(task_id, n)` is unique and orders the requests of a task; `args` is JSON
+    text."""
 
     task_id: str
     n: int
@@ -140,9 +141,7 @@ class Store(Protocol):
     async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
         """The heads that exist, in any order."""
 
-    async def list_heads(
-        self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None
-    ) -> list[Head]:
+    async def list_heads(self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None) -> list[Head]:
         """Newest first by (created_at, task_id), strictly after the cursor `after` in that order."""
 
     async def active_heads(self, partition: int, *, limit: int, after: str = "") -> list[Head]:
@@ -211,7 +210,8 @@ class Tail(Protocol):
     """A reader of some partitions from where their end was when it was opened. Belongs to no group."""
 
     async def fetch(self, timeout: float) -> list[Record]:
-        """What has come, in order per partition; empty after `timeout` seconds of silence. A broker that is away is silence."""
+        """What has come, in order per partition; empty after `timeout` seconds of silence. A broker that is away is
+        silence."""
 
     async def stop(self) -> None: ...
 
@@ -252,9 +252,7 @@ class Bus(Protocol):
         """Send; True for each record that the bus acknowledged (all in-sync replicas). False is unknown, not no.
         Bounded in time (seconds, by the adapter's settings); raises nothing but CancelledError."""
 
-    async def join(
-        self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced
-    ) -> Member:
+    async def join(self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced) -> Member:
         """Join the group. The callbacks get the partition numbers; `on_revoked` may take up to 2 s to flush."""
 
     async def tail(self, topic: str, partitions: Collection[int] | None = None) -> Tail:

@@ -20,9 +20,7 @@ class Supervisor:
         self.telemetry = telemetry
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def loop(
-        self, name: str, step: Callable[[], Awaitable[None]], *, every: float = 0.0
-    ) -> asyncio.Task[None]:
+    def loop(self, name: str, step: Callable[[], Awaitable[None]], *, every: float = 0.0) -> asyncio.Task[None]:
         """Call `step` for ever, `every` seconds apart; a step that raises is reported and tried again after a pause."""
         return self.spawn(self._run_loop(name, step, every), name)
 
@@ -34,7 +32,8 @@ class Supervisor:
         return task
 
     async def stop(self, timeout: float = 5.0) -> None:
-        """Cancel everything owned and wait for it, `timeout` seconds at most. To be called from outside the owned tasks."""
+        """Cancel everything owned and wait for it, `timeout` seconds at most. To be called from outside the owned
+        tasks."""
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

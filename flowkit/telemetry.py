@@ -1,4 +1,5 @@
-"""Typed happenings, and who listens. Logging, metrics and traces are subscribers; code never logs an event by itself."""
+"""Typed happenings, and who listens. Logging, metrics and traces are subscribers; code never logs an event by
+itself."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class DeadLettered:
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """A coordinator dropped its cached state of a task and loads it again. `why`: `lost_race`, `unknown_outcome`, `ahead`."""
+    """A coordinator dropped its cached state of a task and loads it again. `why`: `lost_race`, `unknown_outcome`,
+    `ahead`."""
 
     task_id: str
     why: str
@@ -82,16 +84,7 @@ class AttemptKilled:
     why: str
 
 
-Happening = (
-    LoopFailed
-    | DeadLettered
-    | Reloaded
-    | Quarantined
-    | Rebalanced
-    | LeaseExpired
-    | WorkerSeen
-    | AttemptKilled
-)
+Happening = LoopFailed | DeadLettered | Reloaded | Quarantined | Rebalanced | LeaseExpired | WorkerSeen | AttemptKilled
 
 _LEVELS: dict[type, int] = {
     LoopFailed: logging.WARNING,

@@ -1,8 +1,10 @@
-"""What every store refuses: the strictest backend decides, so that what one keeps all keep."""
+"""What every store and bus refuses: the strictest backend decides, so that what one takes all take."""
 
 from __future__ import annotations
 
-from flowkit.ports import Commit, Head, HeadUpdate, Request
+from itertools import chain
+
+from flowkit.ports import Commit, Head, HeadUpdate, Record, Request
 
 CHUNK = 512 * 1024
 # MongoDB ends at 16 MiB; nothing that the engine writes comes near this, what does is a mistake.
@@ -37,9 +39,7 @@ def storable(document: Head | HeadUpdate | Commit | Request) -> bool:
             )
         case Head():
             return (
-                _text(
-                    document.params, document.task_id, document.graph_ref, document.tenant, document.principal
-                )
+                _text(document.params, document.task_id, document.graph_ref, document.tenant, document.principal)
                 and _text(document.name, document.fingerprint, document.status, document.error)
                 and _text(*document.targets)
                 and _text(*document.labels, *document.labels.values())
@@ -57,6 +57,15 @@ def unpublished_or_wake(document: Head | HeadUpdate) -> float | None:
 def chunks(data: bytes) -> list[bytes]:
     """The blob in pieces of at most CHUNK bytes; at least one."""
     return [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)] or [b""]
+
+
+def check_record(record: Record, partitions: int) -> None:
+    """Raise ValueError for a record that no bus could ever carry: a mistake of the caller, not weather."""
+    size = sum(len(part) for part in (record.value or b"", record.key or b"", *chain(*record.headers)))
+    if size > MAX_MESSAGE:
+        raise ValueError(f"a record of {size} bytes for {record.topic!r}: at most {MAX_MESSAGE}; send a reference")
+    if not 0 <= record.partition < partitions:
+        raise ValueError(f"topic {record.topic!r} has no partition {record.partition}, it has {partitions}")
 
 
 def _text(*values: str | None) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from flowkit.adapters.rebalance import tell
 from flowkit.errors import ConfigError
 from flowkit.ports import Rebalanced, Record, TopicSpec
 
@@ -18,7 +19,6 @@ KEEP = 200_000
 KEEP_UNREAD = 10_000
 # Of what all have passed: a group that is new, or an owner that overlaps, may want it.
 KEEP_READ = 128
-FLUSH_SEC = 2.0
 
 
 class Waker(Protocol):
@@ -41,9 +41,7 @@ class Log:
         return self.start + len(self.records)
 
     def append(self, record: Record) -> None:
-        self.records.append(
-            Record(record.topic, record.partition, record.value, record.key, record.headers, self.end)
-        )
+        self.records.append(Record(record.topic, record.partition, record.value, record.key, record.headers, self.end))
         for reader in (*self.tails, *self.owners.values()):
             reader.wake()
         self.trim()
@@ -122,7 +120,7 @@ class Group:
     async def _revoke(self, member: GroupMember) -> None:
         member.paused = True
         if member.owned:
-            await _tell(member.on_revoked, member.owned)
+            await tell(member.on_revoked, member.owned)
         for partition in member.owned:
             self.logs[partition].owners.pop(self.name, None)
         member.owned = frozenset()
@@ -136,18 +134,9 @@ class Group:
                 self.logs[partition].owners[self.name] = member
 
     async def _begin(self, member: GroupMember) -> None:
-        await _tell(member.on_assigned, member.owned)
+        await tell(member.on_assigned, member.owned)
         member.paused = False
         member.wake()
-
-
-async def _tell(callback: Rebalanced, partitions: frozenset[int]) -> None:
-    try:
-        async with asyncio.timeout(FLUSH_SEC):
-            await callback(partitions)
-    except Exception as error:  # a member's failing callback is no reason to stop the group
-        message = f"a rebalance callback failed for the partitions {sorted(partitions)}"
-        asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
 
 def share_out(partitions: int, before: Collection[frozenset[int]]) -> list[frozenset[int]]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from flowkit.adapters.limits import MAX_MESSAGE
+from flowkit.adapters.limits import check_record
 from flowkit.adapters.memory_broker import Group, Log, MemoryBroker
 from flowkit.ports import Member, Rebalanced, Record, Tail, TopicSpec
 
@@ -44,9 +44,7 @@ class MemoryBus:
         await asyncio.sleep(0)
         return [self.broker.append(record) for record in records]
 
-    async def join(
-        self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced
-    ) -> Member:
+    async def join(self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced) -> Member:
         await asyncio.sleep(0)
         member = MemoryMember(self.broker, topic, group, on_revoked, on_assigned)
         self._adopt(member)
@@ -74,17 +72,6 @@ class MemoryBus:
     def _adopt(self, reader: MemoryTail | MemoryMember) -> None:
         self._readers = [known for known in self._readers if not known.stopped]
         self._readers.append(reader)
-
-
-def check_record(record: Record, partitions: int) -> None:
-    """Raise ValueError for a record that no bus could ever carry: a mistake of the caller, not weather."""
-    size = len(record.value or b"") + len(record.key or b"")
-    if size > MAX_MESSAGE:
-        raise ValueError(
-            f"a record of {size} bytes for {record.topic!r}: at most {MAX_MESSAGE}; send a reference"
-        )
-    if not 0 <= record.partition < partitions:
-        raise ValueError(f"topic {record.topic!r} has no partition {record.partition}, it has {partitions}")
 
 
 class _Sleeper:

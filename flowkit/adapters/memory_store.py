@@ -55,9 +55,7 @@ class MemoryStore:
         await asyncio.sleep(0)
         return [self.data.heads[task_id] for task_id in dict.fromkeys(task_ids) if task_id in self.data.heads]
 
-    async def list_heads(
-        self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None
-    ) -> list[Head]:
+    async def list_heads(self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None) -> list[Head]:
         await asyncio.sleep(0)
         found: list[Head] = []
         for head in self._newest_first(after):

@@ -102,9 +102,7 @@ class MongoStore:
             found += await self._find("tasks", query, documents.doc_head)
         return found
 
-    async def list_heads(
-        self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None
-    ) -> list[Head]:
+    async def list_heads(self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None) -> list[Head]:
         newest_first = [("created_at", -1), ("_id", -1)]
         query = documents.list_query(where, after)
         return await self._find("tasks", query, documents.doc_head, sort=newest_first, limit=limit)
@@ -239,9 +237,7 @@ class MongoStore:
         operations = [documents.guarded(update, stamp) for update in updates]
         refused: set[int] = set()
         try:
-            result = await self._bounded(
-                lambda: self._collection("tasks").bulk_write(operations, ordered=False)
-            )
+            result = await self._bounded(lambda: self._collection("tasks").bulk_write(operations, ordered=False))
             if result.matched_count == len(updates):
                 return [Outcome.OK] * len(updates)
         except BulkWriteError as error:
@@ -258,11 +254,7 @@ class MongoStore:
         except StoreUnavailable:
             return [Outcome.UNKNOWN] * len(updates)
         return [
-            Outcome.OK
-            if update.task_id in stamped
-            else Outcome.UNKNOWN
-            if index in refused
-            else Outcome.NO_MATCH
+            Outcome.OK if update.task_id in stamped else Outcome.UNKNOWN if index in refused else Outcome.NO_MATCH
             for index, update in enumerate(updates)
         ]
 

@@ -25,9 +25,7 @@ INDEXES = {
             partialFilterExpression={"active": True},
         ),
         IndexModel([("tenant", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="age"),
-        IndexModel(
-            [("labels.k", ASCENDING), ("labels.v", ASCENDING), ("created_at", DESCENDING)], name="labels"
-        ),
+        IndexModel([("labels.k", ASCENDING), ("labels.v", ASCENDING), ("created_at", DESCENDING)], name="labels"),
     ],
     "requests": [
         IndexModel(
@@ -149,8 +147,7 @@ def commits_query(task_ids: Sequence[str], after: int) -> dict[str, Any]:
     # A range of _id needs no further index; "task" too, for a task "a" must not give those of "a:b".
     return {
         "$or": [
-            {"_id": {"$gt": f"{task_id}:{after:010d}", "$lt": f"{task_id};"}, "task": task_id}
-            for task_id in task_ids
+            {"_id": {"$gt": f"{task_id}:{after:010d}", "$lt": f"{task_id};"}, "task": task_id} for task_id in task_ids
         ]
     }
 

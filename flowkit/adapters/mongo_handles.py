@@ -66,12 +66,9 @@ def check(given: object) -> None:
     if name in ("AsyncMongoClient", "AsyncIOMotorClient"):
         raise ConfigError(f"hand over a database, not the client: client[{DATABASE!r}] instead of client")
     if module.startswith("pymongo.synchronous"):
-        raise ConfigError(
-            f"a synchronous {name} blocks the event loop: make the client with pymongo.AsyncMongoClient"
-        )
+        raise ConfigError(f"a synchronous {name} blocks the event loop: make the client with pymongo.AsyncMongoClient")
     raise ConfigError(
-        f"{module}.{name} is no MongoDB database: hand over AsyncMongoClient(...)[{DATABASE!r}] "
-        f"or a mongodb:// URL"
+        f"{module}.{name} is no MongoDB database: hand over AsyncMongoClient(...)[{DATABASE!r}] or a mongodb:// URL"
     )
 
 
@@ -89,9 +86,7 @@ def open_handle(given: Any) -> Handle:
 
 def _parse(url: str) -> dict[str, Any]:
     if not url.startswith(("mongodb://", "mongodb+srv://")):
-        raise ConfigError(
-            "a MongoDB URL begins with mongodb:// or mongodb+srv://, as in mongodb://127.0.0.1/flowkit"
-        )
+        raise ConfigError("a MongoDB URL begins with mongodb:// or mongodb+srv://, as in mongodb://127.0.0.1/flowkit")
     if url.startswith("mongodb+srv://"):  # parsing would ask the name server, and block
         path = url.partition("://")[2].partition("/")[2]
         return {"database": path.partition("?")[0] or None}

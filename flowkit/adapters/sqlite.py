@@ -33,9 +33,7 @@ class SqliteStore:
 
     One process owns it (`acquire_ownership`); others may insert heads and requests, and read."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, timeout: float = 10.0, busy_timeout: float = 5.0
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 10.0, busy_timeout: float = 5.0) -> None:
         self.path = Path(path).absolute()
         self._timeout = timeout
         self._busy_timeout = busy_timeout
@@ -55,9 +53,7 @@ class SqliteStore:
             writing = await asyncio.to_thread(self._open)
             self._near, self._far = self._open_reader(), self._open_reader()
         except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(
-                f"{self.path}: {error}; is the directory there, writable, and local?"
-            ) from error
+            raise StoreUnavailable(f"{self.path}: {error}; is the directory there, writable, and local?") from error
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from error
         self._writer = Writer(writing, name=self.path.name)
@@ -144,9 +140,7 @@ class SqliteStore:
             found += await self._read(sql, part, schema.row_head, few=len(ids) <= FEW)
         return found
 
-    async def list_heads(
-        self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None
-    ) -> list[Head]:
+    async def list_heads(self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None) -> list[Head]:
         sql, values = schema.list_query(where, limit, after)
         return await self._read(sql, values, schema.row_head, few=False)
 
@@ -221,9 +215,7 @@ class SqliteStore:
                 return [Outcome.OK]
 
             if await self._write_one(write) is not Outcome.OK:
-                raise StoreUnavailable(
-                    f"{self.path}: {kind} {ref!r} was not written; is the disk full or locked?"
-                )
+                raise StoreUnavailable(f"{self.path}: {kind} {ref!r} was not written; is the disk full or locked?")
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         sql = "SELECT of, data FROM blobs WHERE kind = ? AND ref = ? ORDER BY i"

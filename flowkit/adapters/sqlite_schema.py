@@ -80,9 +80,7 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], .
     """Bring the file to this version, in one transaction. Raises ConfigError for a newer one's file."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, at TEXT NOT NULL)"
-        )
+        connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, at TEXT NOT NULL)")
         (version,) = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
         if version > len(migrations):
             raise ConfigError(

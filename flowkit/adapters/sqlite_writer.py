@@ -123,9 +123,7 @@ def _answer(jobs: Sequence[Job], answers: Sequence[list[Outcome] | None]) -> Non
             job.answer.set_result(answer)
 
 
-def write_rows(
-    connection: sqlite3.Connection, sql: str, rows: Sequence[Row], otherwise: Outcome
-) -> list[Outcome]:
+def write_rows(connection: sqlite3.Connection, sql: str, rows: Sequence[Row], otherwise: Outcome) -> list[Outcome]:
     """Per row: OK where it changed something, `otherwise` where not, UNKNOWN where SQLite refused it."""
     if len(rows) > 1:
         connection.execute("SAVEPOINT rows")

@@ -49,9 +49,7 @@ class Carrier:
             event_headers(commit),
         )
         self._publisher.send(
-            Parcel(
-                record, wanted=lambda: not cell.dead, acknowledged=lambda: cell.event_acknowledged(commit.seq)
-            )
+            Parcel(record, wanted=lambda: not cell.dead, acknowledged=lambda: cell.event_acknowledged(commit.seq))
         )
         self._hub.tell(commit, tenant, status)
 
@@ -62,9 +60,7 @@ class Carrier:
             case Dispatch():
                 self._dispatch(cell, effect)
             case Revoke():
-                stop = Stop(
-                    effect.token, cell.task_id, effect.node, effect.attempt, effect.reason, effect.grace_sec
-                )
+                stop = Stop(effect.token, cell.task_id, effect.node, effect.attempt, effect.reason, effect.grace_sec)
                 self._publisher.work(effect.worker, effect.incarnation, stop)
 
     def revoke_unknown(self, worker: str, incarnation: str, stop: Stop) -> None:
@@ -113,9 +109,7 @@ class Carrier:
             await self._store.put_blob(ref, data, kind="artifact")
         except StoreUnavailable:
             return  # the accept deadline brings the attempt back
-        job = Job(
-            **{name: getattr(job, name) for name in Job.__struct_fields__ if name != "body_ref"}, body_ref=ref
-        )
+        job = Job(**{name: getattr(job, name) for name in Job.__struct_fields__ if name != "body_ref"}, body_ref=ref)
         self._publisher.work(effect.worker, effect.incarnation, job)
 
     # ------------------------------------------------------------------------------------------ the rest
@@ -148,5 +142,12 @@ def _surely_small(value: Any) -> bool:
 
 
 def _small_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, float)) or (
-        isinstance(value, str) and len(value) < 1024) or (isinstance(value, int) and value.bit_length() < 1024)  # fmt: skip
+    match value:
+        case None | bool() | float():
+            return True
+        case str():
+            return len(value) < 1024
+        case int():
+            return value.bit_length() < 1024
+        case _:
+            return False

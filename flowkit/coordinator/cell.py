@@ -1,4 +1,5 @@
-"""One task in the memory of one coordinator: its state, what waits to be decided, and what is on its way to the store."""
+"""One task in the memory of one coordinator: its state, what waits to be decided, and what is on its way to the
+store."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from flowkit.ports import Commit, Head
 
 @dataclass(slots=True)
 class Item:
-    """A report that waits to be decided. `receipt` is what it owes to the offset of the record that brought it; `tenant`
+    """A report that waits to be decided. `receipt` is what it owes to the offset of the record that brought it;
+    `tenant`
     what the sender claimed, empty for the coordinator's own."""
 
     report: Report
@@ -50,7 +52,8 @@ class Cell:
 
     `acked` is the seq of the last acknowledged commit, `prev` its id, `published` the seq up to which every
     event is acknowledged; `stored` is what the head says of both. `dead` cells are never used again: whoever still
-    holds one must look its task up anew.
+    holds one must look its task up anew. A `patient` cell whose task has not begun waits for room before its first
+    commit, so that creation and first leases are one.
     """
 
     __slots__ = (
@@ -65,6 +68,7 @@ class Cell:
         "loading",
         "misses",
         "partition",
+        "patient",
         "prev",
         "published",
         "published_beyond",
@@ -99,6 +103,7 @@ class Cell:
         self.front = Front()
         self.aheads = 0
         self.misses = 0
+        self.patient = True
         self.to_mark: list[int] = []
         self.waiting_roles: set[str] = set()
         self.wake_at: float | None = None

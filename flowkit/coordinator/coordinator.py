@@ -51,7 +51,8 @@ class Coordinator:
     # ------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable`, within 10 s, with the address and a hint."""
+        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable`, within 10 s, with the address and a
+        hint."""
         if self._runtime is not None:
             raise ConfigError("this coordinator has been started already")
         await self._backend.start()
@@ -142,12 +143,14 @@ class Coordinator:
 
     # ------------------------------------------------------------------------------------------ tasks
 
-    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None, idempotency_key: str | None = None,
+    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None, idempotency_key: str | None =
+    None,
                           priority: int = 0, labels: Mapping[str, str] | None = None, timeout: float | None = None,
                           targets: Sequence[str] = ()) -> str:  # fmt: skip
         """Accept a task and give its id; once this returns, the task survives any crash.
 
-        The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task; only `targets` and what
+        The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task; only `targets` and
+        what
         leads to them run. Raises `GraphError` with every problem, `IdempotencyConflict`, `StoreUnavailable`.
         """
         creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
@@ -167,7 +170,8 @@ class Coordinator:
         return await self.runtime.api.get(task_id)
 
     async def list_tasks(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
-                         name: str | None = None, since: float | None = None, until: float | None = None, limit: int = 100,
+                         name: str | None = None, since: float | None = None, until: float | None = None, limit: int =
+                         100,
                          cursor: str | None = None) -> Page:  # fmt: skip
         """A page of heads, newest first; they may lag by a second."""
         return await self.runtime.api.list_heads(
@@ -195,9 +199,7 @@ class Coordinator:
         """Undo `pause_task`. Raises `RequestRefused`."""
         await self.runtime.api.resume(task_id)
 
-    async def restart_task(
-        self, task_id: str, *, from_node: str | None = None, failed_only: bool = False
-    ) -> None:
+    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> None:
         """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
         await self.runtime.api.restart(task_id, from_node=from_node, failed_only=failed_only)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 
 from flowkit.coordinator.cell import Cell
@@ -22,9 +22,7 @@ class Dispatcher:
     found no room waits, by role; `serve` names the waiting cells for which there is room now.
     """
 
-    def __init__(
-        self, fleet: Fleet, *, accept_sec: float, prefetch: int, new_token: Callable[[], str]
-    ) -> None:
+    def __init__(self, fleet: Fleet, *, accept_sec: float, prefetch: int, new_token: Callable[[], str]) -> None:
         self._fleet = fleet
         self._accept_sec = accept_sec
         self._prefetch = prefetch
@@ -55,6 +53,9 @@ class Dispatcher:
                 placed.append(Placed(name, self._new_token(), view.worker, view.incarnation, accept_by))
         return placed
 
+    def has_room(self, roles: Iterable[str]) -> bool:
+        return any(self._room_for(role) > 0 for role in roles)
+
     def wait(self, role: str, cell: Cell) -> None:
         if role in cell.waiting_roles:
             return
@@ -73,7 +74,7 @@ class Dispatcher:
                 if cell.dead or cell.task is None:
                     continue
                 served.append(cell)
-                room -= len(cell.task.ready.get(role, ()))
+                room -= len(cell.task.ready.get(role, ())) or 1
             if not heap:
                 del self._waiting[role]
         return served

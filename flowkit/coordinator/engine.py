@@ -1,4 +1,5 @@
-"""Decides about the tasks of the partitions owned here: reports in, commits out, and what follows once they are acknowledged.
+"""Decides about the tasks of the partitions owned here: reports in, commits out, and what follows once they are
+acknowledged.
 
 One commit of a task is in flight at a time (rule 1). Anything but a clear yes drops the cached state, which is loaded
 again while the reports wait (rule 2).
@@ -72,6 +73,10 @@ class Engine:
         self.feed(cell, Item(Accepted(head.targets)))
 
     def feed(self, cell: Cell, item: Item) -> None:
+        if cell.quarantine:
+            self.telemetry.count("reports_of_quarantined_tasks")
+            self._settle([item])
+            return
         cell.queue.append(item)
         self._dirty[cell.task_id] = cell
 
@@ -80,7 +85,8 @@ class Engine:
         self._dirty[cell.task_id] = cell
 
     def pump_dirty(self) -> None:
-        """One round: decide about every cell that has something to decide, waiting cells for whom there is room included."""
+        """One round: decide about every cell that has something to decide, waiting cells for whom there is room
+        included."""
         while True:
             for cell in self.dispatcher.serve():
                 self._dirty[cell.task_id] = cell
@@ -98,14 +104,15 @@ class Engine:
             return
         task = cell.task
         assert task is not None
+        if self._waits_for_room(cell, task):
+            return
         items = self._take_items(cell)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
             decision = decide(task, [item.report for item in items], now)
-            if decision.ahead and cell.aheads < MOST_AHEADS:
-                if self._behind(cell, items, decision):
-                    return
+            if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
+                return
             placed = self.dispatcher.offer(cell)
             if placed:
                 more = decide(task, placed, now)
@@ -120,10 +127,23 @@ class Engine:
         if decision.stale:
             self.telemetry.count("stale_reports", decision.stale)
         if decision.recorded:
-            self._fly(cell, task, decision, items, placed)
+            self._fly(cell, decision, items, placed, now)
         else:
             self._settle(items)
             self._rest(cell, task)
+
+    def _waits_for_room(self, cell: Cell, task: Task) -> bool:
+        """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
+        The
+        sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
+        if task.created or not cell.patient or task.timeout_sec is not None or task.graph.hurried:
+            return False
+        roles = task.graph.root_roles
+        if not roles or self.dispatcher.has_room(roles):
+            return False
+        for role in roles:
+            self.dispatcher.wait(role, cell)
+        return True
 
     def _take_items(self, cell: Cell) -> list[Item]:
         items: list[Item] = []
@@ -138,7 +158,8 @@ class Engine:
         return items
 
     def _behind(self, cell: Cell, items: list[Item], decision: Decision) -> bool:
-        """Reports name attempts that this state does not know: what else was decided goes first, then the state is loaded again."""
+        """Reports name attempts that this state does not know: what else was decided goes first, then the state is
+        loaded again."""
         ahead = set(map(id, decision.ahead))
         cell.queue.extendleft(reversed([item for item in items if id(item.report) in ahead]))
         items[:] = [item for item in items if id(item.report) not in ahead]
@@ -149,18 +170,19 @@ class Engine:
         self.reload(cell, "ahead", 0.3)
         return True
 
-    def _fly(
-        self, cell: Cell, task: Task, decision: Decision, items: list[Item], placed: list[Placed]
-    ) -> None:
-        commits = self._commits(cell, decision.recorded)
+    def _fly(self, cell: Cell, decision: Decision, items: list[Item], placed: list[Placed], now: float) -> None:
+        commits = self._commits(cell, decision.recorded, now)
         cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed)
         self.commits.append(cell.flight)
 
-    def _commits(self, cell: Cell, recorded: Sequence[f.Fact]) -> deque[Commit]:
-        """The decision as consecutive commits, each under the size limit and each prefix a legal state (rule 14)."""
+    def _commits(self, cell: Cell, recorded: Sequence[f.Fact], at: float) -> deque[Commit]:
+        """The decision as consecutive commits, each under the size limit and each prefix a legal state (rule 14).
+
+        `at` is the time that the decision was made with: a replay must fold with the very same.
+        """
         commits: deque[Commit] = deque()
         chunk: list[bytes] = []
-        size, seq, prev, at = 0, cell.acked, cell.prev, self.clock.wall()
+        size, seq, prev = 0, cell.acked, cell.prev
         texts = encode_facts(recorded)
         for place, text in enumerate(texts):
             chunk.append(text)
@@ -169,15 +191,14 @@ class Engine:
             if last or size + len(texts[place + 1]) > self._max_commit_bytes:
                 seq += 1
                 commit_id = f"{self.coordinator_id}.{next(self._ids)}"
-                commits.append(
-                    Commit(cell.task_id, seq, commit_id, prev, at, self.coordinator_id, body_of(chunk))
-                )
+                commits.append(Commit(cell.task_id, seq, commit_id, prev, at, self.coordinator_id, body_of(chunk)))
                 prev, chunk, size = commit_id, [], 0
         return commits
 
     def _rest(self, cell: Cell, task: Task) -> None:
         """Nothing was decided: note when to look again."""
         self.timers.set(cell, task.next_wake())
+        cell.cautious = cell.cautious and bool(cell.queue)
         if cell.queue:
             self._dirty[cell.task_id] = cell
         elif not cell.head_due:
@@ -217,9 +238,9 @@ class Engine:
             self.carrier.carry_out(cell, effect)
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())
-        if cell.queue or cell.cautious:
+        cell.cautious = cell.cautious and bool(cell.queue)
+        if cell.queue or not cell.waiting_roles.issuperset(task.ready):
             self._dirty[cell.task_id] = cell
-        cell.cautious = False
 
     def _note(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:
         """Make leases, learned run times and answered requests agree with the facts just acknowledged."""
@@ -228,9 +249,7 @@ class Engine:
                 case f.AttemptSucceeded(node=node, run_sec=run_sec):
                     self.dispatcher.observe(task.graph.nodes[node].type, run_sec)
                     self.leases.sync(cell, node, task.runs[node])
-                case (
-                    f.AttemptLeased() | f.AttemptFailed() | f.LeaseLost() | f.NodeFailed() | f.NodeCancelled()
-                ):
+                case f.AttemptLeased() | f.AttemptFailed() | f.LeaseLost() | f.NodeFailed() | f.NodeCancelled():
                     self.leases.sync(cell, fact.node, task.runs[fact.node])
                 case f.RequestApplied(n=n):
                     cell.to_mark.append(n)
@@ -307,14 +326,7 @@ class Engine:
     def maybe_evict(self, cell: Cell) -> None:
         """A task with nothing to do leaves memory, once its head says all there is to say."""
         task = cell.task
-        if (
-            not cell.live
-            or task is None
-            or cell.queue
-            or cell.flight
-            or cell.head_due
-            or cell.published < cell.acked
-        ):
+        if not cell.live or task is None or cell.queue or cell.flight or cell.head_due or cell.published < cell.acked:
             return
         if not task.ended:
             wake = task.next_wake()

@@ -22,11 +22,24 @@ BEACON_SEC = 3.0
 
 
 class Expiry:
-    """Before a lease is judged lost: the road from the worker works (a beacon came back), the worker has not renewed in the
+    """Before a lease is judged lost: the road from the worker works (a beacon came back), the worker has not renewed
+    in the
     store, and its results, had it sent any, have been read."""
 
-    def __init__(self, *, coordinator_id: str, store: Store, topics: Topics, engine: Engine, leases: Leases, fleet: Fleet,
-                 intake: Intake, publisher: Publisher, supervisor: Supervisor, telemetry: Telemetry) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        coordinator_id: str,
+        store: Store,
+        topics: Topics,
+        engine: Engine,
+        leases: Leases,
+        fleet: Fleet,
+        intake: Intake,
+        publisher: Publisher,
+        supervisor: Supervisor,
+        telemetry: Telemetry,
+    ) -> None:
         self._coordinator_id = coordinator_id
         self._store = store
         self._topics = topics
@@ -110,9 +123,7 @@ class Expiry:
             cell = watch.cell
             if watch.token not in overdue or cell.dead or cell.closing:
                 continue
-            living = (
-                view is not None and view.incarnation == watch.incarnation and view.heard_at > watch.heard
-            )
+            living = view is not None and view.incarnation == watch.incarnation and view.heard_at > watch.heard
             unaccepted = living and not watch.named
             self._telemetry.emit(LeaseExpired(cell.task_id, watch.node, watch.attempt, worker))
             self._engine.feed(cell, Item(Expired(watch.node, watch.attempt, watch.token, unaccepted)))

@@ -12,6 +12,8 @@ from flowkit.ports import Head
 def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]:
     """A reason for each node that has not ended, those nearest to running first."""
     reasons = [reason for name in task.runs if (reason := waits_for(task, name)) is not None]
+    if not task.created:
+        reasons = [_as_ready(task, reason) for reason in reasons]
     if engine is not None and head.partition in engine.owned:
         reasons = [_placed(task, reason, engine) for reason in reasons]
     if task.paused:
@@ -29,6 +31,14 @@ _ORDER = {
     "leased": 5,
     "waiting_for": 6,
 }
+
+
+def _as_ready(task: Task, reason: Reason) -> Reason:
+    """In a task that has not begun, the nodes that wait for nothing are as good as ready."""
+    name = reason.node_id
+    if task.graph.incoming[name] or task.graph.reads[name]:
+        return reason
+    return Reason(name, "ready", f"node {name!r} is ready for a worker of role {task.graph.nodes[name].type!r}")
 
 
 def _placed(task: Task, reason: Reason, engine: Engine) -> Reason:

@@ -33,12 +33,15 @@ class WorkerView:
 
 
 class Fleet:
-    """All workers heard of within `ttl_sec`, by id and by role."""
+    """The workers by id and by role. Work is placed only with those heard of within `fresh_sec`: a lease given to a
+    dead
+    worker costs a whole TTL; those silent for three times `ttl_sec` are forgotten."""
 
-    def __init__(self, clock: Clock, telemetry: Telemetry, ttl_sec: float) -> None:
+    def __init__(self, clock: Clock, telemetry: Telemetry, *, ttl_sec: float, fresh_sec: float) -> None:
         self._clock = clock
         self._telemetry = telemetry
         self._ttl_sec = ttl_sec
+        self._fresh_sec = fresh_sec
         self.workers: dict[str, WorkerView] = {}
         self._by_role: dict[str, dict[str, WorkerView]] = {}
 
@@ -74,7 +77,8 @@ class Fleet:
         return view
 
     def forget_silent(self) -> None:
-        """Drop workers not heard of for three times the TTL; until then their leases are watched, but nothing is placed."""
+        """Drop workers not heard of for three times the TTL; until then their leases are watched, but nothing is
+        placed."""
         limit = self._clock.mono() - 3 * self._ttl_sec
         for view in [view for view in self.workers.values() if view.heard_at < limit and not view.mine]:
             self._forget(view)
@@ -82,7 +86,7 @@ class Fleet:
 
     def of_role(self, role: str) -> Iterable[WorkerView]:
         """The workers of a role that may be given work now."""
-        limit = self._clock.mono() - self._ttl_sec
+        limit = self._clock.mono() - self._fresh_sec
         return [v for v in self._by_role.get(role, {}).values() if v.heard_at >= limit and not v.draining]
 
     @property

@@ -31,9 +31,7 @@ class TaskHandle:
         """How the task ended, however it ended. Raises `WaitTimeout`."""
         return await self._tasks.wait(self.id, timeout)
 
-    async def result(
-        self, timeout: float | None = None, *, on_wait: Callable[[str], None] | None = None
-    ) -> TaskResult:
+    async def result(self, timeout: float | None = None, *, on_wait: Callable[[str], None] | None = None) -> TaskResult:
         """The result of a finished task. Raises `TaskFailed` if it failed or was cancelled, `WaitTimeout`."""
         return raise_if_failed(await self._tasks.wait(self.id, timeout, on_wait=on_wait))
 
@@ -59,7 +57,8 @@ class TaskHandle:
 
 
 def raise_if_failed(result: TaskResult) -> TaskResult:
-    """The result itself, or `TaskFailed` with the node, the code, the message, the original traceback and what to do."""
+    """The result itself, or `TaskFailed` with the node, the code, the message, the original traceback and what to
+    do."""
     if result.ok:
         return result
     error = result.error or {}
@@ -70,7 +69,7 @@ def raise_if_failed(result: TaskResult) -> TaskResult:
     if error.get("traceback"):
         text += f"\n\n{error['traceback']}"
     if result.status == "failed":
-        text += f"\nWhat ran is kept: restart_task({result.task_id!r}, failed_only=True) runs only the failed part again."
-    raise TaskFailed(
-        text, task_id=result.task_id, status=result.status, node_id=node, error=error, result=result
-    )
+        text += (
+            f"\nWhat ran is kept: restart_task({result.task_id!r}, failed_only=True) runs only the failed part again."
+        )
+    raise TaskFailed(text, task_id=result.task_id, status=result.status, node_id=node, error=error, result=result)

@@ -52,9 +52,7 @@ class Heads:
                 self._on_stored(cell)
         for start in range(0, len(due), BATCH):
             await self._write(due[start : start + BATCH])
-        await self._mark(
-            [cell for cell in lagging.values() if cell.to_mark and min(cell.stored) >= cell.acked]
-        )
+        await self._mark([cell for cell in lagging.values() if cell.to_mark and min(cell.stored) >= cell.acked])
 
     async def _write(self, cells: Sequence[Cell]) -> None:
         now = self._clock.wall()
@@ -73,12 +71,8 @@ class Heads:
 
     async def _ask_why(self, updates: Sequence[HeadUpdate], outcomes: list[Outcome]) -> list[Outcome]:
         """No match may be one's own write, not majority yet when it was asked: a majority read tells."""
-        unsure = [
-            u.task_id for u, outcome in zip(updates, outcomes, strict=True) if outcome is Outcome.NO_MATCH
-        ]
-        stored = {
-            head.task_id: (head.seq, head.published_seq) for head in await self._store.read_heads(unsure)
-        }
+        unsure = [u.task_id for u, outcome in zip(updates, outcomes, strict=True) if outcome is Outcome.NO_MATCH]
+        stored = {head.task_id: (head.seq, head.published_seq) for head in await self._store.read_heads(unsure)}
         return [
             Outcome.OK
             if outcome is Outcome.NO_MATCH and stored.get(u.task_id, (-1, -1)) >= (u.seq, u.published_seq)

@@ -39,13 +39,12 @@ def new_task(head: Head, graph: Graph) -> Task:
 
 
 def fold(task: Task, commits: Iterable[Commit]) -> None:
-    """Fold commits into the state. Raises `Corrupt` for a gap or a foreign predecessor, `UnknownFact` for a newer fact."""
+    """Fold commits into the state. Raises `Corrupt` for a gap or a foreign predecessor, `UnknownFact` for a newer
+    fact."""
     seq, prev = 0, ""
     for commit in commits:
         if commit.seq != seq + 1 or commit.prev != prev:
-            raise Corrupt(
-                f"commit {commit.seq} of task {task.task_id} does not follow commit {seq} ({prev or 'none'})"
-            )
+            raise Corrupt(f"commit {commit.seq} of task {task.task_id} does not follow commit {seq} ({prev or 'none'})")
         for fact in decode_facts(commit.body):
             evolve(task, fact, commit.at)
         seq, prev = commit.seq, commit.id
@@ -65,9 +64,7 @@ class History:
         if not heads:
             return {}
         commits = await self._store.read_commits(list(heads))
-        by_task = {
-            task_id: list(group) for task_id, group in groupby(commits, key=lambda commit: commit.task_id)
-        }
+        by_task = {task_id: list(group) for task_id, group in groupby(commits, key=lambda commit: commit.task_id)}
         return {task_id: await self._past(head, by_task.get(task_id, [])) for task_id, head in heads.items()}
 
     async def _past(self, head: Head, commits: list[Commit]) -> Past:

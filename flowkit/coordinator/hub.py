@@ -6,26 +6,30 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from flowkit.core.model import ENDED_TASK
 from flowkit.ports import Commit
-from flowkit.wire.codec import loads
 from flowkit.wire.messages import Event
 
 MOST_WAITING = 1000
 
 
 class Listener:
-    """One watcher of one task. Events come in the order they were committed where one coordinator owns the task; a gap
-    in `seq`, or `missed`, means: read the store."""
+    """One watcher of one task. An event says that the task moved, not how: whoever wants to know reads the store, and
+    so
+    nothing depends on an event's arrival. `missed`: some were dropped."""
 
-    __slots__ = ("_close", "_events", "_wake", "missed")
+    __slots__ = ("_close", "_events", "_wake", "ends_only", "missed")
 
-    def __init__(self, close: Callable[[Listener], None]) -> None:
+    def __init__(self, close: Callable[[Listener], None], ends_only: bool) -> None:
         self._events: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._close = close
+        self.ends_only = ends_only
         self.missed = False
 
     def put(self, event: Event) -> None:
+        if self.ends_only and event.status not in ENDED_TASK:
+            return
         if len(self._events) >= MOST_WAITING:
             self._events.clear()
             self.missed = True
@@ -57,7 +61,7 @@ class Hub:
     def __init__(self) -> None:
         self._listeners: dict[str, set[Listener]] = {}
 
-    def listen(self, task_id: str) -> Listener:
+    def listen(self, task_id: str, *, ends_only: bool = False) -> Listener:
         def close(listener: Listener) -> None:
             group = self._listeners.get(task_id)
             if group is not None:
@@ -65,7 +69,7 @@ class Hub:
                 if not group:
                     del self._listeners[task_id]
 
-        listener = Listener(close)
+        listener = Listener(close, ends_only)
         self._listeners.setdefault(task_id, set()).add(listener)
         return listener
 
@@ -75,10 +79,7 @@ class Hub:
     def tell(self, commit: Commit, tenant: str, status: str) -> None:
         """A commit was acknowledged here."""
         if commit.task_id in self._listeners:
-            event = Event(
-                commit.task_id, tenant, commit.seq, commit.at, commit.id, status, loads(commit.body)
-            )
-            self.heard(event)
+            self.heard(Event(commit.task_id, tenant, commit.seq, commit.at, commit.id, status, None))
 
     def heard(self, event: Event) -> None:
         """An event came, from here or from the bus."""

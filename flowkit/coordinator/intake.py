@@ -1,4 +1,5 @@
-"""Reads `facts`: hands each item to its task's cell, keeps account of offsets, and follows the partitions as they move."""
+"""Reads `facts`: hands each item to its task's cell, keeps account of offsets, and follows the partitions as they
+move."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from flowkit.coordinator.offsets import OffsetTracker, Receipt
 from flowkit.coordinator.publisher import Publisher
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.takeover import Takeover
-from flowkit.core.reports import Succeeded, TimeReached
+from flowkit.core.reports import TimeReached
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Bus, Member, Record
 from flowkit.telemetry import Rebalanced, Telemetry
@@ -45,8 +46,9 @@ class Intake:
         )
 
     async def stop(self) -> None:
+        """Let every partition go, and leave the group."""
         if self._member is not None:
-            await self.commit_offsets()
+            await self._revoked(frozenset(self._trackers))
             await self._member.stop()
 
     # ------------------------------------------------------------------------------------------ reading
@@ -81,13 +83,7 @@ class Intake:
     def _hand_over(self, record: Record, item: Told | Knock | Unreadable, receipt: Receipt) -> None:
         match item:
             case Told(task_id=task_id, tenant=tenant, report=report):
-                cell = self._engine.get(task_id, record.partition)
-                if isinstance(report, Succeeded) and cell.quarantine:
-                    self._telemetry.count("reports_of_quarantined_tasks")
-                if cell.quarantine:
-                    receipt.settle()
-                else:
-                    self._engine.feed(cell, Item(report, receipt, tenant))
+                self._engine.feed(self._engine.get(task_id, record.partition), Item(report, receipt, tenant))
             case Knock(task_id=task_id, what="new"):
                 self._engine.feed(self._engine.get(task_id, record.partition), Item(TimeReached(), receipt))
             case Knock(task_id=task_id):
@@ -127,13 +123,14 @@ class Intake:
         tracker = self._trackers.get(partition)
         if tracker is None or self._member is None:
             return False
-        if tracker.position:
+        if not tracker.untouched:
             return tracker.position >= end
-        if (self._member.position(partition) or 0) < end and end > 0:
+        position = self._member.position(partition)
+        if position is None or position < end:
             return False
         # Nothing was handed over yet: make sure that nothing is on its way from the fetch either.
         await asyncio.sleep(0.05)
-        return not tracker.position or tracker.position >= end
+        return tracker.untouched or tracker.position >= end
 
     # ------------------------------------------------------------------------------------------ partitions
 

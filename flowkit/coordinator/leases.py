@@ -1,4 +1,5 @@
-"""The leases of the tasks here, and when each was last heard of. Judged by this process's monotonic clock alone (rule 6)."""
+"""The leases of the tasks here, and when each was last heard of. Judged by this process's monotonic clock alone (rule
+6)."""
 
 from __future__ import annotations
 
@@ -41,9 +42,7 @@ class Leases:
             return False
         freed = token is not None and self._release(cell, node, token)
         if lease is not None:
-            watch = Watch(
-                lease.token, cell, node, run.attempt, lease.worker, lease.incarnation, self._clock.mono()
-            )
+            watch = Watch(lease.token, cell, node, run.attempt, lease.worker, lease.incarnation, self._clock.mono())
             self.watches[lease.token] = watch
             self._by_worker.setdefault(lease.worker, {})[lease.token] = watch
             cell.watches[node] = lease.token

@@ -27,6 +27,11 @@ class OffsetTracker:
         self._open: dict[int, None] = {}
         self._committed = -1
 
+    @property
+    def untouched(self) -> bool:
+        """Nothing was read yet, so `position` says nothing."""
+        return self.position == 0
+
     def read(self, offset: int, items: int) -> Receipt:
         """A record with so many items was read."""
         if offset < self.position:

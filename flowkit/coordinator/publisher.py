@@ -1,4 +1,5 @@
-"""Sends what acknowledged commits ask for: events to the world, work to the workers. Nothing goes out before its commit."""
+"""Sends what acknowledged commits ask for: events to the world, work to the workers. Nothing goes out before its
+commit."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ MAX_WAITING = 100_000
 
 @dataclass(slots=True)
 class Parcel:
-    """A record on its way. `wanted` is asked before it is sent again; `acknowledged` is told once, when it got through."""
+    """A record on its way. `wanted` is asked before it is sent again; `acknowledged` is told once, when it got
+    through."""
 
     record: Record
     wanted: Callable[[], bool] | None = None

@@ -51,7 +51,7 @@ class RequestReader:
             if request.applied or request.partition not in self._engine.owned:
                 continue
             cell = self._engine.get(request.task_id, request.partition)
-            if self._answered_already(cell, request):
+            if self._answered_already(cell, request) or _waits(cell, request):
                 continue
             try:
                 args = loads(request.args)
@@ -69,3 +69,7 @@ class RequestReader:
             cell.to_mark.append(request.n)
             self._engine.heads.touch(cell)
         return True
+
+
+def _waits(cell: Cell, request: Request) -> bool:
+    return any(isinstance(item.report, Requested) and item.report.n == request.n for item in cell.queue)

@@ -38,8 +38,16 @@ EXPIRY_SEC = 0.5
 class CoordinatorRuntime:
     """`store` and `bus` are started by whoever made them. `api` is what users call."""
 
-    def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: CoordinatorConfig, telemetry: Telemetry | None = None,
-                 new_token_prefix: str | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        cfg: CoordinatorConfig,
+        telemetry: Telemetry | None = None,
+        new_token_prefix: str | None = None,
+    ) -> None:
         self.cfg = cfg
         self.clock = clock
         self.store = store
@@ -55,15 +63,13 @@ class CoordinatorRuntime:
     def _build(self) -> None:
         cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
         self.hub = Hub()
-        self.fleet = Fleet(clock, self.telemetry, cfg.lease_ttl_sec)
+        self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, fresh_sec=1.25 * cfg.heartbeat_sec + 0.25)
         self.dispatcher = Dispatcher(
             self.fleet, accept_sec=cfg.accept_sec, prefetch=cfg.prefetch, new_token=self._new_token
         )
         self.leases = Leases(clock, self.dispatcher, cfg.lease_ttl_sec)
         self.timers = Timers(clock)
-        self.publisher = Publisher(
-            bus, self.topics, clock, self.supervisor, self.telemetry, self.coordinator_id
-        )
+        self.publisher = Publisher(bus, self.topics, clock, self.supervisor, self.telemetry, self.coordinator_id)
         self.carrier = Carrier(
             store=store, clock=clock, publisher=self.publisher, topics=self.topics, hub=self.hub,
             supervisor=self.supervisor,
@@ -94,7 +100,8 @@ class CoordinatorRuntime:
         )  # fmt: skip
         self.api = Tasks(
             store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
-            hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry, engine=self.engine, requests=self.requests,
+            hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry, engine=self.engine,
+            requests=self.requests,
             cancel_grace_sec=cfg.cancel_grace_sec,
         )  # fmt: skip
 
@@ -125,7 +132,6 @@ class CoordinatorRuntime:
     async def stop(self) -> None:
         """Stop deciding, flush what is in flight for a moment, leave the group."""
         await self.intake.stop()
-        await self.engine.heads.step()
         await self.supervisor.stop()
         await self.ears.stop()
         await self.api.stop()

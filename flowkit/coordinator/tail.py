@@ -18,9 +18,7 @@ FETCH_SEC = 0.5
 class EventTail:
     """Opened once, then kept: whoever listens afterwards misses nothing from then on."""
 
-    def __init__(
-        self, bus: Bus, topics: Topics, hub: Hub, supervisor: Supervisor, telemetry: Telemetry
-    ) -> None:
+    def __init__(self, bus: Bus, topics: Topics, hub: Hub, supervisor: Supervisor, telemetry: Telemetry) -> None:
         self._bus = bus
         self._topics = topics
         self._hub = hub

@@ -28,7 +28,7 @@ class Takeover:
             self._supervisor.spawn(self._load_active(partition), f"takeover-{partition}")
 
     async def end(self, partitions: frozenset[int], flush_sec: float) -> None:
-        """Stop deciding, wait a moment for what is in flight, and forget the tasks."""
+        """Stop deciding, flush what is in flight and the heads behind it for a moment, and forget the tasks."""
         cells = [cell for cell in self._engine.cells.values() if cell.partition in partitions]
         for cell in cells:
             cell.closing = True
@@ -36,8 +36,11 @@ class Takeover:
             async with asyncio.timeout(flush_sec):
                 while any(cell.flight is not None and not cell.dead for cell in cells):
                     await asyncio.sleep(0.01)
-        except TimeoutError:
-            pass
+                while any(cell.head_due and not cell.dead for cell in cells):
+                    await self._engine.heads.step()
+                    await asyncio.sleep(0.01)
+        except (TimeoutError, StoreUnavailable):
+            pass  # the next owner finds in the commits what the heads do not say yet
         self._engine.owned -= partitions
         for cell in [cell for cell in self._engine.cells.values() if cell.partition in partitions]:
             self._engine.drop(cell)

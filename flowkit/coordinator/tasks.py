@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result,
 from flowkit.coordinator.watch import TaskEvent, watch
 from flowkit.core.dialect import normalise, parse_graph
 from flowkit.core.graph import Graph
-from flowkit.core.model import ENDED_TASK, Task, TaskStatus
+from flowkit.core.model import Task, TaskStatus
+from flowkit.core.payload import holds_artifacts
 from flowkit.errors import (
     Corrupt,
     GraphError,
@@ -48,7 +50,8 @@ MAX_PARAMS_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """One task to be created. `idempotency_key`: the same key of one tenant gives the same task; with anything else changed
+    """One task to be created. `idempotency_key`: the same key of one tenant gives the same task; with anything else
+    changed
     it is refused. `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
 
     graph: Any
@@ -71,9 +74,24 @@ class Page:
 class Tasks:
     """The API of one tenant's principal. `engine` is None in a process that coordinates nothing."""
 
-    def __init__(self, *, store: Store, bus: Bus, clock: Clock, topics: Topics, graphs: Graphs, history: History, hub: Hub,
-                 supervisor: Supervisor, telemetry: Telemetry, engine: Engine | None = None, requests: RequestReader | None = None,
-                 cancel_grace_sec: float = 30.0, tenant: str = "default", principal: str = "local") -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        topics: Topics,
+        graphs: Graphs,
+        history: History,
+        hub: Hub,
+        supervisor: Supervisor,
+        telemetry: Telemetry,
+        engine: Engine | None = None,
+        requests: RequestReader | None = None,
+        cancel_grace_sec: float = 30.0,
+        tenant: str = "default",
+        principal: str = "local",
+    ) -> None:
         self.store = store
         self.tenant = tenant
         self.principal = principal
@@ -121,15 +139,13 @@ class Tasks:
     def _head(self, creation: Creation, ref: str, graph: Graph) -> Head:
         params = _params_text(creation.params)
         labels = {str(key): str(value) for key, value in (creation.labels or {}).items()}
-        asked = dumps(
-            [ref, params, creation.priority, sorted(labels.items()), creation.timeout, list(creation.targets)]
-        )
+        now, fingerprint = self._clock.wall(), ""
         if creation.idempotency_key is None:
-            task_id = uuid7(self._clock.wall())
+            task_id = uuid_of(int(now * 1000) << 80 | random.getrandbits(80), version=7)
         else:
-            name = hashlib.sha256(dumps([self.tenant, creation.idempotency_key])).hexdigest()
-            task_id = str(uuid.UUID(name[:32], version=8))
-        now = self._clock.wall()
+            task_id = _id_of_key(self.tenant, creation.idempotency_key)
+            asked = [ref, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
+            fingerprint = hashlib.sha256(dumps(asked)).hexdigest()
         return Head(
             task_id=task_id,
             partition=partition_of(task_id, self._topics.partitions),
@@ -142,7 +158,7 @@ class Tasks:
             priority=creation.priority,
             targets=tuple(creation.targets),
             timeout_sec=creation.timeout,
-            fingerprint=hashlib.sha256(asked).hexdigest(),
+            fingerprint=fingerprint,
             created_at=now,
             next_wake=now,
             updated_at=now,
@@ -169,10 +185,9 @@ class Tasks:
             )
 
     async def _confirm(self, heads: Sequence[Head], places: Sequence[int]) -> list[int]:
-        """A duplicate is one's own earlier try, or the same key used before: only a majority read of the same body is a yes."""
-        stored = {
-            head.task_id: head for head in await self.store.read_heads([head.task_id for head in heads])
-        }
+        """A duplicate is one's own earlier try, or the same key used before: only a majority read of the same body is
+        a yes."""
+        stored = {head.task_id: head for head in await self.store.read_heads([head.task_id for head in heads])}
         unseen = []
         for head, place in zip(heads, places, strict=True):
             found = stored.get(head.task_id)
@@ -217,8 +232,7 @@ class Tasks:
         head, task, seq = await self._state(task_id)
         view = task_view(head, task, seq)
         nodes = {
-            name: replace(node, output=await materialise(self.store, node.output))
-            for name, node in view.nodes.items()
+            name: replace(node, output=await materialise(self.store, node.output)) for name, node in view.nodes.items()
         }
         return replace(view, output=await materialise(self.store, view.output), nodes=nodes)
 
@@ -249,9 +263,10 @@ class Tasks:
             yield event
 
     async def wait(self, task_id: str, timeout: float | None = None, *, on_wait: Any = None) -> TaskResult:
-        """Wait until the task has ended, however it ended. Raises `TaskNotFound`, `WaitTimeout` after `timeout` seconds.
+        """Wait until the task has ended, however it ended. Raises `TaskNotFound`, `WaitTimeout` after `timeout`
+        seconds.
         `on_wait` is called with a sentence when something that nobody serves holds the task up."""
-        listener = self.hub.listen(task_id)
+        listener = self.hub.listen(task_id, ends_only=True)
         try:
             await self._listen_everywhere(task_id)
             return await self._wait(task_id, listener, timeout, on_wait)
@@ -270,10 +285,10 @@ class Tasks:
             left = REREAD_SEC if timeout is None else timeout - (self._clock.mono() - began)
             if left <= 0:
                 raise WaitTimeout(await self._why_waiting(task_id, timeout))
-            event = await listener.next(min(left, REREAD_SEC, 2.0))
+            event = await listener.next(min(left, REREAD_SEC if on_wait is None else 2.0))
             if event is None and on_wait is not None:
                 told = self._tell_stuck(task_id, on_wait, told)
-            if listener.missed or (event is not None and event.status in ENDED_TASK):
+            if listener.missed or event is not None:
                 listener.missed = False
                 read_at = -REREAD_SEC
 
@@ -281,11 +296,7 @@ class Tasks:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
         if cell is None or cell.head is None or cell.task is None:
             return told
-        stuck = [
-            reason.message
-            for reason in explain(cell.head, cell.task, self._engine)
-            if reason.code == "no_worker"
-        ]
+        stuck = [reason.message for reason in explain(cell.head, cell.task, self._engine) if reason.code == "no_worker"]
         if stuck and stuck[0] != told:
             on_wait(stuck[0])
             return stuck[0]
@@ -297,23 +308,25 @@ class Tasks:
         return f"task {task_id} did not end within {timeout:g} s: {why}"
 
     async def _result(self, task_id: str) -> TaskResult | None:
-        """The result if the task has ended. Cheap where the task is in this process's memory."""
+        """The result if the task has ended. Where the task is decided in this process, an end will be heard of: a
+        commit on
+        its way needs no look into the store."""
+        cell = self._engine.cells.get(task_id) if self._engine is not None else None
+        if cell is not None and cell.live and cell.flight is not None and cell.head is not None:
+            self._check_tenant(cell.head, task_id)
+            return None
         head, task, _ = await self._state(task_id)
         if not task.ended:
             return None
         result = task_result(head, task)
+        if not (holds_artifacts(result.output) or holds_artifacts(result.outputs)):
+            return result
         output = await materialise(self.store, result.output)
         return replace(result, output=output, outputs=await materialise(self.store, result.outputs))
 
     async def _state(self, task_id: str) -> tuple[Head, Task, int]:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
-        if (
-            cell is not None
-            and cell.live
-            and cell.flight is None
-            and cell.task is not None
-            and cell.task.created
-        ):
+        if cell is not None and cell.live and cell.flight is None and cell.task is not None and cell.task.created:
             assert cell.head is not None
             self._check_tenant(cell.head, task_id)
             return cell.head, cell.task, cell.acked
@@ -409,11 +422,7 @@ class Tasks:
         return request if outcome is Outcome.OK else None
 
     def _ring_request(self, request: Request) -> None:
-        if (
-            self._engine is not None
-            and self._requests is not None
-            and request.partition in self._engine.owned
-        ):
+        if self._engine is not None and self._requests is not None and request.partition in self._engine.owned:
             self._requests.read_soon(request.task_id)
             return
         record = self._knock(request.partition, [Knock(request.task_id, request.tenant, "request")])
@@ -453,6 +462,12 @@ def _check_targets(targets: Sequence[str], graph: Graph) -> None:
         raise GraphError(problems)
 
 
+def _id_of_key(tenant: str, key: str) -> str:
+    """The id of the task that a tenant's idempotency key names: a UUID of version 8 (RFC 9562) from their hash."""
+    digest = hashlib.sha256(dumps([tenant, key])).digest()
+    return uuid_of(int.from_bytes(digest[:16]), version=8)
+
+
 def _read_cursor(cursor: str | None) -> tuple[float, str] | None:
     if cursor is None:
         return None
@@ -463,10 +478,11 @@ def _read_cursor(cursor: str | None) -> tuple[float, str] | None:
         raise ValueError(f"{cursor!r} is not a cursor that list_tasks gave") from None
 
 
-def uuid7(now: float) -> str:
-    """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits, so that ids sort by time."""
-    random = uuid.uuid4().int
-    value = (int(now * 1000) & 0xFFFFFFFFFFFF) << 80 | random & ((1 << 80) - 1)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=value))
+def uuid_of(bits: int, *, version: int) -> str:
+    """128 bits as a UUID of this version (RFC 9562): 7 begins with milliseconds and so sorts by time, 8 is free for a
+    hash."""
+    bits &= (1 << 128) - 1
+    bits = bits & ~(0xF << 76) | version << 76
+    bits = bits & ~(0x3 << 62) | 0x2 << 62
+    text = f"{bits:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -13,7 +13,8 @@ LONGEST_SLEEP_SEC = 30.0
 
 
 class Timers:
-    """Tells which cells have a timer due. A cell has one entry that counts, in `cell.wake_at`; older ones are skipped."""
+    """Tells which cells have a timer due. A cell has one entry that counts, in `cell.wake_at`; older ones are
+    skipped."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowkit.core.graph import MISSING
 from flowkit.core.inputs import task_output
 from flowkit.core.model import NodeRun, NodeState, Task, TaskStatus
 from flowkit.errors import InputError
@@ -54,7 +53,8 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """How a task ended. `output` is the graph's output, `outputs` every finished node's, `seconds` from creation to end."""
+    """How a task ended. `output` is the graph's output, `outputs` every finished node's, `seconds` from creation to
+    end."""
 
     task_id: str
     status: str
@@ -84,7 +84,7 @@ class Reason:
 
 
 def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
-    output = run.output.get() if run.output is not None and run.state is NodeState.FINISHED else None
+    output = _own(run.output.get()) if run.output is not None and run.state is NodeState.FINISHED else None
     return NodeView(
         node_id=name,
         type=task.graph.nodes[name].type,
@@ -124,22 +124,29 @@ def task_view(head: Head, task: Task, seq: int) -> TaskView:
 
 def task_result(head: Head, task: Task) -> TaskResult:
     outputs = {
-        name: run.output.get()
+        name: _own(run.output.get())
         for name, run in task.runs.items()
         if run.state is NodeState.FINISHED and run.output is not None
     }
-    return TaskResult(
-        head.task_id, task.status, _output(task), outputs, task.error, head.created_at, task.ended_at
-    )
+    return TaskResult(head.task_id, task.status, _output(task), outputs, task.error, head.created_at, task.ended_at)
 
 
 def _output(task: Task) -> Any:
     if task.status is not TaskStatus.FINISHED:
         return None
     try:
-        return task_output(task)
+        return _own(task_output(task))
     except InputError:
         return None
+
+
+def _own(value: Any) -> Any:
+    """A copy for the caller: what users do to a result must not reach the state that the coordinator decides with."""
+    if isinstance(value, dict):
+        return {key: _own(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_own(item) for item in value]
+    return value
 
 
 def waits_for(task: Task, name: str) -> Reason | None:
@@ -147,9 +154,7 @@ def waits_for(task: Task, name: str) -> Reason | None:
     run, node = task.runs[name], task.graph.nodes[name]
     match run.state:
         case NodeState.PENDING:
-            open_sources = [
-                e.source for e in task.graph.incoming[name] if task.runs[e.source].ended_at is None
-            ]
+            open_sources = [e.source for e in task.graph.incoming[name] if task.runs[e.source].ended_at is None]
             open_sources += [s for s in task.graph.reads[name] if task.runs[s].ended_at is None]
             shown = ", ".join(map(repr, open_sources[:5])) + (", ..." if len(open_sources) > 5 else "")
             return Reason(name, "waiting_for", f"node {name!r} waits for {shown or 'its sources'}")
@@ -163,21 +168,6 @@ def waits_for(task: Task, name: str) -> Reason | None:
             return Reason(name, "cancelling", f"node {name!r} was told to stop: {run.reason}")
         case NodeState.RUNNING if run.lease is not None:
             state = "runs on" if run.lease.started else "is leased to"
-            return Reason(
-                name, "leased", f"node {name!r} {state} worker {run.lease.worker}, attempt {run.attempt}"
-            )
+            return Reason(name, "leased", f"node {name!r} {state} worker {run.lease.worker}, attempt {run.attempt}")
         case _:
             return None
-
-
-__all__ = [
-    "MISSING",
-    "NodeView",
-    "Reason",
-    "TaskResult",
-    "TaskView",
-    "node_view",
-    "task_result",
-    "task_view",
-    "waits_for",
-]

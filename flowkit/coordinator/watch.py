@@ -20,7 +20,8 @@ REREAD_SEC = 15.0
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
-    """One transition. `type` is the wire tag of the fact that made it (`leased`, `succeeded`, ...), `node_id` empty for the
+    """One transition. `type` is the wire tag of the fact that made it (`leased`, `succeeded`, ...), `node_id` empty
+    for the
     task as a whole; `from_state` and `to_state` are states of the node, or of the task. `at` is epoch seconds."""
 
     seq: int
@@ -33,9 +34,7 @@ class TaskEvent:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-async def watch(
-    hub: Hub, history: History, task_id: str, tenant: str, since: int
-) -> AsyncIterator[TaskEvent]:
+async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: int) -> AsyncIterator[TaskEvent]:
     """Listens before it reads, so that nothing falls in between; a gap sends it back to the store."""
     listener = hub.listen(task_id)
     try:
@@ -89,9 +88,7 @@ def _data(fact: f.Fact) -> dict[str, Any]:
             return {"worker": worker}
         case f.AttemptSucceeded(output=output, run_sec=run_sec):
             artifact = output.artifact
-            value = (
-                {"artifact": artifact.ref, "size": artifact.size} if artifact is not None else output.value
-            )
+            value = {"artifact": artifact.ref, "size": artifact.size} if artifact is not None else output.value
             return {"output": value, "run_sec": run_sec}
         case f.AttemptFailed(error=error, retry_at=retry_at):
             return {"error": error, "retry_at": retry_at}
@@ -101,9 +98,7 @@ def _data(fact: f.Fact) -> dict[str, Any]:
             return {"error": error}
         case f.NodeSkipped(reason=reason, cause=cause):
             return {"reason": reason, "cause": cause}
-        case (
-            f.NodeCancelled(reason=reason) | f.NodeCancelling(reason=reason) | f.TaskCancelling(reason=reason)
-        ):
+        case f.NodeCancelled(reason=reason) | f.NodeCancelling(reason=reason) | f.TaskCancelling(reason=reason):
             return {"reason": reason}
         case f.RequestApplied(kind=kind, accepted=accepted, why=why, principal=principal):
             return {"kind": kind, "accepted": accepted, "why": why, "principal": principal}

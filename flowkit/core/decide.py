@@ -114,20 +114,14 @@ class _Decider:
             now=self.now,
         )
         self.put(
-            f.AttemptFailed(
-                report.node, report.attempt, report.token, report.error, again, budget, report.run_sec
-            )
+            f.AttemptFailed(report.node, report.attempt, report.token, report.error, again, budget, report.run_sec)
         )
 
     def lost(self, run: NodeRun, report: r.AttemptReport) -> None:
         name, attempt, token = report.node, report.attempt, report.token
         match report:
             case r.Declined():
-                self.put(
-                    f.LeaseLost(
-                        name, attempt, token, "declined", self.now + declined_wait(run.declines), False
-                    )
-                )
+                self.put(f.LeaseLost(name, attempt, token, "declined", self.now + declined_wait(run.declines), False))
             case r.Expired(unaccepted=False):
                 limit = self.task.graph.nodes[name].retry.lost_max
                 if run.losses + 1 >= limit:
@@ -158,9 +152,7 @@ class _Decider:
 
         attempt = run.attempt + 1
         self.put(
-            f.AttemptLeased(
-                placed.node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by
-            )
+            f.AttemptLeased(placed.node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by)
         )
         self.decision.effects.append(
             Dispatch(node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by, inputs)
@@ -198,9 +190,7 @@ class _Decider:
                     self.out_of_time(name, "total_timeout", "all its attempts together took too long")
                 case Timer.TASK:
                     message = f"the task did not end within {task.timeout_sec:g} s"
-                    self.cancel_all(
-                        message, "failed", CANCEL_GRACE_SEC, {"code": "timeout", "message": message}
-                    )
+                    self.cancel_all(message, "failed", CANCEL_GRACE_SEC, {"code": "timeout", "message": message})
 
     def out_of_time(self, name: str, code: str, message: str) -> None:
         self.revoke(name, message, 0.0)
@@ -235,9 +225,7 @@ class _Decider:
             case "resume":
                 self.put(f.TaskResumed())
             case "restart":
-                self.put(
-                    f.TaskRestarted(task.generation + 1, None if again is None else tuple(sorted(again)))
-                )
+                self.put(f.TaskRestarted(task.generation + 1, None if again is None else tuple(sorted(again))))
 
     def refuse_cancel_node(self, name: Any) -> str:
         run = self.task.runs.get(name)

@@ -58,6 +58,10 @@ def parse_graph(raw: object) -> Graph:
         timeout_sec=fields.get("timeout_sec"),
         output=output.value,
         output_references=output.references,
+        root_roles=frozenset(
+            node.type for name, node in nodes.items() if name not in topology.incoming and name not in topology.reads
+        ),
+        hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values()),
         meta=fields.get("meta", {}),
     )
 
@@ -71,9 +75,7 @@ def normalise(raw: object) -> dict[str, Any]:
     fields = reading.fields
     more = {(text.source, text.target): text.more for text in fields.get("edges", ()) if text.more}
     edges = [_edge_text(edge, more.get(pair)) for pair, edge in reading.topology.declared.items()]
-    return _ordered(
-        fields | {"schema_version": SCHEMA_VERSION, "nodes": reading.nodes, "edges": edges}, GRAPH.keys
-    )
+    return _ordered(fields | {"schema_version": SCHEMA_VERSION, "nodes": reading.nodes, "edges": edges}, GRAPH.keys)
 
 
 # Reading.
@@ -118,9 +120,7 @@ def _index(texts: list[Any], problems: Problems) -> dict[str, int]:
     return index
 
 
-def _read_nodes(
-    texts: list[Any], keep: Callable[[dict[str, Any]], N], topology: Topology, door: Door
-) -> list[N]:
+def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology: Topology, door: Door) -> list[N]:
     nodes: list[N] = []
     references: dict[str, tuple[Reference, ...]] = {}
     counts: list[tuple[str, int, Place]] = []

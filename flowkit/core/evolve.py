@@ -166,9 +166,7 @@ def _tell_successors(task: Task, name: str, at: float) -> None:
         run.undecided -= 1
         match edge_state(task, edge):
             case EdgeState.TAKEN:
-                run.taken += (
-                    counts_for_quorum(task, edge) or task.graph.nodes[edge.target].fan_in.need is None
-                )
+                run.taken += counts_for_quorum(task, edge) or task.graph.nodes[edge.target].fan_in.need is None
             case EdgeState.BROKEN:
                 run.broken += 1
         _reconsider(task, edge.target, run, at)

@@ -89,7 +89,8 @@ class RetryDue:
 
 @dataclass(frozen=True, slots=True)
 class NodeFailed:
-    """The node failed without a result of its attempt: inputs that cannot be built, a timeout in the queue or in all."""
+    """The node failed without a result of its attempt: inputs that cannot be built, a timeout in the queue or in
+    all."""
 
     node: str
     error: ErrorInfo

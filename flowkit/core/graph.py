@@ -50,7 +50,8 @@ class RetryRule:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`max_attempts` counts attempts, the first included; waits are seconds; `lost_max` is the budget for lost workers."""
+    """`max_attempts` counts attempts, the first included; waits are seconds; `lost_max` is the budget for lost
+    workers."""
 
     max_attempts: int = 3
     backoff_sec: float = 1.0
@@ -120,7 +121,9 @@ class Graph:
     `incoming`/`outgoing` hold every node's edges (implied ones included) in the order written; `readers[s]` are the
     nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
     output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
-    edge or reader.
+    edge or reader. `root_roles` are the roles of the nodes that wait for nothing; `hurried`: some node has a timeout
+    that
+    runs while it waits for a worker.
     """
 
     nodes: Mapping[str, Node]
@@ -134,4 +137,6 @@ class Graph:
     timeout_sec: float | None = None
     output: Any = MISSING
     output_references: tuple[Reference, ...] = ()
+    root_roles: frozenset[str] = frozenset()
+    hurried: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)

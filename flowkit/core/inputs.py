@@ -26,11 +26,7 @@ def node_inputs(task: Task, node: Node) -> Any:
         return task.params
     if len(edges) == 1:
         return _given(task.runs[edges[0].source])
-    return {
-        edge.source: _given(task.runs[edge.source])
-        for edge in edges
-        if edge_state(task, edge) is EdgeState.TAKEN
-    }
+    return {edge.source: _given(task.runs[edge.source]) for edge in edges if edge_state(task, edge) is EdgeState.TAKEN}
 
 
 def output_of(task: Task, name: str) -> Any:

@@ -126,7 +126,8 @@ class Timer:
 class Task:
     """A task's whole state, owned and changed in place by one coordinator.
 
-    `ready` are the nodes that wait for a worker, by role, oldest first; `leased` those that have one; `agenda` the nodes
+    `ready` are the nodes that wait for a worker, by role, oldest first; `leased` those that have one; `agenda` the
+    nodes
     about which `settle` has something to decide; `open` how many nodes have not ended; `failed` the failed
     nodes in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation,
     kind, node).
@@ -229,7 +230,5 @@ class Task:
             return run.lease is not None and run.lease.cancelling
         if kind == Timer.QUEUED:
             queued = self.graph.nodes[node].timeouts.queued_sec
-            return (
-                run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued <= at
-            )
+            return run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued <= at
         return run.state not in ENDED_NODE

@@ -8,9 +8,7 @@ from flowkit.core.inputs import task_output
 from flowkit.core.model import NodeState, Task
 from flowkit.errors import InputError
 
-_RAN = frozenset(
-    {NodeState.READY, NodeState.RUNNING, NodeState.WAITING, NodeState.FINISHED, NodeState.FAILED}
-)
+_RAN = frozenset({NodeState.READY, NodeState.RUNNING, NodeState.WAITING, NodeState.FINISHED, NodeState.FAILED})
 
 
 def ended(task: Task) -> TaskEnded:

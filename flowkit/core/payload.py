@@ -33,7 +33,8 @@ class Payload:
 
 
 def lift_artifacts(value: Any) -> tuple[Any, list[tuple[tuple[str | int, ...], Artifact]]]:
-    """Replace every `Artifact` inside `value` by None; say where each one stood. Untouched values are shared, not copied."""
+    """Replace every `Artifact` inside `value` by None; say where each one stood. Untouched values are shared, not
+    copied."""
     found: list[tuple[tuple[str | int, ...], Artifact]] = []
 
     def walk(part: Any, place: tuple[str | int, ...]) -> Any:
@@ -41,15 +42,16 @@ def lift_artifacts(value: Any) -> tuple[Any, list[tuple[tuple[str | int, ...], A
             found.append((place, part))
             return None
         if isinstance(part, dict):
-            return {key: walk(item, (*place, key)) for key, item in part.items()} if _holds(part) else part
+            return {key: walk(item, (*place, key)) for key, item in part.items()} if holds_artifacts(part) else part
         if isinstance(part, list):
-            return [walk(item, (*place, index)) for index, item in enumerate(part)] if _holds(part) else part
+            return [walk(item, (*place, index)) for index, item in enumerate(part)] if holds_artifacts(part) else part
         return part
 
     return walk(value, ()), found
 
 
-def _holds(value: Any) -> bool:
+def holds_artifacts(value: Any) -> bool:
+    """Whether an `Artifact` stands anywhere inside the value."""
     stack = [value]
     while stack:
         part = stack.pop()

@@ -78,16 +78,15 @@ def missing_source(task: Task, node: Node) -> str | None:
 
 
 def skip_reason(task: Task, node: Node, run: NodeRun) -> tuple[str, bool, str]:
-    """Why a node that can no longer run is skipped: the reason, whether a failure is behind it, and the node behind it."""
+    """Why a node that can no longer run is skipped: the reason, whether a failure is behind it, and the node behind
+    it."""
     states = [(edge, edge_state(task, edge)) for edge in task.graph.incoming[node.node_id]]
     broken = next((edge.source for edge, state in states if state is EdgeState.BROKEN), None)
 
     if node.fan_in.need is None and broken is not None:
         return "upstream_failed", True, broken
     if node.fan_in.need is not None and run.taken < node.fan_in.need:
-        carried = next(
-            (e.source for e, s in states if s is EdgeState.TAKEN and not counts_for_quorum(task, e)), None
-        )
+        carried = next((e.source for e, s in states if s is EdgeState.TAKEN and not counts_for_quorum(task, e)), None)
         cause = broken or carried
         return "quorum", cause is not None, cause or ""
     if node.fan_in.need is None and states and not run.taken:

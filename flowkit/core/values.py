@@ -35,9 +35,7 @@ class Copier:
 
     __slots__ = ("_form", "_keys", "_left", "_problems")
 
-    def __init__(
-        self, problems: Problems, form: Form | None = None, keys: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, problems: Problems, form: Form | None = None, keys: frozenset[str] = frozenset()) -> None:
         self._problems = problems
         self._form = form
         self._keys = keys

@@ -69,7 +69,7 @@ class Broker:
                 stage.at(max(self.down_until, stage.now) + stage.dice.uniform(0.1, 6), self._append, record)
             return False
 
-        draw = stage.dice.random() if stage.storm else 1.0
+        draw = stage.dice.random() if stage.storm else 0.5
         if draw < 0.01:
             stage.count("kafka_lost")
             return False

@@ -180,7 +180,7 @@ class _Judge:
                 status = walk.task.status if walk is not None else "without commits"
                 self.say("not_ended", task_id, f"it is {status}")
             elif head.active:
-                self.say("head_open", task_id, f"the head says {head.status}, seq {head.seq} of {walk.seq}")
+                self.say("head_open", task_id, f"the head says {head.status}, seq {head.seq} of {walk.seq}, published {head.published_seq}")
             elif head.status != walk.task.status or head.seq != walk.seq or head.published_seq != walk.seq:
                 detail = f"the head says {head.status}, {head.seq}, {head.published_seq}"
                 self.say("head_wrong", task_id, f"{detail}; the commits {walk.task.status}, {walk.seq}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flowkit.testing.evidence import Frozen
 from flowkit.testing.loop import Process
 from flowkit.testing.stage import EPOCH, Stage
 
@@ -36,7 +37,9 @@ class Machine:
         self.process = Process(name)
         self.process.dead = True
         self.incarnation = 0
+        self.started_at = 0.0
         self.last_freeze = -99.0
+        self.freezes: list[Frozen] = []
         self.buried: list[Callable[[Machine], None]] = []
         self._boot = boot
         self._thaw_at = 0.0
@@ -61,6 +64,7 @@ class Machine:
         if self.alive:
             return
         self.incarnation += 1
+        self.started_at = self.stage.now
         self.process = self.stage.loop.new_process(self.name)
         self.stage.note("START", self.name, self.incarnation)
         self.process.context().run(self._boot, self)
@@ -71,6 +75,7 @@ class Machine:
             return
         self.stage.note("CRASH", self.name)
         self.stage.loop.kill(self.process)
+        self._thaw_at = 0.0
         for bury in self.buried:
             bury(self)
         if back_after is not None:
@@ -82,6 +87,7 @@ class Machine:
             return
         self._thaw_at = max(self._thaw_at, self.stage.now + seconds)
         self.last_freeze = self._thaw_at
+        self.freezes.append(Frozen(self.name, self.stage.now, self._thaw_at))
         self.stage.note("FREEZE", self.name, f"{seconds:.1f}")
         self.stage.loop.freeze(self.process)
         self.stage.at(self._thaw_at, self._thaw, self.process)

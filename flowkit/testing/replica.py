@@ -198,6 +198,11 @@ class ReplicaSet:
             if entry.done is not None:
                 entry.done(False)
 
+    def heal(self) -> None:
+        now = self.stage.now
+        self.down_until = min(self.down_until, now)
+        self.slow_until = min(self.slow_until, now)
+
     # ---- reading
 
     def read(self, machine: Machine, work: Work, reply: Callable[[Any], None]) -> None:

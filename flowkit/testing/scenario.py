@@ -1,4 +1,4 @@
-"""Random small tasks as users might send them: graphs in the dialect, how their nodes behave, and what is asked of them."""
+"""Random small tasks as users might send them: graphs in the dialect, how their nodes behave, what is asked of them."""
 
 from __future__ import annotations
 

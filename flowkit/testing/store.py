@@ -17,7 +17,8 @@ from flowkit.testing.stage import Stage
 class FaultyStore:
     """What gets no answer raises `StoreUnavailable` if it reads and is UNKNOWN if it writes, after 2.5 s.
 
-    `on_acknowledged` hears the commits whose acknowledgement reached this process.
+    `on_acknowledged` hears the commits whose acknowledgement reached this process, `on_renewed` of renewals with the
+    time at which they were sent; `last_request` is the last that it was asked to insert.
     """
 
     def __init__(self, stage: Stage, replica: ReplicaSet, machine: Machine) -> None:
@@ -25,6 +26,8 @@ class FaultyStore:
         self._replica = replica
         self._machine = machine
         self.on_acknowledged: Callable[[Machine, list[Commit]], None] = lambda machine, commits: None
+        self.on_renewed: Callable[[Renewal, float], None] = lambda renewal, sent: None
+        self.last_request: Request | None = None
 
     async def start(self) -> None:
         await self._read(methodcaller("describe"))
@@ -77,6 +80,7 @@ class FaultyStore:
     # requests
 
     async def insert_request(self, request: Request) -> Outcome:
+        self.last_request = request
         [outcome] = await self._write([Write(methodcaller("insert_request", request), (key_of(request),))])
         return outcome
 
@@ -105,7 +109,10 @@ class FaultyStore:
     # workers
 
     async def renew(self, renewal: Renewal) -> Outcome:
+        sent = self._stage.now
         [outcome] = await self._write([Write(methodcaller("renew", renewal), (key_of(renewal),))])
+        if outcome is Outcome.OK:
+            self.on_renewed(renewal, sent)
         return outcome
 
     async def read_renewal(self, worker: str) -> Renewal | None:

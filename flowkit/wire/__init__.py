@@ -1,1 +1,2 @@
-"""Bytes <-> messages: topics, headers, schema versions, and how facts are written down. Adapters carry, nobody else parses."""
+"""Bytes <-> messages: topics, headers, schema versions, and how facts are written down. Adapters carry, nobody else
+parses."""

@@ -81,9 +81,7 @@ def read_artifact(row: Any) -> Artifact:
 
 _TAG_OF: dict[type, str] = {kind: tag for tag, kind in [*facts.TAGS.items(), *reports.TAGS.items()]}
 _WRITERS: dict[type, Callable[[Any], list[Any]]] = {kind: _writer(kind) for kind in _TAG_OF}
-_FACTS: dict[str, Callable[[list[Any]], facts.Fact]] = {
-    tag: _reader(kind) for tag, kind in facts.TAGS.items()
-}
+_FACTS: dict[str, Callable[[list[Any]], facts.Fact]] = {tag: _reader(kind) for tag, kind in facts.TAGS.items()}
 _REPORTS: dict[str, Callable[[list[Any]], reports.AttemptReport]] = {
     tag: _reader(kind) for tag, kind in reports.TAGS.items()
 }

@@ -199,7 +199,8 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):
-    """A worker lives, and holds these attempts. Everything of the hello comes along: a coordinator that missed it needs no other."""
+    """A worker lives, and holds these attempts. Everything of the hello comes along: a coordinator that missed it
+    needs no other."""
 
     worker: str
     incarnation: str

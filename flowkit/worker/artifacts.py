@@ -9,9 +9,7 @@ from typing import Any
 from flowkit.ports import Store
 from flowkit.wire.codec import loads
 from flowkit.worker.inputs import patiently
-from flowkit.worker.outputs import encode
-
-NO_LIMIT = 1 << 62
+from flowkit.worker.outputs import to_json
 
 
 class Artifacts:
@@ -29,12 +27,7 @@ class Artifacts:
 
     async def put_json(self, value: Any) -> dict[str, Any]:
         """Keep a JSON value; the answer is its reference."""
-        output = encode(value, most_bytes=NO_LIMIT)
-        if output.blob is not None and output.payload.artifact is not None:
-            return await self._put(output.blob, output.payload.artifact.kind)
-        from flowkit.wire.codec import dumps
-
-        return await self._put(dumps(output.payload.value), "json")
+        return await self._put(to_json(value), "json")
 
     async def get(self, reference: str | Mapping[str, Any]) -> Any:
         """What was put: bytes, or the JSON value. A bare hash gives bytes. Raises `KeyError` if it is not there."""

@@ -52,8 +52,8 @@ class Attempt:
     thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job` and `groups`; nothing else."""
 
     __slots__ = (
-        "base", "begun", "context", "groups", "job", "lost", "order", "phase", "progress_at", "received_at",
-        "renewed", "role", "run_sec", "started_at", "stop_by", "task", "timers",
+        "abandon", "announced", "base", "begun", "context", "groups", "handler", "job", "limits", "lost", "order",
+        "phase", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at", "stop_by", "task",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
@@ -65,6 +65,7 @@ class Attempt:
         self.phase = Phase.QUEUED
         self.lost = False
         self.begun = False
+        self.announced = False
         self.started_at = received_at
         self.progress_at = received_at
         self.run_sec = 0.0
@@ -73,7 +74,10 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         self.context: Context | None = None
         self.groups: Groups | None = None
-        self.timers: dict[str, asyncio.TimerHandle] | None = None
+        self.handler: object = None
+        # Timers: those that bound its run, by name, and the one after which nobody waits for it any more.
+        self.limits: dict[str, asyncio.TimerHandle] | None = None
+        self.abandon: asyncio.TimerHandle | None = None
 
     @property
     def token(self) -> str:
@@ -88,18 +92,16 @@ class Attempt:
         job = self.job
         return Held(job.token, job.task_id, job.tenant, job.partition, job.node, job.attempt)
 
-    def set_timer(self, name: str, seconds: float, action: Callable[[], None]) -> None:
-        if self.timers is None:
-            self.timers = {}
-        if name in self.timers:
-            self.timers[name].cancel()
-        self.timers[name] = asyncio.get_running_loop().call_later(max(0.0, seconds), action)
+    def set_limit(self, name: str, seconds: float, action: Callable[[], None]) -> None:
+        if self.limits is None:
+            self.limits = {}
+        self.limits[name] = asyncio.get_running_loop().call_later(max(0.0, seconds), action)
 
-    def clear_timers(self) -> None:
-        if self.timers is not None:
-            for timer in self.timers.values():
+    def clear_limits(self) -> None:
+        if self.limits is not None:
+            for timer in self.limits.values():
                 timer.cancel()
-            self.timers = None
+            self.limits = None
 
     def kill_processes(self) -> None:
         if self.groups is not None:

@@ -148,7 +148,8 @@ class Context:
         self._attempt.progress_at = self.clock.mono()
 
     def from_thread(self, work: Coroutine[Any, Any, T]) -> T:
-        """From a plain handler: run a coroutine, such as `ctx.artifacts.get(...)`, in the worker's loop and wait for it."""
+        """From a plain handler: run a coroutine, such as `ctx.artifacts.get(...)`, in the worker's loop and wait for
+        it."""
         with contextlib.suppress(RuntimeError):
             if asyncio.get_running_loop() is self._loop:
                 work.close()
@@ -160,7 +161,9 @@ class Context:
             return None
         return self._attempt.stop_by - self.clock.mono()
 
-    # ------------------------------------------------------------------------------------------ processes and cleaning up
+    # ------------------------------------------------------------------------------------------ processes and
+    cleaning
+    up
 
     async def run_subprocess(self, *command: str | os.PathLike[str], grace_ms: float = 5000, **options: Any) -> Exit:
         """Run a command in its own process group and wait. The answer is the exit status, with `stdout` and `stderr`.
@@ -212,6 +215,7 @@ class Context:
             if process.returncode is not None:
                 groups.remove(process.pid)
         groups.kill()
+        groups.forget()
         self._processes.clear()
 
     def _groups(self) -> Groups:

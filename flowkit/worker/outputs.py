@@ -64,15 +64,24 @@ def encode(value: Any, *, most_bytes: int, most_values: int | None = None) -> Ou
             raise TooMuch
         _check_size(len(data), most_bytes)
         return _artifact(data, "bytes")
+    copy, data = _copied(value, most_values)
+    _check_size(len(data), most_bytes)
+    return _artifact(data, "json") if len(data) > LARGE_BYTES else Output(Payload(copy), len(data))
+
+
+def to_json(value: Any) -> bytes:
+    """The JSON text of a value. Raises `AttemptFailure` for what cannot be said."""
+    return _copied(value, None)[1]
+
+
+def _copied(value: Any, most_values: int | None) -> tuple[Any, bytes]:
     try:
         copy = Copier(most_values).copy(value, 1)
-        data = dumps(copy)
+        return copy, dumps(copy)
     except Unsayable as problem:
         raise problem.failure() from None
     except (ValueError, TypeError, RecursionError) as error:  # a number of thousands of digits, say
         raise AttemptFailure("bad_output", f"output: {error}", permanent=True) from None
-    _check_size(len(data), most_bytes)
-    return _artifact(data, "json") if len(data) > LARGE_BYTES else Output(Payload(copy), len(data))
 
 
 def _artifact(data: bytes, kind: str) -> Output:
@@ -82,7 +91,10 @@ def _artifact(data: bytes, kind: str) -> Output:
 
 def _check_size(size: int, most: int) -> None:
     if size > most:
-        message = f"the output has {size:,} bytes, at most {most:,} are allowed: keep it elsewhere and return a reference"
+        message = f"the output has {size:,} bytes, at most {most:,} are allowed: keep it elsewhere and return
+        a
+       
+        reference"
         raise AttemptFailure("output_too_large", message, permanent=True)
 
 

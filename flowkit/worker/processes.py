@@ -58,6 +58,10 @@ class Groups:
         if self._leaders.pop(pid, False) and self._undertaker is not None:
             self._undertaker.forget(pid)
 
+    def forget(self) -> None:
+        for pid in list(self._leaders):
+            self.remove(pid)
+
     def terminate(self) -> None:
         for pid, leads in list(self._leaders.items()):
             _signal(pid, leads, signal.SIGTERM)

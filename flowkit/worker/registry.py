@@ -37,7 +37,8 @@ class Said:
 
 @dataclass(eq=False, slots=True)
 class Role:
-    """One kind of work and who does it. `call` is the function, or gives the `RoleHandler` of an attempt. `in_turn`: one
+    """One kind of work and who does it. `call` is the function, or gives the `RoleHandler` of an attempt. `in_turn`:
+    one
     attempt at a time, because they share an object that may keep an attempt's state in itself."""
 
     name: str
@@ -55,7 +56,8 @@ def handler(*, role: str | None = None, retry_policy: Mapping[str, Any] | None =
             timeout_sec: float | None = None) -> Callable[[F], F]: ...  # fmt: skip
 def handler(function: Any = None, /, *, role: str | None = None, retry_policy: Mapping[str, Any] | None = None,
             timeout_sec: float | None = None) -> Any:  # fmt: skip
-    """Mark a function as a handler and set defaults for its role: `@flowkit.handler` or `@flowkit.handler(role="greet")`.
+    """Mark a function as a handler and set defaults for its role: `@flowkit.handler` or
+    `@flowkit.handler(role="greet")`.
 
     Raises `ConfigError` for a role that no node could have as its type.
     """

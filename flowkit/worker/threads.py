@@ -31,7 +31,8 @@ class Threads:
         self._count = 0
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Run the function with this task's context variables. Cancelled while it runs, it goes on and nobody hears of it."""
+        """Run the function with this task's context variables. Cancelled while it runs, it goes on and nobody hears
+        of it."""
         loop = asyncio.get_running_loop()
         call = _Call(loop, loop.create_future(), copy_context(), function)
         self._calls.put(call)

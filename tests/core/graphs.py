@@ -51,11 +51,7 @@ anything = st.recursive(
 )
 # What Python can hold and JSON cannot, besides.
 strange = st.recursive(
-    scalars
-    | st.binary(max_size=2)
-    | st.complex_numbers()
-    | st.just(object())
-    | st.characters(categories=["Cs"]),
+    scalars | st.binary(max_size=2) | st.complex_numbers() | st.just(object()) | st.characters(categories=["Cs"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.tuples(inner, inner)
@@ -98,9 +94,7 @@ def templates(draw: st.DrawFn, sources: list[str]) -> Any:
         | st.just({"$literal": {"$from": 1}})
     )
     return draw(
-        st.recursive(
-            plain | forms, lambda inner: st.dictionaries(st.text("xy"), inner, max_size=3), max_leaves=4
-        )
+        st.recursive(plain | forms, lambda inner: st.dictionaries(st.text("xy"), inner, max_size=3), max_leaves=4)
     )
 
 
@@ -115,9 +109,7 @@ def valid_graphs(draw: st.DrawFn) -> dict[str, Any]:
         sources = draw(st.lists(st.sampled_from(before), unique=True, max_size=3)) if before else []
         said.pop("io", None) if "inputs" in said else None
         for source in sources:
-            edges.append(
-                draw(st.sampled_from([[source, node_id], {"from": source, "to": node_id, "on": "end"}]))
-            )
+            edges.append(draw(st.sampled_from([[source, node_id], {"from": source, "to": node_id, "on": "end"}])))
         nodes.append(node(node_id, **said))
 
     more = {

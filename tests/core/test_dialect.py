@@ -213,9 +213,7 @@ def test_edges_keep_their_order() -> None:
 
 
 def test_a_reference_alone_is_an_edge() -> None:
-    read = parse_graph(
-        graph(node("a"), node("b", inputs={"x": {"$from": "a"}, "y": {"$from": "a.z", "default": 0}}))
-    )
+    read = parse_graph(graph(node("a"), node("b", inputs={"x": {"$from": "a"}, "y": {"$from": "a.z", "default": 0}})))
 
     assert read.incoming["b"] == read.outgoing["a"] == (Edge("a", "b", implied=True),)
     assert read.reads["b"] == read.readers["a"] == ()
@@ -395,9 +393,7 @@ REFUSED: list[tuple[Any, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("raw", "code", "place"), REFUSED, ids=[f"{code}-{place}"[:60] for _, code, place in REFUSED]
-)
+@pytest.mark.parametrize(("raw", "code", "place"), REFUSED, ids=[f"{code}-{place}"[:60] for _, code, place in REFUSED])
 def test_a_wrong_graph_is_refused_with_code_and_place(raw: Any, code: str, place: str) -> None:
     with pytest.raises(GraphError) as refused:
         parse_graph(raw)

@@ -42,10 +42,7 @@ def fits(value: Any, schema: Any) -> bool:
     return (
         any(TYPES[name](value) for name in ([types] if isinstance(types, str) else types))
         and ("$ref" not in schema or fits(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")]))
-        and (
-            "enum" not in schema
-            or any(value == word and type(value) is type(word) for word in schema["enum"])
-        )
+        and ("enum" not in schema or any(value == word and type(value) is type(word) for word in schema["enum"]))
         and ("not" not in schema or not fits(value, schema["not"]))
         and ("anyOf" not in schema or any(fits(value, one) for one in schema["anyOf"]))
         and (not isinstance(value, str) or _text_fits(value, schema))
@@ -56,9 +53,7 @@ def fits(value: Any, schema: Any) -> bool:
 
 
 def _text_fits(value: str, schema: Any) -> bool:
-    found = re.search(
-        schema.get("pattern", "").removesuffix("$") + r"\Z" if "pattern" in schema else "", value
-    )
+    found = re.search(schema.get("pattern", "").removesuffix("$") + r"\Z" if "pattern" in schema else "", value)
     return len(value) <= schema.get("maxLength", len(value)) and found is not None
 
 
@@ -109,9 +104,7 @@ def test_every_key_is_described() -> None:
         (graph(node("a")), True),
         (graph(node("a"), edges=[["a", "b"], {"from": "a", "to": "b", "on": "end"}]), True),
         (
-            graph(
-                node("a", inputs={"x": [{"$from": "b", "default": 1}, {"$literal": {"$x": 1}}, {"$gt": 5}]})
-            ),
+            graph(node("a", inputs={"x": [{"$from": "b", "default": 1}, {"$literal": {"$x": 1}}, {"$gt": 5}]})),
             True,
         ),
         (graph(node("a", fan_in="count:2")), True),

@@ -1,0 +1,172 @@
+"""Carries the engine's messages over Apache Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from flowkit.adapters.kafka_client import FAILURES, Clients, stop_consumer
+from flowkit.adapters.kafka_publisher import Publisher
+from flowkit.adapters.kafka_readers import KafkaMember, KafkaTail
+from flowkit.adapters.kafka_topics import ensure
+from flowkit.adapters.limits import check_record
+from flowkit.errors import BusUnavailable
+from flowkit.ports import Member, Rebalanced, Record, Tail, TopicSpec
+
+RETRY_SEC = 0.5
+# Topics that vanish under us (a broker came back with an empty disk) are made again, at most so often.
+HEAL_SEC = 5.0
+
+
+class KafkaBus:
+    """A `Bus` on a Kafka cluster.
+
+    `address` is `host:port`, several separated by commas. `security` goes to aiokafka as it is. `publish_timeout`
+    bounds each `publish`, `start_timeout` whatever connects. `replication` defaults to 3, or to as many brokers as
+    there are.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        client_id: str = "flowkit",
+        security: Mapping[str, Any] | None = None,
+        publish_timeout: float = 5.0,
+        start_timeout: float = 10.0,
+        session_timeout: float = 6.0,
+        replication: int | None = None,
+    ) -> None:
+        self._clients = Clients(address, client_id, security or {}, session_sec=session_timeout)
+        self._publish_timeout = publish_timeout
+        self._start_timeout = start_timeout
+        self._replication = replication
+        self._topics: dict[str, TopicSpec] = {}
+        self._publisher: Publisher | None = None
+        self._lookup: Any = None
+        self._readers: list[KafkaTail | KafkaMember] = []
+        self._healing: asyncio.Task[None] | None = None
+
+    # life
+
+    async def start(self) -> None:
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                await self._connect()
+        except TimeoutError as error:
+            await self.stop()
+            raise self._clients.unavailable(error.__cause__ or error) from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        if self._healing is not None:
+            self._healing.cancel()
+            await asyncio.wait({self._healing})
+            self._healing = None
+        readers, self._readers = self._readers, []
+        await asyncio.gather(*(reader.stop() for reader in readers))
+        if self._publisher is not None:
+            publisher, self._publisher = self._publisher, None
+            await publisher.stop()
+        if self._lookup is not None:
+            lookup, self._lookup = self._lookup, None
+            await stop_consumer(lookup)
+
+    # topics
+
+    async def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
+        self._started()
+        try:
+            async with self._clients.admin(self._start_timeout) as admin:
+                await ensure(admin, topics, self._replication)
+        except FAILURES as error:
+            raise self._clients.unavailable(error) from error
+        self._topics.update(topics)
+
+    def partitions(self, topic: str) -> int:
+        if topic not in self._topics:
+            raise ValueError(f"no topic {topic!r}: call ensure_topics first")
+        return self._topics[topic].partitions
+
+    # messages
+
+    async def publish(self, records: Sequence[Record]) -> list[bool]:
+        for record in records:
+            check_record(record, self.partitions(record.topic))
+        if self._publisher is None:
+            return [False] * len(records)
+        return await self._publisher.publish(records)
+
+    async def join(self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced) -> Member:
+        self.partitions(topic)
+        self._started()
+        member = KafkaMember(self._clients, self._lookup, topic, group, on_revoked, on_assigned)
+        await self._open(member)
+        return member
+
+    async def tail(self, topic: str, partitions: Collection[int] | None = None) -> Tail:
+        everything = range(self.partitions(topic))
+        self._started()
+        tail = KafkaTail(self._clients, topic, everything if partitions is None else sorted(set(partitions)))
+        await self._open(tail)
+        return tail
+
+    # for the operator
+
+    async def describe(self) -> Mapping[str, Any]:
+        try:
+            async with self._clients.admin(self._start_timeout) as admin:
+                cluster = await admin.describe_cluster()
+                topics = await admin.describe_topics()
+        except FAILURES as error:
+            raise self._clients.unavailable(error) from error
+        return {
+            "kind": "kafka",
+            "address": self._clients.address,
+            "brokers": [f"{broker['host']}:{broker['port']}" for broker in cluster["brokers"]],
+            "topics": {topic["topic"]: len(topic["partitions"]) for topic in topics if topic["topic"] in self._topics},
+        }
+
+    # how
+
+    async def _connect(self) -> None:
+        publisher = Publisher(self._clients, timeout=self._publish_timeout, on_trouble=self._heal_soon)
+        failure: BaseException | None = None
+        while True:
+            try:
+                await publisher.start()
+                self._publisher = publisher
+                self._lookup = self._clients.consumer()
+                await self._lookup.start()
+                return
+            except FAILURES as error:
+                failure = error
+            try:
+                await asyncio.sleep(RETRY_SEC)  # it may be just starting, as we are
+            except asyncio.CancelledError as cancelled:
+                raise cancelled from failure
+
+    async def _open(self, reader: KafkaTail | KafkaMember) -> None:
+        try:
+            await reader.open(self._start_timeout)
+        except FAILURES as error:
+            raise self._clients.unavailable(error) from error
+        self._readers.append(reader)
+
+    def _heal_soon(self) -> None:
+        if self._publisher is not None and (self._healing is None or self._healing.done()):
+            self._healing = asyncio.create_task(self._heal(), name="heal the topics")
+
+    async def _heal(self) -> None:
+        with suppress(*FAILURES, BusUnavailable):
+            async with self._clients.admin(self._start_timeout) as admin:
+                await ensure(admin, self._topics, self._replication)
+        await asyncio.sleep(HEAL_SEC)
+
+    def _started(self) -> None:
+        if self._publisher is None:
+            raise BusUnavailable(f"the bus to Kafka at {self._clients.address} is not started")

@@ -1,0 +1,219 @@
+"""Sends records to Kafka, and says of each within a bounded time whether Kafka has it.
+
+aiokafka's `send` costs 10 us of CPU per record and a future each; a batch costs 1.5 us per record. So records wait
+here, one lane per partition, and go out as one batch as soon as the batch before them is acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import errors
+
+from flowkit.adapters.kafka_client import FAILURES, Clients, discard_producer
+from flowkit.ports import Record
+
+MAX_BYTES_WAITING = 64 * 1024 * 1024
+RETRY_SEC = 0.2
+
+# Not the producer's fault: another producer would fare no better.
+NOT_FATAL = (
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.TopicAuthorizationFailedError,
+    errors.InvalidTopicError,
+    errors.KafkaTimeoutError,
+)
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One call of `publish`: which of its records are acknowledged, and how many are open."""
+
+    acknowledged: list[bool]
+    open: int
+    settled: asyncio.Future[None]
+    closed: bool = False
+
+    def settle(self, index: int, acknowledged: bool) -> None:
+        self.acknowledged[index] = acknowledged
+        self.open -= 1
+        if self.open == 0 and not self.settled.done():
+            self.settled.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """The records for one partition that are not on their way yet."""
+
+    topic: str
+    partition: int
+    waiting: deque[tuple[Record, Ticket, int]] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A producer that was started, until it is `gone`."""
+
+    producer: Any
+    gone: asyncio.Future[None]
+
+
+class Publisher:
+    """One idempotent producer, replaced when it is fenced, out of sequence or stuck."""
+
+    def __init__(self, clients: Clients, *, timeout: float, on_trouble: Callable[[], None]) -> None:
+        self._clients = clients
+        self._timeout = timeout
+        self._on_trouble = on_trouble
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._live: Live | None = None
+        self._making = asyncio.Lock()
+        self._bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._discarding: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Raises what aiokafka raises when the broker is away."""
+        await self._make()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        lanes = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        for task in lanes:
+            task.cancel()
+        if self._live is not None:
+            self._discard(self._live)
+        if lanes or self._discarding:
+            await asyncio.wait({*lanes, *self._discarding})
+        for lane in self._lanes.values():
+            for _, ticket, index in lane.waiting:
+                ticket.settle(index, False)
+        self._lanes.clear()
+
+    async def publish(self, records: Sequence[Record]) -> list[bool]:
+        ticket = Ticket([False] * len(records), len(records), asyncio.get_running_loop().create_future())
+        if not records or self._stopped:
+            return ticket.acknowledged
+        size = sum(len(record.value or b"") + len(record.key or b"") for record in records)
+        try:
+            async with asyncio.timeout(self._timeout):
+                while self._bytes > MAX_BYTES_WAITING:
+                    self._room.clear()
+                    await self._room.wait()
+                self._bytes += size
+                try:
+                    self._send(records, ticket)
+                    await ticket.settled
+                finally:
+                    self._free(size)
+        except TimeoutError:
+            self._on_trouble()
+        finally:
+            ticket.closed = True
+            if ticket.open:
+                self._withdraw_closed()
+        return ticket.acknowledged
+
+    def _send(self, records: Sequence[Record], ticket: Ticket) -> None:
+        for index, record in enumerate(records):
+            key = record.topic, record.partition
+            lane = self._lanes.get(key)
+            if lane is None:
+                lane = self._lanes[key] = Lane(*key)
+            lane.waiting.append((record, ticket, index))
+            if lane.task is None and not self._stopped:
+                lane.task = asyncio.create_task(self._drive(lane), name=f"publish {record.topic}/{record.partition}")
+
+    def _free(self, size: int) -> None:
+        self._bytes -= size
+        if self._bytes <= MAX_BYTES_WAITING:
+            self._room.set()
+
+    def _withdraw_closed(self) -> None:
+        for lane in self._lanes.values():
+            if any(ticket.closed for _, ticket, _ in lane.waiting):
+                lane.waiting = deque(entry for entry in lane.waiting if not entry[1].closed)
+
+    async def _drive(self, lane: Lane) -> None:
+        try:
+            while lane.waiting:
+                live = self._live or await self._try_to_make()
+                if live is None:
+                    continue  # whoever waits too long withdraws
+                batch, taken = _fill(live.producer, lane)
+                acknowledged = False
+                try:
+                    acknowledged = await self._deliver(live, lane, batch)
+                finally:
+                    for ticket, index in taken:
+                        ticket.settle(index, acknowledged)
+        finally:
+            lane.task = None
+
+    async def _deliver(self, live: Live, lane: Lane, batch: Any) -> bool:
+        try:
+            delivery = await live.producer.send_batch(batch, lane.topic, partition=lane.partition)
+            # Twice as long as any publisher waits: then this producer is stuck, or Kafka is away for good.
+            await asyncio.wait({delivery, live.gone}, timeout=2 * self._timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not delivery.done():
+                delivery.cancel()
+                self._discard(live)
+                return False
+            delivery.result()
+        except FAILURES as error:
+            self._on_trouble()
+            if not getattr(error, "retriable", False) and not isinstance(error, NOT_FATAL):
+                self._discard(live)
+            return False
+        return True
+
+    async def _try_to_make(self) -> Live | None:
+        try:
+            return await self._make()
+        except FAILURES:
+            await asyncio.sleep(RETRY_SEC)
+            return None
+
+    async def _make(self) -> Live:
+        async with self._making:
+            if self._live is None:
+                producer = self._clients.producer()
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        await producer.start()
+                except BaseException:
+                    await discard_producer(producer)
+                    raise
+                self._live = Live(producer, asyncio.get_running_loop().create_future())
+            return self._live
+
+    def _discard(self, live: Live) -> None:
+        if not live.gone.done():
+            live.gone.set_result(None)
+            if self._live is live:
+                self._live = None
+            task = asyncio.create_task(discard_producer(live.producer), name="discard a producer")
+            self._discarding.add(task)
+            task.add_done_callback(self._discarding.discard)
+
+
+def _fill(producer: Any, lane: Lane) -> tuple[Any, list[tuple[Ticket, int]]]:
+    batch = producer.create_batch()
+    taken: list[tuple[Ticket, int]] = []
+    while lane.waiting:
+        record, ticket, index = lane.waiting[0]
+        added = batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers))
+        if added is None:
+            break
+        lane.waiting.popleft()
+        taken.append((ticket, index))
+    batch.close()
+    return batch, taken

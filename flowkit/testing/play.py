@@ -1,0 +1,134 @@
+"""The random play of a seed: users who submit tasks and steer them, and handlers that run, fail and pause."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+from flowkit.errors import BusUnavailable, RequestRefused, Retry, StoreUnavailable, TaskNotFound
+from flowkit.testing.evidence import Asked, Start
+from flowkit.testing.faults import plan_faults
+from flowkit.testing.machine import Machine
+from flowkit.testing.scenario import MAX_ATTEMPTS, ROLE, TaskPlan, fits, plan_task, value_of
+from flowkit.testing.world import Report, World
+from flowkit.wire.codec import loads
+
+TASKS = 3
+GIVES_UP = 0.1
+MOST_ASKS = 4
+
+
+def simulate(seed: int, mode: str = "chaos", *, without: Collection[str] = (), trace: bool = False) -> Report:
+    """Run one seed's world to its end and judge it."""
+    return RandomPlay(World(seed, mode=mode, without=without, trace=trace)).run()
+
+
+class RandomPlay:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.dice = world.stage.plan
+        steered = world.stage.mode in ("chaos", "calm")
+        self.plans = {
+            plan.key: plan for plan in (plan_task(self.dice, number, steered=steered) for number in range(TASKS))
+        }
+        self._runs = 0
+        self._failed: Counter[str] = Counter()
+        self._paused: set[str] = set()
+        world.handlers[ROLE] = self.work
+
+    def run(self) -> Report:
+        return self.world.run(self._play, fits=fits, may_fail=self._may_fail)
+
+    async def _play(self, world: World) -> None:
+        plan_faults(world)
+        for plan in self.plans.values():
+            dice = random.Random(self.dice.random())  # noqa: S311
+            world.stage.loop.create_task(self._user(plan, dice), name=f"user of {plan.key}")
+
+    def _may_fail(self, task_id: str, node: str) -> bool:
+        plan = self.plans[loads(self.world.replica.majority.data.heads[task_id].params)["plan"]]
+        return plan.behaviour[node].fails >= MAX_ATTEMPTS
+
+    # ---- what a node does
+
+    async def work(self, inputs: Any, ctx: Any) -> dict[str, int]:
+        stage, observer = self.world.stage, self.world.observer
+        behaviour = self.plans[ctx.params["plan"]].behaviour[ctx.node_id]
+        key = ctx.idempotency_key
+        token = ctx._attempt.token  # handlers do not see it: here it tells one lease from another
+        start = Start(ctx.task_id, ctx.node_id, ctx.attempt, key, ctx.worker_id, stage.now, None, token, inputs)
+        observer.begin(start)
+        how = "stops"
+        try:
+            await asyncio.sleep(behaviour.seconds * stage.dice.uniform(0.8, 1.2))
+            how = "fails"
+            if behaviour.pause and key not in self._paused:
+                self._paused.add(key)
+                raise Retry("not yet", after_sec=behaviour.pause)
+            if self._failed[key] < behaviour.fails:
+                self._failed[key] += 1
+                raise RuntimeError("as planned")
+            how = "succeeds"
+            self._runs += 1
+            return {"value": value_of(ctx.node_id, inputs), "run": self._runs}
+        finally:
+            observer.end(start, how)
+
+    # ---- what a user does
+
+    async def _user(self, plan: TaskPlan, dice: random.Random) -> None:
+        await asyncio.sleep(plan.at)
+        task_id = await self._submit(plan, dice)
+        if task_id is None:
+            return
+        self.world.accepted[task_id] = self.world.stage.now
+        self.world.stage.note("ACCEPTED", plan.key, task_id[:8])
+        for kind, gap in plan.steps:
+            await asyncio.sleep(gap)
+            await self._ask(task_id, kind, dice)
+
+    async def _submit(self, plan: TaskPlan, dice: random.Random) -> str | None:
+        from flowkit.coordinator.tasks import Creation
+
+        creation = Creation(graph=plan.graph, params=plan.params, idempotency_key=f"{self.world.stage.seed}/{plan.key}")
+        while True:
+            machine = dice.choice(self.world.apis)
+            try:
+                api = await self._api(machine)
+                [task_id] = await self.world.on(machine, partial(api.create, [creation]))
+                return str(task_id)
+            except (StoreUnavailable, BusUnavailable):
+                self.world.stage.count("api_unavailable")
+            if self.world.stage.storm and dice.random() < GIVES_UP:
+                return None
+            await asyncio.sleep(0.3)
+
+    async def _ask(self, task_id: str, kind: str, dice: random.Random) -> None:
+        for _ in range(MOST_ASKS):
+            machine = dice.choice(self.world.apis)
+            api, said = await self._api(machine), "done"
+            try:
+                await self.world.on(machine, partial(getattr(api, kind), task_id))
+            except RequestRefused:
+                said = "refused"
+            except TaskNotFound:
+                said = "not found"
+            except (StoreUnavailable, BusUnavailable):
+                said = "unavailable"
+            self.world.stage.count(f"api_{said.replace(' ', '_')}")
+            if said in ("done", "refused"):
+                request = self.world.stores[machine.name].last_request
+                if request is not None and request.task_id == task_id:
+                    self.world.asked.append(Asked(task_id, request.id, kind))
+                    self.world.stage.note("ASKED", kind, task_id[:8], said)
+                return
+            await asyncio.sleep(0.3)
+
+    async def _api(self, machine: Machine) -> Any:
+        while machine.name not in self.world.runtimes:
+            await asyncio.sleep(0.1)
+        return self.world.runtimes[machine.name].api

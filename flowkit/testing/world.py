@@ -1,0 +1,255 @@
+"""A whole cluster in one process: real coordinators and workers, on simulated machines, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from flowkit.config import CoordinatorConfig, WorkerConfig
+from flowkit.core.dialect import parse_graph
+from flowkit.core.graph import Graph
+from flowkit.core.model import Task
+from flowkit.errors import BusUnavailable, StoreUnavailable
+from flowkit.telemetry import Telemetry
+from flowkit.testing import faults
+from flowkit.testing.bus import Broker, FaultyBus
+from flowkit.testing.entropy import seeded
+from flowkit.testing.evidence import Asked, Evidence, Violation
+from flowkit.testing.history import check_history
+from flowkit.testing.loop import Stuck
+from flowkit.testing.machine import Machine
+from flowkit.testing.observer import Observer
+from flowkit.testing.replica import ReplicaSet
+from flowkit.testing.scenario import ROLE
+from flowkit.testing.stage import Stage
+from flowkit.testing.store import FaultyStore
+from flowkit.wire.codec import loads
+from flowkit.wire.topics import Topics
+
+T = TypeVar("T")
+PARTITIONS = 4
+SLOTS = 2
+RECOVER_SEC = 300.0
+MODES = ("chaos", "calm", "outage", "ccrash")
+
+
+class Runtime(Protocol):
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Report:
+    """How a world fared. `recover_sec`: from the end of the faults until everything had ended and was quiet."""
+
+    seed: int
+    mode: str
+    violations: list[Violation]
+    counts: Mapping[str, int]
+    recover_sec: float
+    digest: str
+    steps: int
+    runs: int
+    nodes: int
+    most_runs: int
+    trace: list[str] = field(default_factory=list)
+
+
+class World:
+    """`coordinators`, `workers` and `apis` are how many of each; `handlers` are the workers', by role.
+
+    `mode` is `chaos` (everything goes wrong), `calm` (nothing does), `outage` (Kafka is away for three TTLs) or
+    `ccrash`
+    (coordinators crash, nothing else). `without` names guards that are off in the simulated store.
+    """
+
+    def __init__(self, seed: int = 0, *, mode: str = "calm", coordinators: int = 2, workers: int = 3, apis: int = 2,
+                 handlers: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
+                 without: Collection[str] = (), trace: bool = False) -> None:  # fmt: skip
+        if mode not in MODES:
+            raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+        self.stage = stage = Stage(seed, mode, without=frozenset(without), trace=trace)
+        self.heal_at = faults.heal_at(mode)
+        self.topics = Topics(partitions=PARTITIONS)
+        self.replica = ReplicaSet(stage)
+        self.broker = Broker(stage)
+        self.broker.ensure(self.topics.specs())
+        self.handlers = dict(handlers or {})
+        self.coordinators = [Machine(stage, f"C{n}", "coordinator", self._boot) for n in range(coordinators)]
+        self.workers = [Machine(stage, f"W{n}", "worker", self._boot) for n in range(workers)]
+        self.apis = [Machine(stage, f"A{n}", "api", self._boot) for n in range(apis)]
+        self.machines = [*self.coordinators, *self.workers, *self.apis]
+        self.runtimes: dict[str, Any] = {}
+        self.stores: dict[str, FaultyStore] = {}
+        self.accepted: dict[str, float] = {}
+        self.asked: list[Asked] = []
+        self.on_boot: list[Callable[[Machine, Any, FaultyStore], None]] = []
+        self._graphs: dict[str, Graph] = {}
+        self.observer = Observer(
+            stage, self.broker, self.replica, self.topics, {m.name: m for m in self.machines}, self.new_task
+        )
+        self.observer.attach()
+        for machine in self.machines:
+            machine.buried += [self.broker.bury, self.observer.buried, self._bury]
+
+    # ---- processes
+
+    def _boot(self, machine: Machine) -> None:
+        self.stage.loop.create_task(self._live(machine), name=f"main of {machine.name}")
+
+    async def _live(self, machine: Machine) -> None:
+        """What a process's `main` does. One that cannot start exits, and its supervisor starts it again."""
+        store = self.stores[machine.name] = FaultyStore(self.stage, self.replica, machine)
+        bus = FaultyBus(self.stage, self.broker, machine)
+        telemetry = Telemetry()
+        telemetry.subscribe(partial(self.observer.heard, machine))
+        store.on_renewed = self.observer.renewed_in_store
+        runtime = self._make(machine, store, bus, telemetry)
+        for hook in self.on_boot:
+            hook(machine, runtime, store)
+        try:
+            await bus.start()
+            await store.start()
+            if machine.kind != "api":
+                await runtime.start()
+        except (BusUnavailable, StoreUnavailable):
+            self.stage.count("boot_failed")
+            machine.crash(1.0)
+        else:
+            self.runtimes[machine.name] = runtime
+
+    def _make(self, machine: Machine, store: FaultyStore, bus: FaultyBus, telemetry: Telemetry) -> Runtime:
+        name = f"{machine.name}.{machine.incarnation}"
+        if machine.kind == "worker":
+            return self.make_worker(machine, store, bus, telemetry)
+        from flowkit.coordinator.runtime import CoordinatorRuntime
+
+        cfg = CoordinatorConfig(coordinator_id=machine.name, facts_partitions=PARTITIONS)
+        return CoordinatorRuntime(
+            store=store, bus=bus, clock=machine.clock, cfg=cfg, telemetry=telemetry, new_token_prefix=name
+        )
+
+    def make_worker(self, machine: Machine, store: FaultyStore, bus: FaultyBus, telemetry: Telemetry) -> Runtime:
+        from flowkit.worker.registry import Registry
+        from flowkit.worker.runtime import WorkerRuntime
+
+        cfg = WorkerConfig(worker_id=machine.name, facts_partitions=PARTITIONS, slots=SLOTS, roles=[ROLE])
+        return WorkerRuntime(
+            store=store, bus=bus, clock=machine.clock, cfg=cfg, registry=Registry(self.handlers), telemetry=telemetry,
+            heart_in_thread=False,
+        )  # fmt: skip
+
+    def _bury(self, machine: Machine) -> None:
+        self.runtimes.pop(machine.name, None)
+
+    async def on(self, machine: Machine, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run something in a machine's process; for ever, if that dies."""
+        return await machine.process.context().run(self.stage.loop.create_task, work())
+
+    # ---- running
+
+    def run(self, play: Callable[[World], Coroutine[Any, Any, None]], **evidence: Any) -> Report:
+        """Start the cluster, play, heal, wait until everything has ended, and judge. Not within a running loop.
+        `evidence` goes into the `Evidence` of the judgement."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            with seeded(f"{self.stage.seed}/{self.stage.mode}"):
+                try:
+                    self.stage.loop.run_until_complete(self._run(play))
+                except Stuck as error:
+                    self.observer.say("stuck", "", error)
+                return self.judge(**evidence)
+        finally:
+            self.stage.loop.close()
+            if collecting:
+                gc.enable()
+
+    async def _run(self, play: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        for machine in self.machines:
+            machine.start()
+        await play(self)
+        await asyncio.sleep(max(0.0, self.heal_at - self.stage.now))
+        self.heal()
+        while not self.quiet() and self.stage.now < self.heal_at + RECOVER_SEC:
+            await asyncio.sleep(1.0)
+
+    def heal(self) -> None:
+        """Every fault is over; who is dead comes back."""
+        self.stage.note("HEAL")
+        self.stage.storm = False
+        self.replica.heal()
+        for machine in self.machines:
+            machine.heal()
+        self.broker.heal()
+
+    def quiet(self) -> bool:
+        """Whether every accepted task has ended, its head says so, and every request is marked."""
+        data = self.replica.majority.data
+        for task_id in self.accepted:
+            head = data.heads.get(task_id)
+            if head is None or head.active or max(data.commits.get(task_id, {0: None})) != head.seq:
+                return False
+        return all(r.applied for requests in data.requests.values() for r in requests.values())
+
+    # ---- judging
+
+    def new_task(self, task_id: str) -> Task | None:
+        """The state before its first fact of a task that stands in the store."""
+        head = self.replica.majority.data.heads.get(task_id)
+        if head is None:
+            return None
+        graph = self.graph(head.graph_ref)
+        return Task(
+            task_id=task_id, graph=graph, params=loads(head.params), tenant=head.tenant, timeout_sec=head.timeout_sec
+        )
+
+    def graph(self, ref: str) -> Graph:
+        if ref not in self._graphs:
+            self._graphs[ref] = parse_graph(loads(b"".join(self.replica.majority.data.blobs["graph", ref])))
+        return self._graphs[ref]
+
+    def evidence(self) -> Evidence:
+        data = self.replica.majority.data
+        return Evidence(
+            heads=data.heads,
+            graphs={head.graph_ref: self.graph(head.graph_ref) for head in data.heads.values()},
+            accepted=self.accepted,
+            asked=self.asked,
+            acknowledged=self.replica.acknowledged,
+            events=self.observer.events,
+            frozen=[frozen for machine in self.machines for frozen in machine.freezes],
+            losses=[self.broker.lost_at] if self.broker.lost_at > 0 else [],
+            unjust=self.observer.unjust,
+            strict=self.stage.mode != "chaos",
+        )
+
+    def judge(self, **more: Any) -> Report:
+        """The report on what has happened so far."""
+        evidence = self.evidence()
+        for name, value in more.items():
+            setattr(evidence, name, value)
+        commits = [c for chain in self.replica.majority.data.commits.values() for c in chain.values()]
+        for owner, error, message in self.stage.loop.faults:
+            self.observer.say("uncaught", owner, f"{message}: {error!r}")
+        found = self.observer.found + check_history(commits, self.observer.starts, evidence)
+        runs: dict[str, int] = {}
+        for start in self.observer.starts:
+            runs[start.key] = runs.get(start.key, 0) + 1
+        return Report(
+            seed=self.stage.seed,
+            mode=self.stage.mode,
+            violations=found,
+            counts=self.stage.counts,
+            recover_sec=max(0.0, self.stage.now - self.heal_at),
+            digest=self.stage.digest(),
+            steps=self.stage.loop.steps,
+            runs=len(self.observer.starts),
+            nodes=len(runs),
+            most_runs=max(runs.values(), default=0),
+            trace=self.stage.trace or [],
+        )

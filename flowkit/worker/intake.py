@@ -1,0 +1,108 @@
+"""Receives what coordinators send to this worker, and hands it over; it neither waits for anybody nor runs anything."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from flowkit.errors import Corrupt, UnknownFact
+from flowkit.ports import Bus, Record, Tail
+from flowkit.service import Supervisor
+from flowkit.telemetry import DeadLettered, Telemetry
+from flowkit.wire.messages import Job, Stop, decode_control, decode_work
+from flowkit.wire.topics import WORK_PARTITIONS, Topics, partition_of
+
+FETCH_SEC = 5.0
+MOST_DEAD = 1000
+
+
+class Intake:
+    """Tails the worker's partition of `work`, which others may share, and `control`. `deliver` gets the jobs and
+    stops of
+    this incarnation, `say_hello` is called when a coordinator asks who is there."""
+
+    def __init__(self, *, bus: Bus, topics: Topics, supervisor: Supervisor, telemetry: Telemetry, worker_id: str,
+                 incarnation: str, deliver: Callable[[Sequence[Job | Stop]], None],
+                 say_hello: Callable[[], None]) -> None:  # fmt: skip
+        self._bus = bus
+        self._topics = topics
+        self._supervisor = supervisor
+        self._telemetry = telemetry
+        self._worker_id = worker_id
+        self._key = worker_id.encode()
+        self._incarnation = incarnation
+        self._deliver = deliver
+        self._say_hello = say_hello
+        self._work: Tail | None = None
+        self._control: Tail | None = None
+        self._dead: deque[tuple[Record, str]] = deque()
+
+    async def open(self) -> None:
+        """Begin to read: what is sent from now on will be seen."""
+        self._work = await self._bus.tail(self._topics.work, [partition_of(self._worker_id, WORK_PARTITIONS)])
+        self._control = await self._bus.tail(self._topics.control)
+        self._supervisor.loop("work", self.step_work)
+        self._supervisor.loop("control", self.step_control)
+
+    async def close(self) -> None:
+        for tail in (self._work, self._control):
+            if tail is not None:
+                await tail.stop()
+
+    async def step_work(self) -> None:
+        """One fetch of `work`."""
+        assert self._work is not None
+        for record in await self._work.fetch(FETCH_SEC):
+            if record.key == self._key:
+                self._read(record)
+
+    async def step_control(self) -> None:
+        """One fetch of `control`; several askers get one answer."""
+        assert self._control is not None
+        asked = False
+        for record in await self._control.fetch(FETCH_SEC):
+            try:
+                decode_control(record.value)
+                asked = True
+            except Corrupt as error:
+                self._bury(record, str(error))
+        if asked:
+            self._say_hello()
+
+    def _read(self, record: Record) -> None:
+        try:
+            batch = decode_work(record.value)
+            if batch.worker != self._worker_id:
+                raise Corrupt(f"addressed to {batch.worker!r} under the key of {self._worker_id!r}")
+        except (Corrupt, UnknownFact) as error:
+            self._bury(record, str(error))
+            return
+        if batch.incarnation == self._incarnation:
+            self._deliver(batch.items)
+        else:
+            self._telemetry.count("work_for_another_incarnation", len(batch.items))
+
+    def _bury(self, record: Record, reason: str) -> None:
+        """Send an unreadable message to `dead.v1`, as it was found. A flood of them is only counted."""
+        self._telemetry.emit(DeadLettered(record.topic, reason))
+        if len(self._dead) >= MOST_DEAD:
+            self._telemetry.count("dead_letters_dropped")
+            return
+        self._dead.append((record, reason))
+        if len(self._dead) == 1:
+            self._supervisor.spawn(self._bury_all(), "dead-letters")
+
+    async def _bury_all(self) -> None:
+        while self._dead:
+            record, reason = self._dead[0]
+            headers = (
+                *record.headers,
+                ("reason", reason[:1000].encode("utf-8", "replace")),
+                ("topic", record.topic.encode()),
+                ("partition", str(record.partition).encode()),
+                ("offset", str(record.offset).encode()),
+            )
+            try:
+                await self._bus.publish([Record(self._topics.dead, 0, record.value, record.key, headers)])
+            finally:
+                self._dead.popleft()
