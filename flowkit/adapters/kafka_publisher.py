@@ -48,20 +48,14 @@ class Ticket:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The records for one partition that are not on their way yet."""
+    """The records for one partition that are not on their way yet, and the batch that is."""
 
     topic: str
     partition: int
     waiting: deque[tuple[Record, Ticket, int]] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Live:
-    """A producer that was started, until it is `gone`."""
-
-    producer: Any
-    gone: asyncio.Future[None]
+    landed: asyncio.Future[bool] | None = None
+    sent_at: float = 0.0
 
 
 class Publisher:
@@ -72,7 +66,7 @@ class Publisher:
         self._timeout = timeout
         self._on_trouble = on_trouble
         self._lanes: dict[tuple[str, int], Lane] = {}
-        self._live: Live | None = None
+        self._live: Any = None
         self._making = asyncio.Lock()
         self._bytes = 0
         self._room = asyncio.Event()
@@ -116,6 +110,7 @@ class Publisher:
                     self._free(size)
         except TimeoutError:
             self._on_trouble()
+            self._replace_if_stuck()
         finally:
             ticket.closed = True
             if ticket.open:
@@ -148,7 +143,7 @@ class Publisher:
                 live = self._live or await self._try_to_make()
                 if live is None:
                     continue  # whoever waits too long withdraws
-                batch, taken = _fill(live.producer, lane)
+                batch, taken = _fill(live, lane)
                 acknowledged = False
                 try:
                     acknowledged = await self._deliver(live, lane, batch)
@@ -158,31 +153,48 @@ class Publisher:
         finally:
             lane.task = None
 
-    async def _deliver(self, live: Live, lane: Lane, batch: Any) -> bool:
-        try:
-            delivery = await live.producer.send_batch(batch, lane.topic, partition=lane.partition)
-            # Twice as long as any publisher waits: then this producer is stuck, or Kafka is away for good.
-            await asyncio.wait({delivery, live.gone}, timeout=2 * self._timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not delivery.done():
-                delivery.cancel()
-                self._discard(live)
-                return False
-            delivery.result()
-        except FAILURES as error:
-            self._on_trouble()
-            if not getattr(error, "retriable", False) and not isinstance(error, NOT_FATAL):
-                self._discard(live)
-            return False
-        return True
+    async def _deliver(self, producer: Any, lane: Lane, batch: Any) -> bool:
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Future[bool] = loop.create_future()
+        lane.landed = landed
+        lane.sent_at = loop.time()
 
-    async def _try_to_make(self) -> Live | None:
+        def land(delivery: asyncio.Future[Any]) -> None:
+            error = None if delivery.cancelled() else delivery.exception()
+            if error is not None:
+                self._note(producer, error)
+            if not landed.done():
+                landed.set_result(error is None and not delivery.cancelled())
+
+        try:
+            delivery = await producer.send_batch(batch, lane.topic, partition=lane.partition)
+            delivery.add_done_callback(land)
+            return await landed
+        except FAILURES as error:
+            self._note(producer, error)
+            return False
+        finally:
+            lane.landed = None
+
+    def _note(self, producer: Any, error: BaseException) -> None:
+        self._on_trouble()
+        if not getattr(error, "retriable", False) and not isinstance(error, NOT_FATAL):
+            self._discard(producer)
+
+    def _replace_if_stuck(self) -> None:
+        # aiokafka tries an idempotent batch for ever; nobody waits for one as old as this any more.
+        oldest = asyncio.get_running_loop().time() - 2 * self._timeout
+        if any(lane.landed is not None and lane.sent_at < oldest for lane in self._lanes.values()):
+            self._discard(self._live)
+
+    async def _try_to_make(self) -> Any:
         try:
             return await self._make()
         except FAILURES:
             await asyncio.sleep(RETRY_SEC)
             return None
 
-    async def _make(self) -> Live:
+    async def _make(self) -> Any:
         async with self._making:
             if self._live is None:
                 producer = self._clients.producer()
@@ -192,17 +204,19 @@ class Publisher:
                 except BaseException:
                     await discard_producer(producer)
                     raise
-                self._live = Live(producer, asyncio.get_running_loop().create_future())
+                self._live = producer
             return self._live
 
-    def _discard(self, live: Live) -> None:
-        if not live.gone.done():
-            live.gone.set_result(None)
-            if self._live is live:
-                self._live = None
-            task = asyncio.create_task(discard_producer(live.producer), name="discard a producer")
-            self._discarding.add(task)
-            task.add_done_callback(self._discarding.discard)
+    def _discard(self, producer: Any) -> None:
+        if producer is None or producer is not self._live:
+            return
+        self._live = None
+        for lane in self._lanes.values():
+            if lane.landed is not None and not lane.landed.done():
+                lane.landed.set_result(False)
+        task = asyncio.create_task(discard_producer(producer), name="discard a producer")
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
 
 
 def _fill(producer: Any, lane: Lane) -> tuple[Any, list[tuple[Ticket, int]]]:

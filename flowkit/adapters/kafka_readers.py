@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError
 
 from flowkit.adapters.kafka_client import FAILURES, Clients, is_broken, stop_consumer
 from flowkit.adapters.rebalance import tell
@@ -44,6 +44,8 @@ class Pull:
         if self._task is None or not self._task.done():
             return {}
         task, self._task = self._task, None
+        if task.cancelled():  # from within aiokafka; it must not look as if our caller were cancelled
+            raise ConsumerStoppedError()
         return task.result()
 
     def first_offsets(self) -> dict[Any, int]:
@@ -78,6 +80,8 @@ class Source:
         self._failures = 0
 
     def use(self, consumer: Any) -> None:
+        if self.stopped:
+            raise TimeoutError("stopped while it was opened")
         self.consumer, self.pull, self._failures = consumer, Pull(consumer), 0
 
     async def close(self) -> None:
@@ -133,11 +137,11 @@ class KafkaTail:
             consumer.assign(self._parts)
             for part, offset in positions.items():
                 consumer.seek(part, offset)
+            self._source.use(consumer)
         except BaseException:
             await stop_consumer(consumer)
             raise
         self._next = dict(positions)
-        self._source.use(consumer)
 
     async def fetch(self, timeout: float) -> list[Record]:
         deadline = asyncio.get_running_loop().time() + timeout
@@ -146,7 +150,7 @@ class KafkaTail:
             await _rest(deadline, timeout)
             return []
 
-        records: list[Record] = []
+        found: Found = {}
         failed = False
         try:
             if source.pull is None:
@@ -154,18 +158,18 @@ class KafkaTail:
             if source.pull is not None:
                 await source.pull.wait(max(0.0, deadline - asyncio.get_running_loop().time()))
             if source.pull is not None:  # not stopped meanwhile
-                records = records_of(source.pull.take())
+                found = source.pull.take()
         except OffsetOutOfRangeError as error:
             await self._jump(error.args[0])
         except FAILURES:
             failed = True
             await _rest(deadline)
 
-        for record in records:
-            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
-        if not records and not source.stopped and source.judge(failed):
+        for part, messages in found.items():
+            self._next[part] = messages[-1].offset + 1
+        if not found and source.judge(failed):
             await source.close()
-        return records
+        return records_of(found)
 
     async def stop(self) -> None:
         await self._source.stop()
@@ -204,10 +208,10 @@ class KafkaMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         try:
             async with asyncio.timeout(timeout):
                 await consumer.start()
+            self._source.use(consumer)
         except BaseException:
             await stop_consumer(consumer)
             raise
-        self._source.use(consumer)
         consumer.subscribe([self._topic], listener=self)
 
     # aiokafka calls these two, within a rebalance.
@@ -243,7 +247,7 @@ class KafkaMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             failed = True
             await _rest(deadline)
 
-        if not records and not source.stopped and source.judge(failed):
+        if not records and source.judge(failed):
             await self._revoke(self._owned)
             await source.close()
         return records

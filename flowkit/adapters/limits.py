@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from flowkit.ports import Commit, Head, HeadUpdate, Record, Request
 
 CHUNK = 512 * 1024
@@ -61,7 +59,9 @@ def chunks(data: bytes) -> list[bytes]:
 
 def check_record(record: Record, partitions: int) -> None:
     """Raise ValueError for a record that no bus could ever carry: a mistake of the caller, not weather."""
-    size = sum(len(part) for part in (record.value or b"", record.key or b"", *chain(*record.headers)))
+    size = len(record.value or b"") + len(record.key or b"")
+    for name, content in record.headers:
+        size += len(name) + len(content)
     if size > MAX_MESSAGE:
         raise ValueError(f"a record of {size} bytes for {record.topic!r}: at most {MAX_MESSAGE}; send a reference")
     if not 0 <= record.partition < partitions:

@@ -24,7 +24,8 @@ LARGE_INPUT_BYTES = 40 * 1024
 
 
 class Carrier:
-    """`load_soon` is set by the owner: it wakes the loader."""
+    """`load_soon` and `on_published` are set by the owner: the one wakes the loader, the other hears of
+    acknowledged events."""
 
     def __init__(self, *, store: Store, clock: Clock, publisher: Publisher, topics: Topics, hub: Hub,
                  supervisor: Supervisor) -> None:  # fmt: skip
@@ -35,6 +36,7 @@ class Carrier:
         self._hub = hub
         self._supervisor = supervisor
         self.load_soon: Callable[[], None] = lambda: None
+        self.on_published: Callable[[Cell, int], None] = lambda cell, seq: cell.event_acknowledged(seq)
 
     # ------------------------------------------------------------------------------------------ events
 
@@ -49,7 +51,7 @@ class Carrier:
             event_headers(commit),
         )
         self._publisher.send(
-            Parcel(record, wanted=lambda: not cell.dead, acknowledged=lambda: cell.event_acknowledged(commit.seq))
+            Parcel(record, wanted=lambda: not cell.dead, acknowledged=lambda: self.on_published(cell, commit.seq))
         )
         self._hub.tell(commit, tenant, status)
 

@@ -47,6 +47,7 @@ class Engine:
         self.carrier = carrier
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
         self.heads = Heads(store, clock, self.maybe_evict)
+        carrier.on_published = self.event_acknowledged
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
         self._evict_after_sec = evict_after_sec
@@ -322,6 +323,12 @@ class Engine:
         self.to_load.pop(cell.task_id, None)
         if self.cells.get(cell.task_id) is cell:
             del self.cells[cell.task_id]
+
+    def event_acknowledged(self, cell: Cell, seq: int) -> None:
+        """The bus has an event: the head may say so, and perhaps the cell may leave."""
+        cell.event_acknowledged(seq)
+        if not cell.dead:
+            self.heads.touch(cell)
 
     def maybe_evict(self, cell: Cell) -> None:
         """A task with nothing to do leaves memory, once its head says all there is to say."""

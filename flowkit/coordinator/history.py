@@ -70,7 +70,11 @@ class History:
     async def _past(self, head: Head, commits: list[Commit]) -> Past:
         whole = unbroken(commits)
         try:
-            task = new_task(head, await self._graphs.get(head.graph_ref))
+            graph = await self._graphs.get(head.graph_ref)
+        except Corrupt as error:
+            return Past(head, None, whole, str(error))
+        try:
+            task = new_task(head, graph)
             fold(task, whole)
         except UnknownFact as error:
             return Past(head, None, whole, str(error), newer=True)

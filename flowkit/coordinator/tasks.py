@@ -309,8 +309,7 @@ class Tasks:
 
     async def _result(self, task_id: str) -> TaskResult | None:
         """The result if the task has ended. Where the task is decided in this process, an end will be heard of: a
-        commit on
-        its way needs no look into the store."""
+        commit on its way needs no look into the store."""
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
         if cell is not None and cell.live and cell.flight is not None and cell.head is not None:
             self._check_tenant(cell.head, task_id)
@@ -326,7 +325,7 @@ class Tasks:
 
     async def _state(self, task_id: str) -> tuple[Head, Task, int]:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
-        if cell is not None and cell.live and cell.flight is None and cell.task is not None and cell.task.created:
+        if cell is not None and cell.live and cell.flight is None and cell.task is not None:
             assert cell.head is not None
             self._check_tenant(cell.head, task_id)
             return cell.head, cell.task, cell.acked

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from flowkit.adapters.memory_bus import check_record
+from flowkit.adapters.limits import check_record
 from flowkit.errors import BusUnavailable, ConfigError
 from flowkit.ports import Member, Rebalanced, Record, Tail, TopicSpec
 from flowkit.testing.group import Group, GroupMember

@@ -68,9 +68,9 @@ class Violation:
 class Evidence:
     """What is known beside commits and ledger; what is left out is not checked.
 
-    `heads` and `graphs` (by reference) say what the tasks are. `accepted`, `asked` and `acknowledged` (task,
-    seq, commit id) are promises made; `events` (task, seq, commit id) is what the world saw. `unjust` names the
-    leases (task, node, attempt) that had better not expire, with the violation that it would be. `settled`:
+    `heads` and `graphs` (by reference) say what the tasks are, `requests` what stands in the store. `accepted`,
+    `asked` and `acknowledged` (task, seq, commit id) are promises made; `events` (likewise) is what the world saw.
+    `unjust` names the leases (task, node, attempt) that had better not expire, and the violation otherwise. `settled`:
     every accepted task must have ended. `strict`: no attempt that was begun may be lost. `fits` says whether an
     output is right for a node and its inputs, `may_fail` whether a node could fail at all.
     """
@@ -79,6 +79,7 @@ class Evidence:
     graphs: Mapping[str, Graph] = field(default_factory=dict)
     accepted: Collection[str] = ()
     asked: Sequence[Asked] = ()
+    requests: Sequence[Request] = ()
     acknowledged: Collection[tuple[str, int, str]] = ()
     events: Collection[tuple[str, int, str]] | None = None
     frozen: Sequence[Frozen] = ()
@@ -92,7 +93,7 @@ class Evidence:
     skew_sec: float = 3.01
 
 
-async def read_store(store: Store) -> tuple[list[Commit], Evidence, list[Request]]:
+async def read_store(store: Store) -> tuple[list[Commit], Evidence]:
     """All that the store of a quiet cluster says. Raises `StoreUnavailable`."""
     from flowkit.core.dialect import parse_graph
 
@@ -113,4 +114,4 @@ async def read_store(store: Store) -> tuple[list[Commit], Evidence, list[Request
                 graphs[head.graph_ref] = parse_graph(loads(await store.get_blob(head.graph_ref, kind="graph")))
             except (KeyError, FlowKitError):
                 continue  # the checker will miss it, and say so
-    return commits, Evidence(heads=heads, graphs=graphs), requests
+    return commits, Evidence(heads=heads, graphs=graphs, requests=requests)

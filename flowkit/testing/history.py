@@ -156,6 +156,16 @@ class _Judge:
             stored = next((commit.id for commit in chain if commit.seq == seq), None)
             if stored != commit_id:
                 self.say("commit_lost", task_id, f"{commit_id} was acknowledged as {seq}; there is {stored}")
+        self.requests()
+
+    def requests(self) -> None:
+        """Requests are applied once each, in order, and then marked (rule 10)."""
+        for request in self.evidence.requests if self.evidence.settled else ():
+            walk = self.walks.get(request.task_id)
+            if walk is None or request.id not in walk.requests:
+                self.say("request_lost", request.task_id, f"number {request.n} ({request.kind}) was never applied")
+            elif not request.applied:
+                self.say("request_unmarked", request.task_id, f"number {request.n} ({request.kind}) is not marked")
         last: dict[str, int] = {}
         for asked in self.evidence.asked:
             walk = self.walks.get(asked.task_id)
@@ -180,7 +190,11 @@ class _Judge:
                 status = walk.task.status if walk is not None else "without commits"
                 self.say("not_ended", task_id, f"it is {status}")
             elif head.active:
-                self.say("head_open", task_id, f"the head says {head.status}, seq {head.seq} of {walk.seq}, published {head.published_seq}")
+                self.say(
+                    "head_open",
+                    task_id,
+                    f"the head says {head.status}, seq {head.seq} of {walk.seq}, published {head.published_seq}",
+                )
             elif head.status != walk.task.status or head.seq != walk.seq or head.published_seq != walk.seq:
                 detail = f"the head says {head.status}, {head.seq}, {head.published_seq}"
                 self.say("head_wrong", task_id, f"{detail}; the commits {walk.task.status}, {walk.seq}")

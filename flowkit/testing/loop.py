@@ -179,6 +179,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         owner = PROCESS.get(self.root) if context is None else context.get(PROCESS, self.root)
         task: VirtualTask[T] = VirtualTask(next(self._numbers), coro, self, name, context)
         owner.tasks.add(task)
+        if owner.dead:
+            self._graveyard.append(task)
         return task
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
@@ -314,8 +316,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         if process.listed:
             process.listed = False
             self._active.remove(process)
-        process.ready.clear()
         self._graveyard.extend(process.tasks)  # the collector would close them, and run what they clean up with
+        process.ready.clear()
 
     def close(self) -> None:
         """Forget everything. What is suspended is closed with nobody watching."""

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.errors import BusUnavailable, RequestRefused, Retry, StoreUnavailable, TaskNotFound
+from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
 from flowkit.testing.machine import Machine
@@ -22,9 +23,19 @@ GIVES_UP = 0.1
 MOST_ASKS = 4
 
 
-def simulate(seed: int, mode: str = "chaos", *, without: Collection[str] = (), trace: bool = False) -> Report:
-    """Run one seed's world to its end and judge it."""
-    return RandomPlay(World(seed, mode=mode, without=without, trace=trace)).run()
+def simulate(
+    seed: int,
+    mode: str = "chaos",
+    *,
+    without: Collection[str] = (),
+    directed: Collection[str] = (),
+    trace: bool = False,
+) -> Report:
+    """Run one seed's world to its end and judge it. `without` are guards that the simulated store leaves out."""
+    world = World(seed, mode=mode, without=without, trace=trace)
+    for name in directed:
+        DIRECTED[name](world)
+    return RandomPlay(world).run()
 
 
 class RandomPlay:

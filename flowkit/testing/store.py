@@ -17,17 +17,21 @@ from flowkit.testing.stage import Stage
 class FaultyStore:
     """What gets no answer raises `StoreUnavailable` if it reads and is UNKNOWN if it writes, after 2.5 s.
 
-    `on_acknowledged` hears the commits whose acknowledgement reached this process, `on_renewed` of renewals with the
-    time at which they were sent; `last_request` is the last that it was asked to insert.
+    `on_renewed` hears of acknowledged renewals, with the time at which they were sent; `last_request` is the last that
+    it was asked to insert.
     """
 
     def __init__(self, stage: Stage, replica: ReplicaSet, machine: Machine) -> None:
         self._stage = stage
         self._replica = replica
         self._machine = machine
-        self.on_acknowledged: Callable[[Machine, list[Commit]], None] = lambda machine, commits: None
+        self._listeners: list[Callable[[Machine, list[Commit]], None]] = []
         self.on_renewed: Callable[[Renewal, float], None] = lambda renewal, sent: None
         self.last_request: Request | None = None
+
+    def hear_acknowledged(self, listener: Callable[[Machine, list[Commit]], None]) -> None:
+        """Tell it which commits were acknowledged to this process, before the process knows."""
+        self._listeners.append(listener)
 
     async def start(self) -> None:
         await self._read(methodcaller("describe"))
@@ -68,7 +72,8 @@ class FaultyStore:
         outcomes = await self._write(writes)
 
         good = [new for new, outcome in zip(commits, outcomes, strict=True) if outcome is Outcome.OK]
-        self.on_acknowledged(self._machine, good)
+        for listener in self._listeners:
+            listener(self._machine, good)
         if good:
             await self._buggify("crash_after_commit", 0.012)
         return outcomes

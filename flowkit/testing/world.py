@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from flowkit.testing.replica import ReplicaSet
 from flowkit.testing.scenario import ROLE
 from flowkit.testing.stage import Stage
 from flowkit.testing.store import FaultyStore
+from flowkit.testing.summary import describe_tasks, needed_runs
 from flowkit.wire.codec import loads
 from flowkit.wire.topics import Topics
 
@@ -44,7 +46,8 @@ class Runtime(Protocol):
 
 @dataclass(slots=True)
 class Report:
-    """How a world fared. `recover_sec`: from the end of the faults until everything had ended and was quiet."""
+    """How a world fared. `recover_sec`: from the end of the faults until everything had ended and was quiet. `needed`
+    are the runs of nodes that had an effect, of all `runs`. `ends` shows the tasks' commits, if traced."""
 
     seed: int
     mode: str
@@ -53,10 +56,12 @@ class Report:
     recover_sec: float
     digest: str
     steps: int
+    virtual_sec: float
     runs: int
-    nodes: int
+    needed: int
     most_runs: int
     trace: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
 
 
 class World:
@@ -140,7 +145,7 @@ class World:
         cfg = WorkerConfig(worker_id=machine.name, facts_partitions=PARTITIONS, slots=SLOTS, roles=[ROLE])
         return WorkerRuntime(
             store=store, bus=bus, clock=machine.clock, cfg=cfg, registry=Registry(self.handlers), telemetry=telemetry,
-            heart_in_thread=False,
+            heart_in_thread=False, new_id=lambda size: f"{machine.name}.{machine.incarnation}",
         )  # fmt: skip
 
     def _bury(self, machine: Machine) -> None:
@@ -220,6 +225,7 @@ class World:
             graphs={head.graph_ref: self.graph(head.graph_ref) for head in data.heads.values()},
             accepted=self.accepted,
             asked=self.asked,
+            requests=[request for requests in data.requests.values() for request in requests.values()],
             acknowledged=self.replica.acknowledged,
             events=self.observer.events,
             frozen=[frozen for machine in self.machines for frozen in machine.freezes],
@@ -237,9 +243,7 @@ class World:
         for owner, error, message in self.stage.loop.faults:
             self.observer.say("uncaught", owner, f"{message}: {error!r}")
         found = self.observer.found + check_history(commits, self.observer.starts, evidence)
-        runs: dict[str, int] = {}
-        for start in self.observer.starts:
-            runs[start.key] = runs.get(start.key, 0) + 1
+        runs = Counter(start.key for start in self.observer.starts)
         return Report(
             seed=self.stage.seed,
             mode=self.stage.mode,
@@ -248,8 +252,10 @@ class World:
             recover_sec=max(0.0, self.stage.now - self.heal_at),
             digest=self.stage.digest(),
             steps=self.stage.loop.steps,
+            virtual_sec=self.stage.now,
             runs=len(self.observer.starts),
-            nodes=len(runs),
+            needed=needed_runs(commits, self.observer.starts),
             most_runs=max(runs.values(), default=0),
             trace=self.stage.trace or [],
+            ends=describe_tasks(self) if self.stage.trace is not None else [],
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from flowkit.worker.outcome import AttemptFailure
@@ -28,16 +27,15 @@ async def run(handler: RoleHandler, inputs: Any, ctx: Context) -> Any:
     )
     loaded = await handler.load_input(None, inputs)
     summary = Summary()
-    batches = handler.iter_batches(loaded)
+    batches: Any = handler.iter_batches(loaded)
     if inspect.isawaitable(batches):  # written as a coroutine that returns an iterator
         batches = await batches
-    if not hasattr(batches, "aclose"):
+    try:
         async for batch in batches:
             await _process(handler, batch, ctx, summary)
-    else:
-        async with aclosing(batches):
-            async for batch in batches:
-                await _process(handler, batch, ctx, summary)
+    finally:
+        if (close := getattr(batches, "aclose", None)) is not None:
+            await close()
     final = await handler.finalize(ctx)
     output = summary.output(final)
     await ctx.artifacts.mark_complete(final.metrics if final is not None else {})

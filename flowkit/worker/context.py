@@ -161,9 +161,7 @@ class Context:
             return None
         return self._attempt.stop_by - self.clock.mono()
 
-    # ------------------------------------------------------------------------------------------ processes and
-    cleaning
-    up
+    # ------------------------------------------------------------------------------------------ cleaning up
 
     async def run_subprocess(self, *command: str | os.PathLike[str], grace_ms: float = 5000, **options: Any) -> Exit:
         """Run a command in its own process group and wait. The answer is the exit status, with `stdout` and `stderr`.

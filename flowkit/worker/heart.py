@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
-from flowkit.ports import Bus, Clock, Outcome, Record, Renewal, Store
+from flowkit.ports import Bus, Clock, Outcome, Record, Renewal
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.wire.messages import Heartbeat, Hello, encode_message
@@ -23,6 +24,17 @@ DEFENCE = 0.8
 FULL_BYTES = 60 * 1024
 MOST_BEATS = 8
 Gauge = Callable[[], tuple[float, float]]
+"""The share of a CPU that the process uses, and its memory in MB."""
+
+
+class Renewer(Protocol):
+    """What the heart needs of a store."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def renew(self, renewal: Renewal) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +50,22 @@ class Identity:
 
     def hello(self, mono: float, draining: bool) -> Hello:
         return Hello(
-            self.worker_id, self.incarnation, list(self.roles), self.slots, mono, dict(self.labels), self.version, draining
+            self.worker_id,
+            self.incarnation,
+            list(self.roles),
+            self.slots,
+            mono,
+            dict(self.labels),
+            self.version,
+            draining,
         )
 
 
 class Heart:
     """`held` is the worker's table of attempts by token, which is only read here. `on_lost` hears of each attempt
-    that is
-    to end because its lease may have passed to another."""
+    that is to end because its lease may have passed to another."""
 
-    def __init__(self, *, bus: Bus, store: Store, clock: Clock, topics: Topics, identity: Identity,
+    def __init__(self, *, bus: Bus, store: Renewer, clock: Clock, topics: Topics, identity: Identity,
                  held: Mapping[str, Attempt], heartbeat_sec: float, lease_ttl_sec: float,
                  on_lost: Callable[[Attempt], None], gauge: Gauge, telemetry: Telemetry) -> None:  # fmt: skip
         self._bus = bus

@@ -18,8 +18,7 @@ MOST_DEAD = 1000
 
 class Intake:
     """Tails the worker's partition of `work`, which others may share, and `control`. `deliver` gets the jobs and
-    stops of
-    this incarnation, `say_hello` is called when a coordinator asks who is there."""
+    stops of this incarnation, `say_hello` is called when a coordinator asks who is there."""
 
     def __init__(self, *, bus: Bus, topics: Topics, supervisor: Supervisor, telemetry: Telemetry, worker_id: str,
                  incarnation: str, deliver: Callable[[Sequence[Job | Stop]], None],

@@ -20,7 +20,10 @@ MOST_ENCODED = 36 * 1024  # control characters grow sixfold in JSON, and a repor
 LONGEST_CODE = 128
 LAST_FRAMES = 40
 ENGINE = str(Path(__file__).resolve().parents[1])
-MACHINERY = (ENGINE, f"{Path(traceback.__file__).parent}/concurrent/futures/", f"{Path(traceback.__file__).parent}/asyncio/")
+MACHINERY = (
+    ENGINE,
+    f"{Path(traceback.__file__).parent}/asyncio/",
+)
 
 Classify = Callable[[BaseException], Any]
 

@@ -19,7 +19,7 @@ LARGE_BYTES = 48 * 1024
 AT_ONCE = 20_000
 """How many values may be looked at in the event loop; more are the business of a thread."""
 
-_ADVICE = {**INSTEAD, "bytes": "return them alone, or keep them with ctx.artifacts.put_bytes()", "Enum": "use its value"}
+_ADVICE = {**INSTEAD, "bytes": "return them alone, or use ctx.artifacts.put_bytes()", "Enum": "use its value"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,7 @@ def _artifact(data: bytes, kind: str) -> Output:
 
 def _check_size(size: int, most: int) -> None:
     if size > most:
-        message = f"the output has {size:,} bytes, at most {most:,} are allowed: keep it elsewhere and return
-        a
-       
-        reference"
+        message = f"the output has {size:,} bytes, at most {most:,} are allowed: return a reference to it instead"
         raise AttemptFailure("output_too_large", message, permanent=True)
 
 

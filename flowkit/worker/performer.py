@@ -76,8 +76,8 @@ class Performer:
     async def _run_class(self, attempt: Attempt, inputs: Any, params: Any) -> Any:
         from flowkit.worker import batches
 
-        attempt.handler = attempt.role.call()
-        return await batches.run(attempt.handler, inputs, self._context(attempt, params))
+        attempt.handler = handler = attempt.role.call()
+        return await batches.run(handler, inputs, self._context(attempt, params))
 
     def _context(self, attempt: Attempt, params: Any) -> Context:
         attempt.context = Context(attempt, self._kit, params)

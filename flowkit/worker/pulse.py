@@ -8,14 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from flowkit.ports import Bus, Store
+from flowkit.ports import Bus
+from flowkit.wire.topics import Topics
 from flowkit.worker.attempt import Attempt
-from flowkit.worker.heart import Heart
+from flowkit.worker.heart import Heart, Renewer
 
 READY_SEC = 30.0
 STOP_SEC = 5.0
 
-MakeHeart = Callable[[Bus, Store, Callable[[Attempt], None]], Heart]
+MakeHeart = Callable[[Bus, Renewer, Callable[[Attempt], None]], Heart]
 
 
 class Pulse(Protocol):
@@ -30,7 +31,7 @@ class Pulse(Protocol):
 class LoopPulse:
     """The heart in this loop."""
 
-    def __init__(self, make: MakeHeart, bus: Bus, store: Store, on_lost: Callable[[Attempt], None]) -> None:
+    def __init__(self, make: MakeHeart, bus: Bus, store: Renewer, on_lost: Callable[[Attempt], None]) -> None:
         self.heart = make(bus, store, on_lost)
 
     async def start(self) -> None:
@@ -47,11 +48,12 @@ class LoopPulse:
 class ThreadPulse:
     """The heart in a daemon thread. `on_lost` is called in the loop that started it."""
 
-    def __init__(self, make: MakeHeart, make_bus: Callable[[], Bus], make_store: Callable[[], Store],
-                 on_lost: Callable[[Attempt], None], name: str) -> None:  # fmt: skip
+    def __init__(self, make: MakeHeart, make_bus: Callable[[], Bus], make_store: Callable[[], Renewer],
+                 topics: Topics, on_lost: Callable[[Attempt], None], name: str) -> None:  # fmt: skip
         self._make = make
         self._make_bus = make_bus
         self._make_store = make_store
+        self._topics = topics
         self._on_lost = on_lost
         self._name = name
         self._heart: Heart | None = None
@@ -110,6 +112,7 @@ class ThreadPulse:
         try:
             await bus.start()
             await store.start()
+            await bus.ensure_topics(self._topics.specs())
             self._heart = self._make(bus, store, lost)
             self._heart.start()
             home.call_soon_threadsafe(_settle, ready, None)

@@ -37,14 +37,14 @@ class Said:
 
 @dataclass(eq=False, slots=True)
 class Role:
-    """One kind of work and who does it. `call` is the function, or gives the `RoleHandler` of an attempt. `in_turn`:
-    one
-    attempt at a time, because they share an object that may keep an attempt's state in itself."""
+    """One kind of work and who does it. `call` is the function, or makes the `RoleHandler` of an attempt.
+    `in_turn`: one attempt at a time, because they share an object that may keep an attempt's state in itself."""
 
     name: str
     kind: Kind
     call: Callable[..., Any]
     binding: Binding | None = None
+    given: Any = None
     in_turn: bool = False
     said: Said = field(default_factory=Said)
 
@@ -157,17 +157,20 @@ def _role(name: str | None, given: Any) -> Role:
     said: Said = getattr(given, MARK, Said())
     chosen = _check_name(name or said.role or _name_of(given))
     if _is(given, inspect.isgeneratorfunction) or _is(given, inspect.isasyncgenfunction):
-        raise ConfigError(f"handler {chosen!r} yields: a handler returns its output; return a list, or use a RoleHandler")
+        raise ConfigError(
+            f"handler {chosen!r} yields: a handler returns its output; return a list, or use a RoleHandler"
+        )
     kind = Kind.ASYNC if _is(given, inspect.iscoroutinefunction) else Kind.PLAIN
-    return Role(chosen, kind, given, binding_of(given, chosen), said=said)
+    return Role(chosen, kind, given, binding_of(given, chosen), given, said=said)
 
 
 def _class_role(name: str | None, given: Any) -> Role:
     chosen = _check_name(name or getattr(given, "role", "") or _name_of(given))
     said: Said = getattr(given, MARK, Said())
     if isinstance(given, type):
-        return Role(chosen, Kind.CLASS, given, said=said)
-    return Role(chosen, Kind.CLASS, lambda: given, in_turn=not getattr(given, "concurrent", False), said=said)
+        return Role(chosen, Kind.CLASS, given, given=given, said=said)
+    in_turn = not getattr(given, "concurrent", False)
+    return Role(chosen, Kind.CLASS, lambda: given, given=given, in_turn=in_turn, said=said)
 
 
 def _name_of(given: Any) -> str:
@@ -190,4 +193,4 @@ def _is(given: Any, test: Callable[[Any], bool]) -> bool:
     inner = given
     while isinstance(inner, functools.partial):
         inner = inner.func
-    return test(inner) or (not inspect.isroutine(inner) and test(getattr(type(inner), "__call__", None)))
+    return test(inner) or (not inspect.isroutine(inner) and test(type(inner).__call__))

@@ -19,7 +19,7 @@ class Next:
     output: Any = None
 
     def __post_init__(self) -> None:
-        nodes = self.nodes
+        nodes: Any = self.nodes
         if isinstance(nodes, str) or not isinstance(nodes, list | tuple | set | frozenset):
             raise TypeError(f'Next takes a list of node ids, such as Next(["b"], output), not {type(nodes).__name__}')
         if not all(isinstance(node, str) for node in nodes):

@@ -144,8 +144,7 @@ class Slots:
         size = 0
         try:
             report, size = await self._performer.perform(attempt, self._arm)
-        except Exception as error:  # a fault of FlowKit's own: it must count, or the attempt would be sent again for
-        ever
+        except Exception as error:  # a fault of FlowKit's own: it must count, or it would be tried for ever
             job = attempt.job
             info = {"code": "internal_error", "message": f"{type(error).__name__}: {error}"[:1000]}
             report = Failed(job.node, job.attempt, job.token, info)
@@ -191,13 +190,15 @@ class Slots:
         attempt.order = order
         if not attempt.begun:
             self._drop(attempt, order.why, silently=order.cause is Cause.LOST)
+            self._fill()
             return
 
         self._telemetry.emit(AttemptKilled(self._worker_id, attempt.token, KILLED_FOR[order.cause]))
-        now = self._clock.mono()
-        patience = self._patience(attempt, order)
-        attempt.stop_by = now + patience
+        patience = _patience(attempt, order)
+        attempt.stop_by = self._clock.mono() + patience
         attempt.clear_limits()
+        if order.cause is Cause.LOST:
+            attempt.kill_processes()
         if attempt.context is not None:
             attempt.context.cancel_flag.set()
         if attempt.groups is not None:
@@ -207,13 +208,6 @@ class Slots:
         if attempt.abandon is not None:
             attempt.abandon.cancel()
         attempt.abandon = asyncio.get_running_loop().call_later(patience, self._give_up, attempt)
-
-    def _patience(self, attempt: Attempt, order: Order) -> float:
-        if order.cause is Cause.LOST:
-            attempt.kill_processes()
-        if attempt.threaded:  # it notices only if it looks, and one that ran out of time has had its time
-            return 0.0 if order.cause in (Cause.LOST, Cause.TIME) else order.grace_sec
-        return max(order.grace_sec, 1.0)
 
     def _give_up(self, attempt: Attempt) -> None:
         """Nobody waits for it any more, though its code may still run."""
@@ -304,3 +298,10 @@ class Slots:
         """Tell everything that runs to end."""
         for attempt in self.running:
             self._order(attempt, Order(Cause.DRAIN, why, grace_sec))
+
+
+def _patience(attempt: Attempt, order: Order) -> float:
+    """How long to wait for an attempt that was told to end."""
+    if attempt.threaded:  # it notices only if it looks, and one that ran out of time has had its time
+        return 0.0 if order.cause in (Cause.LOST, Cause.TIME) else order.grace_sec
+    return max(order.grace_sec, 1.0)

@@ -59,7 +59,8 @@ def _work(calls: queue.SimpleQueue[_Call | None], idle: threading.Semaphore) -> 
 def _perform(call: _Call) -> None:
     if call.future.cancelled():
         return
-    result, error = None, None
+    result: Any = None
+    error: BaseException | None = None
     try:
         result = call.context.run(call.function)
     except StopIteration as stop:  # no future can carry it

@@ -217,9 +217,7 @@ class TestPublish:
     async def test_large_records_go_through_together(self, road: Road) -> None:
         bus = await road.bus(a=1)
         tail = await bus.tail(road.topic("a"))
-        assert (
-            await bus.publish([Record(road.topic("a"), 0, bytes(300_000)) for _ in range(30)]) == [True] * 30
-        )
+        assert await bus.publish([Record(road.topic("a"), 0, bytes(300_000)) for _ in range(30)]) == [True] * 30
         assert sum(len(r.value or b"") for r in await drain(tail, 30)) == 9_000_000
 
 
@@ -346,9 +344,7 @@ class TestGroup:
         assert member.position(1) == 0
         assert member.position(9) is None
 
-    async def test_partitions_are_shared_when_a_member_comes_and_taken_over_when_it_goes(
-        self, road: Road
-    ) -> None:
+    async def test_partitions_are_shared_when_a_member_comes_and_taken_over_when_it_goes(self, road: Road) -> None:
         bus, other = await road.bus(a=4), await road.bus(a=4)
         one, two = Watcher(), Watcher()
         first = await one.join(bus, road.topic("a"))

@@ -82,9 +82,7 @@ class TestDoubt:
         async with failing(mongo_database, ["update"], collection="requests", writeConcernError=doubt):
             assert await store.mark_applied([("t", 1)]) is UNKNOWN
         async with failing(mongo_database, ["insert"], collection="requests", writeConcernError=doubt):
-            assert (
-                await store.insert_request(Request("t", 1, "r", "cancel", "{}", 0, "t", "p", 1.0)) is UNKNOWN
-            )
+            assert await store.insert_request(Request("t", 1, "r", "cancel", "{}", 0, "t", "p", 1.0)) is UNKNOWN
 
     async def test_an_error_of_the_whole_command_is_unknown_for_all(
         self, store: MongoStore, mongo_database: Any
@@ -101,9 +99,7 @@ class TestDoubt:
                 await store.read_heads(["t"])
         assert await store.read_heads(["t"]) == []
 
-    async def test_an_update_that_cannot_be_checked_is_unknown(
-        self, store: MongoStore, mongo_database: Any
-    ) -> None:
+    async def test_an_update_that_cannot_be_checked_is_unknown(self, store: MongoStore, mongo_database: Any) -> None:
         await store.insert_heads([Head("a", 0, "g"), Head("b", 0, "g")])
         async with failing(mongo_database, ["find"], collection="tasks", errorCode=13):
             assert await store.update_heads([update("a", 1)]) == [OK]
@@ -119,9 +115,7 @@ class TestDoubt:
             await store.put_blob("ref", bytes(2_000_000), kind="graph")
         assert len(await store.get_blob("ref", kind="graph")) == 2_000_000
 
-    async def test_a_blob_with_a_missing_piece_is_not_there(
-        self, store: MongoStore, mongo_database: Any
-    ) -> None:
+    async def test_a_blob_with_a_missing_piece_is_not_there(self, store: MongoStore, mongo_database: Any) -> None:
         await store.put_blob("ref", bytes(2_000_000), kind="graph")
         await mongo_database.graphs.delete_one({"_id": "ref:000002"})
         with pytest.raises(KeyError):

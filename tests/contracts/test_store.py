@@ -262,9 +262,7 @@ class TestLists:
         assert await ids(since=2.0, until=4.0, tenant="x", labels={"env": "prod"}) == "b"
 
     async def test_a_filter_works_with_a_cursor(self, store: Store) -> None:
-        await store.insert_heads(
-            [head(f"t{i}", created_at=float(i), labels={"odd": str(i % 2)}) for i in range(8)]
-        )
+        await store.insert_heads([head(f"t{i}", created_at=float(i), labels={"odd": str(i % 2)}) for i in range(8)])
         page = await store.list_heads(HeadFilter(labels={"odd": "1"}), limit=2, after=(6.0, "t6"))
         assert [one.task_id for one in page] == ["t5", "t3"]
 
@@ -304,9 +302,7 @@ class TestLists:
 
 class TestCommits:
     async def test_a_commit_comes_back_as_it_was(self, store: Store) -> None:
-        one = Commit(
-            "t", 3, "id-3", "id-2", 1_700_000_000.123456, "coordinator-1", '{"a": "\u00fc\\ud800\U0001f600"}'
-        )
+        one = Commit("t", 3, "id-3", "id-2", 1_700_000_000.123456, "coordinator-1", '{"a": "\u00fc\\ud800\U0001f600"}')
         assert await store.insert_commits([one]) == [OK]
         assert await store.read_commits(["t"]) == [one]
 

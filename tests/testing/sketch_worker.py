@@ -154,9 +154,7 @@ class SketchWorker:
 
     async def _heartbeat(self) -> None:
         at, held = self.clock.mono(), list(self.held.values())
-        rows = [
-            Held(r.token, r.job.task_id, r.job.tenant, r.job.partition, r.job.node, r.job.attempt) for r in held
-        ]
+        rows = [Held(r.token, r.job.task_id, r.job.tenant, r.job.partition, r.job.node, r.job.attempt) for r in held]
         beat = Heartbeat(self.name, self.incarnation, list(self.handlers), self.slots, at, rows)
         record = Record(
             self.topics.fleet, partition_of(self.name, FLEET_PARTITIONS), encode_message(beat), self.name.encode()

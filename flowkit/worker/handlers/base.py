@@ -73,7 +73,7 @@ class RoleHandler:
     def classify_error(self, exc: BaseException) -> tuple[str, bool]:
         """The error's code, and whether trying again is of no use."""
         if isinstance(exc, Permanent | Retry | FlowKitError):
-            return exc.code, isinstance(exc, Permanent) or isinstance(exc, PERMANENT)
+            return exc.code, isinstance(exc, (Permanent, *PERMANENT))
         return "bad_input" if isinstance(exc, UNFIT) else type(exc).__name__, isinstance(exc, PERMANENT)
 
 

@@ -1,0 +1,107 @@
+"""How long-running commands live: try until the services answer, serve until a signal, stop in order, or at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from flowkit.cli.console import clean, say
+from flowkit.errors import BusUnavailable, StoreUnavailable
+
+FIRST_PAUSE_SEC = 1.0
+LONGEST_PAUSE_SEC = 30.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """While it is entered, the first SIGTERM or SIGINT asks to stop and the second ends the process."""
+
+    def __init__(self, *, hard_exit: int | None = None, at_once: Callable[[], None] | None = None) -> None:
+        self.asked = asyncio.Event()
+        self.number = 0
+        self._hard_exit = hard_exit
+        self._at_once = at_once
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._heard, number)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+    def _heard(self, number: int) -> None:
+        if not self.asked.is_set():
+            self.number = number
+            self.asked.set()
+            return
+        say("stopped at once")
+        if self._at_once is not None:
+            self._at_once()
+            return
+        sys.stdout.flush()
+        os._exit(self._hard_exit if self._hard_exit is not None else 128 + number)
+
+
+class Service(Protocol):
+    """What `serve` needs of a worker, a coordinator, or both."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+async def serve(make: Callable[[], Service], started: Callable[[Service], Awaitable[None]], signals: Signals,
+                *, stopping: str = "stopping") -> None:  # fmt: skip
+    """Start what `make` gives, again and again until its services answer, and run it until a signal."""
+    service = await _start(make, signals)
+    if service is None:
+        return
+    try:
+        await started(service)
+        await signals.asked.wait()
+        say(stopping)
+    finally:
+        await service.stop()
+
+
+async def _start(make: Callable[[], Service], signals: Signals) -> Service | None:
+    """A started service, or None if a signal came first."""
+    pause = FIRST_PAUSE_SEC
+    while not signals.asked.is_set():
+        service = make()
+        starting = asyncio.ensure_future(service.start())
+        stop = asyncio.ensure_future(signals.asked.wait())
+        try:
+            await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return None
+            starting.result()
+            return service
+        except (BusUnavailable, StoreUnavailable) as error:
+            say(f"{clean(error)} [{error.code}]; trying again in {pause:g} s")
+        finally:
+            for one in (starting, stop):
+                one.cancel()
+            await asyncio.wait({starting, stop})
+        if await _asked_within(signals, pause):
+            return None
+        pause = min(LONGEST_PAUSE_SEC, pause * 2)
+    return None
+
+
+async def _asked_within(signals: Signals, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await signals.asked.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,188 @@
+"""What can be said on the command line. Imports nothing but argparse: a mistyped option must not cost half a second."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from contextlib import suppress
+from typing import Any
+
+from flowkit import __version__
+
+NEVER = argparse.SUPPRESS
+
+ABOUT = """Durable graphs of Python functions, in one process or on Kafka and MongoDB.
+
+  flowkit run graph.json --handlers app --param name=Ada      run a graph to its end, here
+  flowkit worker app --db flow.db                             serve what others create in this file
+  flowkit tasks list --db flow.db                             what there is, and how it goes
+"""
+
+SETTINGS = """Settings count in this order: arguments, FLOWKIT_* and KAFKA_BOOTSTRAP_SERVERS, [tool.flowkit] of the
+nearest pyproject.toml, defaults. DB is a SQLite file or a mongodb:// URL."""
+
+EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 bad usage or graph, 3 timeout, 130 interrupted."
+
+
+def make_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="flowkit", description=ABOUT, epilog=SETTINGS, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"flowkit {__version__}")
+    parser.add_argument("--debug", action="store_true", default=NEVER, help="show tracebacks")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _run(commands)
+    _worker(commands)
+    _coordinator(commands)
+    _tasks(commands)
+    _graph(commands)
+    _schema(commands)
+    _doctor(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, home: str, about: str, *, epilog: str = "") -> ArgumentParser:
+    parser: ArgumentParser = commands.add_parser(name, help=about, description=about, epilog=epilog)
+    parser.set_defaults(home=f"flowkit.cli.{home}", command=name)
+    parser.add_argument("--debug", action="store_true", default=NEVER, help="show tracebacks")
+    return parser
+
+
+def _services(parser: ArgumentParser, db: str = "a SQLite file, or a mongodb:// URL") -> None:
+    parser.add_argument("--db", default=NEVER, metavar="DB", help=db)
+    parser.add_argument("--kafka", default=NEVER, metavar="ADDRESS", help="Kafka's address, host:port[,host:port]")
+    parser.add_argument(
+        "--set", action="append", default=NEVER, dest="settings", metavar="NAME=VALUE",
+        help="any other setting, such as lease_ttl_sec=5; repeatable",
+    )  # fmt: skip
+
+
+def _json(parser: ArgumentParser, what: str = "JSON, for machines") -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def _log_level(parser: ArgumentParser) -> None:
+    levels = ("debug", "info", "warning", "error")
+    parser.add_argument("--log-level", choices=levels, default="info", help="of the log on stderr (default: info)")
+
+
+def _run(commands: Any) -> None:
+    about = "run a graph to its end in this process; its output goes to stdout as JSON, all else to stderr"
+    parser = _command(commands, "run", "run", about, epilog=EXIT_CODES)
+    parser.add_argument("graph", nargs="?", metavar="GRAPH", help="a JSON file, - for stdin, or module:attribute of a dict")
+    parser.add_argument("--resume", metavar="TASK", help="instead of GRAPH: go on with a task of --db where it stands")
+    parser.add_argument(
+        "--handlers", action="append", default=[], metavar="MODULE[:ATTR]",
+        help="where the functions are; repeatable (default: `handlers` of [tool.flowkit])",
+    )  # fmt: skip
+    parser.add_argument("--param", "-p", action="append", default=[], metavar="NAME=VALUE",
+                        help="a param; JSON where it reads as JSON, else text; repeatable")  # fmt: skip
+    parser.add_argument("--params", metavar="FILE", help="a file with a JSON object of params, or - for stdin")
+    parser.add_argument("--target", action="append", default=[], metavar="NODE", help="run only what this node needs; repeatable")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label the task; repeatable")
+    parser.add_argument("--idempotency-key", metavar="KEY", help="the same key of the same db gives the same task")
+    parser.add_argument("--timeout", type=_seconds, metavar="SEC", help="wait no longer; the exit code is then 3")
+    parser.add_argument("--slots", type=_count, metavar="N", help="how many nodes run at once")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
+    _services(parser, "keep the task in this file, so that it survives (default: a temporary one)")
+    _json(parser, "the whole result as JSON, not the output alone")
+
+
+def _worker(commands: Any) -> None:
+    about = "serve nodes until SIGTERM, which drains; a second one stops at once"
+    parser = _command(commands, "worker", "services", about)
+    parser.add_argument("handlers", nargs="*", metavar="MODULE[:ATTR]",
+                        help="where the functions are (default: `handlers` of [tool.flowkit])")  # fmt: skip
+    parser.add_argument("--role", action="append", default=[], metavar="ROLE", help="serve only this role; repeatable")
+    parser.add_argument("--slots", type=_count, metavar="N", help="how many attempts run at once")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label the worker; repeatable")
+    parser.add_argument("--drain-timeout", type=_seconds, metavar="SEC", help="how long SIGTERM lets attempts finish")
+    _services(parser)
+    _log_level(parser)
+
+
+def _coordinator(commands: Any) -> None:
+    parser = _command(commands, "coordinator", "services", "coordinate tasks until SIGTERM")
+    _services(parser)
+    _log_level(parser)
+
+
+def _tasks(commands: Any) -> None:
+    parser = _command(commands, "tasks", "tasks", "list, show and steer tasks")
+    _services(parser)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _tasks_list(verbs)
+    _verb(verbs, "show", "a task: its nodes, times, errors and output")
+    cancel = _verb(verbs, "cancel", "cancel a task, or one node of it")
+    cancel.add_argument("--node", metavar="NODE", help="only this node")
+    cancel.add_argument("--reason", default="user_request", metavar="TEXT")
+    pause = _verb(verbs, "pause", "place no more nodes of a task; what runs goes on")
+    pause.add_argument("--reason", default="", metavar="TEXT")
+    _verb(verbs, "resume", "undo pause")
+    restart = _verb(verbs, "restart", "run a task that has ended again")
+    which = restart.add_mutually_exclusive_group()
+    which.add_argument("--from", dest="from_node", metavar="NODE", help="this node and all after it")
+    which.add_argument("--failed-only", action="store_true", help="only what failed, and all after it")
+    _verb(verbs, "explain", "why each node that does not run does not run")
+    watch = _verb(verbs, "watch", "a task's transitions, replayed and then live, until its last")
+    watch.add_argument("--since", type=_natural, default=0, metavar="SEQ", help="only those after this commit")
+
+
+def _verb(verbs: Any, name: str, about: str, *, task: bool = True) -> ArgumentParser:
+    parser: ArgumentParser = verbs.add_parser(name, help=about, description=about)
+    parser.set_defaults(verb=name)
+    if task:
+        parser.add_argument("task", metavar="TASK", help="the task's id")
+    _services(parser)
+    _json(parser)
+    parser.add_argument("--debug", action="store_true", default=NEVER, help="show tracebacks")
+    return parser
+
+
+def _tasks_list(verbs: Any) -> None:
+    parser = _verb(verbs, "list", "tasks, newest first", task=False)
+    parser.add_argument("--status", action="append", default=[], metavar="STATUS", help="only these; repeatable")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="only with this label; repeatable")
+    parser.add_argument("--name", metavar="NAME", help="only of the graph of this name")
+    parser.add_argument("--since", metavar="TIME", help="created since: 30m, 2h, 7d, or an ISO time")
+    parser.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many (default: 20)")
+    parser.add_argument("--cursor", metavar="CURSOR", help="go on where the page before ended")
+
+
+def _graph(commands: Any) -> None:
+    parser = _command(commands, "graph", "graph", "check a graph, or draw it", epilog=EXIT_CODES)
+    parser.add_argument("graph", metavar="GRAPH", help="a JSON file, - for stdin, or module:attribute of a dict")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--mermaid", action="store_true", help="print it as a Mermaid flowchart (the default)")
+    what.add_argument("--check", action="store_true", help="only say whether it is well-formed")
+
+
+def _schema(commands: Any) -> None:
+    _command(commands, "schema", "graph", "print the JSON Schema of graphs")
+
+
+def _doctor(commands: Any) -> None:
+    parser = _command(commands, "doctor", "doctor", "check services, topics, versions and clocks; exit code 1 on FAIL")
+    _services(parser)
+    _json(parser)
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+
+
+def _count(text: str) -> int:
+    with suppress(ValueError):
+        if (value := int(text)) > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def _natural(text: str) -> int:
+    with suppress(ValueError):
+        if (value := int(text)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")

@@ -1,0 +1,185 @@
+"""The verbs of tasks for a process that coordinates nothing: a web server, a script, the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from flowkit.backend import Backend, open_backend
+from flowkit.clock import SystemClock
+from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.handle import TaskHandle
+from flowkit.coordinator.history import History
+from flowkit.coordinator.hub import Hub
+from flowkit.coordinator.tasks import Creation, Page, Tasks
+from flowkit.coordinator.views import Reason, TaskResult, TaskView
+from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.graph import Graph
+from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
+from flowkit.ports import Clock
+from flowkit.service import Supervisor
+from flowkit.telemetry import Telemetry
+from flowkit.wire.topics import Topics
+
+CHANGED_SEC = 0.05
+UNANSWERED_SEC = 1.0
+
+
+class Client:
+    """Creates, reads and steers tasks, as `Coordinator` does, but decides about none and joins no group.
+
+    `db` is what a `Coordinator` takes. On an embedded file, what is asked is written into the file, and whoever
+    coordinates it acts on it, now or when it starts.
+    """
+
+    def __init__(self, *, db: Any = None, cfg: CoordinatorConfig | None = None, clock: Clock | None = None,
+                 telemetry: Telemetry | None = None, backend: Backend | None = None) -> None:  # fmt: skip
+        self.cfg = copy.deepcopy(cfg) if cfg is not None else CoordinatorConfig.load()
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        self.backend = backend if backend is not None else open_backend(db, self.cfg)
+        partitions = 1 if self.backend.embedded else self.cfg.facts_partitions
+        self.topics = Topics(self.cfg.topic_prefix, partitions)
+        self._clock = clock if clock is not None else SystemClock()
+        self._graphs = Graphs(self.backend.store)
+        self._hub = Hub()
+        self._supervisor = Supervisor("client", self.telemetry)
+        self._api: Tasks | None = None
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Connect. Raises `BusUnavailable` or `StoreUnavailable`, within 10 s, with the address and a hint."""
+        if self._api is not None:
+            raise ConfigError("this client has been started already")
+        await self.backend.start()
+        try:
+            await self.backend.bus.ensure_topics(self.topics.specs())
+        except BaseException:
+            await self.backend.stop()
+            raise
+        self._api = Tasks(
+            store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
+            history=History(self.backend.store, self._graphs), hub=self._hub, supervisor=self._supervisor,
+            telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
+        )  # fmt: skip
+        if self.backend.file is not None:
+            self._supervisor.loop("changed", self._look_for_changes, every=CHANGED_SEC)
+
+    async def stop(self) -> None:
+        api, self._api = self._api, None
+        if api is not None:
+            await self._supervisor.stop()
+            await api.stop()
+            await self.backend.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:  # fmt: skip
+        await self.stop()
+
+    @property
+    def api(self) -> Tasks:
+        """The verbs as they are. Raises `FlowKitError` before `start()`."""
+        if self._api is None:
+            raise FlowKitError("the client is not running: await start(), or use `async with`", code="E_NOT_STARTED")
+        return self._api
+
+    async def _look_for_changes(self) -> None:
+        if self.backend.file is not None and self.backend.file.changed():
+            self._hub.something_changed()
+
+    async def coordinated(self) -> bool | None:
+        """Whether some process coordinates the file now; None on Kafka, where only the coordinators' group can tell."""
+        file = self.backend.file
+        if file is None:
+            return None
+        if (await file.describe())["owner"]:
+            return True
+        # Nobody asks the lock who holds it; one only sees whether it is free.
+        free = file.acquire_ownership()
+        if free:
+            file.release_ownership()
+        return not free
+
+    # ------------------------------------------------------------------------------------------ tasks
+
+    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None, idempotency_key: str | None = None,
+                          priority: int = 0, labels: Mapping[str, str] | None = None, timeout: float | None = None,
+                          targets: Sequence[str] = ()) -> str:  # fmt: skip
+        """Accept a task and give its id; it survives any crash, and runs once somebody coordinates."""
+        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
+        return (await self.api.create([creation]))[0]
+
+    async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:
+        """Accept many tasks with few writes. Each is a `Creation`, or a dict of `create_task`'s arguments."""
+        many = [one if isinstance(one, Creation) else Creation(**one) for one in creations]
+        return await self.api.create(many)
+
+    def task(self, task_id: str) -> TaskHandle:
+        """The handle of a task. Asks nobody."""
+        return TaskHandle(self.api, task_id)
+
+    async def get_task(self, task_id: str) -> TaskView:
+        """The task as its commits say. Raises `TaskNotFound`."""
+        return await self.api.get(task_id)
+
+    async def get_graph(self, view: TaskView) -> Graph:
+        """The graph that a task runs."""
+        return await self._graphs.get(view.graph)
+
+    async def list_tasks(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
+                         name: str | None = None, since: float | None = None, until: float | None = None, limit: int = 100,
+                         cursor: str | None = None) -> Page:  # fmt: skip
+        """A page of heads, newest first; they may lag by a second."""
+        return await self.api.list_heads(
+            status=status, labels=labels, name=name, since=since, until=until, limit=limit, cursor=cursor
+        )
+
+    async def wait_task(self, task_id: str, timeout: float | None = None) -> TaskResult:
+        """How the task ended, however it ended. Raises `TaskNotFound`, `WaitTimeout`."""
+        return await self.api.wait(task_id, timeout)
+
+    async def cancel_task(self, task_id: str, *, node_id: str | None = None, reason: str = "user_request",
+                          grace_sec: float | None = None) -> bool:  # fmt: skip
+        """Ask to cancel a task, or one node of it; returns at once, False for an unknown task."""
+        return await self.api.cancel(task_id, node_id=node_id, reason=reason, grace_sec=grace_sec)
+
+    async def pause_task(self, task_id: str, *, reason: str = "") -> None:
+        """Place no more nodes; what runs goes on. Raises `RequestRefused`."""
+        await self._ask(task_id, self.api.pause(task_id, reason=reason))
+
+    async def resume_task(self, task_id: str) -> None:
+        """Undo `pause_task`. Raises `RequestRefused`."""
+        await self._ask(task_id, self.api.resume(task_id))
+
+    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> None:
+        """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
+        await self._ask(task_id, self.api.restart(task_id, from_node=from_node, failed_only=failed_only))
+
+    async def explain(self, task_id: str) -> list[Reason]:
+        """Why each node that does not run does not run, as far as the task's own state tells."""
+        return await self.api.explain(task_id)
+
+    def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
+        """The task's transitions after commit `since`, then live, until its last."""
+        return self.api.watch(task_id, since)
+
+    async def _ask(self, task_id: str, request: Coroutine[Any, Any, None]) -> None:
+        """Make a request and hear the answer. Where nobody is there to give one, it is enough that it is written."""
+        if await self.coordinated() is not False:
+            await request
+            return
+        before = len(await self.backend.store.read_requests(task_id))
+        try:
+            async with asyncio.timeout(UNANSWERED_SEC):
+                await request
+        except TimeoutError as error:
+            if len(await self.backend.store.read_requests(task_id)) == before:
+                raise StoreUnavailable("the request could not be written; ask again") from error

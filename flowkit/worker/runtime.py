@@ -1,0 +1,191 @@
+"""One worker at work: what it receives, runs, reports and renews, wired together over the ports."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from flowkit.config import WorkerConfig
+from flowkit.errors import ConfigError
+from flowkit.ports import Bus, Clock, Record, Store
+from flowkit.service import Supervisor
+from flowkit.telemetry import Telemetry
+from flowkit.wire.messages import Goodbye, Held, encode_message
+from flowkit.wire.topics import FLEET_PARTITIONS, Topics, partition_of
+from flowkit.worker.attempt import Attempt
+from flowkit.worker.context import Kit
+from flowkit.worker.heart import Gauge, Heart, Identity, Renewer
+from flowkit.worker.inputs import RunSync
+from flowkit.worker.intake import Intake
+from flowkit.worker.orphans import Undertaker
+from flowkit.worker.outbox import Outbox
+from flowkit.worker.performer import Performer
+from flowkit.worker.pulse import LoopPulse, Pulse, ThreadPulse
+from flowkit.worker.registry import Registry
+from flowkit.worker.slots import LOOK_SEC, Slots
+from flowkit.worker.threads import Threads
+
+SPARE_THREADS = 32
+"""Beyond the slots, for those that a plain handler which cannot be stopped still occupies."""
+HAND_BACK_SEC = 5.0
+FLUSH_SEC = 5.0
+SAY_SEC = 2.0
+
+
+def no_gauge() -> tuple[float, float]:
+    return 0.0, 0.0
+
+
+class WorkerRuntime:
+    """Serves the roles of a registry over a store and a bus that are started already.
+
+    With `heart_in_thread`, heartbeats come from a thread that has a bus and a store of its own, made there by
+    `heart_bus` and `heart_store`. `run_sync` runs plain handlers, in threads by default; `gauge` tells the CPU share
+    and the memory (MB) for the heartbeats; `new_id` makes ids of so many bytes.
+    """
+
+    def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: WorkerConfig, registry: Registry,
+                 telemetry: Telemetry | None = None, heart_in_thread: bool = False,
+                 heart_bus: Callable[[], Bus] | None = None, heart_store: Callable[[], Renewer] | None = None,
+                 run_sync: RunSync | None = None, gauge: Gauge = no_gauge,
+                 new_id: Callable[[int], str] = secrets.token_hex) -> None:  # fmt: skip
+        if heart_in_thread and (heart_bus is None or heart_store is None):
+            raise ConfigError("heart_in_thread needs heart_bus and heart_store: connections belong to one loop")
+        if cfg.slots < 1:
+            raise ConfigError(f"a worker needs at least one slot, not {cfg.slots}")
+        self.worker_id = cfg.worker_id or f"w-{new_id(4)}"
+        self.incarnation = ""
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._cfg = cfg
+        self._registry = registry
+        self._heart_factories = (heart_bus, heart_store) if heart_in_thread else None
+        self._threads = Threads(cfg.slots + SPARE_THREADS, f"{self.worker_id}-handler")
+        self._run_sync: RunSync = run_sync if run_sync is not None else self._threads.run
+        self._gauge = gauge
+        self._new_id = new_id
+        self._topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
+        self._undertaker = Undertaker()
+        self._supervisor = Supervisor(self.worker_id, self.telemetry)
+        self.running = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def active(self) -> list[Held]:
+        """The attempts that run now."""
+        return [attempt.held() for attempt in self._slots.running] if self.running else []
+
+    @property
+    def draining(self) -> bool:
+        return self.running and self._slots.draining
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Say hello, once it can hear the answer. A runtime may be started again after it was stopped."""
+        if self.running:
+            return
+        self.incarnation = self._new_id(8)
+        self._identity = Identity(
+            self.worker_id, self.incarnation, tuple(self._registry.roles), self._cfg.slots, dict(self._cfg.labels),
+            self._cfg.worker_version,
+        )  # fmt: skip
+        self.loop = asyncio.get_running_loop()
+        await self._bus.ensure_topics(self._topics.specs())
+        self._assemble()
+        await self._pulse.start()
+        await self._intake.open()
+        self.running = True
+        self._supervisor.loop("look", self._slots.step, every=LOOK_SEC)
+        self._say_hello()
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Take nothing any more, let what runs finish within `timeout` seconds (`drain_sec` by default), hand back the
+        rest, and say goodbye."""
+        if not self.running:
+            return
+        self._slots.close("draining")
+        self._pulse.beat_now(draining=True)
+        limit = self._cfg.drain_sec if timeout is None else timeout
+        if not await self._slots.finished(limit):
+            self._slots.end_all("the worker is shutting down", HAND_BACK_SEC)
+            await self._slots.finished(HAND_BACK_SEC + 1)
+        await self._outbox.flush(FLUSH_SEC)
+        await self._leave()
+
+    async def stop(self) -> None:
+        """Stop now: what runs is cancelled and handed back, as far as that goes at once."""
+        if not self.running:
+            return
+        self._slots.close("stopping")
+        self._slots.end_all("the worker stopped", 0.0)
+        await self._slots.finished(1.5)
+        await self._outbox.flush(1.0)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        if not self.running:
+            return
+        self.running = False
+        await self._pulse.stop()
+        await self._intake.close()
+        self._outbox.stop()
+        await self._say(encode_message(Goodbye(self.worker_id, self.incarnation)))
+        await self._supervisor.stop()
+        self._threads.stop()
+        self._undertaker.stop()
+
+    # ------------------------------------------------------------------------------------------ wiring
+
+    def _assemble(self) -> None:
+        kit = Kit(self.worker_id, self._store, self._clock, self._run_sync, self.telemetry, self._undertaker)
+        self._outbox = Outbox(
+            bus=self._bus, topics=self._topics, supervisor=self._supervisor, sender=self.worker_id,
+            incarnation=self.incarnation, held=lambda: self._slots.load,
+            acknowledged=lambda attempt: self._slots.acknowledged(attempt),  # noqa: PLW0108 - it comes to be later
+        )  # fmt: skip
+        self._slots = Slots(
+            kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._cfg.slots,
+            performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes),
+            started_after_sec=self._cfg.started_after_sec, send=self._outbox.add,
+        )  # fmt: skip
+        self._intake = Intake(
+            bus=self._bus, topics=self._topics, supervisor=self._supervisor, telemetry=self.telemetry,
+            worker_id=self.worker_id, incarnation=self.incarnation, deliver=self._slots.receive,
+            say_hello=self._say_hello,
+        )  # fmt: skip
+        self._pulse = self._make_pulse()
+
+    def _make_pulse(self) -> Pulse:
+        if self._heart_factories is None:
+            return LoopPulse(self._make_heart, self._bus, self._store, self._slots.lose)
+        make_bus, make_store = self._heart_factories
+        assert make_bus is not None
+        assert make_store is not None
+        name = f"{self.worker_id}-heart"
+        return ThreadPulse(self._make_heart, make_bus, make_store, self._topics, self._slots.lose, name)
+
+    def _make_heart(self, bus: Bus, store: Renewer, on_lost: Callable[[Attempt], None]) -> Heart:
+        return Heart(
+            bus=bus, store=store, clock=self._clock, topics=self._topics, identity=self._identity,
+            held=self._slots.held, heartbeat_sec=self._cfg.heartbeat_sec, lease_ttl_sec=self._cfg.lease_ttl_sec,
+            on_lost=on_lost, gauge=self._gauge, telemetry=self.telemetry,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------ what it says
+
+    def _say_hello(self) -> None:
+        hello = self._identity.hello(self._clock.mono(), self._slots.draining)
+        self._supervisor.spawn(self._say(encode_message(hello)), "hello")
+
+    async def _say(self, value: bytes) -> None:
+        partition = partition_of(self.worker_id, FLEET_PARTITIONS)
+        record = Record(self._topics.fleet, partition, value, self.worker_id.encode())
+        sending = asyncio.ensure_future(self._bus.publish([record]))
+        try:
+            await asyncio.wait({sending}, timeout=SAY_SEC)
+        finally:
+            sending.cancel()

@@ -1,0 +1,196 @@
+"""The worker as users embed it: handlers, on whatever database they hand over."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import signal
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from flowkit.clock import SystemClock
+from flowkit.config import WorkerConfig
+from flowkit.errors import ConfigError
+from flowkit.ports import Bus, Clock, Outcome, Renewal, Store
+from flowkit.telemetry import Telemetry
+from flowkit.worker.gauge import ProcessGauge
+from flowkit.worker.heart import Renewer
+from flowkit.worker.registry import Registry
+from flowkit.worker.runtime import WorkerRuntime
+
+if TYPE_CHECKING:
+    from flowkit.backend import Backend
+    from flowkit.wire.messages import Held
+
+RENEW_SEC = 5.0
+
+
+class Worker:
+    """Runs the nodes of its roles.
+
+    `db` is a PyMongo `AsyncDatabase`, a Motor database, a `mongodb://` or `sqlite:///` URL, or None (embedded: then it
+    serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
+    `role -> handler`, or a module; `roles` chooses among them. Raises `ConfigError` for roles without a handler.
+    """
+
+    def __init__(self, *, db: Any = None, cfg: WorkerConfig | None = None, clock: Clock | None = None,
+                 roles: Sequence[str] | None = None, handlers: Any = None, telemetry: Telemetry | None = None,
+                 backend: Backend | None = None) -> None:  # fmt: skip
+        self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
+        self._registry = _registry(handlers, self.cfg.roles if roles is None else list(roles))
+        self.cfg.roles = self._registry.roles
+        self.db = db
+        self.clock = clock if clock is not None else SystemClock()
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        self._backend = backend if backend is not None else _open(db, self.cfg)
+        if self._backend.embedded:
+            self.cfg.facts_partitions = 1
+        self._runtime = self._make_runtime(self._backend)
+        self._started = False
+
+    @property
+    def worker_id(self) -> str:
+        return self._runtime.worker_id
+
+    @property
+    def worker_version(self) -> str:
+        return self.cfg.worker_version
+
+    @property
+    def handlers(self) -> dict[str, Any]:
+        """The handlers by role, as they were given."""
+        return {role.name: role.given for role in self._registry}
+
+    @property
+    def active(self) -> list[Held]:
+        """The attempts that run now."""
+        return self._runtime.active
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable`, within 10 s, with the address and a hint."""
+        if self._started:
+            raise ConfigError("this worker has been started already")
+        await self._backend.start()
+        try:
+            await self._runtime.start()
+        except BaseException:
+            await self._backend.stop()
+            raise
+        self._started = True
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Take nothing any more, let what runs finish within `timeout` seconds (`cfg.drain_sec` by default), hand back
+        the rest, and leave. With 0 it hands back at once."""
+        await self._end(self._runtime.drain(timeout))
+
+    async def stop_now(self) -> None:
+        """Leave without waiting for anything that runs."""
+        await self._end(self._runtime.stop())
+
+    async def run_forever(self) -> None:
+        """Work until SIGTERM or SIGINT, then drain; a second signal stops at once."""
+        loop = asyncio.get_running_loop()
+        first, second = asyncio.Event(), asyncio.Event()
+
+        def asked() -> None:
+            (second if first.is_set() else first).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked)
+        try:
+            await self.start()
+            await first.wait()
+            await self._drain_unless(second)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            await self.stop_now()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:  # fmt: skip
+        await self.stop(0.0 if kind is not None else None)
+
+    async def _drain_unless(self, hurried: asyncio.Event) -> None:
+        draining = asyncio.ensure_future(self.stop())
+        hurry = asyncio.ensure_future(hurried.wait())
+        try:
+            await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
+            draining.cancel()
+
+    async def _end(self, leaving: Any) -> None:
+        try:
+            await leaving
+        finally:
+            if self._started and not self._runtime.running:
+                self._started = False
+                await self._backend.stop()
+
+    # ------------------------------------------------------------------------------------------ wiring
+
+    def _make_runtime(self, backend: Backend) -> WorkerRuntime:
+        # In one process there is nothing to gain: the coordinator that would miss the heartbeats is blocked as well.
+        threaded = not backend.embedded and self.db is not None
+        return WorkerRuntime(
+            store=backend.store, bus=backend.bus, clock=self.clock, cfg=self.cfg, registry=self._registry,
+            telemetry=self.telemetry, gauge=ProcessGauge(), heart_in_thread=threaded, heart_bus=self._heart_bus,
+            heart_store=self._heart_store,
+        )  # fmt: skip
+
+    def _heart_bus(self) -> Bus:
+        return _open(self.db, self.cfg).bus
+
+    def _heart_store(self) -> Renewer:
+        if isinstance(self.db, str):
+            return _open(self.db, self.cfg).store
+        return _OtherLoopsStore(self._backend.store, self._runtime)
+
+
+class _OtherLoopsStore:
+    """Renews through the worker's own loop: a client that a user handed over belongs to that loop alone."""
+
+    def __init__(self, store: Store, runtime: WorkerRuntime) -> None:
+        self._store = store
+        self._runtime = runtime
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def renew(self, renewal: Renewal) -> Outcome:
+        loop = self._runtime.loop
+        if loop is None:
+            return Outcome.UNKNOWN
+        asked = asyncio.run_coroutine_threadsafe(self._store.renew(renewal), loop)
+        try:
+            async with asyncio.timeout(RENEW_SEC):
+                return await asyncio.wrap_future(asked)
+        except TimeoutError:
+            return Outcome.UNKNOWN
+
+
+def _registry(handlers: Any, roles: Sequence[str]) -> Registry:
+    registry = Registry(handlers)
+    if "echo" in roles and registry.get("echo") is None:
+        from flowkit.worker.handlers.echo import EchoHandler
+
+        registry.add("echo", EchoHandler())
+    if roles:
+        registry = registry.only(roles)
+    if not len(registry):
+        raise ConfigError("a worker needs handlers: Worker(handlers=[greet]) or Worker(handlers={'greet': greet})")
+    return registry
+
+
+def _open(db: Any, cfg: WorkerConfig) -> Backend:
+    from flowkit.backend import open_backend
+
+    return open_backend(db, cfg)
