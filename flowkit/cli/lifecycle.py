@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,17 +14,19 @@ from flowkit.errors import BusUnavailable, StoreUnavailable
 
 FIRST_PAUSE_SEC = 1.0
 LONGEST_PAUSE_SEC = 30.0
+MOMENT_SEC = 4.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """While it is entered, the first SIGTERM or SIGINT asks to stop and the second ends the process."""
+    """While it is entered, the first SIGTERM or SIGINT asks to stop, and the second to do so at once: by `at_once`, which
+    has a moment for it, or without one by ending the process with `exit_code`."""
 
-    def __init__(self, *, hard_exit: int | None = None, at_once: Callable[[], None] | None = None) -> None:
+    def __init__(self, *, exit_code: int | None = None, at_once: Callable[[], None] | None = None) -> None:
         self.asked = asyncio.Event()
-        self.number = 0
-        self._hard_exit = hard_exit
+        self._exit_code = exit_code
         self._at_once = at_once
+        self._count = 0
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -40,33 +41,36 @@ class Signals:
             loop.remove_signal_handler(number)
 
     def _heard(self, number: int) -> None:
-        if not self.asked.is_set():
-            self.number = number
+        self._count += 1
+        if self._count == 1:
             self.asked.set()
             return
-        say("stopped at once")
-        if self._at_once is not None:
+        say("stopping at once")
+        if self._count == 2 and self._at_once is not None:
             self._at_once()
-            return
-        sys.stdout.flush()
-        os._exit(self._hard_exit if self._hard_exit is not None else 128 + number)
+            asyncio.get_running_loop().call_later(MOMENT_SEC, self._end, number)
+        else:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        os._exit(self._exit_code if self._exit_code is not None else 128 + number)
 
 
 class Service(Protocol):
     """What `serve` needs of a worker, a coordinator, or both."""
 
     async def start(self) -> None: ...
+    async def started(self) -> None: ...
     async def stop(self) -> None: ...
 
 
-async def serve(make: Callable[[], Service], started: Callable[[Service], Awaitable[None]], signals: Signals,
-                *, stopping: str = "stopping") -> None:  # fmt: skip
+async def serve(make: Callable[[], Service], signals: Signals, *, stopping: str = "stopping") -> None:
     """Start what `make` gives, again and again until its services answer, and run it until a signal."""
     service = await _start(make, signals)
     if service is None:
         return
     try:
-        await started(service)
+        await service.started()
         await signals.asked.wait()
         say(stopping)
     finally:

@@ -118,15 +118,8 @@ def _by_role(given: Any) -> list[tuple[str, Any]]:
     """The roles of a module, a dict, a list, or one handler, as the worker itself would name them."""
     from flowkit.worker.registry import Registry
 
-    match given:
-        case Mapping():
-            return list(given.items())
-        case ModuleType():
-            return [(role.name, role.call) for role in Registry(given)]
-        case list() | tuple() | set() | frozenset():
-            return [(role.name, one) for one in given for role in Registry([one])]
-        case _:
-            return [(role.name, given) for role in Registry([given])]
+    several = isinstance(given, Mapping | ModuleType | list | tuple | set | frozenset)
+    return [(role.name, role.given) for role in Registry(given if several else [given])]
 
 
 def _first_on_path(folder: Path | None) -> None:

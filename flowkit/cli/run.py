@@ -99,7 +99,7 @@ def _check_resume(args: Namespace, db: str | None) -> None:
 
 async def _run(job: Job) -> int:
     backend = open_backend(Path(path) if job.db and (path := settings.file_of(job.db)) else job.db, job.cfg)
-    signals = Signals(hard_exit=cli.INTERRUPTED)
+    signals = Signals(exit_code=cli.INTERRUPTED)
     with signals:
         async with Embedded(job.db, handlers=job.handlers, cfg=job.cfg, worker_cfg=job.worker_cfg) as engine:
             run = Run(job, engine, signals)

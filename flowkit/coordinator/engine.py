@@ -23,7 +23,7 @@ from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
-from flowkit.core.reports import Accepted, Placed, Report, TimeReached
+from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReached
 from flowkit.ports import Clock, Commit, Head, Outcome, Store
 from flowkit.telemetry import Quarantined, Reloaded, Telemetry
 from flowkit.wire.facts import body_of, encode_facts
@@ -155,8 +155,16 @@ class Engine:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
                 self._settle([item])
             else:
+                self._mark_again(cell, item.report)
                 items.append(item)
         return items
+
+    def _mark_again(self, cell: Cell, report: Report) -> None:
+        """A request that comes again although it was answered: its mark was lost."""
+        if isinstance(report, Requested) and cell.task is not None and report.n <= cell.task.applied:
+            if report.n not in cell.to_mark:
+                cell.to_mark.append(report.n)
+            self.heads.touch(cell)
 
     def _behind(self, cell: Cell, items: list[Item], decision: Decision) -> bool:
         """Reports name attempts that this state does not know: what else was decided goes first, then the state is

@@ -20,7 +20,8 @@ from flowkit.wire.messages import Knock, Told, Unreadable, decode_facts_batch
 from flowkit.wire.topics import Topics
 
 FETCH_SEC = 0.5
-FLUSH_SEC = 2.0
+FLUSH_SEC = 1.4
+LAST_OFFSETS_SEC = 0.4
 
 
 class Intake:
@@ -123,14 +124,14 @@ class Intake:
         tracker = self._trackers.get(partition)
         if tracker is None or self._member is None:
             return False
-        if not tracker.untouched:
-            return tracker.position >= end
+        if tracker.position:
+            return tracker.reached(end)
         position = self._member.position(partition)
         if position is None or position < end:
             return False
         # Nothing was handed over yet: make sure that nothing is on its way from the fetch either.
         await asyncio.sleep(0.05)
-        return tracker.untouched or tracker.position >= end
+        return tracker.reached(end)
 
     # ------------------------------------------------------------------------------------------ partitions
 
@@ -142,7 +143,12 @@ class Intake:
 
     async def _revoked(self, partitions: frozenset[int]) -> None:
         self._telemetry.emit(Rebalanced(self._engine.coordinator_id, frozenset(), partitions))
-        await self._takeover.end(partitions, FLUSH_SEC)
-        await self.commit_offsets()
-        for partition in partitions:
-            self._trackers.pop(partition, None)
+        try:
+            await self._takeover.end(partitions, FLUSH_SEC)
+            async with asyncio.timeout(LAST_OFFSETS_SEC):
+                await self.commit_offsets()
+        except TimeoutError:
+            pass  # the next owner reads a few facts again, and finds them stale
+        finally:
+            for partition in partitions:
+                self._trackers.pop(partition, None)

@@ -27,10 +27,9 @@ class OffsetTracker:
         self._open: dict[int, None] = {}
         self._committed = -1
 
-    @property
-    def untouched(self) -> bool:
-        """Nothing was read yet, so `position` says nothing."""
-        return self.position == 0
+    def reached(self, end: int) -> bool:
+        """Nothing before `end` is left to read; a tracker that has read nothing has nothing left to say."""
+        return not self.position or self.position >= end
 
     def read(self, offset: int, items: int) -> Receipt:
         """A record with so many items was read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.engine import Engine
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Store
@@ -34,16 +35,20 @@ class Takeover:
             cell.closing = True
         try:
             async with asyncio.timeout(flush_sec):
-                while any(cell.flight is not None and not cell.dead for cell in cells):
-                    await asyncio.sleep(0.01)
-                while any(cell.head_due and not cell.dead for cell in cells):
-                    await self._engine.heads.step()
-                    await asyncio.sleep(0.01)
+                await self._flush(cells)
         except (TimeoutError, StoreUnavailable):
             pass  # the next owner finds in the commits what the heads do not say yet
-        self._engine.owned -= partitions
-        for cell in [cell for cell in self._engine.cells.values() if cell.partition in partitions]:
-            self._engine.drop(cell)
+        finally:
+            self._engine.owned -= partitions
+            for cell in [cell for cell in self._engine.cells.values() if cell.partition in partitions]:
+                self._engine.drop(cell)
+
+    async def _flush(self, cells: list[Cell]) -> None:
+        while any(cell.flight is not None and not cell.dead for cell in cells):
+            await asyncio.sleep(0.01)
+        while any(cell.head_due and not cell.dead for cell in cells):
+            await self._engine.heads.step()
+            await asyncio.sleep(0.01)
 
     async def _load_active(self, partition: int) -> None:
         after = ""

@@ -34,6 +34,9 @@ class TaskStatus(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
+NOT_NEEDED = "not_needed"
+"""Why a node is skipped from which nothing leads to a target of its task."""
+
 ENDED_NODE = frozenset({NodeState.FINISHED, NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED})
 ENDED_TASK = frozenset({TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
@@ -127,10 +130,9 @@ class Task:
     """A task's whole state, owned and changed in place by one coordinator.
 
     `ready` are the nodes that wait for a worker, by role, oldest first; `leased` those that have one; `agenda` the
-    nodes
-    about which `settle` has something to decide; `open` how many nodes have not ended; `failed` the failed
-    nodes in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation,
-    kind, node).
+    nodes about which `settle` has something to decide; `joined` the quorums that started while some of their parents
+    had not ended and are to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes in order;
+    `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node).
     """
 
     __slots__ = (
@@ -231,4 +233,4 @@ class Task:
         if kind == Timer.QUEUED:
             queued = self.graph.nodes[node].timeouts.queued_sec
             return run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued <= at
-        return run.state not in ENDED_NODE
+        return run.state not in ENDED_NODE and not (run.lease is not None and run.lease.cancelling)

@@ -96,8 +96,12 @@ class WorkerRuntime:
         self.loop = asyncio.get_running_loop()
         await self._bus.ensure_topics(self._topics.specs())
         self._assemble()
-        await self._pulse.start()
-        await self._intake.open()
+        try:
+            await self._pulse.start()
+            await self._intake.open()
+        except BaseException:
+            await self._close()
+            raise
         self.running = True
         self._supervisor.loop("look", self._slots.step, every=LOOK_SEC)
         self._say_hello()
@@ -131,9 +135,13 @@ class WorkerRuntime:
             return
         self.running = False
         await self._pulse.stop()
-        await self._intake.close()
         self._outbox.stop()
         await self._say(encode_message(Goodbye(self.worker_id, self.incarnation)))
+        await self._close()
+
+    async def _close(self) -> None:
+        await self._pulse.stop()
+        await self._intake.close()
         await self._supervisor.stop()
         self._threads.stop()
         self._undertaker.stop()

@@ -70,7 +70,7 @@ class Worker:
     # ------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable`, within 10 s, with the address and a hint."""
+        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable` with the address and a hint."""
         if self._started:
             raise ConfigError("this worker has been started already")
         await self._backend.start()
