@@ -3,10 +3,12 @@ over."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from dataclasses import dataclass, field
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -21,14 +23,13 @@ if TYPE_CHECKING:
 @dataclass(eq=False)
 class Backend:
     """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a
-    coordinator and a
-    worker meet. `file` is the SQLite store where there is one."""
+    coordinator and a worker meet. `file` is the SQLite store where there is one."""
 
     store: Store
     bus: Bus
     file: SqliteStore | None = None
+    temporary: bool = False
     _users: int = 0
-    _temporary: Any = field(default=None, repr=False)
 
     @property
     def embedded(self) -> bool:
@@ -52,8 +53,6 @@ class Backend:
         if self._users == 0:
             await self.bus.stop()
             await self.store.stop()
-            if self._temporary is not None:
-                self._temporary.cleanup()
 
 
 _FILES: WeakValueDictionary[Path, Backend] = WeakValueDictionary()
@@ -61,12 +60,14 @@ _FILES: WeakValueDictionary[Path, Backend] = WeakValueDictionary()
 
 def open_backend(db: object, cfg: CommonSettings) -> Backend:
     """The backend for what a user calls `db`: a PyMongo or Motor database, a `mongodb://` or `sqlite:///` URL, a
-    file's path,
-    or None for a file named in `FLOWKIT_DB`, else a temporary one that this process's parts share.
+    file's path, or None for a temporary file that all parts of this process share.
 
     Raises `ConfigError` for anything else.
     """
-    if db is None or isinstance(db, Path):
+    if db is None:
+        shared = next((backend for backend in _FILES.values() if backend.temporary), None)
+        return shared if shared is not None else temporary_backend()
+    if isinstance(db, Path):
         return _embedded(db)
     if isinstance(db, str):
         scheme = urlsplit(db).scheme if "://" in db else ""
@@ -79,23 +80,24 @@ def open_backend(db: object, cfg: CommonSettings) -> Backend:
     return _cluster(db, cfg)
 
 
-def _embedded(path: Path | None) -> Backend:
+def temporary_backend() -> Backend:
+    """A backend of its own in a temporary directory, which goes when nobody holds the backend any more."""
+    folder = tempfile.mkdtemp(prefix="flowkit-")
+    backend = _embedded(Path(folder) / "flow.db")
+    backend.temporary = True
+    weakref.finalize(backend, shutil.rmtree, folder, ignore_errors=True)
+    return backend
+
+
+def _embedded(path: Path) -> Backend:
     from flowkit.adapters.memory_bus import MemoryBus
     from flowkit.adapters.sqlite import SqliteStore
 
-    temporary = None
-    if path is None:
-        for known in _FILES.values():
-            if known._temporary is not None:
-                return known
-        temporary = tempfile.TemporaryDirectory(prefix="flowkit-")
-        path = Path(temporary.name) / "flow.db"
     path = path.resolve()
     backend = _FILES.get(path)
     if backend is None:
         store = SqliteStore(path)
-        backend = Backend(store, MemoryBus(), store, _temporary=temporary)
-        _FILES[path] = backend
+        backend = _FILES[path] = Backend(store, MemoryBus(), store)
     return backend
 
 

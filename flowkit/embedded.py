@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from flowkit.backend import open_backend
+from flowkit.backend import open_backend, temporary_backend
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.coordinator.handle import TaskHandle, raise_if_failed
 from flowkit.coordinator.views import TaskResult
+from flowkit.errors import ConfigError
 from flowkit.worker.worker import Worker
 
 
@@ -23,7 +24,9 @@ class Embedded:
     def __init__(self, db: str | Path | None = None, *, handlers: Any = (), cfg: CoordinatorConfig | None = None,
                  worker_cfg: WorkerConfig | None = None) -> None:  # fmt: skip
         coordinator_cfg = cfg if cfg is not None else CoordinatorConfig.load()
-        backend = open_backend(Path(db) if isinstance(db, str) and "://" not in db else db, coordinator_cfg)
+        backend = temporary_backend() if db is None else open_backend(db, coordinator_cfg)
+        if not backend.embedded:
+            raise ConfigError(f"Embedded runs on a file, not on {db}: use Coordinator and Worker there")
         self.coordinator = Coordinator(db=db, cfg=coordinator_cfg, backend=backend)
         self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=backend) if handlers else None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from flowkit.adapters.kafka_client import FAILURES, Clients, stop_consumer
@@ -12,12 +11,11 @@ from flowkit.adapters.kafka_publisher import Publisher
 from flowkit.adapters.kafka_readers import KafkaMember, KafkaTail
 from flowkit.adapters.kafka_topics import ensure
 from flowkit.adapters.limits import check_record
-from flowkit.errors import BusUnavailable
+from flowkit.errors import BusUnavailable, ConfigError
 from flowkit.ports import Member, Rebalanced, Record, Tail, TopicSpec
 
 RETRY_SEC = 0.5
-# Topics that vanish under us (a broker came back with an empty disk) are made again, at most so often.
-HEAL_SEC = 5.0
+WATCH_SEC = 1.0
 
 
 class KafkaBus:
@@ -47,7 +45,7 @@ class KafkaBus:
         self._publisher: Publisher | None = None
         self._lookup: Any = None
         self._readers: list[KafkaTail | KafkaMember] = []
-        self._healing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     # life
 
@@ -61,12 +59,13 @@ class KafkaBus:
         except BaseException:
             await self.stop()
             raise
+        self._watching = asyncio.create_task(self._watch(), name="watch the Kafka topics")
 
     async def stop(self) -> None:
-        if self._healing is not None:
-            self._healing.cancel()
-            await asyncio.wait({self._healing})
-            self._healing = None
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+            self._watching = None
         readers, self._readers = self._readers, []
         await asyncio.gather(*(reader.stop() for reader in readers))
         if self._publisher is not None:
@@ -134,7 +133,7 @@ class KafkaBus:
     # how
 
     async def _connect(self) -> None:
-        publisher = Publisher(self._clients, timeout=self._publish_timeout, on_trouble=self._heal_soon)
+        publisher = Publisher(self._clients, timeout=self._publish_timeout)
         failure: BaseException | None = None
         while True:
             try:
@@ -157,15 +156,22 @@ class KafkaBus:
             raise self._clients.unavailable(error) from error
         self._readers.append(reader)
 
-    def _heal_soon(self) -> None:
-        if self._publisher is not None and (self._healing is None or self._healing.done()):
-            self._healing = asyncio.create_task(self._heal(), name="heal the topics")
-
-    async def _heal(self) -> None:
-        with suppress(*FAILURES, BusUnavailable):
-            async with self._clients.admin(self._start_timeout) as admin:
-                await ensure(admin, self._topics, self._replication)
-        await asyncio.sleep(HEAL_SEC)
+    async def _watch(self) -> None:
+        # Topics vanish where a broker comes back with an empty disk. aiokafka then asks for them without a pause.
+        told = ""
+        while True:
+            await asyncio.sleep(WATCH_SEC)
+            if self._publisher is None or not self._publisher.is_in_trouble():
+                continue
+            try:
+                async with self._clients.admin(self._start_timeout) as admin:
+                    await ensure(admin, self._topics, self._replication)
+            except FAILURES:
+                pass  # away: next time
+            except ConfigError as error:
+                if str(error) != told:
+                    told = str(error)
+                    asyncio.get_running_loop().call_exception_handler({"message": told, "exception": error})
 
     def _started(self) -> None:
         if self._publisher is None:

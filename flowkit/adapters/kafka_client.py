@@ -15,12 +15,15 @@ try:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-    from aiokafka.errors import KafkaError
+    from aiokafka.errors import ConsumerStoppedError, KafkaError
 except ImportError as error:
     raise missing("aiokafka", "kafka") from error
 
 # What a broker that is away, or a driver in disorder, may raise.
-FAILURES = (KafkaError, OSError, TimeoutError, AssertionError)
+FAILURES = (
+    *(KafkaError, ConsumerStoppedError, OSError, TimeoutError),
+    *(AssertionError, AttributeError, LookupError),  # aiokafka's own, where it meets metadata that it did not expect
+)
 
 # One batch per partition and request; aiokafka has one request per broker in flight.
 BATCH_BYTES = 256 * 1024
@@ -88,6 +91,8 @@ class Clients:
             "bootstrap_servers": self.address,
             "client_id": self.client_id,
             "request_timeout_ms": int(self.request_sec * 1000),
+            # A topic that was lost and made again is noticed by its readers within this time.
+            "metadata_max_age_ms": 10_000,
             **self.security,
         }
 

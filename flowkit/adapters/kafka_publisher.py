@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from flowkit.ports import Record
 
 MAX_BYTES_WAITING = 64 * 1024 * 1024
 RETRY_SEC = 0.2
+TROUBLE_SEC = 0.5
 
 # Not the producer's fault: another producer would fare no better.
 NOT_FATAL = (
@@ -61,10 +62,10 @@ class Lane:
 class Publisher:
     """One idempotent producer, replaced when it is fenced, out of sequence or stuck."""
 
-    def __init__(self, clients: Clients, *, timeout: float, on_trouble: Callable[[], None]) -> None:
+    def __init__(self, clients: Clients, *, timeout: float) -> None:
         self._clients = clients
         self._timeout = timeout
-        self._on_trouble = on_trouble
+        self._failed = False
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._live: Any = None
         self._making = asyncio.Lock()
@@ -109,13 +110,19 @@ class Publisher:
                 finally:
                     self._free(size)
         except TimeoutError:
-            self._on_trouble()
-            self._replace_if_stuck()
+            # aiokafka tries an idempotent batch for ever; nobody waits for one as old as this any more.
+            if self._oldest_flight() > 2 * self._timeout:
+                self._discard(self._live)
         finally:
             ticket.closed = True
             if ticket.open:
                 self._withdraw_closed()
         return ticket.acknowledged
+
+    def is_in_trouble(self) -> bool:
+        """Whether, since the last call, Kafka refused something, or keeps something waiting now."""
+        failed, self._failed = self._failed, False
+        return failed or self._oldest_flight() > TROUBLE_SEC
 
     def _send(self, records: Sequence[Record], ticket: Ticket) -> None:
         for index, record in enumerate(records):
@@ -177,15 +184,13 @@ class Publisher:
             lane.landed = None
 
     def _note(self, producer: Any, error: BaseException) -> None:
-        self._on_trouble()
+        self._failed = True
         if not getattr(error, "retriable", False) and not isinstance(error, NOT_FATAL):
             self._discard(producer)
 
-    def _replace_if_stuck(self) -> None:
-        # aiokafka tries an idempotent batch for ever; nobody waits for one as old as this any more.
-        oldest = asyncio.get_running_loop().time() - 2 * self._timeout
-        if any(lane.landed is not None and lane.sent_at < oldest for lane in self._lanes.values()):
-            self._discard(self._live)
+    def _oldest_flight(self) -> float:
+        since = [lane.sent_at for lane in self._lanes.values() if lane.landed is not None]
+        return asyncio.get_running_loop().time() - min(since) if since else 0.0
 
     async def _try_to_make(self) -> Any:
         try:

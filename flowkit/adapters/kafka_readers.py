@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from flowkit.adapters.kafka_client import FAILURES, Clients, is_broken, stop_consumer
 from flowkit.adapters.rebalance import tell
@@ -45,7 +45,7 @@ class Pull:
             return {}
         task, self._task = self._task, None
         if task.cancelled():  # from within aiokafka; it must not look as if our caller were cancelled
-            raise ConsumerStoppedError()
+            raise KafkaError("the consumer cancelled its own fetch")
         return task.result()
 
     def first_offsets(self) -> dict[Any, int]:

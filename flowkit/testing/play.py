@@ -20,7 +20,6 @@ from flowkit.wire.codec import loads
 
 TASKS = 3
 GIVES_UP = 0.1
-MOST_ASKS = 4
 
 
 def simulate(
@@ -119,7 +118,7 @@ class RandomPlay:
             await asyncio.sleep(0.3)
 
     async def _ask(self, task_id: str, kind: str, dice: random.Random) -> None:
-        for _ in range(MOST_ASKS):
+        while True:
             machine = dice.choice(self.world.apis)
             api, said = await self._api(machine), "done"
             try:
@@ -131,7 +130,7 @@ class RandomPlay:
             except (StoreUnavailable, BusUnavailable):
                 said = "unavailable"
             self.world.stage.count(f"api_{said.replace(' ', '_')}")
-            if said in ("done", "refused"):
+            if said in ("done", "refused"):  # refused by the coordinator: it was applied, with that answer
                 request = self.world.stores[machine.name].last_request
                 if request is not None and request.task_id == task_id:
                     self.world.asked.append(Asked(task_id, request.id, kind))

@@ -155,7 +155,7 @@ def _role(name: str | None, given: Any) -> Role:
     if not callable(given) or isinstance(given, type):
         raise ConfigError(f"a handler is a function or a RoleHandler, not {given!r}")
     said: Said = getattr(given, MARK, Said())
-    chosen = _check_name(name or said.role or _name_of(given))
+    chosen = _check_name(name if name is not None else said.role or _name_of(given))
     if _is(given, inspect.isgeneratorfunction) or _is(given, inspect.isasyncgenfunction):
         raise ConfigError(
             f"handler {chosen!r} yields: a handler returns its output; return a list, or use a RoleHandler"
@@ -165,7 +165,7 @@ def _role(name: str | None, given: Any) -> Role:
 
 
 def _class_role(name: str | None, given: Any) -> Role:
-    chosen = _check_name(name or getattr(given, "role", "") or _name_of(given))
+    chosen = _check_name(name if name is not None else getattr(given, "role", "") or _name_of(given))
     said: Said = getattr(given, MARK, Said())
     if isinstance(given, type):
         return Role(chosen, Kind.CLASS, given, given=given, said=said)

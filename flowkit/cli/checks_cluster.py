@@ -1,0 +1,219 @@
+"""What the doctor looks at where tasks live in MongoDB and travel over Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from flowkit.cli.checks import Finding, fail, ok, warn
+from flowkit.cli.fleet import roles_of, roll_call
+from flowkit.cli.times import show_seconds
+from flowkit.config import CoordinatorConfig
+from flowkit.errors import ConfigError, FlowKitError
+from flowkit.wire.topics import Topics
+
+ANSWER_SEC = 5.0
+SKEW_SEC, WRONG_CLOCK_SEC = 1.0, 60.0
+OVERDUE_SEC = 10.0
+PINGS = 5
+LAG = 10_000
+
+
+# -------------------------------------------------------------------------------------------------- MongoDB
+
+
+async def of_mongo(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+    """The server, its clock, and whether tasks move."""
+    try:
+        from flowkit.adapters.mongo_handles import open_handle
+    except ConfigError as error:
+        yield fail("mongo", str(error))
+        return
+    import pymongo
+    from pymongo.errors import PyMongoError
+
+    handle = open_handle(db)
+    try:
+        with pymongo.timeout(ANSWER_SEC):
+            build = await handle.database.command("buildInfo")
+            hello = await handle.database.command("hello")
+            yield ok("mongo", f"MongoDB {build['version']} at {handle.address}")
+            yield _of_topology(hello)
+            yield clock(*await _skew(handle.database))
+            names = await handle.database.list_collection_names()
+    except (PyMongoError, OSError) as error:
+        said = re.split(r" \(configured timeouts|, Timeout:", str(error))[0]
+        hint = "start it, or name it: --db mongodb://HOST/flowkit (a file needs no server: --db flow.db)"
+        yield fail("mongo", f"{handle.address}: {said}", hint)
+        return
+    finally:
+        await handle.close()
+    if "tasks" in names:
+        async for finding in _of_tasks(db, cfg):
+            yield finding
+    else:
+        yield ok("tasks", "there are none yet")
+
+
+def _of_topology(hello: Mapping[str, Any]) -> Finding:
+    name = hello.get("setName")
+    if name is None:
+        return warn("mongo", "a standalone server: good for trials", "a replica set outlives the loss of a server")
+    members = len(hello.get("hosts", ()))
+    said = f"replica set {name!r} of {members}, primary {hello.get('primary', 'unknown')}"
+    if members < 3:
+        return warn("mongo", said, "three members outlive the loss of one")
+    return ok("mongo", said)
+
+
+async def _skew(database: Any) -> tuple[float, float]:
+    """How far the server's clock is ahead of ours, and by how much that may be wrong, from the fastest of some answers."""
+    best = (0.0, float("inf"))
+    for _ in range(PINGS):
+        before = time.time()
+        there = (await database.command("hello"))["localTime"].replace(tzinfo=None)
+        after = time.time()
+        half = (after - before) / 2
+        if half < best[1]:
+            best = (_epoch(there) - (before + half), half)
+    return best
+
+
+def _epoch(utc: Any) -> float:
+    from datetime import UTC
+
+    return float(utc.replace(tzinfo=UTC).timestamp())
+
+
+def clock(skew: float, uncertain: float) -> Finding:
+    """What a difference between this machine's clock and MongoDB's means: durable timers are wall-clock times."""
+    said = f"this machine's is {show_seconds(abs(skew))} {'behind' if skew > 0 else 'ahead of'} MongoDB's"
+    said += f" (give or take {show_seconds(uncertain)})"
+    if abs(skew) - uncertain > WRONG_CLOCK_SEC:
+        return fail("clock", said, "timers fire by so much late or early: synchronise the clocks (NTP)")
+    if abs(skew) - uncertain > SKEW_SEC:
+        return warn("clock", said, "timers fire by so much late or early: synchronise the clocks (NTP)")
+    return ok("clock", said)
+
+
+async def _of_tasks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+    from flowkit.adapters.mongo import MongoStore
+
+    store = MongoStore(db, start_timeout=ANSWER_SEC)
+    try:
+        await store.start()
+        about = await store.describe()
+        now = time.time()
+        late = await store.due_heads(range(cfg.facts_partitions), now - OVERDUE_SEC, limit=1000)
+        said = f"{about['tasks']} tasks, {about['commits']} commits"
+        if late:
+            longest = show_seconds(now - min(head.next_wake or now for head in late))
+            hint = "is a coordinator running, and does it reach both services? flowkit coordinator"
+            yield warn("tasks", f"{said}; {len(late)} overdue, the longest for {longest}", hint)
+        else:
+            yield ok("tasks", f"{said}; none is overdue")
+    except FlowKitError as error:
+        yield fail("tasks", str(error))
+    finally:
+        await store.stop()
+
+
+# -------------------------------------------------------------------------------------------------- Kafka
+
+
+async def of_kafka(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+    """The brokers, the topics, the coordinators' group, and the workers that answer a roll call."""
+    try:
+        from flowkit.adapters.kafka_client import FAILURES, Clients
+    except ConfigError as error:
+        yield fail("kafka", str(error))
+        return
+    clients = Clients(cfg.kafka_bootstrap, "flowkit-doctor", request_sec=ANSWER_SEC)
+    topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
+    try:
+        async with clients.admin(ANSWER_SEC * 2) as admin:
+            cluster = await admin.describe_cluster()
+            brokers = [f"{broker['host']}:{broker['port']}" for broker in cluster["brokers"]]
+            yield ok("kafka", f"{len(brokers)} broker{'s' * (len(brokers) != 1)}: {', '.join(brokers)}")
+            known = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+            found = list(of_topics(topics, known))
+            for finding in found:
+                yield finding
+            if topics.facts not in known:
+                yield warn("coordinator", "none has been here yet", "flowkit coordinator")
+                return
+            yield await _of_group(admin, cfg.group)
+    except FAILURES as error:
+        said = str(error) or f"no answer within {ANSWER_SEC * 2:g} s"
+        yield fail("kafka", f"{cfg.kafka_bootstrap}: {said}", "start it, or name it: --kafka HOST:PORT")
+        return
+    if all(finding.level == "ok" for finding in found):
+        async for finding in _of_traffic(clients, topics, cfg):
+            yield finding
+
+
+def of_topics(topics: Topics, known: Mapping[str, list[Any]]) -> list[Finding]:
+    """Whether each topic is there, with the partitions that the settings say."""
+    found, missing = [], []
+    for name, spec in topics.specs().items():
+        count = len(known.get(name, ()))
+        if count == 0:
+            missing.append(name)
+        elif count != spec.partitions:
+            setting = "set FLOWKIT_FACTS_PARTITIONS to that" if name == topics.facts else "delete it, and it is made anew"
+            hint = f"{setting}, or use another prefix (FLOWKIT_TOPIC_PREFIX)"
+            found.append(fail("topics", f"{name} has {count} partitions, not {spec.partitions}", hint))
+    if missing:
+        found.append(warn("topics", f"not there: {', '.join(missing)}", "the first coordinator or worker makes them"))
+    return found or [ok("topics", ", ".join(f"{name} ({spec.partitions})" for name, spec in topics.specs().items()))]
+
+
+async def _of_group(admin: Any, group: str) -> Finding:
+    members = sum(len(described[5]) for answer in await admin.describe_consumer_groups([group]) for described in answer.groups)
+    if not members:
+        return warn("coordinator", f"none is in the group {group!r}", "flowkit coordinator")
+    return ok("coordinator", f"{members} in the group {group!r}")
+
+
+async def _of_traffic(clients: Any, topics: Topics, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+    from flowkit.adapters.kafka import KafkaBus
+
+    bus = KafkaBus(cfg.kafka_bootstrap, client_id="flowkit-doctor", start_timeout=ANSWER_SEC)
+    try:
+        await bus.start()
+        await bus.ensure_topics(topics.specs())  # they are there: nothing is made
+        began = time.monotonic()
+        workers = await roll_call(bus, topics)
+        spent = show_seconds(time.monotonic() - began)
+        if workers:
+            roles = ", ".join(roles_of(workers.values())) or "nothing: they drain"
+            yield ok("workers", f"{len(workers)} answered the roll call: they serve {roles}")
+        else:
+            yield warn("workers", f"none answered the roll call within {spent}", "flowkit worker MODULE")
+        yield await _of_dead_letters(clients, topics)
+    except FlowKitError as error:
+        yield fail("workers", str(error))
+    finally:
+        await bus.stop()
+
+
+async def _of_dead_letters(clients: Any, topics: Topics) -> Finding:
+    from aiokafka import TopicPartition
+
+    from flowkit.adapters.kafka_client import stop_consumer
+
+    consumer = clients.consumer()
+    where = [TopicPartition(topics.dead, 0)]
+    try:
+        async with asyncio.timeout(ANSWER_SEC):
+            await consumer.start()
+            first, end = await consumer.beginning_offsets(where), await consumer.end_offsets(where)
+    finally:
+        await stop_consumer(consumer)
+    count = sum(end[place] - first[place] for place in where)
+    if count:
+        return warn("dead letters", f"{count} messages that nobody could read lie in {topics.dead}", "look at their reasons")
+    return ok("dead letters", "none")

@@ -1,0 +1,60 @@
+"""Who works: asks every worker to say hello, and listens for a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+
+from flowkit.coordinator.views import Reason
+from flowkit.core.graph import Graph
+from flowkit.errors import Corrupt, did_you_mean
+from flowkit.ports import Bus, Record, Tail
+from flowkit.wire.messages import Goodbye, Heartbeat, Hello, SayHello, decode_fleet, encode_message
+from flowkit.wire.topics import Topics
+
+ROLL_CALL_SEC = 1.5
+NAME = "cli"
+
+
+async def roll_call(bus: Bus, topics: Topics, seconds: float = ROLL_CALL_SEC) -> dict[str, Hello | Heartbeat]:
+    """The workers that answered, by id. The topics must have been ensured."""
+    tail = await bus.tail(topics.fleet)
+    try:
+        await bus.publish([Record(topics.control, 0, encode_message(SayHello(NAME)))])
+        return await asyncio.wait_for(_listen(tail, seconds), seconds + 5.0)
+    finally:
+        await tail.stop()
+
+
+async def _listen(tail: Tail, seconds: float) -> dict[str, Hello | Heartbeat]:
+    workers: dict[str, Hello | Heartbeat] = {}
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        for record in await tail.fetch(left):
+            try:
+                message = decode_fleet(record.value)
+            except Corrupt:
+                continue
+            if isinstance(message, Hello | Heartbeat):
+                workers[message.worker] = message
+            elif isinstance(message, Goodbye):
+                workers.pop(message.worker, None)
+    return workers
+
+
+def roles_of(workers: Iterable[Hello | Heartbeat]) -> list[str]:
+    return sorted({role for worker in workers if not worker.draining for role in worker.roles})
+
+
+def with_fleet(reasons: Sequence[Reason], graph: Graph, workers: dict[str, Hello | Heartbeat]) -> list[Reason]:
+    """What is ready and has no worker says so: a client's own reasons know nothing of the fleet."""
+    roles = roles_of(workers.values())
+    told = []
+    for reason in reasons:
+        role = graph.nodes[reason.node_id].type if reason.node_id in graph.nodes else None
+        if reason.code == "ready" and role is not None and role not in roles:
+            message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{did_you_mean(role, roles)}"
+            reason = Reason(reason.node_id, "no_worker", message)
+        told.append(reason)
+    return sorted(told, key=lambda reason: reason.code != "no_worker")
