@@ -74,11 +74,9 @@ class Expiry:
             if not await self.road_works(worker):
                 return
             await self.note_renewals(worker)
-            late = self._leases.overdue().get(worker, [])
-            partitions = {watch.cell.partition for watch in late}
-            if not late or not await self.results_read(partitions):
-                return
-            self._expire(worker, late)
+            late = self._late(worker)
+            # Each partition for itself: one that cannot be read must not hold up the leases of the others.
+            await asyncio.gather(*(self._expire_in(p, worker) for p in {watch.cell.partition for watch in late}))
         finally:
             self._checking.discard(worker)
 
@@ -113,15 +111,20 @@ class Expiry:
                 self._renewals[token] = mark
                 self._leases.heard(token)
 
-    async def results_read(self, partitions: set[int]) -> bool:
-        return await self._intake.read_up_to_now(partitions)
+    async def results_read(self, partition: int) -> bool:
+        """Whether all results that were in the partition a moment ago have been handed over."""
+        return await self._intake.read_up_to_now(partition)
 
-    def _expire(self, worker: str, late: list[Watch]) -> None:
-        overdue = {watch.token for watch in self._leases.overdue().get(worker, [])}
+    def _late(self, worker: str) -> list[Watch]:
+        return [w for w in self._leases.overdue().get(worker, []) if not (w.cell.dead or w.cell.closing)]
+
+    async def _expire_in(self, partition: int, worker: str) -> None:
+        if not await self.results_read(partition):
+            return
         view = self._fleet.workers.get(worker)
-        for watch in late:
+        for watch in self._late(worker):
             cell = watch.cell
-            if watch.token not in overdue or cell.dead or cell.closing:
+            if cell.partition != partition:
                 continue
             living = view is not None and view.incarnation == watch.incarnation and view.heard_at > watch.heard
             unaccepted = living and not watch.named

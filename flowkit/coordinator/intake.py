@@ -104,18 +104,17 @@ class Intake:
                 if partition in self._trackers:
                     self._trackers[partition].committed(offset)
 
-    async def read_up_to_now(self, partitions: set[int], timeout: float = 3.0) -> bool:
-        """Whether everything that is in these partitions now has been handed over (rule 6)."""
+    async def read_up_to_now(self, partition: int, timeout: float = 3.0) -> bool:
+        """Whether everything that is in the partition now has been handed over (rule 6)."""
         if self._member is None:
             return False
         try:
             async with asyncio.timeout(timeout):
-                for partition in partitions:
-                    end = await self._member.end_offset(partition)
-                    if end is None:
-                        return False
-                    while not await self._reached(partition, end):
-                        await asyncio.sleep(0.05)
+                end = await self._member.end_offset(partition)
+                if end is None:
+                    return False
+                while not await self._reached(partition, end):
+                    await asyncio.sleep(0.05)
         except TimeoutError:
             return False
         return True
