@@ -110,8 +110,9 @@ class Client:
 
     # ------------------------------------------------------------------------------------------ tasks
 
-    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None, idempotency_key: str | None = None,
-                          priority: int = 0, labels: Mapping[str, str] | None = None, timeout: float | None = None,
+    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None,
+                          idempotency_key: str | None = None, priority: int = 0,
+                          labels: Mapping[str, str] | None = None, timeout: float | None = None,
                           targets: Sequence[str] = ()) -> str:  # fmt: skip
         """Accept a task and give its id; it survives any crash, and runs once somebody coordinates."""
         creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
@@ -135,8 +136,8 @@ class Client:
         return await self._graphs.get(view.graph)
 
     async def list_tasks(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
-                         name: str | None = None, since: float | None = None, until: float | None = None, limit: int = 100,
-                         cursor: str | None = None) -> Page:  # fmt: skip
+                         name: str | None = None, since: float | None = None, until: float | None = None,
+                         limit: int = 100, cursor: str | None = None) -> Page:  # fmt: skip
         """A page of heads, newest first; they may lag by a second."""
         return await self.api.list_heads(
             status=status, labels=labels, name=name, since=since, until=until, limit=limit, cursor=cursor

@@ -32,6 +32,11 @@ class _Settings:
         return cls(**values)
 
 
+def _kafka() -> str:
+    """Also of settings that nobody loaded: an example that says `CoordinatorConfig()` runs wherever Kafka is."""
+    return os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or "localhost:9092"
+
+
 @dataclass
 class CommonSettings(_Settings):
     """What coordinators and workers must agree on.
@@ -39,7 +44,7 @@ class CommonSettings(_Settings):
     `facts_partitions` divides the tasks; it is fixed when the topics are created. Times are seconds.
     """
 
-    kafka_bootstrap: str = "localhost:9092"
+    kafka_bootstrap: str = field(default_factory=_kafka)
     mongo_url: str = "mongodb://localhost:27017"
     mongo_database: str = "flowkit"
     topic_prefix: str = "flowkit."
@@ -53,13 +58,14 @@ class CommonSettings(_Settings):
 class CoordinatorConfig(CommonSettings):
     """Settings of a coordinator.
 
+    `group`: the consumer group that shares the tasks; by default the topic prefix and `coordinators`.
     `accept_sec`: how long a dispatched attempt may take to reach its worker. `prefetch`: how many attempts beyond its
     slots a worker may be sent when its nodes are short. `sweep_sec`: how often the store is searched for work
     that no message announced. `cancel_grace_sec`: how long a cancelled attempt may take to stop.
     `evict_after_sec`: a task with nothing to do for so long leaves memory.
     """
 
-    group: str = "flowkit-coordinators"
+    group: str = ""
     coordinator_id: str | None = None
     accept_sec: float = 5.0
     prefetch: int = 256
@@ -70,6 +76,10 @@ class CoordinatorConfig(CommonSettings):
     commit_flights: int = 2
     max_commit_bytes: int = 512 * 1024
     worker_types: list[str] = field(default_factory=list)
+
+    @property
+    def consumer_group(self) -> str:
+        return self.group or f"{self.topic_prefix}coordinators"
 
 
 @dataclass

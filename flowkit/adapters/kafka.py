@@ -55,7 +55,7 @@ class KafkaBus:
                 await self._connect()
         except TimeoutError as error:
             await self.stop()
-            raise self._clients.unavailable(error.__cause__ or error) from error
+            raise self._clients.unavailable(_root_of(error)) from error
         except BaseException:
             await self.stop()
             raise
@@ -176,3 +176,10 @@ class KafkaBus:
     def _started(self) -> None:
         if self._publisher is None:
             raise BusUnavailable(f"the bus to Kafka at {self._clients.address} is not started")
+
+
+def _root_of(error: BaseException) -> BaseException:
+    """What had failed until the time was over: beneath the timeout and its cancellation."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,4 +1,4 @@
-"""The command `flowkit`: reads the arguments, loads the one command that is asked for, and turns errors into exit codes."""
+"""The command `flowkit`: reads the arguments, loads the one command asked for, and turns errors into exit codes."""
 
 from __future__ import annotations
 

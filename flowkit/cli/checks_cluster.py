@@ -19,7 +19,7 @@ ANSWER_SEC = 5.0
 SKEW_SEC, WRONG_CLOCK_SEC = 1.0, 60.0
 OVERDUE_SEC = 10.0
 PINGS = 5
-LAG = 10_000
+TRIES, PAUSE_SEC = 8, 0.5
 
 
 # -------------------------------------------------------------------------------------------------- MongoDB
@@ -70,7 +70,7 @@ def _of_topology(hello: Mapping[str, Any]) -> Finding:
 
 
 async def _skew(database: Any) -> tuple[float, float]:
-    """How far the server's clock is ahead of ours, and by how much that may be wrong, from the fastest of some answers."""
+    """How far the server's clock is ahead of ours, and how wrong that may be: from the fastest of some answers."""
     best = (0.0, float("inf"))
     for _ in range(PINGS):
         before = time.time()
@@ -145,7 +145,7 @@ async def of_kafka(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
             if topics.facts not in known:
                 yield warn("coordinator", "none has been here yet", "flowkit coordinator")
                 return
-            yield await _of_group(admin, cfg.group)
+            yield await _of_group(admin, cfg.consumer_group)
     except FAILURES as error:
         said = str(error) or f"no answer within {ANSWER_SEC * 2:g} s"
         yield fail("kafka", f"{cfg.kafka_bootstrap}: {said}", "start it, or name it: --kafka HOST:PORT")
@@ -163,8 +163,8 @@ def of_topics(topics: Topics, known: Mapping[str, list[Any]]) -> list[Finding]:
         if count == 0:
             missing.append(name)
         elif count != spec.partitions:
-            setting = "set FLOWKIT_FACTS_PARTITIONS to that" if name == topics.facts else "delete it, and it is made anew"
-            hint = f"{setting}, or use another prefix (FLOWKIT_TOPIC_PREFIX)"
+            mend = "set FLOWKIT_FACTS_PARTITIONS to that" if name == topics.facts else "delete the topic"
+            hint = f"{mend}, or use another prefix (FLOWKIT_TOPIC_PREFIX)"
             found.append(fail("topics", f"{name} has {count} partitions, not {spec.partitions}", hint))
     if missing:
         found.append(warn("topics", f"not there: {', '.join(missing)}", "the first coordinator or worker makes them"))
@@ -172,7 +172,19 @@ def of_topics(topics: Topics, known: Mapping[str, list[Any]]) -> list[Finding]:
 
 
 async def _of_group(admin: Any, group: str) -> Finding:
-    members = sum(len(described[5]) for answer in await admin.describe_consumer_groups([group]) for described in answer.groups)
+    from aiokafka.errors import KafkaError
+
+    for _ in range(TRIES):
+        try:
+            answers = await admin.describe_consumer_groups([group])
+            break
+        except KafkaError as error:  # a new cluster makes the groups' topic when it is first asked
+            if not error.retriable:
+                raise
+        await asyncio.sleep(PAUSE_SEC)
+    else:
+        return warn("coordinator", "Kafka does not tell of consumer groups yet", "ask again in a moment")
+    members = sum(len(described[5]) for answer in answers for described in answer.groups)
     if not members:
         return warn("coordinator", f"none is in the group {group!r}", "flowkit coordinator")
     return ok("coordinator", f"{members} in the group {group!r}")
@@ -215,5 +227,7 @@ async def _of_dead_letters(clients: Any, topics: Topics) -> Finding:
         await stop_consumer(consumer)
     count = sum(end[place] - first[place] for place in where)
     if count:
-        return warn("dead letters", f"{count} messages that nobody could read lie in {topics.dead}", "look at their reasons")
+        return warn(
+            "dead letters", f"{count} messages in {topics.dead}", "nobody could read them: their headers say why"
+        )
     return ok("dead letters", "none")

@@ -24,27 +24,38 @@ REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", 
 
 async def of_file(path: Path, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
     """The file, its disk, who coordinates it, and whether its tasks move."""
+    findings, usable = of_place(path)
+    for finding in findings:
+        yield finding
+    if usable:
+        async for finding in _of_tasks(path, cfg):
+            yield finding
+
+
+def of_place(path: Path) -> tuple[list[Finding], bool]:
+    """What can be said without opening the file as FlowKit's, and whether it can be opened so."""
     folder = path.absolute().parent
     if not folder.is_dir():
-        yield fail("file", f"there is no directory {folder}", "make it, or name another file with --db")
-        return
-    yield disk(folder)
+        hint = "make it, or name another file with --db"
+        return [fail("file", f"there is no directory {folder}", hint)], False
+    findings = [disk(folder)]
     if kind := file_system(folder):
-        yield fail("disk", f"{folder} is on {kind}: SQLite's locks do not work there", "use a local disk")
+        findings.append(fail("disk", f"{folder} is on {kind}: SQLite's locks do not work there", "use a local disk"))
     if not path.exists():
-        writable = os.access(folder, os.W_OK)
-        yield ok("file", f"{path} is not there yet; the first task makes it") if writable else fail(
-            "file", f"{folder} is not writable", "make it so, or name another file with --db"
-        )
-        return
+        return [*findings, _of_missing(path, folder)], False
     if not os.access(path, os.W_OK):
-        yield fail("file", f"{path} is not writable by this user", "run as its owner, or change its mode")
-        return
+        hint = "run as its owner, or change its mode"
+        return [*findings, fail("file", f"{path} is not writable by this user", hint)], False
     if (broken := damage(path)) is not None:
-        yield fail("file", f"{path}: {broken}", "it is no FlowKit file, or damaged: restore a copy, or name another")
-        return
-    async for finding in _of_tasks(path, cfg):
-        yield finding
+        hint = "it is no FlowKit file, or damaged: restore a copy, or name another"
+        return [*findings, fail("file", f"{path}: {broken}", hint)], False
+    return findings, True
+
+
+def _of_missing(path: Path, folder: Path) -> Finding:
+    if os.access(folder, os.W_OK):
+        return ok("file", f"{path} is not there yet; the first task makes it")
+    return fail("file", f"{folder} is not writable", "make it so, or name another file with --db")
 
 
 async def _of_tasks(path: Path, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
@@ -60,7 +71,7 @@ async def _of_tasks(path: Path, cfg: CoordinatorConfig) -> AsyncIterator[Finding
             yield _of_owner(path, coordinated=bool(await client.coordinated()), active=bool(active))
             if overdue:
                 late = time.time() - min(head.next_wake or 0.0 for head in overdue)
-                yield warn("tasks", f"{len(overdue)} tasks wait for a coordinator, the longest for {show_seconds(late)}")
+                yield warn("tasks", f"{len(overdue)} wait for a coordinator, the longest for {show_seconds(late)}")
             else:
                 yield ok("tasks", "none is overdue")
     except FlowKitError as error:

@@ -10,7 +10,7 @@ import sys
 import traceback
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import Any, TextIO
 
 from flowkit import cli
 from flowkit.errors import (
@@ -40,7 +40,7 @@ class UserCodeError(Exception):
     code = "E_IMPORT"
 
 
-def fancy(stream: IO[str]) -> bool:
+def fancy(stream: TextIO) -> bool:
     """Whether colours and moving pictures are welcome there."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -135,7 +135,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _fits(text: str, stream: IO[str]) -> bool:
+def _fits(text: str, stream: TextIO) -> bool:
     try:
         text.encode(stream.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -143,6 +143,6 @@ def _fits(text: str, stream: IO[str]) -> bool:
     return True
 
 
-def _encodable(text: str, stream: IO[str]) -> str:
+def _encodable(text: str, stream: TextIO) -> str:
     encoding = stream.encoding or "utf-8"
     return text if _fits(text, stream) else text.encode(encoding, "backslashreplace").decode(encoding)

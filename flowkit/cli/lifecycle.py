@@ -19,8 +19,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """While it is entered, the first SIGTERM or SIGINT asks to stop, and the second to do so at once: by `at_once`, which
-    has a moment for it, or without one by ending the process with `exit_code`."""
+    """While it is entered, the first SIGTERM or SIGINT asks to stop, and the second to do so at once.
+
+    `at_once` has a moment for that; without it, and after it, the process ends with `exit_code`."""
 
     def __init__(self, *, exit_code: int | None = None, at_once: Callable[[], None] | None = None) -> None:
         self.asked = asyncio.Event()
@@ -67,14 +68,14 @@ class Service(Protocol):
 async def serve(make: Callable[[], Service], signals: Signals, *, stopping: str = "stopping") -> None:
     """Start what `make` gives, again and again until its services answer, and run it until a signal."""
     service = await _start(make, signals)
-    if service is None:
-        return
-    try:
-        await service.started()
-        await signals.asked.wait()
-        say(stopping)
-    finally:
-        await service.stop()
+    if service is not None:
+        try:
+            await service.started()
+            await signals.asked.wait()
+            say(stopping)
+        finally:
+            await service.stop()
+    say("stopped")
 
 
 async def _start(make: Callable[[], Service], signals: Signals) -> Service | None:

@@ -33,11 +33,12 @@ def load_graph(given: str) -> Any:
 
 def load_params(pairs: Sequence[str], file: str | None) -> dict[str, Any]:
     """The params: those of the file, then those given one by one."""
-    params: Any = {}
+    params: dict[str, Any] = {}
     if file is not None:
-        params = parse_json(sys.stdin.read() if file == STDIN else _read(file), "stdin" if file == STDIN else file)
-        if not isinstance(params, dict):
-            raise UsageError(f"--params: {file} holds {_kind(params)}, not a JSON object")
+        read = parse_json(sys.stdin.read() if file == STDIN else _read(file), "stdin" if file == STDIN else file)
+        if not isinstance(read, dict):
+            raise UsageError(f"--params: {file} holds {_kind(read)}, not a JSON object")
+        params = read
     for text in pairs:
         name, value = pair(text, "--param")
         params[name] = read_value(value)

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from flowkit.cli.console import clean, one_line
 from flowkit.errors import BusUnavailable, StoreUnavailable
+from flowkit.telemetry import AttemptKilled, DeadLettered, LeaseExpired, LoopFailed, Quarantined
 
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 AGAIN_SEC = 30.0
@@ -20,7 +21,7 @@ def set_up(level: str, *, debug: bool) -> None:
     """Log to stderr: FlowKit and the user's modules from `level` on, the drivers only their gravest words."""
     handler = _Stderr()
     handler.setFormatter(_Formatter(FORMAT, debug=debug))
-    handler.addFilter(_OnceInAWhile(debug=debug))
+    handler.addFilter(_Repeated(debug=debug))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     if not debug:
         for name in DRIVERS:
@@ -43,23 +44,25 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 class _Formatter(logging.Formatter):
+    """A happening is a sentence; that a service is away needs no traceback."""
+
     def __init__(self, pattern: str, *, debug: bool) -> None:
         super().__init__(pattern)
         self._debug = debug
 
     def format(self, record: logging.LogRecord) -> str:
-        error = away(record)
-        if error is None or self._debug:
+        said = None if self._debug else sentence(happening(record))
+        if said is None:
             return clean(super().format(record))
-        loop = getattr(record.args[0] if isinstance(record.args, tuple) and record.args else None, "loop", "a loop")
         plain = logging.makeLogRecord(record.__dict__)
-        plain.msg = f"{loop} goes on trying: {one_line(error or type(error).__name__)}"
-        plain.args, plain.exc_info, plain.exc_text = (), None, None
+        plain.msg, plain.args = clean(said), ()
+        if away(record):
+            plain.exc_info = plain.exc_text = None
         return super().format(plain)
 
 
-class _OnceInAWhile(logging.Filter):
-    """The same service away is said once, and again every half minute."""
+class _Repeated(logging.Filter):
+    """That the same service is away is said every half minute; what a stop stops goes without saying."""
 
     def __init__(self, *, debug: bool) -> None:
         super().__init__()
@@ -67,18 +70,44 @@ class _OnceInAWhile(logging.Filter):
         self._said: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        error = away(record)
-        if error is None or self._debug:
+        it = happening(record)
+        if self._debug or not isinstance(it, AttemptKilled | LoopFailed):
             return True
-        kind, now = type(error).__name__, time.monotonic()
+        if isinstance(it, AttemptKilled):
+            return it.why != "drain"
+        if not away(record):
+            return True
+        kind, now = type(it.error).__name__, time.monotonic()
         if now - self._said.get(kind, -AGAIN_SEC) < AGAIN_SEC:
             return False
         self._said[kind] = now
         return True
 
 
-def away(record: logging.LogRecord) -> BaseException | None:
-    """The error of a loop that failed because a service did not answer."""
-    error = record.exc_info[1] if record.exc_info else None
-    loop_failed = getattr(record, "happening", None) == "LoopFailed"
-    return error if loop_failed and isinstance(error, AWAY) else None
+def happening(record: logging.LogRecord) -> object:
+    """What the record tells of, if it comes from FlowKit's telemetry."""
+    told = hasattr(record, "happening") and isinstance(record.args, tuple) and record.args
+    return record.args[0] if told and isinstance(record.args, tuple) else None
+
+
+def away(record: logging.LogRecord) -> bool:
+    """Whether it is about a loop that failed because a service did not answer."""
+    it = happening(record)
+    return isinstance(it, LoopFailed) and isinstance(it.error, AWAY)
+
+
+def sentence(it: object) -> str | None:
+    """A happening in words, None for one that speaks for itself."""
+    match it:
+        case LoopFailed(loop=loop, error=error, pause=pause):
+            again = f"; again in {pause:g} s" if pause else ""
+            return f"{loop}: {type(error).__name__}: {one_line(error)}{again}"
+        case LeaseExpired(task_id=task_id, node=node, attempt=attempt, worker=worker):
+            return f"worker {worker} is silent: node {node!r} of task {task_id}, attempt {attempt}, is given to another"
+        case AttemptKilled(worker=worker, token=token, why=why):
+            return f"worker {worker} stopped the attempt with lease {token}: {why}"
+        case DeadLettered(topic=topic, reason=reason):
+            return f"a message of {topic} went to the dead letters: {one_line(reason)}"
+        case Quarantined(task_id=task_id, reason=reason):
+            return f"task {task_id} is quarantined: {one_line(reason)}"
+    return None

@@ -21,6 +21,8 @@ ABOUT = """Durable graphs of Python functions, in one process or on Kafka and Mo
 SETTINGS = """Settings count in this order: arguments, FLOWKIT_* and KAFKA_BOOTSTRAP_SERVERS, [tool.flowkit] of the
 nearest pyproject.toml, defaults. DB is a SQLite file or a mongodb:// URL."""
 
+GRAPH = "a JSON file, - for stdin, or module:attribute of a dict"
+
 EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 bad usage or graph, 3 timeout, 130 interrupted."
 
 
@@ -69,7 +71,7 @@ def _log_level(parser: ArgumentParser) -> None:
 def _run(commands: Any) -> None:
     about = "run a graph to its end in this process; its output goes to stdout as JSON, all else to stderr"
     parser = _command(commands, "run", "run", about, epilog=EXIT_CODES)
-    parser.add_argument("graph", nargs="?", metavar="GRAPH", help="a JSON file, - for stdin, or module:attribute of a dict")
+    parser.add_argument("graph", nargs="?", metavar="GRAPH", help=GRAPH)
     parser.add_argument("--resume", metavar="TASK", help="instead of GRAPH: go on with a task of --db where it stands")
     parser.add_argument(
         "--handlers", action="append", default=[], metavar="MODULE[:ATTR]",
@@ -78,7 +80,9 @@ def _run(commands: Any) -> None:
     parser.add_argument("--param", "-p", action="append", default=[], metavar="NAME=VALUE",
                         help="a param; JSON where it reads as JSON, else text; repeatable")  # fmt: skip
     parser.add_argument("--params", metavar="FILE", help="a file with a JSON object of params, or - for stdin")
-    parser.add_argument("--target", action="append", default=[], metavar="NODE", help="run only what this node needs; repeatable")
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="NODE", help="run only what it needs; repeatable"
+    )
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label the task; repeatable")
     parser.add_argument("--idempotency-key", metavar="KEY", help="the same key of the same db gives the same task")
     parser.add_argument("--timeout", type=_seconds, metavar="SEC", help="wait no longer; the exit code is then 3")
@@ -95,7 +99,7 @@ def _worker(commands: Any) -> None:
                         help="where the functions are (default: `handlers` of [tool.flowkit])")  # fmt: skip
     parser.add_argument("--role", action="append", default=[], metavar="ROLE", help="serve only this role; repeatable")
     parser.add_argument("--slots", type=_count, metavar="N", help="how many attempts run at once")
-    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label the worker; repeatable")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="the worker's; repeatable")
     parser.add_argument("--drain-timeout", type=_seconds, metavar="SEC", help="how long SIGTERM lets attempts finish")
     _services(parser)
     _log_level(parser)
@@ -142,7 +146,7 @@ def _verb(verbs: Any, name: str, about: str, *, task: bool = True) -> ArgumentPa
 def _tasks_list(verbs: Any) -> None:
     parser = _verb(verbs, "list", "tasks, newest first", task=False)
     parser.add_argument("--status", action="append", default=[], metavar="STATUS", help="only these; repeatable")
-    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="only with this label; repeatable")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="only with this; repeatable")
     parser.add_argument("--name", metavar="NAME", help="only of the graph of this name")
     parser.add_argument("--since", metavar="TIME", help="created since: 30m, 2h, 7d, or an ISO time")
     parser.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many (default: 20)")
@@ -151,7 +155,7 @@ def _tasks_list(verbs: Any) -> None:
 
 def _graph(commands: Any) -> None:
     parser = _command(commands, "graph", "graph", "check a graph, or draw it", epilog=EXIT_CODES)
-    parser.add_argument("graph", metavar="GRAPH", help="a JSON file, - for stdin, or module:attribute of a dict")
+    parser.add_argument("graph", metavar="GRAPH", help=GRAPH)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--mermaid", action="store_true", help="print it as a Mermaid flowchart (the default)")
     what.add_argument("--check", action="store_true", help="only say whether it is well-formed")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from flowkit.cli import tree
 from flowkit.cli.board import Board, Row
-from flowkit.cli.console import clean, fancy
+from flowkit.cli.console import clean, fancy, say
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -32,7 +32,7 @@ class Progress(Protocol):
 def make_progress(board: Board, title: str, *, quiet: bool) -> Progress:
     if quiet:
         return Silent()
-    return Live(board, title) if fancy(sys.stderr) else Lines(board)
+    return Live(board, title) if fancy(sys.stderr) else Lines(board, title)
 
 
 class Silent:
@@ -53,8 +53,13 @@ class Silent:
 class Lines(Silent):
     """A line when a node has ended, waits for its next attempt, or runs for long."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, title: str) -> None:
         self._width = tree.name_width(board)
+        self._title = f"{title}: {len(board.rows)} node{'s' * (len(board.rows) != 1)}"
+
+    def __enter__(self) -> Self:
+        say(self._title)
+        return self
 
     def changed(self, row: Row, what: str) -> None:
         if row.state in TOLD or what in ("started", "lost"):

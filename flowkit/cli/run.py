@@ -8,14 +8,13 @@ import sys
 from argparse import Namespace
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from flowkit import cli
-from flowkit.backend import Backend, open_backend
 from flowkit.cli import settings
-from flowkit.cli.board import Board, error_text, in_order
+from flowkit.cli.board import OF_MANY, Board, error_text, in_order
 from flowkit.cli.console import UsageError, clean, put_json, say
+from flowkit.cli.engine import Engine
 from flowkit.cli.lifecycle import Signals
 from flowkit.cli.loading import STDIN, load_graph, load_handlers, load_params
 from flowkit.cli.logs import set_up
@@ -27,11 +26,11 @@ from flowkit.coordinator.views import TaskResult, TaskView
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS, Graph
 from flowkit.core.selection import not_needed
-from flowkit.embedded import Embedded
 from flowkit.errors import FlowKitError, GraphError, Problem, RequestRefused, WaitTimeout, did_you_mean
 
 DRAIN_SEC = 5.0
 LAST_EVENTS_SEC = 2.0
+REQUESTS_SEC = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,9 @@ class Job:
         words = ["flowkit", "run", "--resume", task_id]
         for spec in self.args.handlers:
             words += ["--handlers", spec]
-        return shlex.join([*words, "--db", settings.shown_address(self.args.db if "db" in self.args else self.db or "")])
+        if "db" in self.args:  # else it is found again where it was found now
+            words += ["--db", settings.without_password(self.args.db)]
+        return shlex.join(words)
 
 
 def main(args: Namespace) -> int:
@@ -72,10 +73,9 @@ def _read(args: Namespace) -> Job:
     if args.graph == STDIN and args.params == STDIN:
         raise UsageError("stdin cannot be both the graph and the params")
     project = settings.find_project()
-    given: dict[str, Any] = {"drain_sec": DRAIN_SEC} if not settings.says(args, project, "drain_sec") else {}
-    cfg = settings.load(CoordinatorConfig, args, project)
-    worker_cfg = settings.load(WorkerConfig, args, project, slots=args.slots, **given)
     db = settings.named_database(args, project)
+    cfg = settings.load(CoordinatorConfig, args, project)
+    worker_cfg = settings.load(WorkerConfig, args, project, slots=args.slots)
     if args.resume is not None:
         _check_resume(args, db)
         return Job(args, cfg, worker_cfg, load_handlers(args.handlers, project), db)
@@ -98,100 +98,105 @@ def _check_resume(args: Namespace, db: str | None) -> None:
 
 
 async def _run(job: Job) -> int:
-    backend = open_backend(Path(path) if job.db and (path := settings.file_of(job.db)) else job.db, job.cfg)
-    signals = Signals(exit_code=cli.INTERRUPTED)
-    with signals:
-        async with Embedded(job.db, handlers=job.handlers, cfg=job.cfg, worker_cfg=job.worker_cfg) as engine:
-            run = Run(job, engine, signals)
-            alone = backend.file is not None and bool((await backend.store.describe())["owner"])
-            return await run.whole(alone=alone)
+    db = job.db if job.db is None else settings.file_of(job.db) or job.db
+    with Signals(exit_code=cli.INTERRUPTED) as signals:
+        async with Engine(db, job.handlers, job.cfg, job.worker_cfg) as engine:
+            return await Run(job, engine, signals).whole()
 
 
 class Run:
     """One task, from its creation (or where it stands) to its end."""
 
-    def __init__(self, job: Job, engine: Embedded, signals: Signals) -> None:
+    def __init__(self, job: Job, engine: Engine, signals: Signals) -> None:
         self._job = job
         self._engine = engine
         self._signals = signals
         self._quiet = bool(job.args.quiet)
 
-    async def whole(self, *, alone: bool) -> int:
-        """`alone`: nobody but this process could run a node."""
-        resumed = self._job.args.resume is not None
-        graph, view = await self._found() if resumed else (self._job.graph, None)
+    async def whole(self) -> int:
+        job, engine = self._job, self._engine
+        view: TaskView | None = None
+        if job.args.resume is not None:
+            view = await engine.verbs.get_task(job.args.resume)
+        graph = job.graph if view is None else await engine.graph_of(view)
         assert graph is not None
-        if alone and (view is None or view.status != "finished"):
-            _check_roles(graph, self._job)
-        elif not alone and self._job.durable and settings.file_of(self._job.db or "") is not None:
+        if engine.alone and (view is None or view.status != "finished"):
+            _check_roles(graph, job)
+        elif engine.on_file and not engine.alone:
             say("another process coordinates this file: the nodes run there")
-        task = await self._again(view) if view is not None else await self._created()
         board = Board(graph)
+        task = await self._created() if view is None else await self._again(view.task_id)
         if view is not None:
-            board.sync(await task.view())
+            view = await task.view()
+            board.sync(view)
         return await self._to_the_end(task, board, view.seq if view is not None else 0)
 
     # how it begins
 
     async def _created(self) -> TaskHandle:
-        job = self._job
-        return await self._engine.submit(
-            job.raw, params=job.params, targets=job.args.target, labels=job.labels,
+        job, verbs = self._job, self._engine.verbs
+        task_id = await verbs.create_task(
+            graph=job.raw, params=job.params, targets=job.args.target, labels=job.labels,
             idempotency_key=job.args.idempotency_key,
         )  # fmt: skip
+        return verbs.task(task_id)
 
-    async def _found(self) -> tuple[Graph, TaskView]:
-        view = await self._engine.coordinator.get_task(self._job.args.resume)
-        return await self._engine.coordinator.runtime.graphs.get(view.graph), view
-
-    async def _again(self, view: TaskView) -> TaskHandle:
+    async def _again(self, task_id: str) -> TaskHandle:
         """What failed runs again, what was paused goes on; a finished task has nothing to do."""
-        task = self._engine.coordinator.task(view.task_id)
+        await self._heed(task_id)
+        task = self._engine.verbs.task(task_id)
+        status = await task.status()
         with suppress(RequestRefused):
-            if view.status in ("failed", "cancelled"):
-                say(f"task {view.task_id} {view.status}: what failed runs again")
+            if status in ("failed", "cancelled"):
+                say(f"task {task_id} {status}: what did not finish runs again")
                 await task.restart(failed_only=True)
-            elif view.status == "paused":
+            elif status == "paused":
+                say(f"task {task_id} was paused: it goes on")
                 await task.resume()
         return task
+
+    async def _heed(self, task_id: str) -> None:
+        """Requests that were written while nobody coordinated come first."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REQUESTS_SEC if self._engine.alone else 0.0):
+                while await self._engine.open_requests(task_id):
+                    await asyncio.sleep(TICK_SEC)
 
     # how it goes on
 
     async def _to_the_end(self, task: TaskHandle, board: Board, since: int) -> int:
-        title = f"task {task.id}"
-        if not self._quiet:
-            say(f"{title}: {len(board.rows)} node{'s' if len(board.rows) != 1 else ''}")
-        stdout = sys.stdout
         try:
-            with make_progress(board, title, quiet=self._quiet) as progress, redirect_stdout(sys.stderr):
+            with make_progress(board, f"task {task.id}", quiet=self._quiet) as progress, redirect_stdout(sys.stderr):
                 result = await self._result(task, board, progress, since)
         except WaitTimeout as late:
-            sys.stdout = stdout
             say(f"{clean(late)}{self._how_to_go_on(task.id)}")
+            await self._engine.leave(DRAIN_SEC if self._job.durable else None)
             return cli.TIMEOUT
         if result is None:
             say(f"interrupted{self._how_to_go_on(task.id)}")
+            await self._engine.leave(DRAIN_SEC if self._job.durable else None)
             return cli.INTERRUPTED
         return self._tell(result, board)
 
     async def _result(self, task: TaskHandle, board: Board, progress: Progress, since: int) -> TaskResult | None:
         """The result, or None if the user had enough. Raises `WaitTimeout`."""
-        waits = self._engine.coordinator.runtime.api.wait
-        result = asyncio.ensure_future(waits(task.id, self._job.args.timeout, on_wait=say))
-        follow = asyncio.ensure_future(_follow(task, board, progress, since))
+        result = asyncio.ensure_future(self._engine.api.wait(task.id, self._job.args.timeout, on_wait=say))
+        follow = asyncio.ensure_future(_nothing() if self._quiet else _follow(task, board, progress, since))
         stop = asyncio.ensure_future(self._signals.asked.wait())
+        stuck = asyncio.ensure_future(self._engine.tell_stuck(task.id, say))
         try:
             while not (result.done() or stop.done()):
                 await asyncio.wait({result, stop}, timeout=TICK_SEC, return_when=asyncio.FIRST_COMPLETED)
                 progress.tick()
             if not result.done():
                 return None
+            ended = result.result()
             await asyncio.wait({follow}, timeout=LAST_EVENTS_SEC)
-            return result.result()
+            return ended
         finally:
-            for one in (result, follow, stop):
+            for one in (result, follow, stop, stuck):
                 one.cancel()
-            await asyncio.wait({result, follow, stop})
+            await asyncio.wait({result, follow, stop, stuck})
 
     # how it ended
 
@@ -223,16 +228,18 @@ class Run:
         return f"; the task is kept, go on with: {self._job.command(task_id)}"
 
 
+async def _nothing() -> None:
+    pass
+
+
 async def _follow(task: TaskHandle, board: Board, progress: Progress, since: int) -> None:
     """Keep the board up to date from the task's events, and from its state where an event changes many nodes."""
-    from flowkit.cli.board import OF_MANY
-
     with suppress(FlowKitError):
         async for event in task.watch(since):
             row = board.apply(event)
             if row is not None:
                 progress.changed(row, event.type)
-            elif event.type in OF_MANY - {"created"} or (event.type == "created" and len(board.rows) > 0):
+            elif event.type in OF_MANY:
                 for changed in board.sync(await task.view()):
                     progress.changed(changed, event.type)
 
@@ -259,5 +266,3 @@ def _no_handler(role: str, job: Job) -> str:
 def _whole(result: TaskResult) -> dict[str, Any]:
     names = ("task_id", "status", "output", "outputs", "error", "created_at", "ended_at", "seconds")
     return {name: getattr(result, name) for name in names}
-
-

@@ -78,6 +78,8 @@ async def _live(duty: Duty) -> None:
         if part is not None:
             part.hurry()
 
+    if duty.file is None:
+        say(f"connecting to {duty.where}")
     with Signals(at_once=at_once) as signals:
         working = duty.handlers or duty.worker_cfg.roles
         stopping = f"draining for at most {duty.worker_cfg.drain_sec:g} s; again to stop at once"
@@ -121,7 +123,6 @@ class Part:
             await self._hurrying
         if self.coordinator is not None:
             await self.coordinator.stop()
-        say("stopped")
 
     def hurry(self) -> None:
         """Wait for nothing that runs."""
@@ -160,5 +161,3 @@ class Part:
             "this process coordinates the file, but runs no nodes, and no other process can for it: "
             f"flowkit worker MODULE --db {self._duty.file} does both"
         )
-
-

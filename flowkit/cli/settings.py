@@ -36,7 +36,7 @@ class Project:
 
 
 def find_project(start: Path | None = None) -> Project:
-    """The nearest pyproject.toml with a [tool.flowkit], from here upwards. Raises `ConfigError` for one that is wrong."""
+    """The nearest pyproject.toml with a [tool.flowkit], from here upwards. Raises `ConfigError` if it is wrong."""
     here = (start if start is not None else Path.cwd()).resolve()
     for folder in (here, *here.parents):
         path = folder / FILE
@@ -77,7 +77,7 @@ def load(kind: type[S], args: Namespace, project: Project, **given: Any) -> S:
 
     Raises `ConfigError`.
     """
-    asked = dict(pair(text, "--set") for text in getattr(args, "settings", ()))
+    asked: dict[str, Any] = dict(pair(text, "--set") for text in getattr(args, "settings", ()))
     for name in asked:
         if name not in known_settings():
             raise ConfigError(f"--set: there is no setting {name!r}{did_you_mean(name, known_settings())}")
@@ -90,12 +90,6 @@ def load(kind: type[S], args: Namespace, project: Project, **given: Any) -> S:
 
 def in_environment(name: str) -> bool:
     return f"FLOWKIT_{name.upper()}" in os.environ or (name == "kafka_bootstrap" and bool(os.environ.get(KAFKA)))
-
-
-def says(args: Namespace, project: Project, name: str) -> bool:
-    """Whether anybody set this, so that a command's own default must not replace it."""
-    asked = {text.partition("=")[0] for text in getattr(args, "settings", ())}
-    return name in asked or name in project.values or in_environment(name)
 
 
 def named_database(args: Namespace, project: Project) -> str | None:
@@ -127,11 +121,18 @@ def file_of(db: str) -> Path | None:
 
 
 def shown_address(db: str) -> str:
-    """How a database may be named in a line: without its password."""
-    if "@" not in db or "://" not in db:
+    """How a database may be named in a line: neither its password nor its options."""
+    if "://" not in db:
         return db
     scheme, _, rest = db.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def without_password(db: str) -> str:
+    """The database as it is, but for a password: that is for the user to fill in."""
+    scheme, found, rest = db.partition("://")
+    user, at, servers = rest.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}:***@{servers}" if found and at else db
 
 
 def pair(text: str, option: str) -> tuple[str, str]:

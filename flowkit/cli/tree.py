@@ -97,8 +97,10 @@ def rich_tree(board: Board, now: float, height: int | None) -> Table:
     for lead, row in zip(leads, rows, strict=False):
         colour = COLOURS.get(row.state, "")
         grid.add_row(
-            Text(f" {lead}", style="dim") + Text(f"{MARKS.get(row.state, ' ')} ", style=colour)
-            + Text(clean(row.node_id), style="bold" if row.state == "running" else ""),
+            Text.assemble(
+                (f" {lead}", "dim"), (f"{MARKS.get(row.state, ' ')} ", colour),
+                (clean(row.node_id), "bold" if row.state == "running" else ""),
+            ),
             Text(row.state, style=colour),
             Text(details(row, now), style="red" if row.state == "failed" else "dim"),
         )  # fmt: skip

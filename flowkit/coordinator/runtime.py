@@ -85,7 +85,7 @@ class CoordinatorRuntime:
         self.requests = RequestReader(store, self.engine)
         self.sweeper = Sweeper(store, clock, self.engine, self.requests)
         self.intake = Intake(
-            bus=bus, topics=self.topics, group=cfg.group, engine=self.engine, fleet=self.fleet,
+            bus=bus, topics=self.topics, group=cfg.consumer_group, engine=self.engine, fleet=self.fleet,
             publisher=self.publisher, requests=self.requests, takeover=Takeover(store, self.engine, self.supervisor),
             telemetry=self.telemetry,
         )  # fmt: skip

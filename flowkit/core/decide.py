@@ -19,12 +19,14 @@ from flowkit.core.evolve import evolve
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
+from flowkit.core.problems import Problems, shown
 from flowkit.core.readiness import Start, skip_reason, verdict
-from flowkit.core.retry import declined_wait, retry_at
+from flowkit.core.retry import LONGEST_WAIT_SEC, declined_wait, retry_at
 from flowkit.core.transitions import TABLE, AttemptState, Verdict
-from flowkit.errors import InputError, did_you_mean
+from flowkit.errors import InputError
 
 CANCEL_GRACE_SEC = 30.0
+MOST_REASON = 1000
 
 
 @dataclass(slots=True)
@@ -221,21 +223,21 @@ class _Decider:
             case "cancel":
                 self.cancel(request.args)
             case "pause":
-                self.put(f.TaskPaused(str(request.args.get("reason", ""))))
+                self.put(f.TaskPaused(_text(request.args.get("reason"))))
             case "resume":
                 self.put(f.TaskResumed())
             case "restart":
                 self.put(f.TaskRestarted(task.generation + 1, None if again is None else tuple(sorted(again))))
 
     def refuse_cancel_node(self, name: Any) -> str:
-        run = self.task.runs.get(name)
+        run = self.run_of(name)
         if run is None:
-            return f"it has no node {name!r}{did_you_mean(str(name), self.task.runs)}"
+            return self.no_node(name)
         return f"node {name!r} is {run.state} already" if run.state in ENDED_NODE else ""
 
     def cancel(self, args: dict[str, Any]) -> None:
-        reason = str(args.get("reason") or "user_request")
-        grace = float(args.get("grace_sec", CANCEL_GRACE_SEC))
+        reason = _text(args.get("reason")) or "user_request"
+        grace = _grace(args.get("grace_sec"))
         if args.get("node_id") is not None:
             self.cancel_node(args["node_id"], reason, grace)
         else:
@@ -257,24 +259,28 @@ class _Decider:
         self.put(f.TaskCancelling(reason, outcome, self.now + grace, error))
 
     def to_restart(self, args: dict[str, Any]) -> tuple[set[str] | None, str]:
+        """The nodes that run again (None: all of them), or why none does."""
         task, name = self.task, args.get("from_node")
         if not task.ended:
             return None, f"it is {task.status}: only a task that has ended can be restarted; cancel it first"
+        out = selection.left_out(task)
         if name is not None:
-            if name not in task.runs:
-                return None, f"it has no node {name!r}{did_you_mean(str(name), task.runs)}"
-            again = selection.descendants(task.graph, [name])
-            broken = selection.broken_source(task, name, again)
-            if broken is not None:
-                return (
-                    None,
-                    f"node {name!r} could not start, {broken!r} before it did not finish: restart from there",
-                )
-            return again, ""
+            if self.run_of(name) is None:
+                return None, self.no_node(name)
+            if why := selection.why_not_again(task, name):
+                return None, f"node {name!r} could not start, {why}"
+            return selection.descendants(task.graph, [name]) - out, ""
         if args.get("failed_only"):
-            again = selection.unfinished_business(task)
+            again = selection.unfinished_business(task) - out
             return again, "" if again else "nothing in it failed"
-        return None, ""
+        return (task.runs.keys() - out) if out else None, ""
+
+    def run_of(self, name: Any) -> NodeRun | None:
+        return self.task.runs.get(name) if isinstance(name, str) else None
+
+    def no_node(self, name: Any) -> str:
+        hint = Problems().suggest(name, self.task.runs) if isinstance(name, str) else ""
+        return f"it has no node {shown(name)}{hint}"
 
     # ------------------------------------------------------------------------------------------ consequences
 
@@ -286,26 +292,33 @@ class _Decider:
             while task.joined:
                 self.cancel_losers(task.joined.pop())
             run = task.runs.get(name)
-            if run is not None and run.state is NodeState.PENDING:
-                self.skip_if_stuck(name, run)
-            if task.graph.fail_fast and task.failed and task.status is not TaskStatus.CANCELLING:
-                self.fail_fast()
+            if run is None:
+                continue
+            hopeless = run.state is NodeState.PENDING and self.skip_if_stuck(name, run)
+            if task.graph.fail_fast and task.status is not TaskStatus.CANCELLING:
+                if run.state is NodeState.FAILED:
+                    self.fail_fast([name])
+                elif hopeless:
+                    self.fail_fast(task.failed)
         if task.open == 0 and task.created and not task.ended:
             self.put(ended(task))
 
-    def skip_if_stuck(self, name: str, run: NodeRun) -> None:
+    def skip_if_stuck(self, name: str, run: NodeRun) -> bool:
+        """Skip a node that can no longer run; whether a failure behind it may have lost its last join thereby."""
         node = self.task.graph.nodes[name]
-        if verdict(self.task, node, run) is Start.SKIP:
-            reason, by_failure, cause = skip_reason(self.task, node, run)
-            self.put(f.NodeSkipped(name, reason, by_failure, cause))
+        if verdict(self.task, node, run) is not Start.SKIP:
+            return False
+        reason, by_failure, cause = skip_reason(self.task, node, run)
+        self.put(f.NodeSkipped(name, reason, by_failure, cause))
+        return by_failure and node.fan_in.need is not None
 
     def cancel_losers(self, join: str) -> None:
         for name in selection.losers(self.task, join):
             self.cancel_node(name, f"node {join!r} went on without it", CANCEL_GRACE_SEC)
 
-    def fail_fast(self) -> None:
+    def fail_fast(self, suspects: Iterable[str]) -> None:
         task = self.task
-        for name in task.failed:
+        for name in suspects:
             if not handled(task, name) and not may_yet_be_handled(task, name):
                 reason = f"fail_fast: node {name!r} failed"
                 self.cancel_all(reason, "failed", CANCEL_GRACE_SEC, node_error(task, name))
@@ -320,3 +333,14 @@ def attempt_state(run: NodeRun, token: str) -> AttemptState:
     if lease.cancelling:
         return AttemptState.CANCELLING
     return AttemptState.RUNNING if lease.started else AttemptState.LEASED
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)[:MOST_REASON]
+
+
+def _grace(value: Any) -> float:
+    """What a caller gave as seconds, made sensible."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return CANCEL_GRACE_SEC
+    return min(max(0.0, value), LONGEST_WAIT_SEC)

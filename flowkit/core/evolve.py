@@ -7,8 +7,8 @@ task's agenda and decided by `settle`, which records it.
 from __future__ import annotations
 
 from flowkit.core import facts as f
-from flowkit.core.model import ENDED_NODE, Lease, NodeRun, NodeState, Task, TaskStatus, Timer
-from flowkit.core.readiness import EdgeState, Start, counts_for_quorum, edge_state, verdict
+from flowkit.core.model import ENDED_NODE, NOT_NEEDED, Lease, NodeRun, NodeState, Task, TaskStatus, Timer
+from flowkit.core.readiness import Start, count, verdict
 
 
 def evolve(task: Task, fact: f.Fact, at: float) -> None:
@@ -68,8 +68,10 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             _restart(task, generation, nodes, at)
         case f.TaskEnded(status=status, error=error):
             task.status, task.error, task.ended_at = TaskStatus(status), error, at
+            task.paused = False
             task.ready.clear()
             task.agenda.clear()
+            task.joined.clear()
             task.timers.clear()
         case _:
             raise AssertionError(f"evolve does not know {fact!r}")
@@ -163,12 +165,7 @@ def _end(task: Task, name: str, run: NodeRun, state: NodeState, at: float) -> No
 def _tell_successors(task: Task, name: str, at: float) -> None:
     for edge in task.graph.outgoing[name]:
         run = task.runs[edge.target]
-        run.undecided -= 1
-        match edge_state(task, edge):
-            case EdgeState.TAKEN:
-                run.taken += counts_for_quorum(task, edge) or task.graph.nodes[edge.target].fan_in.need is None
-            case EdgeState.BROKEN:
-                run.broken += 1
+        count(task, edge, run)
         _reconsider(task, edge.target, run, at)
     for reader in task.graph.readers[name]:
         run = task.runs[reader]
@@ -199,7 +196,7 @@ def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
         task.arm(at + task.timeout_sec, Timer.TASK)
     for name in not_needed:
         run = task.runs[name]
-        run.state, run.reason, run.ended_at = NodeState.SKIPPED, "not_needed", at
+        run.state, run.reason, run.ended_at = NodeState.SKIPPED, NOT_NEEDED, at
         task.open -= 1
     for name in not_needed:
         _tell_successors(task, name, at)
@@ -255,13 +252,7 @@ def _restart(task: Task, generation: int, nodes: tuple[str, ...] | None, at: flo
 def _recount(task: Task, name: str, again: set[str], at: float) -> None:
     graph, run = task.graph, task.runs[name]
     for edge in graph.incoming[name]:
-        if edge.source in again:
-            continue
-        run.undecided -= 1
-        match edge_state(task, edge):
-            case EdgeState.TAKEN:
-                run.taken += counts_for_quorum(task, edge) or graph.nodes[name].fan_in.need is None
-            case EdgeState.BROKEN:
-                run.broken += 1
+        if edge.source not in again:
+            count(task, edge, run)
     run.unread -= sum(source not in again for source in graph.reads[name])
     _reconsider(task, name, run, at)

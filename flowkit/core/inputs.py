@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flowkit.core import template
-from flowkit.core.graph import MISSING, Node
-from flowkit.core.model import NodeRun, NodeState, Task
+from flowkit.core.graph import MISSING, SUCCESS, Edge, Node
+from flowkit.core.model import NodeState, Task
 from flowkit.core.readiness import EdgeState, edge_state
 
 
@@ -25,8 +25,8 @@ def node_inputs(task: Task, node: Node) -> Any:
     if not edges:
         return task.params
     if len(edges) == 1:
-        return _given(task.runs[edges[0].source])
-    return {edge.source: _given(task.runs[edge.source]) for edge in edges if edge_state(task, edge) is EdgeState.TAKEN}
+        return _given(task, edges[0])
+    return {edge.source: _given(task, edge) for edge in edges if edge_state(task, edge) is EdgeState.TAKEN}
 
 
 def output_of(task: Task, name: str) -> Any:
@@ -53,9 +53,10 @@ def task_output(task: Task) -> Any:
     return {leaf: value for leaf, value in values if value is not MISSING}
 
 
-def _given(run: NodeRun) -> Any:
+def _given(task: Task, edge: Edge) -> Any:
+    run = task.runs[edge.source]
     if run.state is NodeState.FINISHED and run.output is not None:
         return run.output.get()
-    if run.state is NodeState.FAILED and run.error is not None:
+    if run.state is NodeState.FAILED and edge.on != SUCCESS and run.error is not None:
         return {"error": {"code": run.error.get("code"), "message": run.error.get("message")}}
     return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from flowkit.core.facts import ErrorInfo, TaskEnded
 from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import task_output
-from flowkit.core.model import NodeState, Task
+from flowkit.core.model import NOT_NEEDED, NodeState, Task
 from flowkit.errors import InputError
 
 _RAN = frozenset({NodeState.READY, NodeState.RUNNING, NodeState.WAITING, NodeState.FINISHED, NodeState.FAILED})
+_UNDECIDED = frozenset({NodeState.PENDING})
 
 
 def ended(task: Task) -> TaskEnded:
@@ -16,7 +19,8 @@ def ended(task: Task) -> TaskEnded:
     if task.cancel_outcome:
         return TaskEnded(task.cancel_outcome, task.cancel_error)
 
-    unhandled = next((name for name in task.failed if not handled(task, name)), None)
+    known: dict[str, bool] = {}
+    unhandled = next((name for name in task.failed if not handled(task, name, known)), None)
     if unhandled is not None:
         return TaskEnded("failed", node_error(task, unhandled))
     try:
@@ -30,33 +34,55 @@ def node_error(task: Task, name: str) -> ErrorInfo:
     return {**(task.runs[name].error or {}), "node_id": name}
 
 
-def handled(task: Task, name: str) -> bool:
-    """Whether somebody answered a node's failure: an edge for it, a join that ran without it, or the node itself."""
+def handled(task: Task, name: str, known: dict[str, bool] | None = None) -> bool:
+    """Whether somebody answered a node's failure: an edge for it, a join that ran without it, or the node itself.
+    `known` is what the same question about other nodes has found out."""
     if task.graph.nodes[name].continue_on_failure:
         return True
-    if any(edge.on != SUCCESS for edge in task.graph.outgoing[name]):
+    if any(edge.on != SUCCESS and task.runs[edge.target].reason != NOT_NEEDED for edge in task.graph.outgoing[name]):
         return True
-    return _some_join(task, name, _RAN)
+    return _leads_to_join(task, name, _RAN, {} if known is None else known)
 
 
 def may_yet_be_handled(task: Task, name: str) -> bool:
     """Whether a join that has not decided yet could still run without the failed node."""
-    return _some_join(task, name, frozenset({NodeState.PENDING}))
+    return _leads_to_join(task, name, _UNDECIDED, {})
 
 
-def _some_join(task: Task, name: str, states: frozenset[NodeState]) -> bool:
-    seen, stack = {name}, [name]
+def _leads_to_join(task: Task, name: str, states: frozenset[NodeState], known: dict[str, bool]) -> bool:
+    """Whether a join in one of `states` stands behind a node, or behind what is skipped because of it."""
+    came: dict[str, str] = {name: ""}
+    stack = [name]
     while stack:
-        for edge in task.graph.outgoing[stack.pop()]:
-            target = task.runs[edge.target]
-            if edge.target in seen or edge.lenient:
-                continue
-            seen.add(edge.target)
-            if task.graph.nodes[edge.target].fan_in.need is not None:
-                if target.state in states:
-                    return True
-            elif target.state is NodeState.PENDING:
-                stack.append(edge.target)
-            if target.state is NodeState.SKIPPED and target.by_failure:
-                stack.append(edge.target)
+        here = stack.pop()
+        for target in _dependants(task, here, states):
+            if target is None or known.get(target):
+                while here:
+                    known[here] = True
+                    here = came[here]
+                return True
+            if target not in came and target not in known:
+                came[target] = here
+                stack.append(target)
+    known |= dict.fromkeys(came, False)
     return False
+
+
+def _dependants(task: Task, name: str, states: frozenset[NodeState]) -> Iterator[str | None]:
+    """The nodes that are skipped, or going to be, for want of this one; None for a join that did without it."""
+    graph = task.graph
+    for edge in graph.outgoing[name]:
+        run = task.runs[edge.target]
+        joins = graph.nodes[edge.target].fan_in.need is not None
+        if edge.lenient:
+            continue
+        if joins and run.state in states:
+            yield None
+        elif run.by_failure or (run.state is NodeState.PENDING and not joins):
+            yield edge.target
+    for reader in graph.readers[name]:
+        run = task.runs[reader]
+        if (run.by_failure or run.state is NodeState.PENDING) and any(
+            reference.source == name and not reference.has_default for reference in graph.nodes[reader].references
+        ):
+            yield reader

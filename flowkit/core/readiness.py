@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 
 from flowkit.core.graph import END, FAILURE, SUCCESS, Edge, Node
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task
@@ -49,6 +50,16 @@ def counts_for_quorum(task: Task, edge: Edge) -> bool:
     return not (run.state is NodeState.FAILED and edge.on == SUCCESS and not edge.lenient)
 
 
+def count(task: Task, edge: Edge, run: NodeRun) -> None:
+    """Count an incoming edge of `run` whose source has ended."""
+    run.undecided -= 1
+    match edge_state(task, edge):
+        case EdgeState.TAKEN:
+            run.taken += task.graph.nodes[edge.target].fan_in.need is None or counts_for_quorum(task, edge)
+        case EdgeState.BROKEN:
+            run.broken += 1
+
+
 def verdict(task: Task, node: Node, run: NodeRun) -> Start:
     """Whether a pending node waits, starts, or can no longer run."""
     need = node.fan_in.need
@@ -71,32 +82,38 @@ def verdict(task: Task, node: Node, run: NodeRun) -> Start:
 
 def missing_source(task: Task, node: Node) -> str | None:
     """The first source that the node must read and that has no output."""
-    for reference in node.references:
-        if not reference.has_default and task.runs[reference.source].state is not NodeState.FINISHED:
-            return reference.source
-    return None
+    return next(_missing_sources(task, node), None)
 
 
 def skip_reason(task: Task, node: Node, run: NodeRun) -> tuple[str, bool, str]:
     """Why a node that can no longer run is skipped: the reason, whether a failure is behind it, and the node behind
-    it."""
-    states = [(edge, edge_state(task, edge)) for edge in task.graph.incoming[node.node_id]]
-    broken = next((edge.source for edge, state in states if state is EdgeState.BROKEN), None)
+    it. A failure is behind it if it is behind any edge or reference that the node lacked."""
+    need = node.fan_in.need
+    edges = task.graph.incoming[node.node_id]
+    missing = list(_missing_sources(task, node))
+    failed = next((source for source in missing if _by_failure(task, source)), None)
 
-    if node.fan_in.need is None and broken is not None:
-        return "upstream_failed", True, broken
-    if node.fan_in.need is not None and run.taken < node.fan_in.need:
-        carried = next((e.source for e, s in states if s is EdgeState.TAKEN and not counts_for_quorum(task, e)), None)
-        cause = broken or carried
+    if need is None and run.broken:
+        return "upstream_failed", True, next(e.source for e in edges if edge_state(task, e) is EdgeState.BROKEN)
+    if need is not None and run.taken < need:
+        cause = next((edge.source for edge in edges if _lacked_by_failure(task, edge)), failed)
         return "quorum", cause is not None, cause or ""
-    if node.fan_in.need is None and states and not run.taken:
-        return "not_taken", False, states[0][0].source
+    if edges and not run.taken:
+        return "not_taken", failed is not None, failed or edges[0].source
+    return "no_output", failed is not None, failed or next(iter(missing), "")
 
-    source = missing_source(task, node)
-    if source is None:
-        return "not_taken", False, ""
-    ended = task.runs[source]
-    failed = ended.state in (NodeState.FAILED, NodeState.CANCELLED) or (
-        ended.state is NodeState.SKIPPED and ended.by_failure
-    )
-    return "no_output", failed, source
+
+def _missing_sources(task: Task, node: Node) -> Iterator[str]:
+    for reference in node.references:
+        if not reference.has_default and task.runs[reference.source].state is not NodeState.FINISHED:
+            yield reference.source
+
+
+def _lacked_by_failure(task: Task, edge: Edge) -> bool:
+    state = edge_state(task, edge)
+    return state is EdgeState.BROKEN or (state is EdgeState.TAKEN and not counts_for_quorum(task, edge))
+
+
+def _by_failure(task: Task, source: str) -> bool:
+    run = task.runs[source]
+    return run.state in (NodeState.FAILED, NodeState.CANCELLED) or run.by_failure

@@ -7,6 +7,8 @@ import zlib
 from flowkit.core.graph import RetryPolicy
 from flowkit.core.model import NodeRun
 
+LONGEST_WAIT_SEC = 1e9
+
 
 def retry_at(policy: RetryPolicy, run: NodeRun, *, code: str, permanent: bool, retry_after: float | None,
              name: str, now: float) -> tuple[float | None, str]:  # fmt: skip
@@ -25,7 +27,7 @@ def retry_at(policy: RetryPolicy, run: NodeRun, *, code: str, permanent: bool, r
         wait = _backoff(policy.backoff_sec, policy.factor, policy.cap_sec, used)
 
     if retry_after is not None:
-        wait = retry_after
+        wait = min(max(0.0, retry_after), LONGEST_WAIT_SEC)
     elif policy.jitter:
         wait *= _fraction(name)
     return now + wait, code if rule is not None else ""
@@ -38,9 +40,9 @@ def declined_wait(declines: int) -> float:
 
 def _backoff(base: float, factor: float, cap: float, failures: int) -> float:
     try:
-        return min(cap, base * factor ** (failures - 1))
+        return min(cap, base * float(factor) ** (failures - 1))
     except OverflowError:
-        return cap
+        return cap if base else 0.0
 
 
 def _fraction(name: str) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flowkit.core.graph import Graph
-from flowkit.core.model import ENDED_NODE, NodeState, Task
-from flowkit.core.readiness import EdgeState, edge_state
+from flowkit.core.model import ENDED_NODE, NOT_NEEDED, NodeRun, NodeState, Task
+from flowkit.core.readiness import Start, count, skip_reason, verdict
 
 
 def not_needed(graph: Graph, targets: Iterable[str]) -> tuple[str, ...]:
@@ -52,17 +52,30 @@ def unfinished_business(task: Task) -> set[str]:
     return descendants(task.graph, seeds)
 
 
-def broken_source(task: Task, name: str, again: set[str]) -> str | None:
-    """A source that did not do its part and would not run again with `again`: `name` could not start."""
-    for edge in task.graph.incoming[name]:
-        if edge.source not in again and edge_state(task, edge) is EdgeState.BROKEN:
-            return edge.source
-    return None
+def left_out(task: Task) -> set[str]:
+    """The nodes that no target of the task needs: a restart leaves them out too."""
+    return {name for name, run in task.runs.items() if run.reason == NOT_NEEDED}
+
+
+def why_not_again(task: Task, name: str) -> str:
+    """Why a node of an ended task could not start if it and what follows from it ran again; empty if it could."""
+    graph, node = task.graph, task.graph.nodes[name]
+    if task.runs[name].reason == NOT_NEEDED:
+        return "the targets of the task do not need it"
+    run = NodeRun(len(graph.incoming[name]), 0)
+    for edge in graph.incoming[name]:
+        count(task, edge, run)
+    if verdict(task, node, run) is Start.START:
+        return ""
+    _, by_failure, cause = skip_reason(task, node, run)
+    if by_failure:
+        return f"{cause!r} before it did not finish: restart from there"
+    return f"{cause!r} before it did not lead to it: restart from there" if cause else "too few before it lead to it"
 
 
 def losers(task: Task, join: str) -> list[str]:
     """Unfinished parents of a join that has started, and what only they were waited for."""
-    doomed: set[str] = set()
+    doomed: dict[str, None] = {}
     stack = [edge.source for edge in task.graph.incoming[join]]
     while stack:
         name = stack.pop()
@@ -70,6 +83,6 @@ def losers(task: Task, join: str) -> list[str]:
             continue
         targets = (*(edge.target for edge in task.graph.outgoing[name]), *task.graph.readers[name])
         if all(t == join or t in doomed or task.runs[t].state in ENDED_NODE for t in targets):
-            doomed.add(name)
+            doomed[name] = None
             stack.extend(sources(task.graph, name))
-    return [name for name in task.graph.nodes if name in doomed] if doomed else []
+    return list(doomed)

@@ -24,13 +24,18 @@ class Broker:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.down_until = 0.0
-        self.lost_at = -99.0
+        self.losses: list[float] = []
         self.topic_down: dict[str, float] = {}
         self.stalls: dict[tuple[str, str, int], float] = {}
         self.topics: dict[str, list[Partition]] = {}
         self.groups: dict[tuple[str, str], Group] = {}
         self.on_append: Callable[[Record], None] = lambda record: None
         self.on_acknowledged: Callable[[Machine, Record], None] = lambda machine, record: None
+
+    @property
+    def lost_at(self) -> float:
+        """When all data was last lost; long before the beginning if never."""
+        return self.losses[-1] if self.losses else -99.0
 
     def ensure(self, topics: Mapping[str, TopicSpec]) -> None:
         for name, spec in topics.items():
@@ -103,7 +108,7 @@ class Broker:
     def lose_all(self) -> None:
         """Every record and committed offset is gone; who was at offset 7 goes on at 7, once it exists."""
         self.stage.note("KAFKA LOSES ALL")
-        self.lost_at = self.stage.now
+        self.losses.append(self.stage.now)
         for partition in self._partitions():
             partition.lose()
         for group in self.groups.values():

@@ -20,7 +20,7 @@ TTL_SEC = 10.0
 
 def heal_at(mode: str) -> float:
     """When all faults of a world of this mode are over."""
-    return STORM_SEC if mode == "chaos" else QUIET_SEC
+    return {"chaos": STORM_SEC, "calm": 0.0}.get(mode, QUIET_SEC)
 
 
 def plan_faults(world: World) -> None:

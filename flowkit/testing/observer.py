@@ -158,15 +158,23 @@ class Observer:
         cuts = (machine.cut_until(MONGO), machine.cut_until(KAFKA))
         return max(*cuts, self.broker.down_until, self.replica.slow_until) < limit
 
+    def fold(self, task_id: str, upto: int | None = None) -> Task | None:
+        """The state that a majority's commits say, up to a seq."""
+        task = self.new_task(task_id)
+        if task is None:
+            return None
+        for seq, commit in sorted(self.replica.majority.data.commits.get(task_id, {}).items()):
+            if upto is None or seq <= upto:
+                for fact in decode_facts(commit.body):
+                    evolve(task, fact, commit.at)
+        return task
+
     def _judge_kill(self, token: str) -> None:
         """A worker stopped an attempt because it was told to: its lease must be over, or about to be."""
         lease = self._tokens.get(token)
-        task = self.new_task(lease[0]) if lease is not None else None
+        task = self.fold(lease[0]) if lease is not None else None
         if lease is None or task is None:
             return
-        for _, commit in sorted(self.replica.majority.data.commits.get(lease[0], {}).items()):
-            for fact in decode_facts(commit.body):
-                evolve(task, fact, commit.at)
         current = task.runs[lease[1]].lease
         if current is not None and current.token == token and not current.cancelling:
             self.say("unjust_kill", lease[0], f"{lease[1]} attempt {lease[2]} was current")

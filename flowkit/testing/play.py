@@ -6,16 +6,15 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Collection
-from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from flowkit.errors import BusUnavailable, RequestRefused, Retry, StoreUnavailable, TaskNotFound
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
-from flowkit.testing.machine import Machine
 from flowkit.testing.scenario import MAX_ATTEMPTS, ROLE, TaskPlan, fits, plan_task, value_of
-from flowkit.testing.world import Report, World
+from flowkit.testing.world import ProcessDied, Report, World
 from flowkit.wire.codec import loads
 
 TASKS = 3
@@ -55,9 +54,11 @@ class RandomPlay:
 
     async def _play(self, world: World) -> None:
         plan_faults(world)
+        users = []
         for plan in self.plans.values():
             dice = random.Random(self.dice.random())  # noqa: S311
-            world.stage.loop.create_task(self._user(plan, dice), name=f"user of {plan.key}")
+            users.append(self._user(plan, dice))
+        await asyncio.gather(*users)
 
     def _may_fail(self, task_id: str, node: str) -> bool:
         plan = self.plans[loads(self.world.replica.majority.data.heads[task_id].params)["plan"]]
@@ -108,10 +109,9 @@ class RandomPlay:
         while True:
             machine = dice.choice(self.world.apis)
             try:
-                api = await self._api(machine)
-                [task_id] = await self.world.on(machine, partial(api.create, [creation]))
+                [task_id] = await self.world.ask(lambda api: api.create([creation]), machine=machine)
                 return str(task_id)
-            except (StoreUnavailable, BusUnavailable):
+            except (StoreUnavailable, BusUnavailable, ProcessDied):
                 self.world.stage.count("api_unavailable")
             if self.world.stage.storm and dice.random() < GIVES_UP:
                 return None
@@ -119,26 +119,20 @@ class RandomPlay:
 
     async def _ask(self, task_id: str, kind: str, dice: random.Random) -> None:
         while True:
-            machine = dice.choice(self.world.apis)
-            api, said = await self._api(machine), "done"
+            machine, said = dice.choice(self.world.apis), "done"
             try:
-                await self.world.on(machine, partial(getattr(api, kind), task_id))
+                if await self.world.ask(methodcaller(kind, task_id), machine=machine) is False:
+                    said = "not found"
             except RequestRefused:
                 said = "refused"
             except TaskNotFound:
                 said = "not found"
-            except (StoreUnavailable, BusUnavailable):
+            except (StoreUnavailable, BusUnavailable, ProcessDied):
                 said = "unavailable"
             self.world.stage.count(f"api_{said.replace(' ', '_')}")
             if said in ("done", "refused"):  # refused by the coordinator: it was applied, with that answer
-                request = self.world.stores[machine.name].last_request
-                if request is not None and request.task_id == task_id:
-                    self.world.asked.append(Asked(task_id, request.id, kind))
-                    self.world.stage.note("ASKED", kind, task_id[:8], said)
+                request = self.world.stores[machine.name].requested[task_id]
+                self.world.asked.append(Asked(task_id, request.id, kind))
+                self.world.stage.note("ASKED", kind, task_id[:8], said)
                 return
             await asyncio.sleep(0.3)
-
-    async def _api(self, machine: Machine) -> Any:
-        while machine.name not in self.world.runtimes:
-            await asyncio.sleep(0.1)
-        return self.world.runtimes[machine.name].api

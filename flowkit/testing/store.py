@@ -17,8 +17,8 @@ from flowkit.testing.stage import Stage
 class FaultyStore:
     """What gets no answer raises `StoreUnavailable` if it reads and is UNKNOWN if it writes, after 2.5 s.
 
-    `on_renewed` hears of acknowledged renewals, with the time at which they were sent; `last_request` is the last that
-    it was asked to insert.
+    `on_renewed` hears of acknowledged renewals, with the time at which they were sent; `requested` is the last
+    request of each task that it was asked to insert.
     """
 
     def __init__(self, stage: Stage, replica: ReplicaSet, machine: Machine) -> None:
@@ -27,7 +27,7 @@ class FaultyStore:
         self._machine = machine
         self._listeners: list[Callable[[Machine, list[Commit]], None]] = []
         self.on_renewed: Callable[[Renewal, float], None] = lambda renewal, sent: None
-        self.last_request: Request | None = None
+        self.requested: dict[str, Request] = {}
 
     def hear_acknowledged(self, listener: Callable[[Machine, list[Commit]], None]) -> None:
         """Tell it which commits were acknowledged to this process, before the process knows."""
@@ -85,7 +85,7 @@ class FaultyStore:
     # requests
 
     async def insert_request(self, request: Request) -> Outcome:
-        self.last_request = request
+        self.requested[request.task_id] = request
         [outcome] = await self._write([Write(methodcaller("insert_request", request), (key_of(request),))])
         return outcome
 

@@ -20,12 +20,11 @@ from flowkit.testing import faults
 from flowkit.testing.bus import Broker, FaultyBus
 from flowkit.testing.entropy import seeded
 from flowkit.testing.evidence import Asked, Evidence, Violation
-from flowkit.testing.history import check_history
+from flowkit.testing.history import check_history, state_of
 from flowkit.testing.loop import Stuck
 from flowkit.testing.machine import Machine
 from flowkit.testing.observer import Observer
 from flowkit.testing.replica import ReplicaSet
-from flowkit.testing.scenario import ROLE
 from flowkit.testing.stage import Stage
 from flowkit.testing.store import FaultyStore
 from flowkit.testing.summary import describe_tasks, needed_runs
@@ -36,7 +35,12 @@ T = TypeVar("T")
 PARTITIONS = 4
 SLOTS = 2
 RECOVER_SEC = 300.0
+STOP_SEC = 20.0
 MODES = ("chaos", "calm", "outage", "ccrash")
+
+
+class ProcessDied(Exception):
+    """The simulated process that was to do something died before it had."""
 
 
 class Runtime(Protocol):
@@ -94,6 +98,7 @@ class World:
         self.asked: list[Asked] = []
         self.on_boot: list[Callable[[Machine, Any, FaultyStore], None]] = []
         self._graphs: dict[str, Graph] = {}
+        self._deaths: dict[str, asyncio.Future[None]] = {}
         self.observer = Observer(
             stage, self.broker, self.replica, self.topics, {m.name: m for m in self.machines}, self.new_task
         )
@@ -142,7 +147,7 @@ class World:
         from flowkit.worker.registry import Registry
         from flowkit.worker.runtime import WorkerRuntime
 
-        cfg = WorkerConfig(worker_id=machine.name, facts_partitions=PARTITIONS, slots=SLOTS, roles=[ROLE])
+        cfg = WorkerConfig(worker_id=machine.name, facts_partitions=PARTITIONS, slots=SLOTS, roles=list(self.handlers))
         return WorkerRuntime(
             store=store, bus=bus, clock=machine.clock, cfg=cfg, registry=Registry(self.handlers), telemetry=telemetry,
             heart_in_thread=False, new_id=lambda size: f"{machine.name}.{machine.incarnation}",
@@ -150,16 +155,31 @@ class World:
 
     def _bury(self, machine: Machine) -> None:
         self.runtimes.pop(machine.name, None)
+        if (died := self._deaths.pop(machine.name, None)) is not None:
+            died.set_result(None)
 
     async def on(self, machine: Machine, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run something in a machine's process; for ever, if that dies."""
-        return await machine.process.context().run(self.stage.loop.create_task, work())
+        """Run something in a machine's process. Raises `ProcessDied` if that dies meanwhile."""
+        task = machine.process.context().run(self.stage.loop.create_task, work())
+        died = self._deaths.setdefault(machine.name, self.stage.loop.create_future())
+        waiting: set[asyncio.Future[Any]] = {task, died}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ProcessDied(machine.name)
+        return task.result()
+
+    async def ask(self, call: Callable[[Any], Coroutine[Any, Any, T]], *, machine: Machine | None = None) -> T:
+        """Ask the API as a user would, in the process of an API machine: `await world.ask(lambda api: api.get(id))`."""
+        machine = machine or self.apis[0]
+        while machine.name not in self.runtimes:
+            await asyncio.sleep(0.1)
+        return await self.on(machine, partial(call, self.runtimes[machine.name].api))
 
     # ---- running
 
     def run(self, play: Callable[[World], Coroutine[Any, Any, None]], **evidence: Any) -> Report:
-        """Start the cluster, play, heal, wait until everything has ended, and judge. Not within a running loop.
-        `evidence` goes into the `Evidence` of the judgement."""
+        """Start the cluster, play, heal when it is time, wait until everything has ended, and judge. To be called where
+        no loop runs. `evidence` goes into the `Evidence` of the judgement."""
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -177,11 +197,33 @@ class World:
     async def _run(self, play: Callable[[World], Coroutine[Any, Any, None]]) -> None:
         for machine in self.machines:
             machine.start()
-        await play(self)
-        await asyncio.sleep(max(0.0, self.heal_at - self.stage.now))
+        playing = self.stage.loop.create_task(play(self), name="play")
+        await asyncio.sleep(self.heal_at)
         self.heal()
-        while not self.quiet() and self.stage.now < self.heal_at + RECOVER_SEC:
+        while self.stage.now < self.heal_at + RECOVER_SEC and not (playing.done() and self.quiet()):
             await asyncio.sleep(1.0)
+        if playing.done():
+            playing.result()
+        else:
+            self.observer.say("play_stuck", "", "the users were not done when time was up")
+        self.compare_memory()
+        if self.stage.mode == "calm":
+            await self._stop_all()
+
+    async def _stop_all(self) -> None:
+        """Stop every process as its owner would, and see that nothing of it goes on."""
+        for machine in self.machines:
+            if (runtime := self.runtimes.get(machine.name)) is not None and machine.kind != "api":
+                try:
+                    async with asyncio.timeout(STOP_SEC):
+                        await self.on(machine, runtime.stop)
+                except TimeoutError:
+                    self.observer.say("stop_stuck", machine.name, f"it did not stop within {STOP_SEC:g} s")
+        await asyncio.sleep(1.0)
+        for machine in [*self.coordinators, *self.workers]:
+            left = sorted(task.get_name() for task in machine.process.tasks if not task.done())
+            if left:
+                self.observer.say("left_running", machine.name, f"after its stop: {', '.join(left)}")
 
     def heal(self) -> None:
         """Every fault is over; who is dead comes back."""
@@ -202,6 +244,18 @@ class World:
         return all(r.applied for requests in data.requests.values() for r in requests.values())
 
     # ---- judging
+
+    def compare_memory(self) -> None:
+        """What a coordinator holds of a task must be what its commits fold to (I1)."""
+        for machine in self.coordinators:
+            runtime = self.runtimes.get(machine.name)
+            for cell in list(runtime.engine.cells.values()) if runtime is not None else ():
+                chain = self.replica.majority.data.commits.get(cell.task_id, {})
+                if cell.task is None or not cell.live or cell.flight is not None or cell.acked not in chain:
+                    continue
+                folded = self.observer.fold(cell.task_id, cell.acked)
+                if state_of(folded) != state_of(cell.task):
+                    self.observer.say("memory_differs", cell.task_id, f"{machine.name} at commit {cell.acked}")
 
     def new_task(self, task_id: str) -> Task | None:
         """The state before its first fact of a task that stands in the store."""
@@ -229,7 +283,7 @@ class World:
             acknowledged=self.replica.acknowledged,
             events=self.observer.events,
             frozen=[frozen for machine in self.machines for frozen in machine.freezes],
-            losses=[self.broker.lost_at] if self.broker.lost_at > 0 else [],
+            losses=self.broker.losses,
             unjust=self.observer.unjust,
             strict=self.stage.mode != "chaos",
         )

@@ -1,44 +1,91 @@
 """JSON in and out. Fast where msgspec can say it, stdlib where a value is legal JSON that msgspec cannot (integers
-beyond 64 bits)."""
+beyond 64 bits, lone surrogates)."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+import math
+from itertools import accumulate
+from typing import Any, Final, NoReturn
 
 import msgspec
 
 from flowkit.errors import Corrupt
+
+MAX_DEPTH: Final = 256
+
+UNFIT: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises for a text that is not JSON, or not of the type wanted, or that it cannot say."""
+
+_ALL_BUT_BRACKETS: Final = bytes(sign for sign in range(256) if sign not in b"[]{}")
+_AS_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+_STEPS: Final = {ord("["): 1, ord("]"): -1}
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
 def dumps(value: Any) -> bytes:
-    """Compact UTF-8 JSON. Raises `ValueError` or `TypeError` for what JSON cannot say."""
+    """Compact UTF-8 JSON. Raises `ValueError` or `TypeError` for what JSON cannot say.
+
+    NaN and the infinities become null and sets become lists: those who take values from users check them first.
+    """
     try:
         return _encode(value)
-    except (OverflowError, UnicodeEncodeError, msgspec.EncodeError):
-        return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_refuse).encode()
+    except (OverflowError, UnicodeEncodeError, RecursionError, msgspec.EncodeError):
+        pass
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def loads(data: bytes | str) -> Any:
-    """The value of a JSON text. Raises `Corrupt` for anything else: bad UTF-8, NaN, absurd depth, trailing text."""
+    """The value of a JSON text. Raises `Corrupt` for anything else: bad UTF-8, NaN, a number beyond all floats, absurd
+    depth, trailing text."""
     try:
         return _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNFIT:
         pass
-    except RecursionError as error:
-        raise Corrupt("nested too deeply") from error
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        text = data if isinstance(data, str) else data.decode()  # json would guess other encodings
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"not JSON: {error}") from error
+
+
+def check_depth(data: bytes) -> None:
+    """Raise `Corrupt` for a JSON text that is nested so deeply that it might not be written again where the stack is
+    deeper than here."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    outside = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    brackets = outside.translate(_AS_SQUARE, _ALL_BUT_BRACKETS)
+    for _ in range(16):  # the innermost first: soon there are few left
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
+            return
+    if 16 + max(accumulate(map(_STEPS.__getitem__, brackets))) > MAX_DEPTH:
+        raise Corrupt(f"nested more than {MAX_DEPTH} deep")
+
+
+def _plain(value: object) -> Any:
+    """A struct as msgspec would write it."""
+    if not isinstance(value, msgspec.Struct):
+        raise TypeError(f"JSON cannot say {type(value).__name__}")
+    config = value.__struct_config__
+    if config.array_like:
+        return [*([] if config.tag is None else [config.tag]), *msgspec.structs.astuple(value)]
+    tag = {} if config.tag_field is None else {config.tag_field: config.tag}
+    return tag | msgspec.structs.asdict(value)
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _refuse(value: object) -> NoReturn:
-    raise TypeError(f"JSON cannot say {type(value).__name__}")
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is beyond all floats")
+    return number

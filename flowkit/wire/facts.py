@@ -1,25 +1,61 @@
 """How facts and reports are written down: `[tag, field, field, ...]` in the order of the dataclass's fields.
 
-A reader fills fields that an older writer did not know with their defaults and refuses a tag that it does not know
-itself (`UnknownFact`): then a newer version must take over.
+A reader fills fields that an older writer did not know with their defaults, passes over fields of a newer one, and
+refuses a tag that it does not know itself (`UnknownFact`): then a newer version must take over. Every field's type is
+checked: what `decide` and `evolve` are given is what their signatures say.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from operator import attrgetter, or_
+from typing import Any, get_type_hints
+
+import msgspec
+from msgspec.structs import astuple
 
 from flowkit.core import facts, reports
 from flowkit.core.payload import Artifact, Payload
 from flowkit.errors import Corrupt, UnknownFact
-from flowkit.wire.codec import dumps, loads
+from flowkit.wire.codec import UNFIT, dumps, loads
+
+# ---------------------------------------------------------------------------------------------- values
 
 
-def _writer(kind: type) -> Callable[[Any], list[Any]]:
+def write_payload(payload: Payload) -> list[Any]:
+    artifact = payload.artifact
+    return [payload.value] if artifact is None else [None, write_artifact(artifact)]
+
+
+def read_payload(row: Any) -> Payload:
+    """Raises `Corrupt`."""
+    if not isinstance(row, list) or not row:
+        raise Corrupt("an output is a list of a value and perhaps an artifact")
+    return Payload(row[0]) if len(row) == 1 else Payload(None, read_artifact(row[1]))
+
+
+def write_artifact(artifact: Artifact) -> list[Any]:
+    return [artifact.ref, artifact.size, artifact.kind, list(artifact.path)]
+
+
+def read_artifact(row: Any) -> Artifact:
+    """Raises `Corrupt`."""
+    try:
+        return Artifact(*msgspec.convert(row, tuple[str, int, str, tuple[str | int, ...]]))
+    except msgspec.ValidationError as error:
+        raise Corrupt(f"not an artifact: {error}") from error
+
+
+# ---------------------------------------------------------------------------------------------- one kind of row
+
+Write = Callable[[Any], list[Any]]
+Make = Callable[[Any], Any]
+
+
+def _writer(kind: type, tag: str) -> Write:
     names = [field.name for field in dataclasses.fields(kind)]
-    tag = _TAG_OF[kind]
     if not names:
         return lambda item: [tag]
     if len(names) == 1:
@@ -38,53 +74,53 @@ def _writer(kind: type) -> Callable[[Any], list[Any]]:
     return write
 
 
-def _reader(kind: type) -> Callable[[list[Any]], Any]:
-    names = [field.name for field in dataclasses.fields(kind)]
-    tuples = [i for i, field in enumerate(dataclasses.fields(kind)) if str(field.type).startswith("tuple")]
-    count = len(names)
-    output = names.index("output") if "output" in names else -1
+def _shape(kind: type, tag: str) -> type[msgspec.Struct]:
+    """The struct that a row of this kind is read as."""
+    types = get_type_hints(kind)
+    fields: list[Any] = []
+    for field in dataclasses.fields(kind):
+        wanted = list if types[field.name] is Payload else types[field.name]
+        default = () if field.default is dataclasses.MISSING else (field.default,)
+        fields.append((field.name, wanted, *default))
+    return msgspec.defstruct(kind.__name__, fields, array_like=True, tag=tag)
 
-    def read(row: list[Any]) -> Any:
-        values = row[1 : count + 1]
-        if output >= 0:
-            values[output] = read_payload(values[output])
-        for place in tuples:
-            if place < len(values) and values[place] is not None:
-                values[place] = tuple(values[place])
+
+def _maker(kind: type) -> Make:
+    names = [field.name for field in dataclasses.fields(kind)]
+    if "output" not in names:
+        return lambda row: kind(*astuple(row))
+    place = names.index("output")
+
+    def make(row: Any) -> Any:
+        values = list(astuple(row))
+        values[place] = read_payload(values[place])
         return kind(*values)
 
-    return read
-
-
-def write_payload(payload: Payload) -> list[Any]:
-    artifact = payload.artifact
-    return [payload.value] if artifact is None else [None, write_artifact(artifact)]
-
-
-def read_payload(row: Any) -> Payload:
-    if not isinstance(row, list) or not row:
-        raise Corrupt("an output is a list of a value and perhaps an artifact")
-    return Payload(row[0]) if len(row) == 1 else Payload(None, read_artifact(row[1]))
-
-
-def write_artifact(artifact: Artifact) -> list[Any]:
-    return [artifact.ref, artifact.size, artifact.kind, list(artifact.path)]
-
-
-def read_artifact(row: Any) -> Artifact:
-    try:
-        ref, size, kind, path = row
-        return Artifact(str(ref), int(size), str(kind), tuple(path))
-    except (TypeError, ValueError) as error:
-        raise Corrupt(f"not an artifact: {error}") from error
+    return make
 
 
 _TAG_OF: dict[type, str] = {kind: tag for tag, kind in [*facts.TAGS.items(), *reports.TAGS.items()]}
-_WRITERS: dict[type, Callable[[Any], list[Any]]] = {kind: _writer(kind) for kind in _TAG_OF}
-_FACTS: dict[str, Callable[[list[Any]], facts.Fact]] = {tag: _reader(kind) for tag, kind in facts.TAGS.items()}
-_REPORTS: dict[str, Callable[[list[Any]], reports.AttemptReport]] = {
-    tag: _reader(kind) for tag, kind in reports.TAGS.items()
+_WRITERS: dict[type, Write] = {kind: _writer(kind, tag) for kind, tag in _TAG_OF.items()}
+_FACTS = {tag: _shape(kind, tag) for tag, kind in facts.TAGS.items()}
+_REPORTS = {tag: _shape(kind, tag) for tag, kind in reports.TAGS.items()}
+_MAKERS: dict[type[msgspec.Struct], Make] = {
+    shape: _maker(kinds[tag])
+    for shapes, kinds in ((_FACTS, facts.TAGS), (_REPORTS, reports.TAGS))
+    for tag, shape in shapes.items()
 }
+
+REPORT_ROW: Any = reduce(or_, _REPORTS.values())
+"""The type of a row that holds a worker's report; `made` turns what msgspec reads as it into the report."""
+
+_body: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[reduce(or_, _FACTS.values())])  # type: ignore[misc]
+
+
+def made(row: Any) -> Any:
+    """The fact or report of a row that was read. Raises `Corrupt`."""
+    return _MAKERS[type(row)](row)
+
+
+# ---------------------------------------------------------------------------------------------- writing
 
 
 def row_of(item: facts.Fact | reports.AttemptReport) -> list[Any]:
@@ -102,34 +138,40 @@ def body_of(texts: Iterable[bytes]) -> str:
     return (b"[" + b",".join(texts) + b"]").decode()
 
 
+# ---------------------------------------------------------------------------------------------- reading
+
+
 def decode_facts(body: str) -> list[facts.Fact]:
     """The facts of a commit. Raises `UnknownFact` for a newer tag, `Corrupt` for anything unreadable."""
-    return [_read(_FACTS, row, facts.TAGS) for row in _rows(body)]
+    try:
+        return [_MAKERS[type(row)](row) for row in _body.decode(body)]
+    except UNFIT:
+        pass
+    rows = loads(body)
+    if not isinstance(rows, list):
+        raise Corrupt("a commit's body is a list of facts")
+    return [fact_row(row) for row in rows]
+
+
+def fact_row(row: Any) -> facts.Fact:
+    """One fact from its row, as `loads` gives it. Raises as `decode_facts`."""
+    fact: facts.Fact = _read(_FACTS, row)
+    return fact
 
 
 def decode_report(row: Any) -> reports.AttemptReport:
     """One worker's report from its row. Raises as `decode_facts`."""
-    return _read(_REPORTS, row, reports.TAGS)
+    report: reports.AttemptReport = _read(_REPORTS, row)
+    return report
 
 
-def fact_row(row: Any) -> facts.Fact:
-    return _read(_FACTS, row, facts.TAGS)
-
-
-def _rows(body: str) -> list[Any]:
-    rows = loads(body)
-    if not isinstance(rows, list):
-        raise Corrupt("a commit's body is a list of facts")
-    return rows
-
-
-def _read(readers: dict[str, Callable[[list[Any]], Any]], row: Any, known: dict[str, Any]) -> Any:
+def _read(shapes: Mapping[str, type[msgspec.Struct]], row: Any) -> Any:
     if not isinstance(row, list) or not row or not isinstance(row[0], str):
         raise Corrupt("a fact is a list that begins with its tag")
-    reader = readers.get(row[0])
-    if reader is None:
-        raise UnknownFact(f"unknown fact {row[0]!r}; this version knows {', '.join(known)}")
+    shape = shapes.get(row[0])
+    if shape is None:
+        raise UnknownFact(f"unknown fact {row[0][:40]!r}; this version knows {', '.join(shapes)}")
     try:
-        return reader(row)
-    except (TypeError, IndexError, ValueError) as error:
+        return made(msgspec.convert(row, shape))
+    except msgspec.ValidationError as error:
         raise Corrupt(f"fact {row[0]!r}: {error}") from error

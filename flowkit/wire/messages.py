@@ -17,8 +17,8 @@ from flowkit.core.payload import Artifact
 from flowkit.core.reports import AttemptReport
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Commit
-from flowkit.wire.codec import dumps, loads
-from flowkit.wire.facts import decode_report, read_artifact, row_of, write_artifact
+from flowkit.wire.codec import UNFIT, check_depth, dumps, loads
+from flowkit.wire.facts import REPORT_ROW, decode_report, made, read_artifact, row_of, write_artifact
 from flowkit.wire.topics import MAX_MESSAGE_BYTES
 
 VERSION = 1
@@ -73,25 +73,63 @@ def _told_row(item: Told | Knock) -> list[Any]:
     return ["knock", item.what] if isinstance(item, Knock) else row_of(item.report)
 
 
+class _KnockRow(msgspec.Struct, array_like=True, tag="knock"):
+    what: str
+
+
+class _ItemRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    task_id: str
+    tenant: str
+    content: REPORT_ROW | _KnockRow
+
+
+class _BatchRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    version: int
+    sender: str
+    incarnation: str
+    held: int
+    items: list[_ItemRow]
+
+
+_batch_decoder: msgspec.json.Decoder[_BatchRow] = msgspec.json.Decoder(_BatchRow)
+
+
 def decode_facts_batch(value: bytes | None) -> FactsBatch:
     """Raises `Corrupt` or `UnknownFact` for the record as a whole."""
-    sender, incarnation, held, rows = _envelope(value, 5)
-    if not isinstance(rows, list) or not isinstance(held, int):
-        raise Corrupt("a batch of facts ends with a list of items")
-    return FactsBatch(str(sender), str(incarnation), held, [_told(row) for row in rows])
+    data = _checked(value)
+    try:
+        batch = _batch_decoder.decode(data)
+        if batch.version == VERSION:
+            items = [_item(row) for row in batch.items]
+            return FactsBatch(batch.sender, batch.incarnation, batch.held, items)
+    except (*UNFIT, Corrupt):
+        pass  # something in it is unreadable: find out what, and read the rest
+    (sender, incarnation), (held, rows) = _envelope(data, 2, 2)
+    if not isinstance(held, int) or isinstance(held, bool) or not isinstance(rows, list):
+        raise Corrupt("a batch of facts ends with a number and a list of items")
+    return FactsBatch(sender, incarnation, held, [_told(row) for row in rows])
+
+
+def _item(row: _ItemRow) -> Told | Knock:
+    content = row.content
+    if type(content) is _KnockRow:
+        return Knock(row.task_id, row.tenant, content.what)
+    return Told(row.task_id, row.tenant, made(content))
 
 
 def _told(row: Any) -> Told | Knock | Unreadable:
     try:
+        if not isinstance(row, list) or len(row) != 3:
+            raise Corrupt("an item is a list of a task, a tenant and a fact")
         task_id, tenant, content = row
         if not isinstance(task_id, str) or not isinstance(tenant, str):
             raise Corrupt("a task and a tenant are strings")
         if isinstance(content, list) and content[:1] == ["knock"]:
-            return Knock(task_id, tenant, str(content[1]))
+            return Knock(task_id, tenant, msgspec.convert(content, _KnockRow).what)
         return Told(task_id, tenant, decode_report(content))
     except UnknownFact as error:
         return Unreadable(dumps(row), str(error), row[0], newer=True)
-    except (Corrupt, TypeError, ValueError, IndexError) as error:
+    except (Corrupt, msgspec.ValidationError) as error:
         return Unreadable(dumps(row), str(error))
 
 
@@ -146,7 +184,15 @@ class WorkBatch:
     items: Sequence[Job | Stop]
 
 
-_items_decoder = msgspec.json.Decoder(list[Job | Stop])
+class _WorkRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    version: int
+    worker: str
+    incarnation: str
+    sender: str
+    items: list[Job | Stop]
+
+
+_work_decoder: msgspec.json.Decoder[_WorkRow] = msgspec.json.Decoder(_WorkRow)
 
 
 def encode_work(worker: str, incarnation: str, sender: str, items: Sequence[Job | Stop]) -> bytes:
@@ -155,12 +201,19 @@ def encode_work(worker: str, incarnation: str, sender: str, items: Sequence[Job 
 
 def decode_work(value: bytes | None) -> WorkBatch:
     """Raises `Corrupt` or `UnknownFact`."""
-    worker, incarnation, sender, rows = _envelope(value, 5)
+    data = _checked(value)
+    try:
+        batch = _work_decoder.decode(data)
+        if batch.version == VERSION:
+            return WorkBatch(batch.worker, batch.incarnation, batch.sender, batch.items)
+    except UNFIT:
+        pass
+    (worker, incarnation, sender), (rows,) = _envelope(data, 3, 1)
     try:
         items = msgspec.convert(rows, list[Job | Stop])
     except msgspec.ValidationError as error:
         raise Corrupt(f"not work: {error}") from error
-    return WorkBatch(str(worker), str(incarnation), str(sender), items)
+    return WorkBatch(worker, incarnation, sender, items)
 
 
 def pack_artifacts(found: Iterable[tuple[tuple[str | int, ...], Artifact]]) -> list[Any]:
@@ -168,7 +221,12 @@ def pack_artifacts(found: Iterable[tuple[tuple[str | int, ...], Artifact]]) -> l
 
 
 def unpack_artifacts(rows: Iterable[Any]) -> list[tuple[tuple[str | int, ...], Artifact]]:
-    return [(tuple(place), read_artifact(row)) for place, row in rows]
+    """Raises `Corrupt`."""
+    try:
+        pairs = msgspec.convert(rows, list[tuple[tuple[str | int, ...], Any]])
+    except msgspec.ValidationError as error:
+        raise Corrupt(f"not artifacts and their places: {error}") from error
+    return [(place, read_artifact(row)) for place, row in pairs]
 
 
 # ---------------------------------------------------------------------------------------------- fleet.v1, control.v1
@@ -245,22 +303,17 @@ def encode_message(message: FleetMessage | SayHello) -> bytes:
 
 def decode_fleet(value: bytes | None) -> FleetMessage:
     """Raises `Corrupt`."""
-    return _strict(_fleet_decoder, value)
+    try:
+        return _fleet_decoder.decode(_checked(value))
+    except UNFIT as error:
+        raise Corrupt(str(error)) from error
 
 
 def decode_control(value: bytes | None) -> SayHello:
     """Raises `Corrupt`."""
-    return _strict(_control_decoder, value)
-
-
-def _strict(decoder: msgspec.json.Decoder[Any], value: bytes | None) -> Any:
-    if value is None:
-        raise Corrupt("the message is empty")
-    if len(value) > MAX_MESSAGE_BYTES:
-        raise Corrupt(f"the message has {len(value)} bytes, more than {MAX_MESSAGE_BYTES}")
     try:
-        return decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _control_decoder.decode(_checked(value))
+    except UNFIT as error:
         raise Corrupt(str(error)) from error
 
 
@@ -278,6 +331,9 @@ class Event:
     commit_id: str
     status: str
     facts: list[Any] | None
+
+
+_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
 def encode_event(commit: Commit, tenant: str, status: str) -> bytes:
@@ -298,13 +354,14 @@ def encode_event(commit: Commit, tenant: str, status: str) -> bytes:
 
 def decode_event(value: bytes | None) -> Event:
     """Raises `Corrupt`."""
-    message = _loads(value)
+    data = _checked(value)
     try:
-        return Event(
-            message["task_id"], message["tenant"], message["seq"], message["at"],
-            message["commit_id"], message["status"], message["facts"],
-        )  # fmt: skip
-    except (TypeError, KeyError) as error:
+        return _event_decoder.decode(data)
+    except UNFIT:
+        pass
+    try:
+        return msgspec.convert(loads(data), Event)
+    except msgspec.ValidationError as error:
         raise Corrupt(f"not an event: {error}") from error
 
 
@@ -325,20 +382,25 @@ def event_headers(commit: Commit) -> tuple[tuple[str, bytes], ...]:
 # ---------------------------------------------------------------------------------------------- common
 
 
-def _loads(value: bytes | None) -> Any:
+def _checked(value: bytes | None) -> bytes:
     if value is None:
         raise Corrupt("the message is empty")
     if len(value) > MAX_MESSAGE_BYTES:
         raise Corrupt(f"the message has {len(value)} bytes, more than {MAX_MESSAGE_BYTES}")
-    return loads(value)
+    check_depth(value)
+    return value
 
 
-def _envelope(value: bytes | None, length: int) -> list[Any]:
-    message = _loads(value)
-    if not isinstance(message, list) or not message or not isinstance(message[0], int):
+def _envelope(data: bytes, texts: int, others: int) -> tuple[list[str], list[Any]]:
+    """The parts of a batch: so many strings after its version, then the rest."""
+    message = loads(data)
+    version = message[0] if isinstance(message, list) and message else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise Corrupt("a batch is a list that begins with its version")
-    if message[0] > VERSION:
-        raise UnknownFact(f"version {message[0]} of the envelope; this one knows {VERSION}")
-    if len(message) != length:
-        raise Corrupt(f"a batch has {length} parts, not {len(message)}")
-    return message[1:]
+    if version > VERSION:
+        raise UnknownFact(f"version {version} of the envelope; this one knows {VERSION}")
+    if len(message) != 1 + texts + others:
+        raise Corrupt(f"a batch has {1 + texts + others} parts, not {len(message)}")
+    if not all(isinstance(text, str) for text in message[1 : 1 + texts]):
+        raise Corrupt(f"the first {texts} parts of a batch after its version are strings")
+    return message[1 : 1 + texts], message[1 + texts :]

@@ -73,6 +73,7 @@ class Intake:
             batch = decode_work(record.value)
             if batch.worker != self._worker_id:
                 raise Corrupt(f"addressed to {batch.worker!r} under the key of {self._worker_id!r}")
+            self._check(batch.items)
         except (Corrupt, UnknownFact) as error:
             self._bury(record, str(error))
             return
@@ -80,6 +81,12 @@ class Intake:
             self._deliver(batch.items)
         else:
             self._telemetry.count("work_for_another_incarnation", len(batch.items))
+
+    def _check(self, items: Sequence[Job | Stop]) -> None:
+        """A report that could never be sent would hold up all others."""
+        for item in items:
+            if isinstance(item, Job) and not 0 <= item.partition < self._topics.partitions:
+                raise Corrupt(f"there is no partition {item.partition} of {self._topics.facts}")
 
     def _bury(self, record: Record, reason: str) -> None:
         """Send an unreadable message to `dead.v1`, as it was found. A flood of them is only counted."""

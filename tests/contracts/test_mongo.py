@@ -23,7 +23,17 @@ from flowkit.ports import Commit, Head, HeadUpdate, Outcome, Renewal, Request
 
 OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
 
-pytestmark = pytest.mark.mongo
+# PyMongo drops the sockets of connections that it was making when its client is closed.
+pytestmark = [
+    pytest.mark.mongo,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def dropped_sockets_are_not_the_next_tests_problem() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -124,8 +134,6 @@ class TestDoubt:
         assert len(await store.get_blob("ref", kind="graph")) == 2_000_000
 
 
-# PyMongo drops the socket of a connection that it was making when its client is closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("driver", ["pymongo", "motor"])
 async def test_a_frozen_server_is_doubt_within_the_timeout_and_then_goes_on(
     own_server: MongoServer, driver: str
@@ -163,7 +171,6 @@ async def test_a_frozen_server_is_doubt_within_the_timeout_and_then_goes_on(
     closed = client.close()
     if closed is not None:
         await closed
-    gc.collect()
 
 
 class TestHandles:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from flowkit.adapters.memory import MemoryBroker, MemoryBus, MemoryStore
@@ -220,3 +222,22 @@ class Stand:
         """The tokens that the last heartbeat names."""
         last = self.beats[-1].mono
         return {held.token for beat in self.beats if beat.mono == last for held in beat.held}
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group lives; one that nobody has reaped yet does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgrp) == group and state not in "ZX":
+            return True
+    return False
+
+
+async def until_gone(group: int) -> None:
+    limit = time.monotonic() + 5
+    while alive(group):
+        assert time.monotonic() < limit, f"process group {group} lives on"
+        await asyncio.sleep(0.002)

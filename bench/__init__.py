@@ -1,0 +1,1 @@
+"""Measures FlowKit against the bare Kafka and MongoDB beneath it."""

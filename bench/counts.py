@@ -1,0 +1,43 @@
+"""`python -m bench.counts`: the gate of CI. Fails when a node costs more messages, documents or round trips than it may.
+
+Counts, not times: they are the same on a slow machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from bench.measure import Measure
+from bench.processes import BenchFailed
+from bench.stage import ClusterStage
+from bench.summary import summarise
+from bench.targets import COUNTS, Verdict, judge
+from bench.workloads import FULL
+
+TRIES = 3
+"""The median of so many runs counts."""
+
+
+async def count() -> list[Verdict]:
+    async with ClusterStage(floor=False) as stage:
+        measure = Measure(stage, FULL, repeat=TRIES)
+        await measure.warm_up()
+        for name in ("W2", "W3", "W4a", "W4b"):
+            await measure.simple(name)
+    return judge(summarise(measure.runs), "kafka-mongo", COUNTS)
+
+
+def main() -> int:
+    try:
+        verdicts = asyncio.run(count())
+    except BenchFailed as error:
+        print(f"the count failed: {error}", file=sys.stderr)
+        return 1
+    for one in verdicts:
+        print(f"{'ok  ' if one.met else 'FAIL'} {one.workload:4} {one.measured:7.3f} {one.figure} ({one.wanted})")
+    return 0 if all(one.met for one in verdicts) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,108 @@
+"""What `flowkit run` runs on: an engine of its own on a file, or the coordinators of Kafka and MongoDB, as a client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from flowkit.cli.fleet import roll_call, with_fleet
+from flowkit.client import Client
+from flowkit.config import CoordinatorConfig, WorkerConfig
+from flowkit.coordinator.coordinator import Coordinator
+from flowkit.coordinator.tasks import Tasks
+from flowkit.coordinator.views import TaskView
+from flowkit.core.graph import Graph
+from flowkit.embedded import Embedded
+from flowkit.errors import FlowKitError
+from flowkit.worker.worker import Worker
+
+STUCK_SEC = 3.0
+
+
+class Engine:
+    """`verbs` creates, reads and steers tasks. `alone`: no other process can run this one's nodes."""
+
+    verbs: Coordinator | Client
+
+    def __init__(self, db: str | Path | None, handlers: dict[str, Any], cfg: CoordinatorConfig,
+                 worker_cfg: WorkerConfig) -> None:  # fmt: skip
+        self.alone = False
+        self._stack = AsyncExitStack()
+        self._client: Client | None = None
+        self._parts: list[Embedded | Client | Worker] = []
+        if db is None or isinstance(db, Path):
+            embedded = Embedded(db, handlers=handlers, cfg=cfg, worker_cfg=worker_cfg)
+            self.verbs = embedded.coordinator
+            self._parts.append(embedded)
+            return
+        self.verbs = self._client = Client(db=db, cfg=cfg)
+        self._parts.append(self._client)
+        if handlers:
+            self._parts.append(Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._client.backend))
+
+    async def __aenter__(self) -> Self:
+        try:
+            for part in self._parts:
+                await self._stack.enter_async_context(part)
+            if isinstance(self.verbs, Coordinator):
+                self.alone = bool((await self.verbs.runtime.store.describe())["owner"])
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:  # fmt: skip
+        await self._stack.aclose()
+
+    async def leave(self, drain_sec: float | None) -> None:
+        """Before its time: what runs has so long to finish; None leaves it at once, where nothing of it is kept."""
+        for part in self._parts:
+            worker = part.worker if isinstance(part, Embedded) else part
+            if isinstance(worker, Worker):
+                await (worker.stop_now() if drain_sec is None else worker.stop(drain_sec))
+
+    @property
+    def on_file(self) -> bool:
+        return self._client is None
+
+    @property
+    def api(self) -> Tasks:
+        return self.verbs.runtime.api if isinstance(self.verbs, Coordinator) else self.verbs.api
+
+    async def graph_of(self, view: TaskView) -> Graph:
+        if isinstance(self.verbs, Coordinator):
+            return await self.verbs.runtime.graphs.get(view.graph)
+        return await self.verbs.get_graph(view)
+
+    async def open_requests(self, task_id: str) -> int:
+        """How many requests about the task nobody has acted on yet."""
+        return sum(not request.applied for request in await self.api.store.read_requests(task_id))
+
+    async def tell_stuck(self, task_id: str, say: Callable[[str], None]) -> None:
+        """Say why nothing goes on, once for each reason. On a file, whoever waits for the task is told anyway."""
+        told = ""
+        while self._client is not None:
+            await asyncio.sleep(STUCK_SEC)
+            try:
+                reason = await self._why_stuck(self._client, task_id)
+            except FlowKitError as error:
+                reason = f"nobody knows how it goes: {error}"
+            if reason and reason != told:
+                say(reason)
+            told = reason
+
+    async def _why_stuck(self, client: Client, task_id: str) -> str:
+        view = await client.get_task(task_id)
+        if view.status == "queued":
+            return "no coordinator has taken the task up yet; does one run? (flowkit coordinator)"
+        reasons = await client.explain(task_id)
+        if not any(reason.code == "ready" for reason in reasons):
+            return ""
+        workers = await roll_call(client.backend.bus, client.topics)
+        told = with_fleet(reasons, await client.get_graph(view), workers)
+        return next((reason.message for reason in told if reason.code == "no_worker"), "")
