@@ -23,7 +23,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes: a look, not a measurement")
     parser.add_argument("--no-floor", action="store_true", help="FlowKit only")
     parser.add_argument("--profile", choices=["coordinator", "worker", "embedded"],
-                        help="profile this process in the first run of each workload: bench-PROCESS-WORKLOAD.pstats")  # fmt: skip
+                        help="profile it in the first run of each workload: bench-PROCESS-WORKLOAD.pstats")  # fmt: skip
     parser.add_argument("--profile-dir", type=Path, default=Path(), metavar="FOLDER")
     found = parser.parse_args()
     found.only = [name.strip() for name in found.only.split(",") if name.strip()]

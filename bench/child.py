@@ -1,7 +1,8 @@
 """One process of the benchmark: `python -m bench.child ROLE SETTINGS`, told what to do by lines of JSON.
 
-`coordinator` runs FlowKit's `Coordinator` and also drives the workloads through it, as a user's app does that embeds it;
-`worker` runs `Worker`; `embedded` runs both on one SQLite file; `floor-coordinator` and `floor-worker` are the floor's.
+`coordinator` runs FlowKit's `Coordinator` and also drives the workloads through it, as a user's app does that embeds
+it; `worker` runs `Worker`; `embedded` runs both on one SQLite file; `floor-coordinator` and
+`floor-worker` are the floor's.
 All settings but addresses and names are FlowKit's defaults.
 """
 
@@ -145,7 +146,7 @@ def make(role: str, settings: dict[str, str]) -> Part:
 
     from pymongo import AsyncMongoClient
 
-    database = AsyncMongoClient(settings["mongo"])[settings["database"]]
+    database: Any = AsyncMongoClient(settings["mongo"])[settings["database"]]
     if role.startswith("floor"):
         from bench.floor import FloorCoordinator, FloorWorker
 
@@ -208,7 +209,7 @@ def main() -> None:
     role, settings = sys.argv[1], msgspec.json.decode(sys.argv[2], type=dict[str, str])
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(level=logging.WARNING, format=f"{role}: %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     # Answers go out on a descriptor of their own, whatever somebody prints.
     out = os.dup(1)
     os.dup2(2, 1)

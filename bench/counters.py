@@ -1,4 +1,4 @@
-"""Counts what a run costs: CPU and memory from /proc, messages from Kafka's offsets, documents from mongod's own metrics.
+"""Counts what a run costs: CPU and memory from /proc, messages from Kafka's offsets, documents from mongod's metrics.
 
 All of it is read from outside, so that counting costs the measured processes nothing.
 """
@@ -18,8 +18,8 @@ COMMANDS = ("insert", "update", "delete", "find", "getMore", "aggregate", "findA
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Readings, or after `since` differences. `cpu` is seconds, `rss` (never a difference) MB by process; `kafka` messages by
-    topic; `documents` written and `commands` answered by mongod."""
+    """Readings, or after `since` differences. `cpu` is seconds, `rss` (never a difference) MB by process; `kafka`
+    messages by topic; `documents` written and `commands` answered by mongod."""
 
     cpu: Mapping[str, float] = field(default_factory=dict)
     rss: Mapping[str, float] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""`python -m bench.counts`: the gate of CI. Fails when a node costs more messages, documents or round trips than it may.
+"""`python -m bench.counts`: the gate of CI. Fails when a node costs more messages, documents or round trips than it
+may.
 
 Counts, not times: they are the same on a slow machine.
 """

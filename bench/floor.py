@@ -2,8 +2,8 @@
 
 What it keeps of FlowKit: as many hops, a count of the parents that a node waits for, one commit document per task and
 batch, work and events only after the commits' acknowledgement, the sizes of everything. What it leaves out: leases,
-tokens, facts and their folding, heads that follow, groups, retries, recovery. Everything that is ready goes out at once,
-in batches as large as they come.
+tokens, facts and their folding, heads that follow, groups, retries, recovery. Everything that is ready goes out at
+once, in batches as large as they come.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class FloorCoordinator:
             await self._decide(plan, {task: [] for task in range(work.tasks)})
             flights = [asyncio.create_task(self._fly(plan)) for _ in range(FLIGHTS)]
             try:
-                await asyncio.gather(plan.finished.wait(), self._fail_with(flights, plan))
+                await self._until_finished(plan, flights)
             finally:
                 ended = time.monotonic()
                 for flight in flights:
@@ -81,12 +81,15 @@ class FloorCoordinator:
             await self._events.flush()
         return Sample(ended - began, created - began, plan.hops())
 
-    async def _fail_with(self, flights: list[asyncio.Task[None]], plan: Plan) -> None:
-        ending = asyncio.create_task(plan.finished.wait())
-        done, _ = await asyncio.wait({*flights, ending}, return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
-        for flight in done & set(flights):
-            flight.result()
+    async def _until_finished(self, plan: Plan, flights: list[asyncio.Task[None]]) -> None:
+        finished = asyncio.create_task(plan.finished.wait())
+        endless = {*flights, self._listener, self._work.task, self._events.task}
+        try:
+            done, _ = await asyncio.wait({finished, *endless}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            finished.cancel()
+        for failed in done & endless:
+            failed.result()
 
     async def _listen(self) -> None:
         while True:
@@ -133,10 +136,10 @@ class FloorCoordinator:
             rows.append(job)
             size += len(job[2]) + 20
             if size > WORK_BYTES:
-                messages.append((b"worker", msgspec.json.encode([self._runs, rows]), ()))
+                messages.append((b"worker", msgspec.json.encode([self._runs, rows]), []))
                 rows, size = [], 0
         if rows:
-            messages.append((b"worker", msgspec.json.encode([self._runs, rows]), ()))
+            messages.append((b"worker", msgspec.json.encode([self._runs, rows]), []))
         return messages
 
     def _head(self, task: int) -> dict[str, Any]:
@@ -175,7 +178,7 @@ class FloorWorker:
             for value in await self._reader.fetch():
                 run, rows = msgspec.json.decode(value)
                 done = [(task, node, time.monotonic(), self._pad) for task, node, _ in rows]
-                answers.append((b"task", msgspec.json.encode([run, done]), ()))
+                answers.append((b"task", msgspec.json.encode([run, done]), []))
             self._facts.send(answers)
 
 

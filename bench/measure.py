@@ -86,8 +86,8 @@ class Measure:
         """FlowKit and the floor in turns, so that both see the same machine."""
         for turn in range(self._repeat):
             for side in self._stage.drivers:
-                arguments = {"workload": name, "sizes": _plain(self._sizes)}
-                await self._run(side, simple(name, self._sizes), "run", turn, **arguments)
+                sizes = _plain(self._sizes)
+                await self._run(side, simple(name, self._sizes), "run", turn, workload=name, sizes=sizes)
 
     async def graphs(self) -> None:
         """W5. Small graphs are run more often, so that each repetition takes about as long."""

@@ -23,7 +23,7 @@ CAVEAT = "Figures of a machine that does other work beside this are worth nothin
 
 def print_tables(runs: Sequence[Run], backend: str, *, quick: bool, profiled: bool) -> None:
     found = summarise(runs)
-    console = Console(width=max(140, Console().width))
+    console = Console(width=max(165, Console().width))
     if quick:
         console.print("[bold]--quick: small sizes, figures for a look only[/]")
     if profiled:
@@ -101,8 +101,9 @@ def _graphs(found: Sequence[Summary]) -> Table:
         table.add_column(name, justify="right" if name else "left")
     for one in found:
         table.add_row(
-            one.workload, f"{_count(one.rate.median)} nodes/s", f"{one.ms_per_node:.3f}", f"{one.cpu_ms_per_node:.3f}",
-            f"{one.create_ms:.0f}", _or_dash(one.hop_p50_ms, "{:.1f}".format), _or_dash(one.hop_p99_ms, "{:.1f}".format),
+            one.workload, f"{_count(one.rate.median)} nodes/s", f"{one.ms_per_node:.3f}",
+            f"{one.cpu_ms_per_node:.3f}", f"{one.create_ms:.0f}", _or_dash(one.hop_p50_ms, "{:.1f}".format),
+            _or_dash(one.hop_p99_ms, "{:.1f}".format),
             _count(one.more.get("largest_document", 0)),
         )  # fmt: skip
     return table
@@ -112,7 +113,7 @@ def _costs(found: Sequence[Summary]) -> Table:
     names = [name for name in found[0].cpu_sec if not name.startswith("floor")]
     table = Table(title="Cost: CPU seconds per run, counts per node, memory at the end", title_justify="left")
     table.add_column("")
-    for name in [*names, "Kafka messages", "(floor)", "documents", "(floor)", "round trips", "MB"]:
+    for name in [*names, "Kafka messages", "(floor)", "documents", "(floor)", "round trips", "MB of each"]:
         table.add_column(name, justify="right")
     for one in found:
         memory = " / ".join(f"{one.rss_mb[name]:.0f}" for name in names)

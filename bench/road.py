@@ -9,14 +9,15 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-Message = tuple[bytes, bytes, Sequence[tuple[str, bytes]]]
+Message = tuple[bytes, bytes, list[tuple[str, bytes]]]
 """Key, value, headers."""
 
 BATCH_BYTES = 256 * 1024
 
 
 class Lane:
-    """Sends to one partition. What comes while a batch is on its way goes with the next; durability as FlowKit has it."""
+    """Sends to one partition. What comes while a batch is on its way goes with the next; as durably as FlowKit does.
+    `task` ends only when something went wrong."""
 
     def __init__(self, address: str, topic: str) -> None:
         self._producer = AIOKafkaProducer(
@@ -24,26 +25,33 @@ class Lane:
         )
         self._topic = topic
         self._waiting: deque[Message] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
 
     async def start(self) -> None:
         await self._producer.start()
+        self.task = asyncio.create_task(self._drive())
 
     async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.wait({self.task})
         await self._producer.stop()
 
     def send(self, messages: Sequence[Message]) -> None:
-        self._waiting.extend(messages)
-        if self._task is None and self._waiting:
-            self._task = asyncio.create_task(self._drive())
+        if messages:
+            self._waiting.extend(messages)
+            self._empty.clear()
+            self._wake.set()
 
     async def flush(self) -> None:
-        """Wait until all is acknowledged. Raises what went wrong."""
-        while self._task is not None:
-            await asyncio.shield(self._task)
+        """Wait until all is acknowledged."""
+        await self._empty.wait()
 
     async def _drive(self) -> None:
-        try:
+        while True:
+            self._empty.set()
+            await self._wake.wait()
+            self._wake.clear()
             while self._waiting:
                 batch = self._producer.create_batch()
                 while self._waiting:
@@ -53,8 +61,6 @@ class Lane:
                     self._waiting.popleft()
                 delivered = await self._producer.send_batch(batch, self._topic, partition=0)
                 await delivered
-        finally:
-            self._task = None
 
 
 class Reader:

@@ -25,8 +25,8 @@ FLOOR = "floor"
 
 
 class Stage:
-    """Started processes. `drivers` are those that run workloads, by side; `worker` answers what its handlers know; `meter`
-    counts for all of them; `prefix` begins the topics' names."""
+    """Started processes. `drivers` are those that run workloads, by side; `worker` answers what its handlers know;
+    `meter` counts for all of them; `prefix` begins the topics' names."""
 
     def __init__(self) -> None:
         self.prefix = f"bench{uuid.uuid4().hex[:8]}."
@@ -90,8 +90,8 @@ class EmbeddedStage(Stage):
 
 
 class ClusterStage(Stage):
-    """A real Kafka and a real mongod (`FLOWKIT_TEST_KAFKA` and `FLOWKIT_TEST_MONGO`, else started here), coordinator and
-    worker, and the floor's two where it is wanted."""
+    """A real Kafka and a real mongod (`FLOWKIT_TEST_KAFKA` and `FLOWKIT_TEST_MONGO`, else started here), coordinator
+    and worker, and the floor's two where it is wanted."""
 
     def __init__(self, *, floor: bool) -> None:
         super().__init__()

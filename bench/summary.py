@@ -25,8 +25,8 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One workload. Rates are units per second; hops milliseconds, the mean by run, p50 and p99 over all runs; costs are per
-    run and process, `messages`, `documents` and `round_trips` per node."""
+    """One workload. Rates are units per second; hops milliseconds, the mean by run, p50 and p99 over all runs; costs
+    are per run and process, `messages`, `documents` and `round_trips` per node."""
 
     workload: str
     what: str

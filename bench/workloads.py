@@ -15,8 +15,8 @@ Graph = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`tasks` tasks of one graph. `unit` is what its rate counts. `expected` is the output of the i-th task; `hops` are the
-    nodes of a chain whose handlers' starts are taken, in order."""
+    """`tasks` tasks of one graph. `unit` is what its rate counts. `expected` is the output of the i-th task; `hops` are
+    the nodes of a chain whose handlers' starts are taken, in order."""
 
     name: str
     what: str
@@ -48,9 +48,7 @@ def single(tasks: int) -> Workload:
 def chain(length: int, tasks: int = 1, name: str = "W2") -> Workload:
     ids = [f"n{place:03d}" for place in range(length)]
     nodes: list[dict[str, Any]] = [{"node_id": ids[0], "type": "hop"}]
-    nodes += [
-        {"node_id": node, "type": "hop", "depends_on": [before]} for before, node in itertools.pairwise(ids)
-    ]
+    nodes += [{"node_id": node, "type": "hop", "depends_on": [before]} for before, node in itertools.pairwise(ids)]
     # The last node's output would carry a time; so the graph's says the count alone.
     graph = {"name": name, "nodes": nodes, "output": {"n": {"$from": f"{ids[-1]}.n"}}}
     what = f"a chain of {length}" if tasks == 1 else f"{tasks} concurrent chains of {length}"

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowkit.client import Client as Client
     from flowkit.config import CoordinatorConfig as CoordinatorConfig
     from flowkit.config import WorkerConfig as WorkerConfig
     from flowkit.coordinator.coordinator import Coordinator as Coordinator
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Cancelled": "flowkit.errors",
+    "Client": "flowkit.client",
     "Context": "flowkit.worker.context",
     "Coordinator": "flowkit.coordinator.coordinator",
     "CoordinatorConfig": "flowkit.config",

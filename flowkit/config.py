@@ -41,7 +41,9 @@ def _kafka() -> str:
 class CommonSettings(_Settings):
     """What coordinators and workers must agree on.
 
-    `facts_partitions` divides the tasks; it is fixed when the topics are created. Times are seconds.
+    `kafka_bootstrap` is taken from `KAFKA_BOOTSTRAP_SERVERS` where that is set; `mongo_url` and `mongo_database` are
+    for the command line, which has no database handle to be given. `facts_partitions` divides the tasks; it is fixed
+    when the topics are created. Times are seconds.
     """
 
     kafka_bootstrap: str = field(default_factory=_kafka)

@@ -67,7 +67,7 @@ async def arun(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = 
     async with Embedded(db, handlers=handlers) as engine:
         task = await engine.submit(graph, params=params, targets=targets)
         result = await engine.coordinator.runtime.api.wait(task.id, timeout, on_wait=on_wait or _say)
-    return raise_if_failed(result)
+    return raise_if_failed(result, kept=db is not None)
 
 
 def run(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = None, db: str | Path | None = None,

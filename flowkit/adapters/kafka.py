@@ -133,6 +133,10 @@ class KafkaBus:
     # how
 
     async def _connect(self) -> None:
+        try:
+            self._clients.check()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"the security settings for Kafka: {error}") from error
         publisher = Publisher(self._clients, timeout=self._publish_timeout)
         failure: BaseException | None = None
         while True:

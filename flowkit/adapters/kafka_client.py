@@ -14,6 +14,7 @@ from flowkit.errors import BusUnavailable
 try:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
     from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.client import AIOKafkaClient
     from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
     from aiokafka.errors import ConsumerStoppedError, KafkaError
 except ImportError as error:
@@ -28,6 +29,7 @@ FAILURES = (
 # One batch per partition and request; aiokafka has one request per broker in flight.
 BATCH_BYTES = 256 * 1024
 STOP_SEC = 3.0
+AGAIN_SEC = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Clients:
     session_sec: float = 6.0
     heartbeat_sec: float = 1.0
     request_sec: float = 10.0
+
+    def check(self) -> None:
+        """Raises TypeError or ValueError for security settings that aiokafka does not take."""
+        AIOKafkaClient(**self._common())
 
     def producer(self) -> Any:
         return AIOKafkaProducer(
@@ -133,7 +139,10 @@ async def discard_producer(producer: Any) -> None:
             await producer.client.close()
     sender = producer._sender.sender_task
     if sender is not None:
-        sender.cancel()
-        await asyncio.wait({sender}, timeout=STOP_SEC)
+        # Told once, it waits for its requests, and they for metadata that the closed client never gets.
+        for _ in range(int(STOP_SEC / AGAIN_SEC)):
+            sender.cancel()
+            if (await asyncio.wait({sender}, timeout=AGAIN_SEC))[0]:
+                break
         if sender.done() and not sender.cancelled():
             sender.exception()  # seen

@@ -143,7 +143,7 @@ class MemoryTail:
 
     def _take(self) -> list[Record]:
         found: list[Record] = []
-        if self.stopped or not self._broker.up:
+        if self.stopped or not self._logs or not self._broker.up:
             return found
         for log in self._logs:
             records = log.read(log.tails[self], MAX_RECORDS - len(found))

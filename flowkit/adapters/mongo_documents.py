@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
-
+from flowkit.adapters import missing
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request
+
+try:
+    from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+except ImportError as error:
+    raise missing("pymongo", "mongo") from error
 
 Doc = Mapping[str, Any]
 

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,8 +51,7 @@ class SqliteStore:
         if sqlite3.sqlite_version_info < FLOOR:
             raise ConfigError(f"SQLite {sqlite3.sqlite_version} is too old: FlowKit needs 3.37 or newer")
         try:
-            writing = await asyncio.to_thread(self._open)
-            self._near, self._far = self._open_reader(), self._open_reader()
+            writing, self._near, self._far = await asyncio.to_thread(self._open_all)
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{self.path}: {error}; is the directory there, writable, and local?") from error
         except ConfigError as error:
@@ -64,9 +64,9 @@ class SqliteStore:
         # The writer goes last: whoever closes the file last folds the log into it, and a reader cannot.
         if self._near is not None and self._far is not None and self._pool is not None:
             self._near.close()
-            closing = self._pool.submit(self._far.close)
+            closed = self._pool.submit(self._far.close)
             self._pool.shutdown(wait=False)
-            await asyncio.wait([asyncio.wrap_future(closing)], timeout=self._timeout)
+            await asyncio.wait([asyncio.wrap_future(closed)], timeout=self._timeout)
             self._near = self._far = self._pool = None
         if self._writer is not None:
             await self._writer.stop(self._timeout)
@@ -256,6 +256,14 @@ class SqliteStore:
         }
 
     # how
+
+    def _open_all(self) -> tuple[sqlite3.Connection, sqlite3.Connection, sqlite3.Connection]:
+        with ExitStack() as opened:
+            connections = [opened.enter_context(closing(self._open()))]
+            connections += [opened.enter_context(closing(self._open_reader())) for _ in range(2)]
+            opened.pop_all()
+        writing, near, far = connections
+        return writing, near, far
 
     def _open(self) -> sqlite3.Connection:
         # Before SQLite makes it: its side files (-wal, -shm) take the mode of this one.

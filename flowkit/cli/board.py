@@ -7,14 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flowkit.cli.console import one_line
-from flowkit.coordinator.views import TaskView
+from flowkit.coordinator.views import NodeView, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph import Graph
 from flowkit.core.model import ENDED_NODE, NodeState
 
 DEEPEST = 12
 # Facts about the task as a whole that change the states of many nodes.
-OF_MANY = frozenset({"created", "cancelling", "restarted", "ended", "paused", "resumed"})
+OF_MANY = frozenset({"created", "cancelling", "restarted"})
+# States that nodes come to by such a fact.
+SILENT = frozenset({NodeState.PENDING, NodeState.READY, NodeState.CANCELLED})
+NOT_NEEDED = (NodeState.SKIPPED, "not_needed")
 ORDER = ("failed", "running", "waiting", "ready", "cancelled", "finished", "pending", "skipped")
 
 
@@ -50,44 +53,43 @@ class Board:
         self.status = "queued"
 
     def apply(self, event: TaskEvent) -> Row | None:
-        """Note an event; the row that it changed, None if it is about the task."""
+        """Note an event; the row if that changed its state, None if not, or if it is about the task."""
         row = self.rows.get(event.node_id)
         if row is None:
             self.status = event.to_state if not event.node_id else self.status
             return None
+        known = row.ended and row.state == event.to_state
         row.state = event.to_state
         row.attempts = max(row.attempts, event.attempt)
-        match event.type:
-            case "leased":
-                row.started_at, row.ended_at, row.reason = event.at, None, ""
-            case "lost" | "failed" | "node_failed":
-                row.reason = error_text(event.data.get("error")) or str(event.data.get("why", ""))
-            case "succeeded":
-                row.reason = ""
-                row.started_at = event.at - float(event.data.get("run_sec", 0.0))
-            case "skipped":
-                row.reason = skip_text(event.data.get("reason", ""), event.data.get("cause", ""))
-            case "node_cancelled" | "node_cancelling":
-                row.reason = str(event.data.get("reason", ""))
-        if event.type == "failed" and row.state == NodeState.WAITING:
-            row.reason = f"{row.reason}; again in {float(event.data['retry_at']) - event.at:.1f} s"
         row.ended_at = event.at if row.ended else None
-        return row
+        if event.type == "leased":
+            row.started_at = event.at
+        elif event.type == "succeeded":
+            row.started_at = event.at - float(event.data.get("run_sec", 0.0))
+        row.reason = _reason(event)
+        return None if known else row
 
-    def sync(self, view: TaskView) -> list[Row]:
-        """Take over what the task's own state says; the rows whose state that changed."""
+    def sync(self, view: TaskView) -> None:
+        """Take over what the task's own state says."""
         self.status = view.status
+        for name, node in view.nodes.items():
+            self._take(self.rows[name], node)
+
+    def catch_up(self, view: TaskView) -> list[Row]:
+        """After an event about the task: take over what no event of a node's own will tell. The rows that changed."""
         changed = []
         for name, node in view.nodes.items():
             row = self.rows[name]
-            if row.state != node.state:
-                row.state = node.state
-                row.reason = error_text(node.error) or node.reason
+            if row.state != node.state and (node.state in SILENT or (node.state, node.reason) == NOT_NEEDED):
+                self._take(row, node)
                 changed.append(row)
-            row.attempts = max(row.attempts, node.attempts)
-            row.started_at = node.started_at if row.started_at is None else row.started_at
-            row.ended_at = node.finished_at
         return changed
+
+    def _take(self, row: Row, node: NodeView) -> None:
+        reason = skip_text(node.reason, "") if node.state == NodeState.SKIPPED else node.reason
+        row.state, row.attempts = node.state, node.attempts
+        row.reason = error_text(node.error) or one_line(reason)
+        row.started_at, row.ended_at = node.started_at, node.finished_at
 
     def counts(self) -> str:
         """`3 finished, 1 running`, the most urgent first."""
@@ -131,6 +133,20 @@ def in_order(graph: Graph) -> Iterable[str]:
             if not missing[target]:
                 ready.append(target)
     return ready
+
+
+def _reason(event: TaskEvent) -> str:
+    data = event.data
+    match event.type:
+        case "skipped":
+            return skip_text(data.get("reason", ""), data.get("cause", ""))
+        case "node_cancelled" | "node_cancelling":
+            return one_line(data.get("reason", ""))
+        case "lost" | "failed" | "node_failed":
+            said = error_text(data.get("error")) or one_line(data.get("why", ""))
+            again = data.get("retry_at")
+            return f"{said}; again in {again - event.at:.1f} s" if again is not None and again > event.at else said
+    return ""
 
 
 def error_text(error: object) -> str:

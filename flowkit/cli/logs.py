@@ -22,7 +22,9 @@ def set_up(level: str, *, debug: bool) -> None:
     handler = _Stderr()
     handler.setFormatter(_Formatter(FORMAT, debug=debug))
     handler.addFilter(_Repeated(debug=debug))
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    root = logging.getLogger()
+    root.handlers = [other for other in root.handlers if not isinstance(other, _Stderr)] + [handler]
+    root.setLevel(level.upper())
     if not debug:
         for name in DRIVERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)

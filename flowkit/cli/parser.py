@@ -28,8 +28,9 @@ EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 bad usage or graph, 3 timeout,
 
 def make_parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="flowkit", description=ABOUT, epilog=SETTINGS, formatter_class=RawDescriptionHelpFormatter
-    )
+        prog="flowkit", description=ABOUT, epilog=SETTINGS, formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"flowkit {__version__}")
     parser.add_argument("--debug", action="store_true", default=NEVER, help="show tracebacks")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -44,7 +45,7 @@ def make_parser() -> ArgumentParser:
 
 
 def _command(commands: Any, name: str, home: str, about: str, *, epilog: str = "") -> ArgumentParser:
-    parser: ArgumentParser = commands.add_parser(name, help=about, description=about, epilog=epilog)
+    parser: ArgumentParser = commands.add_parser(name, help=about, description=about, epilog=epilog, allow_abbrev=False)
     parser.set_defaults(home=f"flowkit.cli.{home}", command=name)
     parser.add_argument("--debug", action="store_true", default=NEVER, help="show tracebacks")
     return parser
@@ -133,7 +134,7 @@ def _tasks(commands: Any) -> None:
 
 
 def _verb(verbs: Any, name: str, about: str, *, task: bool = True) -> ArgumentParser:
-    parser: ArgumentParser = verbs.add_parser(name, help=about, description=about)
+    parser: ArgumentParser = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
     parser.set_defaults(verb=name)
     if task:
         parser.add_argument("task", metavar="TASK", help="the task's id")

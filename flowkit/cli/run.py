@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
+import time
 from argparse import Namespace
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ async def _run(job: Job) -> int:
     db = job.db if job.db is None else settings.file_of(job.db) or job.db
     with Signals(exit_code=cli.INTERRUPTED) as signals:
         async with Engine(db, job.handlers, job.cfg, job.worker_cfg) as engine:
-            return await Run(job, engine, signals).whole()
+            return cli.INTERRUPTED if signals.asked.is_set() else await Run(job, engine, signals).whole()
 
 
 class Run:
@@ -120,18 +121,24 @@ class Run:
             view = await engine.verbs.get_task(job.args.resume)
         graph = job.graph if view is None else await engine.graph_of(view)
         assert graph is not None
-        if engine.alone and (view is None or view.status != "finished"):
-            _check_roles(graph, job)
-        elif engine.on_file and not engine.alone:
+        if engine.on_file and not engine.alone:
             say("another process coordinates this file: the nodes run there")
+        self._check_roles(graph, view)
         board = Board(graph)
-        task = await self._created() if view is None else await self._again(view.task_id)
-        if view is not None:
-            view = await task.view()
-            board.sync(view)
-        return await self._to_the_end(task, board, view.seq if view is not None else 0)
+        if view is None:
+            return await self._to_the_end(await self._created(), board, 0)
+        task = await self._again(view.task_id)
+        view = await task.view()
+        self._check_roles(graph, view)
+        board.sync(view)
+        return await self._to_the_end(task, board, view.seq)
 
     # how it begins
+
+    def _check_roles(self, graph: Graph, view: TaskView | None) -> None:
+        """Where nobody else will come, a node without a handler would wait for ever."""
+        if self._engine.alone and (view is None or view.status != "finished"):
+            check_roles(graph, self._job)
 
     async def _created(self) -> TaskHandle:
         job, verbs = self._job, self._engine.verbs
@@ -157,10 +164,9 @@ class Run:
 
     async def _heed(self, task_id: str) -> None:
         """Requests that were written while nobody coordinated come first."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(REQUESTS_SEC if self._engine.alone else 0.0):
-                while await self._engine.open_requests(task_id):
-                    await asyncio.sleep(TICK_SEC)
+        deadline = time.monotonic() + REQUESTS_SEC
+        while self._engine.alone and time.monotonic() < deadline and await self._engine.open_requests(task_id):
+            await asyncio.sleep(TICK_SEC)
 
     # how it goes on
 
@@ -196,7 +202,9 @@ class Run:
         finally:
             for one in (result, follow, stop, stuck):
                 one.cancel()
-            await asyncio.wait({result, follow, stop, stuck})
+            outcomes = await asyncio.gather(follow, result, stop, stuck, return_exceptions=True)
+            if isinstance(outcomes[0], Exception):
+                say(f"the progress could not be shown: {type(outcomes[0]).__name__}: {clean(outcomes[0])}")
 
     # how it ended
 
@@ -239,13 +247,13 @@ async def _follow(task: TaskHandle, board: Board, progress: Progress, since: int
             row = board.apply(event)
             if row is not None:
                 progress.changed(row, event.type)
-            elif event.type in OF_MANY:
-                for changed in board.sync(await task.view()):
+            elif event.type in OF_MANY and not event.node_id:
+                for changed in board.catch_up(await task.view()):
                     progress.changed(changed, event.type)
 
 
-def _check_roles(graph: Graph, job: Job) -> None:
-    """Nobody else will come: a node without a handler would wait for ever."""
+def check_roles(graph: Graph, job: Job) -> None:
+    """Raise `GraphError` for the nodes that are to run and have no handler."""
     idle = set(not_needed(graph, [name for name in job.args.target if name in graph.nodes]))
     places = {name: place for place, name in enumerate(graph.nodes)}
     problems = [

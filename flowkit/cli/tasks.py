@@ -89,7 +89,10 @@ async def _show(client: Client, args: Namespace) -> None:
     board = Board(await client.get_graph(view))
     board.sync(view)
     put_task(view, board)
-    if view.ended_at is None:
+    waiting = [request.kind for request in await client.api.store.read_requests(args.task) if not request.applied]
+    if client.backend.embedded and waiting and not await client.coordinated():
+        say(f"asked, and nobody has acted on it yet: {', '.join(waiting)}")
+    if waiting or view.ended_at is None:
         await _warn_if_nobody_is_there(client)
 
 

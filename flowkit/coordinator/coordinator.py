@@ -191,17 +191,17 @@ class Coordinator:
         """The name that older documents give `cancel_task`."""
         return await self.cancel_task(task_id, reason=reason)
 
-    async def pause_task(self, task_id: str, *, reason: str = "") -> None:
+    async def pause_task(self, task_id: str, *, reason: str = "") -> bool:
         """Place no more nodes; what runs goes on. Raises `RequestRefused`."""
-        await self.runtime.api.pause(task_id, reason=reason)
+        return await self.runtime.api.pause(task_id, reason=reason)
 
-    async def resume_task(self, task_id: str) -> None:
+    async def resume_task(self, task_id: str) -> bool:
         """Undo `pause_task`. Raises `RequestRefused`."""
-        await self.runtime.api.resume(task_id)
+        return await self.runtime.api.resume(task_id)
 
-    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> None:
+    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
         """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
-        await self.runtime.api.restart(task_id, from_node=from_node, failed_only=failed_only)
+        return await self.runtime.api.restart(task_id, from_node=from_node, failed_only=failed_only)
 
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run."""

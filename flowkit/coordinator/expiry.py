@@ -71,12 +71,15 @@ class Expiry:
 
     async def _check(self, worker: str) -> None:
         try:
+            suspects = {watch.token for watch in self._late(worker)}
             if not await self.road_works(worker):
                 return
             await self.note_renewals(worker)
-            late = self._late(worker)
+            late = [watch for watch in self._late(worker) if watch.token in suspects]
             # Each partition for itself: one that cannot be read must not hold up the leases of the others.
-            await asyncio.gather(*(self._expire_in(p, worker) for p in {watch.cell.partition for watch in late}))
+            await asyncio.gather(
+                *(self._expire_in(p, worker, suspects) for p in {watch.cell.partition for watch in late})
+            )
         finally:
             self._checking.discard(worker)
 
@@ -118,14 +121,14 @@ class Expiry:
     def _late(self, worker: str) -> list[Watch]:
         return [w for w in self._leases.overdue().get(worker, []) if not (w.cell.dead or w.cell.closing)]
 
-    async def _expire_in(self, partition: int, worker: str) -> None:
+    async def _expire_in(self, partition: int, worker: str, suspects: set[str]) -> None:
         if not await self.results_read(partition):
             return
         view = self._fleet.workers.get(worker)
         for watch in self._late(worker):
             cell = watch.cell
-            if cell.partition != partition:
-                continue
+            if cell.partition != partition or watch.token not in suspects:
+                continue  # what became late since then has not been asked after
             living = view is not None and view.incarnation == watch.incarnation and view.heard_at > watch.heard
             unaccepted = living and not watch.named
             self._telemetry.emit(LeaseExpired(cell.task_id, watch.node, watch.attempt, worker))

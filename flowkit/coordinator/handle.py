@@ -38,14 +38,14 @@ class TaskHandle:
     async def cancel(self, *, node_id: str | None = None, reason: str = "user_request") -> bool:
         return await self._tasks.cancel(self.id, node_id=node_id, reason=reason)
 
-    async def pause(self, *, reason: str = "") -> None:
-        await self._tasks.pause(self.id, reason=reason)
+    async def pause(self, *, reason: str = "") -> bool:
+        return await self._tasks.pause(self.id, reason=reason)
 
-    async def resume(self) -> None:
-        await self._tasks.resume(self.id)
+    async def resume(self) -> bool:
+        return await self._tasks.resume(self.id)
 
-    async def restart(self, *, from_node: str | None = None, failed_only: bool = False) -> None:
-        await self._tasks.restart(self.id, from_node=from_node, failed_only=failed_only)
+    async def restart(self, *, from_node: str | None = None, failed_only: bool = False) -> bool:
+        return await self._tasks.restart(self.id, from_node=from_node, failed_only=failed_only)
 
     def watch(self, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
@@ -56,9 +56,9 @@ class TaskHandle:
         return await self._tasks.explain(self.id)
 
 
-def raise_if_failed(result: TaskResult) -> TaskResult:
+def raise_if_failed(result: TaskResult, *, kept: bool = True) -> TaskResult:
     """The result itself, or `TaskFailed` with the node, the code, the message, the original traceback and what to
-    do."""
+    do. `kept`: the task is still there, so that it can be restarted."""
     if result.ok:
         return result
     error = result.error or {}
@@ -68,7 +68,7 @@ def raise_if_failed(result: TaskResult) -> TaskResult:
     text = f"task {result.task_id} {result.status}{where}: {code}: {message}".rstrip(": ")
     if error.get("traceback"):
         text += f"\n\n{error['traceback']}"
-    if result.status == "failed":
+    if kept and result.status == "failed":
         text += (
             f"\nWhat ran is kept: restart_task({result.task_id!r}, failed_only=True) runs only the failed part again."
         )

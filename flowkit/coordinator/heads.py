@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flowkit.coordinator.cell import Cell, Front
-from flowkit.core.model import ENDED_TASK, Task, TaskStatus
+from flowkit.core.model import ENDED_TASK, Task
 from flowkit.ports import Clock, HeadUpdate, Outcome, Store
 
 BATCH = 1000
-BUSY_WAKE_SEC = 600.0
-IDLE_WAKE_SEC = 20.0
+BUSY_WAKE_SEC = 30.0
+IDLE_WAKE_SEC = 600.0
 
 
 def front_of(task: Task, now: float) -> Front:
     """What the head should say of an acknowledged state. A task that is at work is woken by its owner; the wake in its
-    head is only for the case that nobody owns it."""
+    head is for the case that nobody watches it: an owner of yesterday may still have leased a node of it. A paused task
+    without timers has none: only a request moves it, and those are swept by themselves."""
     error = None if task.error is None else str(task.error.get("message", ""))[:500]
     if task.ended:
         return Front(task.status, None, task.ended_at, error)
-    if task.leased or (task.ready and task.status is TaskStatus.RUNNING):
-        wake = now + BUSY_WAKE_SEC
+    timer = task.next_wake()
+    if task.leased or (task.ready and not task.paused):
+        wake: float | None = now + BUSY_WAKE_SEC
+    elif timer is not None:
+        wake = timer
     else:
-        timer = task.next_wake()
-        wake = timer if timer is not None else now + (BUSY_WAKE_SEC if task.paused else IDLE_WAKE_SEC)
+        wake = None if task.paused else now + IDLE_WAKE_SEC
     return Front(task.status, wake, None, error)
 
 

@@ -67,6 +67,10 @@ class History:
         by_task = {task_id: list(group) for task_id, group in groupby(commits, key=lambda commit: commit.task_id)}
         return {task_id: await self._past(head, by_task.get(task_id, [])) for task_id, head in heads.items()}
 
+    async def since(self, task_id: str, seq: int) -> list[Commit]:
+        """The commits that follow `seq`, up to the first gap. Raises `StoreUnavailable`."""
+        return unbroken(await self._store.read_commits([task_id], after=seq), after=seq)
+
     async def _past(self, head: Head, commits: list[Commit]) -> Past:
         whole = unbroken(commits)
         try:
@@ -85,11 +89,11 @@ class History:
         return Past(head, task, whole)
 
 
-def unbroken(commits: Sequence[Commit]) -> list[Commit]:
+def unbroken(commits: Sequence[Commit], after: int = 0) -> list[Commit]:
     """The commits up to the first gap: a range read may miss one that was written while it ran."""
     whole: list[Commit] = []
     for commit in commits:
-        if commit.seq != len(whole) + 1:
+        if commit.seq != after + len(whole) + 1:
             break
         whole.append(commit)
     return whole

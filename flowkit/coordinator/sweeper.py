@@ -4,41 +4,55 @@ from __future__ import annotations
 
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.requests import RequestReader
-from flowkit.ports import Clock, Store
+from flowkit.ports import Clock, Head, Store
 
 PAGE = 1000
+SHARE = 0.02
+"""The most of its time that a process spends on finding what it has in memory anyway."""
 
 
 class Sweeper:
-    """Looks only at the partitions owned here. Loads what is due and not in memory; what is in memory looks after
-    itself."""
+    """Looks only at the partitions owned here. What is due and not in memory is loaded; what is in memory looks after
+    itself, unless the store knows more of it: then an owner of yesterday has been at work, and it is loaded again."""
 
     def __init__(self, store: Store, clock: Clock, engine: Engine, requests: RequestReader) -> None:
         self._store = store
         self._clock = clock
         self._engine = engine
         self._requests = requests
+        self._rests_until = 0.0
 
     async def step(self) -> int:
         """One sweep; how many tasks it woke."""
         owned = frozenset(self._engine.owned)
         if not owned:
             return 0
-        limit = PAGE + len(self._engine.cells)
-        heads = await self._store.due_heads(owned, self._clock.wall(), limit=limit)
-        for head in heads:
-            self._hurry(head.task_id)
-        asleep = [h for h in heads if h.task_id not in self._engine.cells and h.partition in self._engine.owned]
-        for head in asleep[:PAGE]:
-            self._engine.get(head.task_id, head.partition)
+        woken = await self._sweep_heads(owned)
         self._requests.hand_over(await self._store.open_requests(owned, limit=PAGE))
         self._engine.pump_dirty()
-        return len(asleep)
+        return woken
 
-    def _hurry(self, task_id: str) -> None:
-        """A task that waits in memory for its first room is recorded as begun all the same, so that its head says
-        so."""
-        cell = self._engine.cells.get(task_id)
-        if cell is not None and cell.task is not None and not cell.task.created and cell.patient:
+    async def _sweep_heads(self, owned: frozenset[int]) -> int:
+        began = self._clock.mono()
+        if began < self._rests_until:
+            return 0
+        limit = PAGE + len(self._engine.cells)
+        heads = await self._store.due_heads(owned, self._clock.wall(), limit=limit)
+        woken = sum(self._wake(head) for head in heads if head.partition in self._engine.owned)
+        if woken < len(heads) // 2:
+            self._rests_until = self._clock.mono() + (self._clock.mono() - began) / SHARE
+        return woken
+
+    def _wake(self, head: Head) -> bool:
+        cell = self._engine.cells.get(head.task_id)
+        if cell is None:
+            self._engine.get(head.task_id, head.partition)
+            return True
+        if cell.live and cell.flight is None and head.seq > cell.acked:
+            self._engine.reload(cell, "behind", 0.0)
+            return True
+        if cell.patient and cell.task is not None and not cell.task.created:
+            # A task that waits in memory for its first room is recorded as begun all the same: its head shall say so.
             cell.patient = False
             self._engine.touch(cell)
+        return False

@@ -362,19 +362,20 @@ class Tasks:
             return False
         return True
 
-    async def pause(self, task_id: str, *, reason: str = "") -> None:
-        """Place no more nodes of this task; what runs goes on. Raises `RequestRefused`."""
-        await self._request_and_wait(task_id, "pause", {"reason": reason})
+    async def pause(self, task_id: str, *, reason: str = "") -> bool:
+        """Place no more nodes of this task; what runs goes on. True once it is applied; False where no coordinator
+        answered in time: the request is durable, and will be. Raises `RequestRefused`."""
+        return await self._request_and_wait(task_id, "pause", {"reason": reason})
 
-    async def resume(self, task_id: str) -> None:
-        """Undo `pause`. Raises `RequestRefused`."""
-        await self._request_and_wait(task_id, "resume", {})
+    async def resume(self, task_id: str) -> bool:
+        """Undo `pause`. Answers as it does."""
+        return await self._request_and_wait(task_id, "resume", {})
 
-    async def restart(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> None:
-        """Run an ended task again: the whole, what failed, or a node and all after it. Raises `RequestRefused`."""
-        await self._request_and_wait(task_id, "restart", {"from_node": from_node, "failed_only": failed_only})
+    async def restart(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
+        """Run an ended task again: the whole, what failed, or a node and all after it. Answers as `pause` does."""
+        return await self._request_and_wait(task_id, "restart", {"from_node": from_node, "failed_only": failed_only})
 
-    async def _request_and_wait(self, task_id: str, kind: str, args: dict[str, Any]) -> None:
+    async def _request_and_wait(self, task_id: str, kind: str, args: dict[str, Any]) -> bool:
         await self._listen_everywhere(task_id)
         listener = self.hub.listen(task_id)
         try:
@@ -386,12 +387,13 @@ class Tasks:
                     break
                 await listener.next(min(left, 1.0))
             else:
-                return  # durable, and applied as soon as a coordinator lives
+                return False
         finally:
             listener.close()
         why = task.refusals.get(request.n)
         if why is not None:
             raise RequestRefused(f"task {task_id} cannot be {_PAST[kind]}: {why}")
+        return True
 
     async def _request(self, task_id: str, kind: str, args: dict[str, Any]) -> Request:
         """Write a request down behind those there are, and ring. Raises `TaskNotFound`, `StoreUnavailable`."""

@@ -43,21 +43,18 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
             raise TaskNotFound(f"there is no task {task_id!r}")
         if past.task is None:
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
-        replay = new_task(past.head, past.task.graph)
-        seen = 0
+        replay, commits, seen = new_task(past.head, past.task.graph), past.commits, 0
         while True:
-            for commit in past.commits[seen:]:
+            for commit in commits:
                 for event in transitions(replay, commit):
                     if event.seq > since:
                         yield event
-            seen = len(past.commits)
+                seen = commit.seq
             if replay.ended:
                 return
             news = await listener.next(REREAD_SEC)
-            if news is not None and news.seq <= seen:
-                continue
             listener.missed = False
-            past = (await history.load([task_id]))[task_id]
+            commits = [] if news is not None and news.seq <= seen else await history.since(task_id, seen)
     finally:
         listener.close()
 

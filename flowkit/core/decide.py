@@ -298,7 +298,7 @@ class _Decider:
             if task.graph.fail_fast and task.status is not TaskStatus.CANCELLING:
                 if run.state is NodeState.FAILED:
                     self.fail_fast([name])
-                elif hopeless:
+                elif hopeless or run.state is NodeState.CANCELLED:
                     self.fail_fast(task.failed)
         if task.open == 0 and task.created and not task.ended:
             self.put(ended(task))

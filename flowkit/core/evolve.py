@@ -157,6 +157,8 @@ def _end(task: Task, name: str, run: NodeRun, state: NodeState, at: float) -> No
         task.agenda.append(name)
     elif state is NodeState.FINISHED and run.error is not None:
         run.error = None
+    elif state is NodeState.CANCELLED and task.failed and task.graph.fail_fast:
+        task.agenda.append(name)
     _tell_successors(task, name, at)
     if not task.open:
         task.agenda.append(name)

@@ -12,15 +12,15 @@ from flowkit.ports import Commit, Head, HeadFilter, Request, Store
 from flowkit.wire.codec import loads
 
 UNKNOWN: Final = object()
-"""Stands for inputs that the ledger did not write down."""
+"""Stands for inputs and outputs that the ledger did not write down."""
 
 
 @dataclass(slots=True)
 class Start:
     """One start of a handler, as the handler wrote it down. `ended_at` None: it is not known when it ended.
 
-    `key` is the idempotency key; `token` and `inputs` are checked where they are known. Times are seconds of one
-    clock.
+    `key` is the idempotency key; `token`, `inputs` and `output` are checked where they are known. Times are seconds
+    of one clock.
     """
 
     task_id: str
@@ -32,6 +32,7 @@ class Start:
     ended_at: float | None = None
     token: str = ""
     inputs: Any = UNKNOWN
+    output: Any = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

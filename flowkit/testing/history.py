@@ -179,10 +179,10 @@ class _Judge:
             last[asked.task_id] = n
 
     def heads(self) -> None:
-        """Accepted tasks have ended, and their heads say so (I5)."""
+        """Tasks have ended, accepted or not (nobody waited for the answer), and their heads say so (I5)."""
         if not self.evidence.settled:
             return
-        for task_id in sorted(self.evidence.accepted):
+        for task_id in sorted({*self.evidence.accepted, *self.evidence.heads}):
             head, walk = self.evidence.heads.get(task_id), self.walks.get(task_id)
             if head is None:
                 continue
@@ -216,6 +216,13 @@ class _Judge:
 
 def _froze(frozen: Frozen, process: str, at: float) -> bool:
     return frozen.process == process and frozen.since <= at <= frozen.until + THAW_SEC
+
+
+def essence_of(task: Task) -> object:
+    """What two holders of a task must agree on: not what `settle` has still to look at, nor timers without a meaning."""
+    timers = sorted(timer for timer in task.timers if task.timer_live(timer))
+    names = [name for name in Task.__slots__ if name not in ("graph", "params", "agenda", "joined", "timers")]
+    return [timers, *((name, state_of(getattr(task, name))) for name in names)]
 
 
 def state_of(value: object) -> object:

@@ -93,7 +93,7 @@ class Machine:
         self.stage.at(self._thaw_at, self._thaw, self.process)
 
     def _thaw(self, process: Process) -> None:
-        if self.stage.now >= self._thaw_at and process.frozen:
+        if self.stage.now >= self._thaw_at and process.frozen and not process.dead:
             self.stage.note("THAW", self.name)
             self.stage.loop.thaw(process)
 

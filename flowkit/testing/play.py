@@ -19,6 +19,7 @@ from flowkit.wire.codec import loads
 
 TASKS = 3
 GIVES_UP = 0.1
+PATIENCE_SEC = 300.0
 
 
 def simulate(
@@ -30,7 +31,7 @@ def simulate(
     trace: bool = False,
 ) -> Report:
     """Run one seed's world to its end and judge it. `without` are guards that the simulated store leaves out."""
-    world = World(seed, mode=mode, without=without, trace=trace)
+    world = World(seed, mode=mode, without=without, trace=trace, patience_sec=PATIENCE_SEC)
     for name in directed:
         DIRECTED[name](world)
     return RandomPlay(world).run()
@@ -66,7 +67,7 @@ class RandomPlay:
 
     # ---- what a node does
 
-    async def work(self, inputs: Any, ctx: Any) -> dict[str, int]:
+    async def work(self, inputs: Any, ctx: Any) -> Any:
         stage, observer = self.world.stage, self.world.observer
         behaviour = self.plans[ctx.params["plan"]].behaviour[ctx.node_id]
         key = ctx.idempotency_key
@@ -85,7 +86,8 @@ class RandomPlay:
                 raise RuntimeError("as planned")
             how = "succeeds"
             self._runs += 1
-            return {"value": value_of(ctx.node_id, inputs), "run": self._runs}
+            start.output = {"value": value_of(ctx.node_id, inputs), "run": self._runs}
+            return start.output
         finally:
             observer.end(start, how)
 

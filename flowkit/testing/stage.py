@@ -26,7 +26,7 @@ class Stage:
         self.plan = _dice(f"{seed}/{mode}/plan")
         self.dice = _dice(f"{seed}/{mode}/net")
         order = _dice(f"{seed}/{mode}/order") if self.chaos else None
-        self.loop = VirtualLoop(dice=order, limit=1000.0)  # type: ignore[abstract]  # no files, no sockets
+        self.loop = VirtualLoop(dice=order, limit=1e6)  # type: ignore[abstract]  # no files, no sockets
         self.counts: Counter[str] = Counter()
         self.trace: list[str] | None = [] if trace else None
         self._root = self.loop.root.context()

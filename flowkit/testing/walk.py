@@ -285,7 +285,11 @@ class Walk:
 
     def compare_output(self, fact: f.AttemptSucceeded, output: Any) -> None:
         start = self.starts.get((fact.node, fact.attempt))
-        if start is None or start.inputs is UNKNOWN or self.evidence.fits is None:
+        if start is None:
+            return
+        if start.output is not UNKNOWN and start.output != output:
+            self.say("wrong_result", f"{fact.node} attempt {fact.attempt} gave {start.output!r}; applied is {output!r}")
+        if start.inputs is UNKNOWN or self.evidence.fits is None:
             return
         if not self.evidence.fits(self.task.task_id, fact.node, start.inputs, output):
             self.say("wrong_value", f"{fact.node} attempt {fact.attempt} gave {output!r} for {start.inputs!r}")

@@ -20,7 +20,7 @@ from flowkit.testing import faults
 from flowkit.testing.bus import Broker, FaultyBus
 from flowkit.testing.entropy import seeded
 from flowkit.testing.evidence import Asked, Evidence, Violation
-from flowkit.testing.history import check_history, state_of
+from flowkit.testing.history import check_history, essence_of
 from flowkit.testing.loop import Stuck
 from flowkit.testing.machine import Machine
 from flowkit.testing.observer import Observer
@@ -34,7 +34,6 @@ from flowkit.wire.topics import Topics
 T = TypeVar("T")
 PARTITIONS = 4
 SLOTS = 2
-RECOVER_SEC = 300.0
 STOP_SEC = 20.0
 MODES = ("chaos", "calm", "outage", "ccrash")
 
@@ -73,12 +72,13 @@ class World:
 
     `mode` is `chaos` (everything goes wrong), `calm` (nothing does), `outage` (Kafka is away for three TTLs) or
     `ccrash`
-    (coordinators crash, nothing else). `without` names guards that are off in the simulated store.
+    (coordinators crash, nothing else). `without` names guards that are off in the simulated store. Whatever has not
+    ended `patience_sec` after the last fault never will.
     """
 
     def __init__(self, seed: int = 0, *, mode: str = "calm", coordinators: int = 2, workers: int = 3, apis: int = 2,
                  handlers: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
-                 without: Collection[str] = (), trace: bool = False) -> None:  # fmt: skip
+                 without: Collection[str] = (), trace: bool = False, patience_sec: float = 100_000.0) -> None:  # fmt: skip
         if mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
         self.stage = stage = Stage(seed, mode, without=frozenset(without), trace=trace)
@@ -88,6 +88,8 @@ class World:
         self.broker = Broker(stage)
         self.broker.ensure(self.topics.specs())
         self.handlers = dict(handlers or {})
+        self.settings = _settings(stage)
+        self.patience_sec = patience_sec
         self.coordinators = [Machine(stage, f"C{n}", "coordinator", self._boot) for n in range(coordinators)]
         self.workers = [Machine(stage, f"W{n}", "worker", self._boot) for n in range(workers)]
         self.apis = [Machine(stage, f"A{n}", "api", self._boot) for n in range(apis)]
@@ -138,7 +140,7 @@ class World:
             return self.make_worker(machine, store, bus, telemetry)
         from flowkit.coordinator.runtime import CoordinatorRuntime
 
-        cfg = CoordinatorConfig(coordinator_id=machine.name, facts_partitions=PARTITIONS)
+        cfg = CoordinatorConfig(coordinator_id=machine.name, facts_partitions=PARTITIONS, **self.settings)
         return CoordinatorRuntime(
             store=store, bus=bus, clock=machine.clock, cfg=cfg, telemetry=telemetry, new_token_prefix=name
         )
@@ -200,7 +202,7 @@ class World:
         playing = self.stage.loop.create_task(play(self), name="play")
         await asyncio.sleep(self.heal_at)
         self.heal()
-        while self.stage.now < self.heal_at + RECOVER_SEC and not (playing.done() and self.quiet()):
+        while self.stage.now < self.heal_at + self.patience_sec and not (playing.done() and self.quiet()):
             await asyncio.sleep(1.0)
         if playing.done():
             playing.result()
@@ -235,9 +237,9 @@ class World:
         self.broker.heal()
 
     def quiet(self) -> bool:
-        """Whether every accepted task has ended, its head says so, and every request is marked."""
+        """Whether every task has ended, its head says so, and every request is marked."""
         data = self.replica.majority.data
-        for task_id in self.accepted:
+        for task_id in {**data.heads, **self.accepted}:
             head = data.heads.get(task_id)
             if head is None or head.active or max(data.commits.get(task_id, {0: None})) != head.seq:
                 return False
@@ -254,7 +256,7 @@ class World:
                 if cell.task is None or not cell.live or cell.flight is not None or cell.acked not in chain:
                     continue
                 folded = self.observer.fold(cell.task_id, cell.acked)
-                if state_of(folded) != state_of(cell.task):
+                if folded is None or essence_of(folded) != essence_of(cell.task):
                     self.observer.say("memory_differs", cell.task_id, f"{machine.name} at commit {cell.acked}")
 
     def new_task(self, task_id: str) -> Task | None:
@@ -313,3 +315,13 @@ class World:
             trace=self.stage.trace or [],
             ends=describe_tasks(self) if self.stage.trace is not None else [],
         )
+
+
+def _settings(stage: Stage) -> dict[str, Any]:
+    """In a storm, some worlds cut decisions into tiny commits, and some forget idle tasks quickly."""
+    if not stage.chaos:
+        return {}
+    return {
+        "max_commit_bytes": 200 if stage.plan.random() < 0.2 else 512 * 1024,
+        "evict_after_sec": 3.0 if stage.plan.random() < 0.5 else 60.0,
+    }

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
 from typing import Any, Self
 
 from flowkit.worker.orphans import Undertaker
@@ -74,10 +75,7 @@ class Groups:
     async def run(self, *command: str | os.PathLike[str], grace_sec: float, stdin: bytes | None = None,
                   **options: Any) -> Exit:  # fmt: skip
         """Run a command in a group of its own. Cancelled, it asks the group to end, and kills it after `grace_sec`."""
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL if stdin is None else PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
-            **options,
-        )  # fmt: skip
+        process = await self._begin(command, stdin, options)
         self.add(process.pid)
         talk = _Talk(process, stdin)
         try:
@@ -91,6 +89,20 @@ class Groups:
                 talk.stop()
                 _signal(process.pid, True, signal.SIGKILL)  # what it left running in its group
                 self.remove(process.pid)
+
+    async def _begin(self, command: Sequence[str | os.PathLike[str]], stdin: bytes | None, options: Any) -> Process:
+        # Cancelled half-way, asyncio would kill the process but not its group.
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *command, stdin=DEVNULL if stdin is None else PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
+                **options,
+            )
+        )  # fmt: skip
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_bury)
+            raise
 
 
 class _Talk:
@@ -152,6 +164,11 @@ async def _end(process: Process, grace_sec: float) -> None:
             await asyncio.wait({ending}, timeout=REAP_SEC)
     finally:
         ending.cancel()
+
+
+def _bury(starting: asyncio.Future[Process]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        _signal(starting.result().pid, True, signal.SIGKILL)
 
 
 def _leads_group(pid: int) -> bool:

@@ -249,6 +249,10 @@ class TestTail:
         assert sorted(r.partition for r in await drain(tail, 2)) == [1, 3]
         assert await silent(tail)
 
+    async def test_a_tail_of_nothing_is_silent(self, road: Road) -> None:
+        bus = await road.bus(a=1)
+        assert await silent(await bus.tail(road.topic("a"), []))
+
     async def test_each_tail_sees_everything(self, road: Road) -> None:
         bus, other = await road.bus(a=1), await road.bus(a=1)
         tails = [await bus.tail(road.topic("a")), await other.tail(road.topic("a"))]

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from deploy.local import KafkaServer
 from flowkit.adapters.kafka import KafkaBus
 from flowkit.adapters.kafka_readers import KafkaMember, KafkaTail
-from flowkit.errors import BusUnavailable
+from flowkit.errors import BusUnavailable, ConfigError
 from flowkit.ports import Member, Record, Tail, TopicSpec
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -89,6 +89,7 @@ async def publish_until_it_works(bus: KafkaBus, topic: str, value: bytes) -> Non
             pass  # each try takes its timeout
 
 
+@pytest.mark.slow
 @noisy
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_an_outage_is_doubt_and_silence_and_then_it_goes_on(
@@ -127,6 +128,7 @@ async def test_an_outage_is_doubt_and_silence_and_then_it_goes_on(
     assert (await bus.publish([Record(topic, 0, b"x")] * 100)) == [True] * 100
 
 
+@pytest.mark.slow
 @noisy
 async def test_an_empty_broker_gets_its_topics_back_and_everybody_reads_on(
     server: KafkaServer, bus: KafkaBus, topic: str
@@ -252,6 +254,7 @@ async def test_a_member_whose_coordination_broke_joins_anew(bus: KafkaBus, topic
     assert life.told == [("assigned", both), ("revoked", both), ("assigned", both)]
 
 
+@pytest.mark.slow
 async def test_a_member_of_a_crashed_process_is_replaced_within_its_session(server: KafkaServer, topic: str) -> None:
     script = """
 import asyncio, sys
@@ -298,6 +301,12 @@ async def test_topics_are_made_with_their_retention(server: KafkaServer, bus: Ka
     configs = {name: value for name, value, *_ in answer[0].resources[0][4]}
     assert configs["retention.ms"] == "3600000"
     assert configs["segment.ms"] == "1800000"
+
+
+@pytest.mark.parametrize("wrong", [{"security_protocol": "SSL"}, {"no_such_setting": 1}])
+async def test_wrong_security_settings_are_told_before_connecting(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="security"):
+        await KafkaBus("127.0.0.1:1", security=wrong).start()
 
 
 async def test_missing_topics_are_not_made_by_accident(bus: KafkaBus) -> None:

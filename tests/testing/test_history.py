@@ -173,6 +173,12 @@ class TestFacts:
     def test_an_output_that_the_inputs_do_not_give(self) -> None:
         assert good().kinds(fits=lambda task_id, node, inputs, output: node != "b") == {"wrong_value"}
 
+    def test_a_result_that_is_not_what_the_attempt_gave(self) -> None:
+        story = good()
+        story.ledger[1].output = 2
+
+        assert story.kinds() == {"wrong_result"}
+
     def test_a_retry_beyond_the_budget(self) -> None:
         story = Story().then(f.TaskCreated(), leased("a")).then(done("a"), leased("b")).then(failed("b", retry_at=4.0))
         story.then(f.RetryDue("b"), leased("b", 2), at=4.0).then(failed("b", 2, retry_at=6.0))

@@ -55,13 +55,28 @@ async def test_a_command_that_is_not_there_is_an_error() -> None:
 async def test_cancelled_it_may_end_by_itself(tmp_path: Path) -> None:
     note = tmp_path / "note"
     script = f"trap 'echo saved > {note}; exit' TERM; echo ready > {note}; while :; do sleep 0.01; done"
-    running = asyncio.ensure_future(Groups().run("sh", "-c", script, grace_sec=5))
-    while not note.exists():
+    groups = Groups()
+    running = asyncio.ensure_future(groups.run("sh", "-c", script, grace_sec=5))
+    while not (note.exists() and len(groups)):
         await asyncio.sleep(0.002)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert note.read_text() == "saved\n"
+
+
+async def test_cancelled_while_it_starts_it_leaves_nothing(tmp_path: Path) -> None:
+    for turns in range(12):
+        note = tmp_path / str(turns)
+        running = asyncio.ensure_future(Groups().run("sh", "-c", f"echo $$ > {note}; sleep 60", grace_sec=1))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await asyncio.sleep(0.02)
+        if note.exists() and (group := note.read_text()):
+            await until_gone(int(group))
 
 
 async def test_kill_reaches_what_is_started_while_it_kills() -> None:

@@ -1,0 +1,580 @@
+"""Writes the parts of the documentation that the code knows best, between `<!-- generated: x -->` and `<!-- end: x -->`.
+
+    python docs/generate.py            writes them
+    python docs/generate.py --check    says what is out of date, and fails if anything is
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flowkit import config, errors
+from flowkit.core import facts as f
+from flowkit.core import kinds, keys
+from flowkit.core import reports as r
+from flowkit.core.decide import decide
+from flowkit.core.dialect import parse_graph
+from flowkit.core.evolve import evolve
+from flowkit.core.later import NOT_YET
+from flowkit.core.model import Task
+from flowkit.core.payload import Payload
+from flowkit.core.transitions import TABLE, to_mermaid
+from flowkit.ports import Commit, Record
+from flowkit.wire import messages as m
+from flowkit.wire.facts import body_of, encode_facts, row_of
+from flowkit.wire.topics import Topics
+
+DOCS = Path(__file__).resolve().parent
+PACKAGE = DOCS.parent / "flowkit"
+MARK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+Part = Callable[[], str]
+
+
+def main() -> int:
+    check = "--check" in sys.argv[1:]
+    stale = 0
+    for page in sorted(DOCS.rglob("*.md")):
+        before = page.read_text()
+        after = MARK.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]().strip()}\n\n{found[3]}", before)
+        if after == before:
+            continue
+        stale += 1
+        if check:
+            print(f"docs/{page.relative_to(DOCS)} is out of date; run: python docs/generate.py")
+            print("\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1)))
+        else:
+            page.write_text(after)
+            print(f"docs/{page.relative_to(DOCS)} written")
+    return 1 if check and stale else 0
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(head)
+    lines = [names, ["---"] * len(names), *map(list, rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+
+
+def fenced(text: str, kind: str = "") -> str:
+    return f"```{kind}\n{text.rstrip()}\n```"
+
+
+def sentence(thing: type) -> str:
+    """The docstring on one line, less what repeats the name; nothing where a dataclass wrote its own."""
+    text = " ".join((thing.__doc__ or "").split())
+    return "" if text.startswith(f"{thing.__name__}(") else text
+
+
+# ---------------------------------------------------------------------------------------------- the dialect
+
+RECORDS = {
+    "Graph": keys.GRAPH,
+    "Node": keys.NODE,
+    "Edge": keys.EDGE,
+    "fan_in": keys.FAN_IN_COUNT,
+    "retry_policy": keys.RETRY_POLICY,
+    "rules of a retry_policy": keys.RULE,
+    "timeouts": keys.TIMEOUTS,
+    "io": keys.IO,
+    "routing": keys.ROUTING,
+}
+
+
+def keys_of_graphs() -> str:
+    parts = []
+    for title, record in RECORDS.items():
+        rows = [
+            (f"`{name}`{' (required)' if key.required else ''}", in_words(key.kind), key.about)
+            for name, key in record.keys.items()
+            if not key.old
+        ]
+        if rows:
+            parts.append(f"**{title}**\n\n" + table(("key", "value", "what it says"), rows))
+    old = [
+        (f"`{name}`", title.lower(), key.about)
+        for title, record in RECORDS.items()
+        for name, key in record.keys.items()
+        if key.old or title == "routing"
+    ]
+    parts.append("**Older keys**, read and stored in today's form\n\n" + table(("key", "of", "what becomes of it"), old))
+    return "\n\n".join(parts)
+
+
+def in_words(kind: object) -> str:
+    """What a key takes. A kind that this function does not know is an error: the table must not be silent about it."""
+    match kind:
+        case keys.FanInKind():
+            return '`"all"`, `"any"` or `{"count": n}`'
+        case keys.EdgeKind():
+            return '`["a", "b"]` or `{"from": "a", "to": "b"}`'
+        case kinds.Text(longest=longest, says=says):
+            return f"{says.removeprefix('a ')}, at most {longest:,} characters"
+        case kinds.Flag():
+            return "`true` or `false`"
+        case kinds.Number(low=low, high=high, whole=whole, above=above):
+            noun = "whole number" if whole else "number"
+            return f"{noun} above {low:g}, at most {high:,.0f}" if above else f"{noun} from {low:g} to {high:,.0f}"
+        case kinds.Choice(words=words):
+            return " or ".join(f'`"{word}"`' for word in words)
+        case kinds.ListOf(says=says):
+            return says.removeprefix("a ")
+        case kinds.Json(only_object=only_object):
+            return "object" if only_object else "any JSON"
+        case kinds.Holes():
+            return "any JSON, with `$from`, `$param`, `$literal`"
+        case kinds.Record(says=says):
+            return f"object, see **{says.removeprefix('a ').strip('`')}**" if says != "timeouts" else "object, see **timeouts**"
+        case kinds.Ignored():
+            return "anything"
+    raise AssertionError(f"say in words what a {type(kind).__name__} takes")
+
+
+def not_yet() -> str:
+    rows = [(place, ", ".join(f"`{name}`" for name in sorted(names))) for place, names in NOT_YET.items()]
+    return table(("where", "not yet"), rows)
+
+
+N = {"node_id": "a", "type": "greet"}
+
+# The smallest graph that provokes each code. What the engine says about it is what the page shows.
+MISTAKES: dict[str, Any] = {
+    "E_TYPE": {"nodes": [N | {"depends_on": "a"}]},
+    "E_EMPTY": {"nodes": []},
+    "E_KEY_MISSING": {"nodes": [{"node_id": "a"}]},
+    "E_KEY_UNKNOWN": {"nodes": [N | {"input": {}}]},
+    "E_KEY_CONFLICT": {"nodes": [N | {"timeout_sec": 1, "timeouts": {"run_sec": 2}}]},
+    "E_NODE_ID": {"nodes": [N | {"node_id": "a/b"}]},
+    "E_NODE_TYPE": {"nodes": [N | {"type": "say hello"}]},
+    "E_NODE_DUPLICATE_ID": {"nodes": [N, N]},
+    "E_PARENT_UNKNOWN": {"nodes": [{"node_id": "load", "type": "load"}, N | {"depends_on": ["laod"]}]},
+    "E_CHILD_UNKNOWN": {"nodes": [N], "edges": [["a", "b"]]},
+    "E_EDGE": {"nodes": [N], "edges": [["a"]]},
+    "E_EDGE_DUPLICATE": {
+        "nodes": [N, N | {"node_id": "b"}],
+        "edges": [["a", "b"], {"from": "a", "to": "b", "on": "failure"}],
+    },
+    "E_CYCLE": {"nodes": [N, N | {"node_id": "b"}], "edges": [["a", "b"], ["b", "a"]]},
+    "E_FAN_IN": {"nodes": [N, N | {"node_id": "b", "depends_on": ["a"], "fan_in": {"count": 2}}]},
+    "E_CHOICE": {"nodes": [N, N | {"node_id": "b"}], "edges": [{"from": "a", "to": "b", "on": "sucess"}]},
+    "E_RANGE": {"nodes": [N | {"timeout_sec": 0}]},
+    "E_VALUE": {"nodes": [N | {"inputs": {"x": float("nan")}}]},
+    "E_VERSION": {"schema_version": "7", "nodes": [N]},
+    "E_REFERENCE": {"nodes": [N, N | {"node_id": "b", "inputs": {"x": {"$from": "a.[0"}}}]},
+    "E_REFERENCE_UNKNOWN": {"nodes": [{"node_id": "load", "type": "load"}, N | {"inputs": {"x": {"$from": "lod.rows"}}}]},
+    "E_TEMPLATE": {"nodes": [N | {"inputs": {"x": {"$form": "a"}}}]},
+    "E_DEPTH": None,
+    "E_SIZE": None,
+    "E_MORE": None,
+    "E_NOT_YET": {"nodes": [N | {"foreach": [1, 2]}]},
+    "E_PARAMS_SIZE": None,
+    "E_TARGET_UNKNOWN": None,
+}
+TOLD = {
+    "E_DEPTH": "values are nested too deep; flatten them",
+    "E_SIZE": "the graph holds too many values to be read; pass large data by reference",
+    "E_MORE": "there are more than 50 problems; mend these first",
+    "E_PARAMS_SIZE": "the params are over 1 MiB; pass a reference instead",
+    "E_TARGET_UNKNOWN": "one of `targets` is no node of the graph",
+}
+
+
+def error_codes() -> str:
+    raised = codes_in_code()
+    if raised != MISTAKES.keys():
+        raise SystemExit(f"MISTAKES in docs/generate.py and the code differ in {sorted(raised ^ MISTAKES.keys())}")
+    return table(("code", "for example", "what is said"), (_code_row(code) for code in MISTAKES))
+
+
+def _code_row(code: str) -> tuple[str, str, str]:
+    if MISTAKES[code] is None:
+        return f"`{code}`", "", TOLD[code]
+    try:
+        parse_graph(MISTAKES[code])
+    except errors.GraphError as error:
+        problem = next(problem for problem in error.problems if problem.code == code)
+        return f"`{code}`", f"`{problem.place}`", problem.message.replace("<", "&lt;")
+    raise SystemExit(f"docs/generate.py: this is no mistake any more: {MISTAKES[code]}")
+
+
+def codes_in_code() -> set[str]:
+    """Every `E_...` that a problem of a graph can have: the first argument of `add`, `stop` and `Problem`, or a kind's."""
+    found = set()
+    files = [*(PACKAGE / "core").glob("*.py"), PACKAGE / "coordinator" / "tasks.py"]
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"E_[A-Z_]+", node.value):
+            found.add(node.value)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- exceptions, settings
+
+
+def exceptions() -> str:
+    found = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, errors.FlowKitError)]
+    rows = [(f"`{kind.__name__}`", f"`{kind.code}`", sentence(kind).replace("`", "")) for kind in found]
+    return table(("exception", "code", "when"), rows)
+
+
+def settings() -> str:
+    parts = []
+    common = {field.name for field in dataclasses.fields(config.CommonSettings)}
+    for title, kind, own in (
+        ("Both", config.CommonSettings, common),
+        ("`CoordinatorConfig`", config.CoordinatorConfig, None),
+        ("`WorkerConfig`", config.WorkerConfig, None),
+    ):
+        rows = [
+            (f"`{field.name}`", f"`{field.type}`", f"`{_default(field)}`")
+            for field in dataclasses.fields(kind)
+            if own is not None or field.name not in common
+        ]
+        parts.append(f"**{title}**: {_of_interest(kind)}\n\n" + table(("setting", "type", "default"), rows))
+    return "\n\n".join(parts)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def _of_interest(kind: type) -> str:
+    return sentence(kind).replace("|", "\\|")
+
+
+# ---------------------------------------------------------------------------------------------- states
+
+TOKEN, WORKER, INCARNATION = "3f1c9a7e", "w-7d2f40aa", "9be1"
+BEGAN = 1_795_000_000.0
+Change = tuple[str, str, str]
+
+
+class Story:
+    """A task that is told reports; `nodes` and `tasks` gather every change of state that a recorded fact made."""
+
+    def __init__(self, graph: Any, *, timeout_sec: float | None = None) -> None:
+        self.graph = parse_graph(graph)
+        self.task = self._new(timeout_sec)
+        self.mirror = self._new(timeout_sec)
+        self.now = BEGAN
+        self.nodes: list[Change] = []
+        self.tasks: list[Change] = []
+        self.tags: set[str] = set()
+        self.decisions: list[list[f.Fact]] = []
+
+    def _new(self, timeout_sec: float | None) -> Task:
+        return Task(task_id="t", graph=self.graph, params={}, timeout_sec=timeout_sec)
+
+    def tell(self, *reports: r.Report) -> Story:
+        recorded = list(decide(self.task, reports, self.now).recorded)
+        self.decisions.append(recorded)
+        for fact in recorded:
+            before = {name: run.state for name, run in self.mirror.runs.items()}
+            status = self.mirror.status
+            evolve(self.mirror, fact, self.now)
+            tag = str(row_of(fact)[0])
+            self.tags.add(tag)
+            self.nodes += [(before[n], run.state, tag) for n, run in self.mirror.runs.items() if run.state != before[n]]
+            if self.mirror.status != status:
+                self.tasks.append((status, self.mirror.status, tag))
+        return self
+
+    def later(self, sec: float) -> Story:
+        self.now += sec
+        return self.tell(r.TimeReached())
+
+    def place(self, *names: str) -> Story:
+        return self.tell(*(r.Placed(name, self.token(name, 1), WORKER, INCARNATION, 812.5) for name in names))
+
+    def token(self, name: str, ahead: int = 0) -> str:
+        return f"{TOKEN}{name}{self.task.runs[name].attempt + ahead}"
+
+    def report(self, kind: type, name: str, *more: Any) -> Story:
+        return self.tell(kind(name, self.task.runs[name].attempt, self.token(name), *more))
+
+    def ask(self, kind: str, **args: Any) -> Story:
+        return self.tell(r.Requested(self.task.applied + 1, "q", kind, args, "ada"))
+
+
+def chain(**of_a: Any) -> dict[str, Any]:
+    return {"nodes": [{"node_id": "a", "type": "x", **of_a}, {"node_id": "b", "type": "x", "depends_on": ["a"]}]}
+
+
+def stories() -> Iterator[Story]:
+    error = {"code": "RuntimeError", "message": "no"}
+    begun = r.Accepted()
+    once = {"max": 1}
+    yield Story(chain()).tell(begun).place("a").report(r.Started, "a").report(r.Succeeded, "a", Payload(1)).place(
+        "b"
+    ).report(r.Succeeded, "b", Payload(2)).ask("restart")
+    yield Story(chain()).tell(begun).place("a").report(r.Failed, "a", error).later(60).place("a").report(
+        r.Failed, "a", error, True
+    ).ask("restart", failed_only=True)
+    yield Story(chain()).tell(begun).place("a").report(r.Expired, "a").place("a").report(r.Declined, "a").place(
+        "a"
+    ).report(r.Declined, "a").later(5).place("a").report(r.Released, "a").place("a").report(r.Expired, "a")
+    yield Story(chain(retry_policy=once | {"lost_max": 1})).tell(begun).place("a").report(r.Expired, "a")
+    yield Story(chain()).tell(begun).place("a").ask("cancel").report(r.Released, "a")
+    yield Story(chain()).tell(begun).ask("pause").ask("resume").ask("pause").ask("cancel")
+    yield Story(chain()).tell(begun).place("a").report(r.Failed, "a", error).ask("cancel").ask("restart")
+    yield Story(chain()).tell(begun).place("a").ask("cancel", node_id="a", grace_sec=1).later(2).ask("restart", from_node="a")
+    yield Story(chain()).tell(begun).ask("cancel", node_id="b").ask("cancel", node_id="a")
+    yield Story(chain(timeouts={"queued_sec": 1}, continue_on_failure=True)).tell(begun).later(2)
+    yield Story(chain(timeouts={"total_sec": 1})).tell(begun).place("a").later(2)
+    yield Story(chain(timeouts={"total_sec": 1})).tell(begun).place("a").report(r.Failed, "a", error, False, 60.0).later(2)
+    yield Story(chain(), timeout_sec=1).tell(begun).later(2)
+    yield Story(chain()).tell(r.Accepted(("a",)))
+
+
+def node_states() -> str:
+    return _diagram([change for story in told() for change in story.nodes], "pending")
+
+
+def task_states() -> str:
+    return _diagram([change for story in told() for change in story.tasks], "queued")
+
+
+def told() -> list[Story]:
+    found = list(stories())
+    silent = f.TAGS.keys() - {tag for story in found for tag in story.tags}
+    if silent:
+        raise SystemExit(f"no story in docs/generate.py records {sorted(silent)}")
+    return found
+
+
+def _diagram(changes: Iterable[Change], first: str) -> str:
+    labels: dict[tuple[str, str], dict[str, None]] = {}
+    for before, after, tag in changes:
+        labels.setdefault((str(before), str(after)), {})[tag] = None
+    lines = [f"    {before} --> {after}: {', '.join(sorted(tags))}" for (before, after), tags in sorted(labels.items())]
+    return fenced("\n".join(["stateDiagram-v2", f"    [*] --> {first}", *lines]), "mermaid")
+
+
+def attempt_states() -> str:
+    return fenced(to_mermaid(), "mermaid")
+
+
+def attempt_table() -> str:
+    states = list(TABLE)
+    rows = [
+        (f"`{report.__name__}`", *(_verdict(TABLE[state][report]) for state in states)) for report in TABLE[states[0]]
+    ]
+    return table(("report", *(f"in `{state}`" for state in states)), rows)
+
+
+def _verdict(verdict: str) -> str:
+    return "stale" if verdict == "stale" else f"**{verdict}**"
+
+
+def facts_table() -> str:
+    rows = [
+        (f"`{tag}`", f"`{kind.__name__}`", ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind)), sentence(kind))
+        for tag, kind in f.TAGS.items()
+    ]
+    return table(("tag", "fact", "fields, in order", "what it says"), rows)
+
+
+# ---------------------------------------------------------------------------------------------- messages
+
+TASK, TENANT, COORDINATOR = "01a1fd30-08d4-752d-a6e7-2d7679606763", "default", "c-41d09c3b"
+JOB = m.Job(
+    task_id=TASK, tenant=TENANT, principal="local", partition=5, node="loud", role="shout", attempt=1, token=TOKEN,
+    generation=0, accept_by=812.5, inputs={"text": "hello Ada"}, params={"name": "Ada"}, run_sec=30.0,
+)  # fmt: skip
+STOP = m.Stop(TOKEN, TASK, "loud", 1, "user_request", 30.0)
+HELD = m.Held(TOKEN, TASK, TENANT, 5, "loud", 1)
+REPORTS: dict[str, r.AttemptReport] = {
+    "started": r.Started("loud", 1, TOKEN),
+    "succeeded": r.Succeeded("loud", 1, TOKEN, Payload("HELLO ADA!"), None, 0.004),
+    "failed": r.Failed("loud", 1, TOKEN, {"code": "TimeoutError", "message": "no answer", "type": "TimeoutError"}, False,
+                       None, 2.5),
+    "declined": r.Declined("loud", 1, TOKEN, "draining"),
+    "released": r.Released("loud", 1, TOKEN, "drain"),
+}  # fmt: skip
+FLEET: dict[type, Any] = {
+    m.Hello: m.Hello(WORKER, INCARNATION, ["greet", "shout"], 16, 797.25, {"zone": "a"}),
+    m.Heartbeat: m.Heartbeat(WORKER, INCARNATION, ["greet", "shout"], 16, 799.25, [HELD], {"zone": "a"}, 0.4, 61.5),
+    m.Goodbye: m.Goodbye(WORKER, INCARNATION),
+    m.Beacon: m.Beacon(COORDINATOR, f"{COORDINATOR}.17"),
+}
+USES = {
+    "facts": ("API, workers", "coordinators, as one consumer group", "task"),
+    "work": ("coordinators", "one worker", "worker"),
+    "fleet": ("workers, coordinators", "every coordinator", "sender"),
+    "control": ("coordinators", "every worker", "none"),
+    "events": ("coordinators", "the world", "task"),
+    "dead": ("coordinators", "operators", "as found"),
+}
+
+
+def topics() -> str:
+    names, rows = Topics(), []
+    specs = names.specs()
+    if specs.keys() != {getattr(names, name) for name in USES}:
+        raise SystemExit(f"USES in docs/generate.py does not name the topics {sorted(specs)}")
+    for name, (source, target, key) in USES.items():
+        spec = specs[getattr(names, name)]
+        kept = "as the broker does" if spec.retention_sec is None else f"{spec.retention_sec / 60:g} minutes"
+        rows.append((f"`{getattr(names, name)}`", source, target, key, str(spec.partitions), kept))
+    return table(("topic", "from", "to", "key", "partitions", "kept"), rows)
+
+
+def facts_messages() -> str:
+    if REPORTS.keys() != r.TAGS.keys():
+        raise SystemExit(f"REPORTS in docs/generate.py must be of {sorted(r.TAGS)}")
+    items = [m.Told(TASK, TENANT, report) for report in REPORTS.values()]
+    knock = m.encode_facts_batch("api-1", "", -1, [m.Knock(TASK, TENANT, "new")])
+    batch = m.encode_facts_batch(WORKER, INCARNATION, 3, items[1:2])
+    assert [item for item in m.decode_facts_batch(batch).items] == items[1:2]
+    rows = [
+        (f"`{tag}`", ", ".join(f"`{field.name}`" for field in dataclasses.fields(r.TAGS[tag])), sentence(r.TAGS[tag]),
+         f"`{compact(row_of(report))}`")
+        for tag, report in REPORTS.items()
+    ]  # fmt: skip
+    return "\n\n".join([
+        "A worker's batch (one item):", fenced(pretty(batch), "json"),
+        "The API's doorbell:", fenced(pretty(knock), "json"),
+        "The reports that an item may hold:", table(("tag", "fields, in order", "what it says", "example"), rows),
+    ])  # fmt: skip
+
+
+def work_messages() -> str:
+    value = m.encode_work(WORKER, INCARNATION, COORDINATOR, [JOB, STOP])
+    assert list(m.decode_work(value).items) == [JOB, STOP]
+    parts = []
+    for item in (JOB, STOP):
+        parts += [f"**`{_tag(type(item))}`**: {sentence(type(item))}", _fields(type(item)),
+                  fenced(compact(msgspec.to_builtins(item)), "json")]  # fmt: skip
+    return "\n\n".join([*parts, "A batch of both:", fenced(pretty(value), "json")])
+
+
+def fleet_messages() -> str:
+    if FLEET.keys() != set(m.FleetMessage.__args__):
+        raise SystemExit("FLEET in docs/generate.py must hold one of every message of the fleet")
+    held = f"**`held`** of a heartbeat: {sentence(m.Held)}\n\n{_fields(m.Held)}"
+    return "\n\n".join([*(_message(example) for example in FLEET.values()), held])
+
+
+def control_messages() -> str:
+    return _message(m.SayHello(COORDINATOR))
+
+
+def _message(example: Any) -> str:
+    value = m.encode_message(example)
+    return f"**`{_tag(type(example))}`**: {sentence(type(example))}\n\n{fenced(pretty(value), 'json')}"
+
+
+def event_messages() -> str:
+    story, commits = first_story()
+    commit = commits[-1]
+    value = m.encode_event(commit, TENANT, str(story.task.status))
+    assert m.decode_event(value).seq == commit.seq
+    headers = table(("header", "value"), ((f"`{name}`", f"`{text.decode()}`") for name, text in m.event_headers(commit)))
+    return f"{fenced(pretty(value), 'json')}\n\n{headers}"
+
+
+def dead_messages() -> str:
+    from flowkit.clock import SystemClock
+    from flowkit.coordinator.publisher import Publisher
+    from flowkit.service import Supervisor
+    from flowkit.telemetry import Telemetry
+
+    telemetry = Telemetry()
+    publisher = Publisher(None, Topics(), SystemClock(), Supervisor("docs", telemetry), telemetry, COORDINATOR)  # type: ignore[arg-type]
+    publisher.dead(Record("flowkit.facts.v1", 5, b'{"half": ', TASK.encode(), (), 1742), "not JSON: Expecting value", "")
+    headers = ((f"`{name}`", f"`{text.decode()}`") for name, text in publisher._queue[0].record.headers)
+    return table(("header", "for example"), headers)
+
+
+def _tag(kind: Any) -> str:
+    return str(kind.__struct_config__.tag)
+
+
+def _fields(kind: Any) -> str:
+    return "Fields, in order: " + ", ".join(f"`{name}`" for name in kind.__struct_fields__) + "."
+
+
+def pretty(value: bytes) -> str:
+    """JSON as people read it: an array or object that fits on a line stays on one."""
+    return _laid_out(json.loads(value), "")
+
+
+def _laid_out(value: Any, indent: str) -> str:
+    line = compact(value)
+    if len(line) + len(indent) <= 100 or not isinstance(value, dict | list) or not value:
+        return line
+    inner = indent + "  "
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(inner + _laid_out(item, inner) for item in value) + f"\n{indent}]"
+    items = (f"{inner}{json.dumps(key)}: {_laid_out(item, inner)}" for key, item in value.items())
+    return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+
+
+def compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+# ---------------------------------------------------------------------------------------------- commits
+
+
+def first_story() -> tuple[Story, list[Commit]]:
+    """The README's task, as a coordinator commits it: what is ready is placed in the commit that made it so."""
+    graph = {"nodes": [{"node_id": "hi", "type": "greet"}, {"node_id": "loud", "type": "shout", "depends_on": ["hi"]}]}
+    story = Story(graph)
+    story.tell(r.Accepted()).place("hi")
+    story.report(r.Succeeded, "hi", Payload({"text": "hello Ada"}), None, 0.001).place("loud")
+    story.report(r.Succeeded, "loud", Payload("HELLO ADA!"), None, 0.001)
+    recorded = story.decisions
+    together = [recorded[0] + recorded[1], recorded[2] + recorded[3], recorded[4]]
+    commits, prev = [], ""
+    for seq, some in enumerate(together, 1):
+        commit_id = f"{COORDINATOR}.{seq}"
+        body = body_of(encode_facts(some))
+        commits.append(Commit(TASK, seq, commit_id, prev, BEGAN + seq / 100, COORDINATOR, body))
+        prev = commit_id
+    return story, commits
+
+
+def commits_of_a_task() -> str:
+    _, commits = first_story()
+    return "\n\n".join(fenced(_document(commit), "json") for commit in commits)
+
+
+def _document(commit: Commit) -> str:
+    from flowkit.adapters.mongo_documents import commit_doc
+
+    return _laid_out(commit_doc(commit), "")
+
+
+PARTS: dict[str, Part] = {
+    "attempt-states": attempt_states,
+    "attempt-table": attempt_table,
+    "commits": commits_of_a_task,
+    "control": control_messages,
+    "dead": dead_messages,
+    "error-codes": error_codes,
+    "events": event_messages,
+    "exceptions": exceptions,
+    "facts": facts_messages,
+    "facts-table": facts_table,
+    "fleet": fleet_messages,
+    "keys": keys_of_graphs,
+    "node-states": node_states,
+    "not-yet": not_yet,
+    "settings": settings,
+    "task-states": task_states,
+    "topics": topics,
+    "work": work_messages,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,112 @@
+"""The documentation runs, shows what it prints, leads nowhere wrong, and says what the code says."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from tests.examples.pages import FENCE, PAGES, ROOT, Step, agrees, name_of, needs_of, steps_of
+
+RUNNER = Path(__file__).with_name("run_page.py")
+LIMIT_SEC = 50
+RUNNABLE = [page for page in PAGES if any(not step.needs for step in steps_of(page))]
+CLUSTERED = [page for page in PAGES if needs_of(page)]
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
+def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
+    run([step for step in steps_of(page) if not step.needs], page, tmp_path, {})
+
+
+@pytest.mark.parametrize("page", CLUSTERED, ids=name_of)
+async def test_a_page_does_what_it_says_on_kafka_and_mongodb(
+    page: Path, tmp_path: Path, kafka_address: str, kafka_prefix: str, mongo_url: str
+) -> None:
+    steps = [dataclasses.replace(step, text=at_home(step.text, mongo_url)) for step in steps_of(page)]
+    environment = {"KAFKA_BOOTSTRAP_SERVERS": kafka_address, "FLOWKIT_TOPIC_PREFIX": kafka_prefix}
+    await asyncio.to_thread(run, steps, page, tmp_path, environment)
+
+
+def at_home(text: str, mongo_url: str) -> str:
+    """The code of a page with the tests' MongoDB, in a database of its own, instead of the default address."""
+    parts = urlsplit(mongo_url)
+    ours = urlunsplit(parts._replace(path=f"/flowkit_test_{uuid.uuid5(uuid.NAMESPACE_URL, mongo_url).hex[:8]}"))
+    return text.replace("mongodb://localhost:27017/flowkit", ours)
+
+
+def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(RUNNER)],
+        input=json.dumps([name_of(page), [dataclasses.asdict(step) | {"needs": []} for step in steps]]),
+        cwd=folder,
+        env=os.environ | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SEC,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    wrong = [
+        f"{name_of(page)}:{step.line} says\n{step.prints}\nand printed\n{printed}"
+        for step, printed in zip(steps, answer["printed"], strict=False)
+        if step.prints is not None and not agrees(step.prints, printed)
+    ]
+    assert not wrong, "\n\n".join(wrong) + f"\n\n{answer['error']}\n{done.stderr}"
+    assert not answer["error"], f"{answer['error']}\n{done.stderr}"
+
+
+# What is generated.
+
+
+def test_what_is_generated_from_the_code_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True,
+                          check=False)  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Links.
+
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    broken = [link for link in LINK.findall(prose_of(page)) if not leads_somewhere(page, link)]
+
+    assert not broken
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    if "://" in link or link.startswith("mailto:"):
+        return True
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    return target.exists() and (not anchor or target.suffix != ".md" or anchor in anchors_of(target))
+
+
+def prose_of(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+def anchors_of(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text.lower()).strip()) for text in headings}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    named = set(re.findall(r":\s+(\S+\.md)$", navigation, re.MULTILINE))
+
+    assert {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.name != "README.md"} == named
