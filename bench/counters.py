@@ -6,6 +6,7 @@ All of it is read from outside, so that counting costs the measured processes no
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,16 @@ COMMANDS = ("insert", "update", "delete", "find", "getMore", "aggregate", "findA
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Readings, or after `since` differences. `cpu` is seconds, `rss` (never a difference) MB by process; `kafka`
-    messages by topic; `documents` written and `commands` answered by mongod."""
+    messages by topic; `documents` written and `commands` answered by mongod; `seconds` and `busy` (the whole machine's
+    CPU seconds) tell whether somebody else was at work meanwhile."""
 
     cpu: Mapping[str, float] = field(default_factory=dict)
     rss: Mapping[str, float] = field(default_factory=dict)
     kafka: Mapping[str, int] = field(default_factory=dict)
     documents: Mapping[str, int] = field(default_factory=dict)
     commands: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    busy: float = 0.0
 
     def since(self, before: Counts) -> Counts:
         return Counts(
@@ -34,7 +38,14 @@ class Counts:
             _less(self.kafka, before.kafka),
             _less(self.documents, before.documents),
             _less(self.commands, before.commands),
+            self.seconds - before.seconds,
+            self.busy - before.busy,
         )
+
+    @property
+    def others(self) -> float:
+        """Cores that processes which are not ours took, of a difference."""
+        return max(0.0, (self.busy - sum(self.cpu.values())) / self.seconds) if self.seconds else 0.0
 
     @property
     def round_trips(self) -> int:
@@ -58,6 +69,13 @@ def cpu_seconds(pid: int) -> float:
 def rss_mb(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def machine_busy() -> float:
+    """CPU seconds that all cores together were not idle, time stolen by the hypervisor included."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    user, nice, system, _idle, _wait, *interrupts_and_steal = fields
+    return (user + nice + system + sum(interrupts_and_steal)) / TICKS
 
 
 class Meter:
@@ -96,6 +114,8 @@ class Meter:
             await self._read_kafka(),
             documents,
             commands,
+            time.monotonic(),
+            machine_busy() - time.process_time(),
         )
 
     async def largest_document(self, database: str) -> int:

@@ -18,7 +18,7 @@ from bench.measure import FLOWKIT, Run
 from bench.summary import Spread, Summary, summarise
 from bench.targets import judge
 
-CAVEAT = "Figures of a machine that does other work beside this are worth nothing; load when this began: "
+DISTURBED_CORES = 0.15
 
 
 def print_tables(runs: Sequence[Run], backend: str, *, quick: bool, profiled: bool) -> None:
@@ -41,7 +41,13 @@ def print_tables(runs: Sequence[Run], backend: str, *, quick: bool, profiled: bo
         if one.trouble:
             console.print(f"[yellow]{one.workload}: {one.trouble} happened while it was measured[/]")
     console.print(_targets(found, backend))
-    console.print(f"{machine()}\n{CAVEAT}{_load()}", highlight=False)
+    console.print(f"{machine()}; load when this began: {_load()}", highlight=False)
+    worst = max(one.others_cores for one in found)
+    if worst > DISTURBED_CORES:
+        console.print(
+            f"[bold]Indicative only: other processes took up to {worst:.1f} of the machine's "
+            f"{os.cpu_count()} cores while this was measured.[/]"
+        )
 
 
 def write_json(path: Path, runs: Sequence[Run], backend: str, *, quick: bool, profiled: bool) -> None:
@@ -111,17 +117,26 @@ def _graphs(found: Sequence[Summary]) -> Table:
 
 def _costs(found: Sequence[Summary]) -> Table:
     names = [name for name in found[0].cpu_sec if not name.startswith("floor")]
+    counts = ["Kafka messages", "(floor)", "documents", "(floor)", "round trips"] if "mongod" in names else []
     table = Table(title="Cost: CPU seconds per run, counts per node, memory at the end", title_justify="left")
     table.add_column("")
-    for name in [*names, "Kafka messages", "(floor)", "documents", "(floor)", "round trips", "MB of each"]:
+    for name in [*names, *counts, "MB of each", "others' cores"]:
         table.add_column(name, justify="right")
     for one in found:
-        memory = " / ".join(f"{one.rss_mb[name]:.0f}" for name in names)
+        figures = [
+            f"{one.messages:.2f}",
+            _or_dash(one.floor_messages, "{:.2f}".format),
+            f"{one.documents:.2f}",
+            _or_dash(one.floor_documents, "{:.2f}".format),
+            f"{one.round_trips:.3f}",
+        ]
         table.add_row(
-            one.workload, *(f"{one.cpu_sec[name]:.2f}" for name in names), f"{one.messages:.2f}",
-            _or_dash(one.floor_messages, "{:.2f}".format), f"{one.documents:.2f}",
-            _or_dash(one.floor_documents, "{:.2f}".format), f"{one.round_trips:.3f}", memory,
-        )  # fmt: skip
+            one.workload,
+            *(f"{one.cpu_sec[name]:.2f}" for name in names),
+            *(figures if counts else ()),
+            " / ".join(f"{one.rss_mb[name]:.0f}" for name in names),
+            f"{one.others_cores:.2f}",
+        )
     return table
 
 

@@ -26,7 +26,8 @@ class Spread:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One workload. Rates are units per second; hops milliseconds, the mean by run, p50 and p99 over all runs; costs
-    are per run and process, `messages`, `documents` and `round_trips` per node."""
+    are per run and process, `messages`, `documents` and `round_trips` per node; `others_cores` is what strangers took of the machine in
+    the worst run."""
 
     workload: str
     what: str
@@ -50,6 +51,7 @@ class Summary:
     floor_messages: float | None
     floor_documents: float | None
     rss_mb: dict[str, float]
+    others_cores: float
     trouble: dict[str, int]
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -97,6 +99,7 @@ def _summary(runs: Sequence[Run], floor: Sequence[Run]) -> Summary:
         floor_messages=_per_node(floor, lambda run: run.messages) if floor else None,
         floor_documents=_per_node(floor, lambda run: run.counts.written) if floor else None,
         rss_mb={name: max(run.counts.rss[name] for run in runs) for name in first.counts.rss},
+        others_cores=max(run.counts.others for run in [*runs, *floor]),
         trouble=_added([run.trouble for run in runs]),
         more=runs[-1].more,
     )

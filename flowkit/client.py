@@ -172,7 +172,7 @@ class Client:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.api.watch(task_id, since)
 
-    async def _ask(self, task_id: str, request: Coroutine[Any, Any, None]) -> None:
+    async def _ask(self, task_id: str, request: Coroutine[Any, Any, bool]) -> None:
         """Make a request and hear the answer. Where nobody is there to give one, it is enough that it is written."""
         if await self.coordinated() is not False:
             await request

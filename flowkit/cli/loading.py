@@ -138,7 +138,10 @@ def _read(name: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    kinds: dict[type, str] = {list: "a list", str: "text", type(None): "null", ModuleType: "a module"}
+    kinds: dict[type, str] = {
+        list: "a list", str: "text", type(None): "null", bool: "a boolean", int: "a number", float: "a number",
+        ModuleType: "a module",
+    }  # fmt: skip
     return kinds.get(type(value), "a function" if callable(value) else f"a {type(value).__name__}")
 
 

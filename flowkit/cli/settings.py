@@ -81,10 +81,11 @@ def load(kind: type[S], args: Namespace, project: Project, **given: Any) -> S:
     for name in asked:
         if name not in known_settings():
             raise ConfigError(f"--set: there is no setting {name!r}{did_you_mean(name, known_settings())}")
-    asked |= {"kafka_bootstrap": getattr(args, "kafka", None)} | given
+    options = {"kafka_bootstrap": getattr(args, "kafka", None)} | given
+    asked |= {name: value for name, value in options.items() if value is not None}
     from_file = {name: value for name, value in project.values.items() if not in_environment(name)}
     fields = {item.name for item in dataclasses.fields(kind)}
-    values = from_file | {name: value for name, value in asked.items() if value is not None}
+    values = from_file | asked
     return kind.load(overrides={name: value for name, value in values.items() if name in fields})
 
 

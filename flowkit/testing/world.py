@@ -214,15 +214,17 @@ class World:
 
     async def _stop_all(self) -> None:
         """Stop every process as its owner would, and see that nothing of it goes on."""
-        for machine in self.machines:
-            if (runtime := self.runtimes.get(machine.name)) is not None and machine.kind != "api":
-                try:
-                    async with asyncio.timeout(STOP_SEC):
-                        await self.on(machine, runtime.stop)
-                except TimeoutError:
-                    self.observer.say("stop_stuck", machine.name, f"it did not stop within {STOP_SEC:g} s")
+        stopping = [machine for machine in [*self.coordinators, *self.workers] if machine.alive]
+        for machine in stopping:
+            while machine.name not in self.runtimes:
+                await asyncio.sleep(0.1)
+            try:
+                async with asyncio.timeout(STOP_SEC):
+                    await self.on(machine, self.runtimes[machine.name].stop)
+            except TimeoutError:
+                self.observer.say("stop_stuck", machine.name, f"it did not stop within {STOP_SEC:g} s")
         await asyncio.sleep(1.0)
-        for machine in [*self.coordinators, *self.workers]:
+        for machine in stopping:
             left = sorted(task.get_name() for task in machine.process.tasks if not task.done())
             if left:
                 self.observer.say("left_running", machine.name, f"after its stop: {', '.join(left)}")

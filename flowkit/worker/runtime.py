@@ -97,8 +97,8 @@ class WorkerRuntime:
         await self._bus.ensure_topics(self._topics.specs())
         self._assemble()
         try:
-            await self._pulse.start()
             await self._intake.open()
+            await self._pulse.start()  # a heartbeat is an introduction too: work may follow at once
         except BaseException:
             await self._close()
             raise

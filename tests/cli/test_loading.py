@@ -110,7 +110,7 @@ def test_params_may_come_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_params([], "-") == {"a": 1}
 
 
-@pytest.mark.parametrize(("text", "kind"), [("[1]", "a list"), ('"x"', "text"), ("null", "null"), ("3", "a int")])
+@pytest.mark.parametrize(("text", "kind"), [("[1]", "a list"), ('"x"', "text"), ("null", "null"), ("3", "a number"), ("true", "a boolean")])
 def test_params_are_an_object(text: str, kind: str, folder: Path) -> None:
     (folder / "params.json").write_text(text)
     with pytest.raises(UsageError, match=f"params.json holds {kind}, not a JSON object"):

@@ -34,7 +34,7 @@ def test_each_source_counts_before_the_next(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("FLOWKIT_DRAIN_SEC", "6")
     monkeypatch.setenv("FLOWKIT_TOPIC_PREFIX", "env.")
 
-    cfg = load(Namespace(settings=["topic_prefix=arg.", "drain_sec=8"]), drain_sec=7.0)
+    cfg = load(Namespace(settings=["topic_prefix=arg.", "drain_sec=8"]), drain_sec=7.0, slots=None)
 
     assert cfg.slots == 3, "from the file"
     assert cfg.lease_ttl_sec == 20.0, "from the environment"

@@ -73,7 +73,7 @@ def _part(task: Task, slot: str) -> Any:
         case "runs":
             return list(task.runs)
         case "timers":
-            return sorted(timer for timer in task.timers if task.timer_live(timer))
+            return sorted({timer for timer in task.timers if task.timer_live(timer)})
         case "ready":
             return {role: list(names) for role, names in task.ready.items()}
         case "leased" | "failed":

@@ -448,7 +448,7 @@ async def collect(coordinator: Coordinator, task_id: str) -> list[Any]:
 
 async def test_two_coordinators_share_the_tasks_and_each_answers_for_all(site: Site) -> None:
     async with site.coordinator() as one, site.coordinator() as two, site.worker(HANDLERS), site.worker(HANDLERS):
-        await until("both own partitions", lambda: one.runtime.engine.owned and two.runtime.engine.owned)
+        await until("they share the partitions", lambda: shared(one, two))
         ids = await one.create_tasks([Creation(fan(4)) for _ in range(100)])
         results = await asyncio.gather(*(two.wait_task(task_id, timeout=30) for task_id in ids))
         by = Counter(commit.by for commit in await one.runtime.store.read_commits(ids))
@@ -458,8 +458,8 @@ async def test_two_coordinators_share_the_tasks_and_each_answers_for_all(site: S
 
 async def test_a_coordinator_that_does_not_own_a_task_can_do_everything_with_it(site: Site) -> None:
     async with site.coordinator() as one, site.coordinator() as two, site.worker(HANDLERS):
-        await until("both own partitions", lambda: one.runtime.engine.owned and two.runtime.engine.owned)
-        graph = chain(napping(0.5, "a"), napping(0.5, "b"))
+        await until("they share the partitions", lambda: shared(one, two))
+        graph = chain(napping(3, "a"), napping(0.1, "b"))
         ids = await one.create_tasks([Creation(graph) for _ in range(20)])
 
         async def owner_of(task_id: str) -> Coordinator:
@@ -484,6 +484,11 @@ async def test_a_coordinator_that_does_not_own_a_task_can_do_everything_with_it(
         await strangers[ids[0]].restart_task(ids[0], from_node="b")
         assert (await strangers[ids[0]].wait_task(ids[0], timeout=20)).status == "finished"
         assert (await strangers[ids[0]].get_task(ids[0])).generation == 1
+
+
+def shared(one: Coordinator, two: Coordinator) -> bool:
+    mine, yours = one.runtime.engine.owned, two.runtime.engine.owned
+    return bool(mine and yours and not mine & yours and len(mine | yours) == one.cfg.facts_partitions)
 
 
 async def all_begun(coordinator: Coordinator, ids: list[str]) -> bool:
@@ -513,7 +518,7 @@ async def test_a_coordinator_that_leaves_hands_its_tasks_to_the_other_without_a_
     async with site.coordinator() as one, site.worker({"slow": slow}):
         two = site.coordinator()
         await two.start()
-        await until("both own partitions", lambda: one.runtime.engine.owned and two.runtime.engine.owned)
+        await until("they share the partitions", lambda: shared(one, two))
         ids = await one.create_tasks([Creation(graph) for _ in range(12)])
         await until("all have begun", lambda: all_begun(one, ids))
         await two.stop()

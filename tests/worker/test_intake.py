@@ -27,6 +27,7 @@ async def test_hello_is_said_when_it_can_be_answered() -> None:
     tail = stand.bus.tail
 
     async def watching(topic: str, partitions: Any = None) -> Any:
+        await asyncio.sleep(3)
         opened = await tail(topic, partitions)
         opened_at.append((topic, len(stand.bus.published)))
         return opened
