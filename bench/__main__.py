@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="runs of each; medians are told (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument("--quick", action="store_true", help="small sizes: a look, not a measurement")
+    parser.add_argument("--nap-sec", type=float, help="how long W6's tasks wait")
     parser.add_argument("--no-floor", action="store_true", help="FlowKit only")
     parser.add_argument("--profile", choices=["coordinator", "worker", "embedded"],
                         help="profile it in the first run of each workload: bench-PROCESS-WORKLOAD.pstats")  # fmt: skip
@@ -34,6 +36,8 @@ def options() -> argparse.Namespace:
 
 async def bench(given: argparse.Namespace) -> None:
     sizes = QUICK if given.quick else FULL
+    if given.nap_sec is not None:
+        sizes = dataclasses.replace(sizes, nap_sec=given.nap_sec)
     cluster = given.backend == "kafka-mongo"
     with_floor = cluster and not given.no_floor and any(name in SIMPLE for name in given.only)
     stage: Stage = ClusterStage(floor=with_floor) if cluster else EmbeddedStage()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flowkit import Coordinator, TaskResult
 
 CREATE_AT_ONCE = 1000
+WAIT_AT_ONCE = 1000
 
 
 class WrongResult(AssertionError):
@@ -52,7 +53,10 @@ async def run(coordinator: Coordinator, work: Workload, timeout: float) -> Sampl
 
 
 async def wait_all(coordinator: Coordinator, work: Workload, ids: list[str], timeout: float) -> list[TaskResult]:
-    results = await asyncio.gather(*(coordinator.wait_task(task_id, timeout) for task_id in ids))
+    results: list[TaskResult] = []
+    for start in range(0, len(ids), WAIT_AT_ONCE):
+        some = ids[start : start + WAIT_AT_ONCE]
+        results += await asyncio.gather(*(coordinator.wait_task(task_id, timeout) for task_id in some))
     for place, result in enumerate(results):
         check(work, place, result)
     return results

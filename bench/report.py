@@ -87,12 +87,12 @@ START_LOAD = os.getloadavg()
 
 def _speed(found: Sequence[Summary]) -> Table:
     table = Table(title="Speed (median, lowest to highest)", title_justify="left")
-    for name in ("", "what", "rate", "", "floor", "share", "ms/hop", "p50", "p99", "floor's", "ratio"):
+    for name in ("", "what", "rate", "", "create ms", "floor", "share", "ms/hop", "p50", "p99", "floor's", "ratio"):
         table.add_column(name, justify="left" if name in ("", "what") else "right")
     for one in found:
         table.add_row(
             one.workload, one.what, f"{_count(one.rate.median)} {one.unit}/s",
-            f"{_count(one.rate.low)} - {_count(one.rate.high)}",
+            f"{_count(one.rate.low)} - {_count(one.rate.high)}", f"{one.create_ms:.0f}",
             _or_dash(one.floor_rate, lambda floor: _count(floor.median)), _or_dash(one.share, "{:.2f}".format),
             _or_dash(one.hop_ms, _spread_ms), _or_dash(one.hop_p50_ms, "{:.2f}".format),
             _or_dash(one.hop_p99_ms, "{:.2f}".format), _or_dash(one.floor_hop_ms, _spread_ms),

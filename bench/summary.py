@@ -26,8 +26,8 @@ class Spread:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One workload. Rates are units per second; hops milliseconds, the mean by run, p50 and p99 over all runs; costs
-    are per run and process, `messages`, `documents` and `round_trips` per node; `others_cores` is what strangers took of the machine in
-    the worst run."""
+    are per run and process, `messages`, `documents` and `round_trips` per node; `others_cores` is what
+    strangers took of the machine in the worst run."""
 
     workload: str
     what: str

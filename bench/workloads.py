@@ -117,7 +117,7 @@ class Sizes:
     chains: int = 20
     graphs: tuple[int, ...] = (1000, 10_000, 100_000)
     naps: int = 10_000
-    nap_sec: float = 45.0
+    nap_sec: float = 75.0
 
 
 FULL = Sizes()

@@ -1,7 +1,7 @@
-"""Writes the parts of the documentation that the code knows best, between `<!-- generated: x -->` and `<!-- end: x -->`.
+"""Writes what the code knows best into the documentation, between `<!-- generated: x -->` and `<!-- end: x -->`.
 
-    python docs/generate.py            writes them
-    python docs/generate.py --check    says what is out of date, and fails if anything is
+python docs/generate.py            writes them
+python docs/generate.py --check    says what is out of date, and fails if anything is
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 
 from flowkit import config, errors
 from flowkit.core import facts as f
-from flowkit.core import kinds, keys
+from flowkit.core import keys, kinds
 from flowkit.core import reports as r
 from flowkit.core.decide import decide
 from flowkit.core.dialect import parse_graph
@@ -65,7 +65,9 @@ def main() -> int:
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     names = list(head)
     lines = [names, ["---"] * len(names), *map(list, rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )
 
 
 def fenced(text: str, kind: str = "") -> str:
@@ -109,7 +111,9 @@ def keys_of_graphs() -> str:
         for name, key in record.keys.items()
         if key.old or title == "routing"
     ]
-    parts.append("**Older keys**, read and stored in today's form\n\n" + table(("key", "of", "what becomes of it"), old))
+    parts.append(
+        "**Older keys**, read and stored in today's form\n\n" + table(("key", "of", "what becomes of it"), old)
+    )
     return "\n\n".join(parts)
 
 
@@ -136,7 +140,11 @@ def in_words(kind: object) -> str:
         case kinds.Holes():
             return "any JSON, with `$from`, `$param`, `$literal`"
         case kinds.Record(says=says):
-            return f"object, see **{says.removeprefix('a ').strip('`')}**" if says != "timeouts" else "object, see **timeouts**"
+            return (
+                f"object, see **{says.removeprefix('a ').strip('`')}**"
+                if says != "timeouts"
+                else "object, see **timeouts**"
+            )
         case kinds.Ignored():
             return "anything"
     raise AssertionError(f"say in words what a {type(kind).__name__} takes")
@@ -173,7 +181,9 @@ MISTAKES: dict[str, Any] = {
     "E_VALUE": {"nodes": [N | {"inputs": {"x": float("nan")}}]},
     "E_VERSION": {"schema_version": "7", "nodes": [N]},
     "E_REFERENCE": {"nodes": [N, N | {"node_id": "b", "inputs": {"x": {"$from": "a.[0"}}}]},
-    "E_REFERENCE_UNKNOWN": {"nodes": [{"node_id": "load", "type": "load"}, N | {"inputs": {"x": {"$from": "lod.rows"}}}]},
+    "E_REFERENCE_UNKNOWN": {
+        "nodes": [{"node_id": "load", "type": "load"}, N | {"inputs": {"x": {"$from": "lod.rows"}}}]
+    },
     "E_TEMPLATE": {"nodes": [N | {"inputs": {"x": {"$form": "a"}}}]},
     "E_DEPTH": None,
     "E_SIZE": None,
@@ -210,7 +220,7 @@ def _code_row(code: str) -> tuple[str, str, str]:
 
 
 def codes_in_code() -> set[str]:
-    """Every `E_...` that a problem of a graph can have: the first argument of `add`, `stop` and `Problem`, or a kind's."""
+    """Every `E_...` that the code which reads graphs and creates tasks can say."""
     found = set()
     files = [*(PACKAGE / "core").glob("*.py"), PACKAGE / "coordinator" / "tasks.py"]
     for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
@@ -223,7 +233,9 @@ def codes_in_code() -> set[str]:
 
 
 def exceptions() -> str:
-    found = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, errors.FlowKitError)]
+    found = [
+        thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, errors.FlowKitError)
+    ]
     rows = [(f"`{kind.__name__}`", f"`{kind.code}`", sentence(kind).replace("`", "")) for kind in found]
     return table(("exception", "code", "when"), rows)
 
@@ -237,11 +249,11 @@ def settings() -> str:
         ("`WorkerConfig`", config.WorkerConfig, None),
     ):
         rows = [
-            (f"`{field.name}`", f"`{field.type}`", f"`{_default(field)}`")
+            (f"`{field.name}`", f"`{field.type}`".replace(" | ", " or "), f"`{_default(field)}`")
             for field in dataclasses.fields(kind)
             if own is not None or field.name not in common
         ]
-        parts.append(f"**{title}**: {_of_interest(kind)}\n\n" + table(("setting", "type", "default"), rows))
+        parts.append(f"**{title}**: {sentence(kind)}\n\n" + table(("setting", "type", "default"), rows))
     return "\n\n".join(parts)
 
 
@@ -250,13 +262,10 @@ def _default(field: dataclasses.Field[Any]) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
-def _of_interest(kind: type) -> str:
-    return sentence(kind).replace("|", "\\|")
-
-
 # ---------------------------------------------------------------------------------------------- states
 
-TOKEN, WORKER, INCARNATION = "3f1c9a7e", "w-7d2f40aa", "9be1"
+COORDINATOR, WORKER, INCARNATION = "c-41d09c3b", "w-7d2f40aa", "9be14c07"
+TOKEN = f"{COORDINATOR}.27"
 BEGAN = 1_795_000_000.0
 Change = tuple[str, str, str]
 
@@ -273,6 +282,7 @@ class Story:
         self.tasks: list[Change] = []
         self.tags: set[str] = set()
         self.decisions: list[list[f.Fact]] = []
+        self.tokens: dict[str, str] = {}
 
     def _new(self, timeout_sec: float | None) -> Task:
         return Task(task_id="t", graph=self.graph, params={}, timeout_sec=timeout_sec)
@@ -296,13 +306,12 @@ class Story:
         return self.tell(r.TimeReached())
 
     def place(self, *names: str) -> Story:
-        return self.tell(*(r.Placed(name, self.token(name, 1), WORKER, INCARNATION, 812.5) for name in names))
-
-    def token(self, name: str, ahead: int = 0) -> str:
-        return f"{TOKEN}{name}{self.task.runs[name].attempt + ahead}"
+        for name in names:
+            self.tokens[name] = f"{COORDINATOR}.{26 + len(self.decisions)}"
+        return self.tell(*(r.Placed(name, self.tokens[name], WORKER, INCARNATION, 812.5) for name in names))
 
     def report(self, kind: type, name: str, *more: Any) -> Story:
-        return self.tell(kind(name, self.task.runs[name].attempt, self.token(name), *more))
+        return self.tell(kind(name, self.task.runs[name].attempt, self.tokens[name], *more))
 
     def ask(self, kind: str, **args: Any) -> Story:
         return self.tell(r.Requested(self.task.applied + 1, "q", kind, args, "ada"))
@@ -316,24 +325,63 @@ def stories() -> Iterator[Story]:
     error = {"code": "RuntimeError", "message": "no"}
     begun = r.Accepted()
     once = {"max": 1}
-    yield Story(chain()).tell(begun).place("a").report(r.Started, "a").report(r.Succeeded, "a", Payload(1)).place(
-        "b"
-    ).report(r.Succeeded, "b", Payload(2)).ask("restart")
-    yield Story(chain()).tell(begun).place("a").report(r.Failed, "a", error).later(60).place("a").report(
-        r.Failed, "a", error, True
-    ).ask("restart", failed_only=True)
-    yield Story(chain()).tell(begun).place("a").report(r.Expired, "a").place("a").report(r.Declined, "a").place(
-        "a"
-    ).report(r.Declined, "a").later(5).place("a").report(r.Released, "a").place("a").report(r.Expired, "a")
+    yield (
+        Story(chain())
+        .tell(begun)
+        .place("a")
+        .report(r.Started, "a")
+        .report(r.Succeeded, "a", Payload(1))
+        .place("b")
+        .report(r.Succeeded, "b", Payload(2))
+        .ask("restart")
+    )
+    yield (
+        Story(chain())
+        .tell(begun)
+        .place("a")
+        .report(r.Failed, "a", error)
+        .later(60)
+        .place("a")
+        .report(r.Failed, "a", error, True)
+        .ask("restart", failed_only=True)
+    )
+    yield (
+        Story(chain())
+        .tell(begun)
+        .place("a")
+        .report(r.Expired, "a")
+        .place("a")
+        .report(r.Declined, "a")
+        .place("a")
+        .report(r.Declined, "a")
+        .later(5)
+        .place("a")
+        .report(r.Released, "a")
+        .place("a")
+        .report(r.Expired, "a")
+    )
     yield Story(chain(retry_policy=once | {"lost_max": 1})).tell(begun).place("a").report(r.Expired, "a")
     yield Story(chain()).tell(begun).place("a").ask("cancel").report(r.Released, "a")
     yield Story(chain()).tell(begun).ask("pause").ask("resume").ask("pause").ask("cancel")
     yield Story(chain()).tell(begun).place("a").report(r.Failed, "a", error).ask("cancel").ask("restart")
-    yield Story(chain()).tell(begun).place("a").ask("cancel", node_id="a", grace_sec=1).later(2).ask("restart", from_node="a")
+    yield (
+        Story(chain())
+        .tell(begun)
+        .place("a")
+        .ask("cancel", node_id="a", grace_sec=1)
+        .later(2)
+        .ask("restart", from_node="a")
+    )
     yield Story(chain()).tell(begun).ask("cancel", node_id="b").ask("cancel", node_id="a")
     yield Story(chain(timeouts={"queued_sec": 1}, continue_on_failure=True)).tell(begun).later(2)
     yield Story(chain(timeouts={"total_sec": 1})).tell(begun).place("a").later(2)
-    yield Story(chain(timeouts={"total_sec": 1})).tell(begun).place("a").report(r.Failed, "a", error, False, 60.0).later(2)
+    yield (
+        Story(chain(timeouts={"total_sec": 1}))
+        .tell(begun)
+        .place("a")
+        .report(r.Failed, "a", error, False, 60.0)
+        .later(2)
+    )
     yield Story(chain(), timeout_sec=1).tell(begun).later(2)
     yield Story(chain()).tell(r.Accepted(("a",)))
 
@@ -380,7 +428,12 @@ def _verdict(verdict: str) -> str:
 
 def facts_table() -> str:
     rows = [
-        (f"`{tag}`", f"`{kind.__name__}`", ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind)), sentence(kind))
+        (
+            f"`{tag}`",
+            f"`{kind.__name__}`",
+            ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind)),
+            sentence(kind),
+        )
         for tag, kind in f.TAGS.items()
     ]
     return table(("tag", "fact", "fields, in order", "what it says"), rows)
@@ -388,18 +441,18 @@ def facts_table() -> str:
 
 # ---------------------------------------------------------------------------------------------- messages
 
-TASK, TENANT, COORDINATOR = "01a1fd30-08d4-752d-a6e7-2d7679606763", "default", "c-41d09c3b"
+TASK, TENANT = "01a1fd30-08d4-752d-a6e7-2d7679606763", "default"
 JOB = m.Job(
     task_id=TASK, tenant=TENANT, principal="local", partition=5, node="loud", role="shout", attempt=1, token=TOKEN,
     generation=0, accept_by=812.5, inputs={"text": "hello Ada"}, params={"name": "Ada"}, run_sec=30.0,
 )  # fmt: skip
 STOP = m.Stop(TOKEN, TASK, "loud", 1, "user_request", 30.0)
 HELD = m.Held(TOKEN, TASK, TENANT, 5, "loud", 1)
+ERROR = {"code": "ConnectionError", "message": "no answer", "type": "ConnectionError"}
 REPORTS: dict[str, r.AttemptReport] = {
     "started": r.Started("loud", 1, TOKEN),
     "succeeded": r.Succeeded("loud", 1, TOKEN, Payload("HELLO ADA!"), None, 0.004),
-    "failed": r.Failed("loud", 1, TOKEN, {"code": "TimeoutError", "message": "no answer", "type": "TimeoutError"}, False,
-                       None, 2.5),
+    "failed": r.Failed("loud", 1, TOKEN, ERROR, False, None, 2.5),
     "declined": r.Declined("loud", 1, TOKEN, "draining"),
     "released": r.Released("loud", 1, TOKEN, "drain"),
 }  # fmt: skip
@@ -481,7 +534,9 @@ def event_messages() -> str:
     commit = commits[-1]
     value = m.encode_event(commit, TENANT, str(story.task.status))
     assert m.decode_event(value).seq == commit.seq
-    headers = table(("header", "value"), ((f"`{name}`", f"`{text.decode()}`") for name, text in m.event_headers(commit)))
+    headers = table(
+        ("header", "value"), ((f"`{name}`", f"`{text.decode()}`") for name, text in m.event_headers(commit))
+    )
     return f"{fenced(pretty(value), 'json')}\n\n{headers}"
 
 
@@ -493,7 +548,9 @@ def dead_messages() -> str:
 
     telemetry = Telemetry()
     publisher = Publisher(None, Topics(), SystemClock(), Supervisor("docs", telemetry), telemetry, COORDINATOR)  # type: ignore[arg-type]
-    publisher.dead(Record("flowkit.facts.v1", 5, b'{"half": ', TASK.encode(), (), 1742), "not JSON: Expecting value", "")
+    publisher.dead(
+        Record("flowkit.facts.v1", 5, b'{"half": ', TASK.encode(), (), 1742), "not JSON: Expecting value", ""
+    )
     headers = ((f"`{name}`", f"`{text.decode()}`") for name, text in publisher._queue[0].record.headers)
     return table(("header", "for example"), headers)
 

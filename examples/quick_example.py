@@ -1,6 +1,6 @@
 """The quick example: one node, on Kafka and MongoDB, with a handler that is a class.
 
-    KAFKA_BOOTSTRAP_SERVERS=localhost:9092 MONGO_URL=mongodb://localhost:27017 python examples/quick_example.py
+KAFKA_BOOTSTRAP_SERVERS=localhost:9092 MONGO_URL=mongodb://localhost:27017 python examples/quick_example.py
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MyHandler(RoleHandler):
 async def main(mongo_db: Any) -> None:
     coordinator = Coordinator(db=mongo_db, cfg=CoordinatorConfig())
     worker = Worker(db=mongo_db, cfg=WorkerConfig(roles=["processor"]), handlers={"processor": MyHandler()})
-    await coordinator.start(); await worker.start()  # noqa: E702 - as the interface's page has it
+    await coordinator.start(); await worker.start()  # noqa: E702  # fmt: skip
     task_id = await coordinator.create_task(params={}, graph={
         "nodes": [{"node_id": "process_data", "type": "processor", "io": {"input_inline": {"data": "hello world"}}}],
         "edges": []

@@ -13,9 +13,7 @@ def shout(text: str) -> str:
     return text.upper() + "!"
 
 
-GRAPH = {
-    "nodes": [{"node_id": "hi", "type": "greet"}, {"node_id": "loud", "type": "shout", "depends_on": ["hi"]}]
-}
+GRAPH = {"nodes": [{"node_id": "hi", "type": "greet"}, {"node_id": "loud", "type": "shout", "depends_on": ["hi"]}]}
 
 if __name__ == "__main__":
     print(flowkit.run(GRAPH, handlers=[greet, shout], params={"name": "Ada"}).output)  # HELLO ADA!

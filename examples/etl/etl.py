@@ -1,6 +1,6 @@
 """Fan-out and fan-in over files: every CSV file is cleaned and summed up by itself, then all sums are merged.
 
-    python examples/etl/etl.py [FOLDER]
+python examples/etl/etl.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -66,10 +66,7 @@ def graph_of(files: list[Path]) -> dict[str, Any]:
         {"node_id": f"clean.{city}", "type": "clean", "inputs": {"path": path}, "timeout_sec": 30}
         for city, path in cities.items()
     ]
-    adding = [
-        {"node_id": f"sum.{city}", "type": "aggregate", "depends_on": [f"clean.{city}"]}
-        for city in cities
-    ]
+    adding = [{"node_id": f"sum.{city}", "type": "aggregate", "depends_on": [f"clean.{city}"]} for city in cities]
     parts = {city: {"$from": f"sum.{city}"} for city in cities}
     merging = {"node_id": "merge", "type": "merge", "inputs": {"parts": parts}}
     reporting = {

@@ -1,7 +1,7 @@
 """FlowKit inside a FastAPI app: one process, one file, three endpoints.
 
-    pip install flowkit-engine fastapi uvicorn
-    uvicorn app:app --app-dir examples/fastapi_app
+pip install flowkit-engine fastapi uvicorn
+uvicorn app:app --app-dir examples/fastapi_app
 """
 
 from __future__ import annotations

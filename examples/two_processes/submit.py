@@ -1,7 +1,7 @@
 """Creates a task and waits for it, in a process that neither coordinates nor works.
 
-    python submit.py "some words"          create it and wait
-    python submit.py --id TASK             wait for one that was created before
+python submit.py "some words"          create it and wait
+python submit.py --id TASK             wait for one that was created before
 """
 
 from __future__ import annotations

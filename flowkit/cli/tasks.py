@@ -155,11 +155,12 @@ async def _restart(client: Client, args: Namespace) -> None:
 
 async def _answer(client: Client, args: Namespace, done: str, applied: Callable[[TaskView], bool] | None) -> None:
     """Say what came of a request: it is written in any case, and acted on once a coordinator is there."""
+    coordinated = await client.coordinated()
     view = await client.get_task(args.task)
-    known = None if applied is None else applied(view)
+    known = None if applied is None else coordinated is not False and applied(view)
     if args.json:
         asked = {"task_id": args.task, "asked": args.verb, "applied": known, "status": view.status}
-        put_json(asked | {"coordinated": await client.coordinated()})
+        put_json(asked | {"coordinated": coordinated})
         return
     waits = known is False
     put(f"the request to {args.verb} task {args.task} is written; nobody has acted on it yet" if waits else done)

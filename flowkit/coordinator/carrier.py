@@ -11,6 +11,7 @@ from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.core.effects import Dispatch, Effect, Revoke
+from flowkit.core.graph import MISSING
 from flowkit.core.payload import lift_artifacts
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Clock, Commit, Record, Store
@@ -92,6 +93,7 @@ class Carrier:
             params=None if large else params,
             run_sec=effect.node.timeouts.run_sec,
             heartbeat_sec=effect.node.timeouts.heartbeat_sec,
+            given=effect.node.inputs is not MISSING,
         )
         if large:
             self._supervisor.spawn(self._dispatch_large(effect, job, large), "dispatch-large")

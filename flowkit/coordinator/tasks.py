@@ -230,7 +230,7 @@ class Tasks:
     async def get(self, task_id: str) -> TaskView:
         """The task as its commits say. Raises `TaskNotFound`, `StoreUnavailable`, `Corrupt`."""
         head, task, seq = await self._state(task_id)
-        view = task_view(head, task, seq)
+        view = await task_view(head, task, seq)
         nodes = {
             name: replace(node, output=await materialise(self.store, node.output)) for name, node in view.nodes.items()
         }
@@ -317,7 +317,10 @@ class Tasks:
         head, task, _ = await self._state(task_id)
         if not task.ended:
             return None
-        result = task_result(head, task)
+        generation = task.generation
+        result = await task_result(head, task)
+        if task.generation != generation:
+            return None  # restarted while it was read
         if not (holds_artifacts(result.output) or holds_artifacts(result.outputs)):
             return result
         output = await materialise(self.store, result.output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +11,8 @@ from flowkit.core.inputs import task_output
 from flowkit.core.model import NodeRun, NodeState, Task, TaskStatus
 from flowkit.errors import InputError
 from flowkit.ports import Head
+
+SLICE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,11 @@ def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
     )
 
 
-def task_view(head: Head, task: Task, seq: int) -> TaskView:
+async def task_view(head: Head, task: Task, seq: int) -> TaskView:
+    """The view of a task; of a large one in slices, so that the loop goes on."""
+    nodes: dict[str, NodeView] = {}
+    async for names in _slices(task):
+        nodes.update((name, node_view(task, name, task.runs[name])) for name in names)
     return TaskView(
         task_id=head.task_id,
         status=task.status,
@@ -118,17 +126,27 @@ def task_view(head: Head, task: Task, seq: int) -> TaskView:
         ended_at=task.ended_at,
         seq=seq,
         graph=head.graph_ref,
-        nodes={name: node_view(task, name, run) for name, run in task.runs.items()},
+        nodes=nodes,
     )
 
 
-def task_result(head: Head, task: Task) -> TaskResult:
-    outputs = {
-        name: _own(run.output.get())
-        for name, run in task.runs.items()
-        if run.state is NodeState.FINISHED and run.output is not None
-    }
+async def task_result(head: Head, task: Task) -> TaskResult:
+    """The result of a task that has ended; of a large one in slices, so that the loop goes on."""
+    outputs: dict[str, Any] = {}
+    async for names in _slices(task):
+        for name in names:
+            run = task.runs[name]
+            if run.state is NodeState.FINISHED and run.output is not None:
+                outputs[name] = _own(run.output.get())
     return TaskResult(head.task_id, task.status, _output(task), outputs, task.error, head.created_at, task.ended_at)
+
+
+async def _slices(task: Task) -> AsyncIterator[Iterable[str]]:
+    names = list(task.graph.nodes)
+    for start in range(0, len(names), SLICE):
+        yield names[start : start + SLICE]
+        if start + SLICE < len(names):
+            await asyncio.sleep(0)
 
 
 def _output(task: Task) -> Any:

@@ -19,6 +19,7 @@ from flowkit.core.evolve import evolve
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
+from flowkit.core.policies import retry_policy
 from flowkit.core.problems import Problems, shown
 from flowkit.core.readiness import Start, skip_reason, verdict
 from flowkit.core.retry import LONGEST_WAIT_SEC, declined_wait, retry_at
@@ -105,7 +106,8 @@ class _Decider:
                 self.put(f.NodeCancelled(report.node, run.reason))
 
     def failed(self, run: NodeRun, report: r.Failed) -> None:
-        policy = self.task.graph.nodes[report.node].retry
+        node = self.task.graph.nodes[report.node]
+        policy = node.retry if node.retry_given or report.policy is None else retry_policy(report.policy)
         again, budget = retry_at(
             policy,
             run,

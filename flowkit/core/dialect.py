@@ -45,6 +45,7 @@ def parse_graph(raw: object) -> Graph:
         if node.fan_in is not policies.ALL and node.node_id not in topology.incoming:
             nodes[node.node_id] = replace(node, fan_in=policies.ALL)  # a root starts whatever its fan-in says
     output = fields.get("output", NO_TEMPLATE)
+    roots = tuple(name for name in nodes if not (name in topology.incoming or name in topology.reads))
 
     return Graph(
         nodes=nodes,
@@ -58,9 +59,8 @@ def parse_graph(raw: object) -> Graph:
         timeout_sec=fields.get("timeout_sec"),
         output=output.value,
         output_references=output.references,
-        root_roles=frozenset(
-            node.type for name, node in nodes.items() if name not in topology.incoming and name not in topology.reads
-        ),
+        roots=roots,
+        root_roles=frozenset(nodes[name].type for name in roots),
         hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values()),
         meta=fields.get("meta", {}),
     )

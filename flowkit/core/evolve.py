@@ -202,11 +202,8 @@ def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
         task.open -= 1
     for name in not_needed:
         _tell_successors(task, name, at)
-    for name, node in task.graph.nodes.items():
-        if not task.graph.incoming[name] and not task.graph.reads[name]:
-            run = task.runs[name]
-            if run.state is NodeState.PENDING and verdict(task, node, run) is Start.START:
-                _ready(task, name, run, at)
+    for name in task.graph.roots:
+        _reconsider(task, name, task.runs[name], at)
     if not task.open:
         task.agenda.append("")
 

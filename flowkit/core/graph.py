@@ -121,7 +121,8 @@ class Graph:
     `incoming`/`outgoing` hold every node's edges (implied ones included) in the order written; `readers[s]` are the
     nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
     output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
-    edge or reader. `root_roles` are the roles of the nodes that wait for nothing; `hurried`: some node has a timeout
+    edge or reader. `roots` are the nodes that wait for nothing, `root_roles` their roles; `hurried`: some node has a
+    timeout
     that runs while it waits for a worker.
     """
 
@@ -136,6 +137,7 @@ class Graph:
     timeout_sec: float | None = None
     output: Any = MISSING
     output_references: tuple[Reference, ...] = ()
+    roots: tuple[str, ...] = ()
     root_roles: frozenset[str] = frozenset()
     hurried: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowkit.core.facts import ErrorInfo
@@ -116,6 +116,40 @@ class NodeRun:
         self.run_sec = 0.0
 
 
+class Runs(dict[str, NodeRun]):
+    """Every node's run by id. Each is made when it is first asked for, so that taking up a large task costs nothing
+    but what is looked at."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self._graph = graph
+
+    def __missing__(self, name: str) -> NodeRun:
+        run = self[name] = NodeRun(len(self._graph.incoming[name]), len(self._graph.reads[name]))
+        return run
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._graph.nodes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._graph.nodes)
+
+    def __len__(self) -> int:
+        return len(self._graph.nodes)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self._graph.nodes else default
+
+    def keys(self) -> Any:
+        return self._graph.nodes.keys()
+
+    def values(self) -> Any:
+        return [self[name] for name in self._graph.nodes]
+
+    def items(self) -> Any:
+        return [(name, self[name]) for name in self._graph.nodes]
+
+
 class Timer:
     """The kinds of durable timers; each is checked against the state when it fires, so a stale one does nothing."""
 
@@ -180,9 +214,7 @@ class Task:
         self.reason = ""
         self.cancel_outcome = ""
         self.cancel_error: ErrorInfo | None = None
-        self.runs: dict[str, NodeRun] = {
-            name: NodeRun(len(graph.incoming[name]), len(graph.reads[name])) for name in graph.nodes
-        }
+        self.runs = Runs(graph)
         self.open = len(self.runs)
         self.ready: dict[str, OrderedDict[str, None]] = {}
         self.leased: dict[str, None] = {}

@@ -17,7 +17,8 @@ _UNDECIDED = frozenset({NodeState.PENDING})
 def ended(task: Task) -> TaskEnded:
     """The end of a task all of whose nodes have ended."""
     if task.cancel_outcome:
-        return TaskEnded(task.cancel_outcome, task.cancel_error)
+        error = task.cancel_error or {"code": task.cancel_outcome, "message": task.reason}
+        return TaskEnded(task.cancel_outcome, error)
 
     known: dict[str, bool] = {}
     unhandled = next((name for name in task.failed if not handled(task, name, known)), None)

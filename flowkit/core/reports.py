@@ -48,7 +48,9 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """`permanent` says that trying again is of no use; `retry_after` (seconds) overrides the policy's backoff."""
+    """`permanent` says that trying again is of no use; `retry_after` (seconds) overrides the policy's backoff;
+    `policy` is
+    the `retry_policy` that the handler came with, for a node that has none of its own."""
 
     node: str
     attempt: int
@@ -57,6 +59,7 @@ class Failed:
     permanent: bool = False
     retry_after: float | None = None
     run_sec: float = 0.0
+    policy: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`python -m flowkit.testing run|trace`: simulate seeds, or show the history of one."""
+"""`python -m flowkit.testing run|trace|table|guards`: simulate seeds, show one, take guards away."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flowkit.testing", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | trace | guards")
+    commands = parser.add_subparsers(required=True, metavar="run | trace | table | guards")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--mode", choices=MODES, default="chaos")
     common.add_argument("--without", action="append", default=[], metavar="GUARD", help="take this guard away")
@@ -34,6 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     trace = commands.add_parser("trace", parents=[common], help="show the history of one seed")
     trace.add_argument("seed", type=int)
     trace.set_defaults(run=_trace)
+
+    table = commands.add_parser("table", parents=[common], help="take each guard away in turn: who notices?")
+    table.add_argument("--seeds", type=_seeds, default=range(300), metavar="A:B")
+    table.add_argument("--jobs", type=int, default=None)
+    table.set_defaults(run=_table)
 
     guards = commands.add_parser("guards", help="list the guards that --without takes away")
     guards.set_defaults(run=_guards)
@@ -66,6 +71,23 @@ def _trace(options: argparse.Namespace) -> int:
         _say(line)
     _say(f"trace hash {report.digest}, {report.steps} callbacks, recovered in {report.recover_sec:.1f} s")
     return 1 if report.violations else 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    """Which checks notice which guard's absence, and in how many seeds."""
+    names = options.without or list(GUARDS)
+    for name in names:
+        guard = GUARDS[name]
+        directed = [*guard.directed, *options.directed]
+        count = len(options.seeds)
+        tally = runner.run_in_processes(
+            options.seeds.start, options.seeds.stop, guard.mode, without=[name], directed=directed, jobs=options.jobs
+        )
+        kinds = sorted(((len({seed for seed, _ in found}), kind) for kind, found in tally.bad.items()), reverse=True)
+        shown = ", ".join(f"{kind} {100 * hit / count:.1f} %" for hit, kind in kinds[:4]) or "nobody noticed"
+        ratio = tally.runs / max(1, tally.needed)
+        _say(f"{name:20s} rule {guard.rule:2d} {100 * len(tally.bad_seeds) / count:5.1f} %  runs {ratio:.3f}  {shown}")
+    return 0
 
 
 def _guards(options: argparse.Namespace) -> int:

@@ -219,7 +219,7 @@ def _froze(frozen: Frozen, process: str, at: float) -> bool:
 
 
 def essence_of(task: Task) -> object:
-    """What two holders of a task must agree on: not what `settle` has still to look at, nor timers without a meaning."""
+    """What two holders of a task must agree on: not what `settle` has still to look at, nor dead timers."""
     timers = sorted(timer for timer in task.timers if task.timer_live(timer))
     names = [name for name in Task.__slots__ if name not in ("graph", "params", "agenda", "joined", "timers")]
     return [timers, *((name, state_of(getattr(task, name))) for name in names)]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from operator import methodcaller
 from typing import Any
 
+from flowkit.adapters.memory import MemoryStore
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
 from flowkit.testing.machine import Machine
@@ -48,6 +51,10 @@ class FaultyStore:
         return await self._write(
             [Write(methodcaller("update_heads", [new]), (("head", new.task_id),)) for new in updates]
         )
+
+    async def force_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
+        """`update_heads` as it would be without its guard: to see that somebody notices."""
+        return await self._write([Write(partial(_force_head, new), (("head", new.task_id),)) for new in updates])
 
     async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
         return await self._read(methodcaller("read_heads", list(task_ids)))  # type: ignore[no-any-return]
@@ -157,6 +164,13 @@ class FaultyStore:
         else:
             self._machine.crash(dice.uniform(0.5, 8))
             await self._stage.loop.create_future()
+
+
+async def _force_head(update: HeadUpdate, store: MemoryStore) -> list[Outcome]:
+    head = store.data.heads.get(update.task_id)
+    if head is not None:
+        store.data.heads[update.task_id] = replace(head, seq=-1, published_seq=-1)
+    return await store.update_heads([update])
 
 
 def _reply_to(answer: asyncio.Future[Any]) -> Callable[[Any], None]:

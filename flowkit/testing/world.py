@@ -78,7 +78,8 @@ class World:
 
     def __init__(self, seed: int = 0, *, mode: str = "calm", coordinators: int = 2, workers: int = 3, apis: int = 2,
                  handlers: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
-                 without: Collection[str] = (), trace: bool = False, patience_sec: float = 100_000.0) -> None:  # fmt: skip
+                 without: Collection[str] = (), trace: bool = False,
+                 patience_sec: float = 100_000.0) -> None:  # fmt: skip
         if mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
         self.stage = stage = Stage(seed, mode, without=frozenset(without), trace=trace)

@@ -139,7 +139,8 @@ def _told(row: Any) -> Told | Knock | Unreadable:
 class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     """A dispatch: one attempt for the worker that holds its lease. Seconds throughout; `accept_by` is in the worker's
     own monotonic clock. `artifacts` are `[place, artifact]` pairs to be put into `inputs`. `body_ref` stands for
-    `[inputs, artifacts, params]` in the artifact store where they are too large to travel."""
+    `[inputs, artifacts, params]` in the artifact store where they are too large to travel. `given`: the node says what
+    its inputs are; else they are what came before it."""
 
     task_id: str
     tenant: str
@@ -158,6 +159,7 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     heartbeat_sec: float | None = None
     deadline_sec: float | None = None
     body_ref: str = ""
+    given: bool = True
 
     @property
     def idempotency_key(self) -> str:
@@ -178,10 +180,13 @@ class Stop(msgspec.Struct, array_like=True, tag="stop", frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class WorkBatch:
+    """What a coordinator has for one worker; `unreadable` are items that this version does not understand."""
+
     worker: str
     incarnation: str
     sender: str
     items: Sequence[Job | Stop]
+    unreadable: Sequence[Unreadable] = ()
 
 
 class _WorkRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -209,11 +214,16 @@ def decode_work(value: bytes | None) -> WorkBatch:
     except UNFIT:
         pass
     (worker, incarnation, sender), (rows,) = _envelope(data, 3, 1)
-    try:
-        items = msgspec.convert(rows, list[Job | Stop])
-    except msgspec.ValidationError as error:
-        raise Corrupt(f"not work: {error}") from error
-    return WorkBatch(worker, incarnation, sender, items)
+    if not isinstance(rows, list):
+        raise Corrupt("a batch of work ends with a list of items")
+    items: list[Job | Stop] = []
+    unreadable: list[Unreadable] = []
+    for row in rows:
+        try:
+            items.append(msgspec.convert(row, Job | Stop))  # type: ignore[arg-type]
+        except msgspec.ValidationError as error:
+            unreadable.append(Unreadable(dumps(row), f"not work: {error}"))
+    return WorkBatch(worker, incarnation, sender, items, unreadable)
 
 
 def pack_artifacts(found: Iterable[tuple[tuple[str | int, ...], Artifact]]) -> list[Any]:

@@ -47,6 +47,10 @@ class Binding:
             values[self.context] = context()
         return [values.pop(parameter.name, parameter.default) for parameter in self.positional], values
 
+    @property
+    def takes_nothing(self) -> bool:
+        return not (self.parameters or self.rest)
+
     def unfit(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
         """Of inputs with these names: which are missing, and which nobody takes."""
         given = set(names)

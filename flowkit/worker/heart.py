@@ -67,7 +67,8 @@ class Heart:
 
     def __init__(self, *, bus: Bus, store: Renewer, clock: Clock, topics: Topics, identity: Identity,
                  held: Mapping[str, Attempt], heartbeat_sec: float, lease_ttl_sec: float,
-                 on_lost: Callable[[Attempt], None], gauge: Gauge, telemetry: Telemetry) -> None:  # fmt: skip
+                 on_lost: Callable[[Attempt], None], gauge: Gauge, telemetry: Telemetry,
+                 defend: bool = True) -> None:  # fmt: skip
         self._bus = bus
         self._store = store
         self._clock = clock
@@ -78,6 +79,7 @@ class Heart:
         self._held = held
         self._heartbeat_sec = heartbeat_sec
         self._limit = DEFENCE * lease_ttl_sec
+        self._defend = defend
         self._on_lost = on_lost
         self._gauge = gauge
         self._supervisor = Supervisor("heart", telemetry)
@@ -103,6 +105,8 @@ class Heart:
 
     async def step_guard(self) -> None:
         """Find the attempts whose lease this worker may have lost without knowing it."""
+        if not self._defend:
+            return
         now = self._clock.mono()
         for attempt in list(self._held.values()):  # one step of the interpreter: the table may change meanwhile
             since = max(attempt.base, attempt.renewed)

@@ -67,6 +67,8 @@ class Performer:
     async def _run_function(self, attempt: Attempt, inputs: Any, params: Any) -> Any:
         role = attempt.role
         assert role.binding is not None
+        if not attempt.job.given and role.binding.takes_nothing:
+            inputs = {}  # the node was given what came before it; a handler that asks for nothing may leave it there
         args, kwargs = role.binding.bind(inputs, lambda: self._context(attempt, params))
         if role.kind is Kind.ASYNC:
             return await role.call(*args, **kwargs)

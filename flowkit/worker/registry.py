@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
+from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS
-from flowkit.errors import ConfigError, did_you_mean
+from flowkit.errors import ConfigError, GraphError, did_you_mean
 from flowkit.worker.binding import Binding, binding_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,6 +64,8 @@ def handler(function: Any = None, /, *, role: str | None = None, retry_policy: M
     """
     if role is not None:
         _check_name(role)
+    if retry_policy is not None:
+        _check_policy(retry_policy)
     if timeout_sec is not None and not timeout_sec > 0:
         raise ConfigError(f"timeout_sec must be more than 0, not {timeout_sec!r}")
 
@@ -104,6 +107,10 @@ class Registry:
 
     def get(self, name: str) -> Role | None:
         return self._roles.get(name)
+
+    def room(self, slots: int) -> int:
+        """How many of so many slots can be in use at once: fewer, where every role takes turns."""
+        return min(slots, len(self)) if self and all(role.in_turn for role in self) else slots
 
     @property
     def roles(self) -> list[str]:
@@ -179,6 +186,16 @@ def _name_of(given: Any) -> str:
     if name == "<lambda>":
         raise ConfigError("a lambda has no name to be a role: give it as {role: handler}")
     return str(name)
+
+
+def _check_policy(policy: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a policy that no node could have."""
+    node = {"node_id": "handler", "type": "handler", "retry_policy": dict(policy)}
+    try:
+        parse_graph({"nodes": [node]})
+    except GraphError as error:
+        said = "; ".join(f"{p.place.removeprefix('nodes[0].')}: {p.message}" for p in error.problems)
+        raise ConfigError(said) from error
 
 
 def _check_name(name: str) -> str:

@@ -42,13 +42,14 @@ class WorkerRuntime:
 
     With `heart_in_thread`, heartbeats come from a thread that has a bus and a store of its own, made there by
     `heart_bus` and `heart_store`. `run_sync` runs plain handlers, in threads by default; `gauge` tells the CPU share
-    and the memory (MB) for the heartbeats; `new_id` makes ids of so many bytes.
+    and the memory (MB) for the heartbeats; `new_id` makes ids of so many bytes. `alone` says that its coordinator lives
+    and stalls with it, so that nobody could take a lease away behind its back.
     """
 
     def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: WorkerConfig, registry: Registry,
                  telemetry: Telemetry | None = None, heart_in_thread: bool = False,
                  heart_bus: Callable[[], Bus] | None = None, heart_store: Callable[[], Renewer] | None = None,
-                 run_sync: RunSync | None = None, gauge: Gauge = no_gauge,
+                 run_sync: RunSync | None = None, gauge: Gauge = no_gauge, alone: bool = False,
                  new_id: Callable[[int], str] = secrets.token_hex) -> None:  # fmt: skip
         if heart_in_thread and (heart_bus is None or heart_store is None):
             raise ConfigError("heart_in_thread needs heart_bus and heart_store: connections belong to one loop")
@@ -66,6 +67,7 @@ class WorkerRuntime:
         self._threads = Threads(cfg.slots + SPARE_THREADS, f"{self.worker_id}-handler")
         self._run_sync: RunSync = run_sync if run_sync is not None else self._threads.run
         self._gauge = gauge
+        self._alone = alone
         self._new_id = new_id
         self._topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self._undertaker = Undertaker()
@@ -90,8 +92,8 @@ class WorkerRuntime:
             return
         self.incarnation = self._new_id(8)
         self._identity = Identity(
-            self.worker_id, self.incarnation, tuple(self._registry.roles), self._cfg.slots, dict(self._cfg.labels),
-            self._cfg.worker_version,
+            self.worker_id, self.incarnation, tuple(self._registry.roles), self._registry.room(self._cfg.slots),
+            dict(self._cfg.labels), self._cfg.worker_version,
         )  # fmt: skip
         self.loop = asyncio.get_running_loop()
         await self._bus.ensure_topics(self._topics.specs())
@@ -156,7 +158,7 @@ class WorkerRuntime:
             acknowledged=lambda attempt: self._slots.acknowledged(attempt),  # noqa: PLW0108 - it comes to be later
         )  # fmt: skip
         self._slots = Slots(
-            kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._cfg.slots,
+            kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._identity.slots,
             performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes),
             started_after_sec=self._cfg.started_after_sec, send=self._outbox.add,
         )  # fmt: skip
@@ -180,7 +182,7 @@ class WorkerRuntime:
         return Heart(
             bus=bus, store=store, clock=self._clock, topics=self._topics, identity=self._identity,
             held=self._slots.held, heartbeat_sec=self._cfg.heartbeat_sec, lease_ttl_sec=self._cfg.lease_ttl_sec,
-            on_lost=on_lost, gauge=self._gauge, telemetry=self.telemetry,
+            on_lost=on_lost, gauge=self._gauge, telemetry=self.telemetry, defend=not self._alone,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ what it says

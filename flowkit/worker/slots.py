@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started
@@ -79,6 +80,7 @@ class Slots:
     def lose(self, attempt: Attempt) -> None:
         """Its lease was not renewed in time: end it, and say nothing."""
         self._order(attempt, Order(Cause.LOST, "its lease could not be renewed", 0.0))
+        self._fill()
 
     def _take(self, job: Job) -> None:
         if not self._tokens.add(job.token):
@@ -159,13 +161,15 @@ class Slots:
         if limit is None and job.heartbeat_sec is None and job.deadline_sec is None:
             return
         now = self._clock.mono()
+        ends: list[float] = []
         if limit is not None:
-            attempt.stop_by = now + limit
+            ends.append(now + limit)
             attempt.set_limit("run", limit, partial(self._out_of_time, attempt, f"it ran longer than {limit:g} s"))
         if job.deadline_sec is not None:
-            left = attempt.received_at + job.deadline_sec - now
-            attempt.stop_by = min(now + left, attempt.stop_by or now + left)
-            attempt.set_limit("deadline", left, partial(self._out_of_time, attempt, "its deadline has passed"))
+            ends.append(attempt.received_at + job.deadline_sec)
+            late = partial(self._out_of_time, attempt, "its deadline has passed")
+            attempt.set_limit("deadline", ends[-1] - now, late)
+        attempt.stop_by = min(ends, default=None)
         if job.heartbeat_sec is not None:
             attempt.progress_at = now
             attempt.set_limit("progress", job.heartbeat_sec, partial(self._check_progress, attempt, job.heartbeat_sec))
@@ -190,15 +194,12 @@ class Slots:
         attempt.order = order
         if not attempt.begun:
             self._drop(attempt, order.why, silently=order.cause is Cause.LOST)
-            self._fill()
             return
 
         self._telemetry.emit(AttemptKilled(self._worker_id, attempt.token, KILLED_FOR[order.cause]))
         patience = _patience(attempt, order)
         attempt.stop_by = self._clock.mono() + patience
         attempt.clear_limits()
-        if order.cause is Cause.LOST:
-            attempt.kill_processes()
         if attempt.context is not None:
             attempt.context.cancel_flag.set()
         if attempt.groups is not None:
@@ -243,6 +244,8 @@ class Slots:
             report = None if attempt.lost else attempt.ordered_report()
         elif report is None:
             report = Released(job.node, job.attempt, job.token, "the worker stopped")
+        if isinstance(report, Failed) and attempt.role.said.retry_policy is not None:
+            report = replace(report, policy=dict(attempt.role.said.retry_policy))
         if report is None:
             del self.held[attempt.token]
         else:
@@ -275,7 +278,10 @@ class Slots:
         for attempt in late:
             self._drop(attempt, "too late")
         if late:
-            self._queue = deque(attempt for attempt in self._queue if attempt.phase is Phase.QUEUED)
+            for line in (self._queue, *self._lanes.values()):
+                kept = [attempt for attempt in line if attempt.phase is Phase.QUEUED]
+                line.clear()
+                line.extend(kept)
 
     # ------------------------------------------------------------------------------------------ draining
 

@@ -46,7 +46,7 @@ class Threads:
         """Let the threads end as soon as they are idle."""
         for _ in range(self._count):
             self._calls.put(None)
-        self._count = 0
+        self._calls, self._idle, self._count = queue.SimpleQueue(), threading.Semaphore(0), 0
 
 
 def _work(calls: queue.SimpleQueue[_Call | None], idle: threading.Semaphore) -> None:

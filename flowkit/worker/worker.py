@@ -141,8 +141,8 @@ class Worker:
         threaded = not backend.embedded and self.db is not None
         return WorkerRuntime(
             store=backend.store, bus=backend.bus, clock=self.clock, cfg=self.cfg, registry=self._registry,
-            telemetry=self.telemetry, gauge=ProcessGauge(), heart_in_thread=threaded, heart_bus=self._heart_bus,
-            heart_store=self._heart_store,
+            telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
+            heart_bus=self._heart_bus, heart_store=self._heart_store,
         )  # fmt: skip
 
     def _heart_bus(self) -> Bus:

@@ -7,6 +7,8 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 
 from flowkit.cli import main
 
-APP = '''
+APP = """
 import asyncio, os, time, flowkit
 
 def greet(name):
@@ -48,7 +50,7 @@ def note(path, text="ran"):
     with open(path, "a") as file:
         file.write(text + "\\n")
     return text
-'''
+"""
 HELLO: dict[str, Any] = {
     "name": "hello",
     "nodes": [{"node_id": "hi", "type": "greet"}, {"node_id": "loud", "type": "shout", "depends_on": ["hi"]}],
@@ -123,19 +125,65 @@ def environment(**more: str) -> dict[str, str]:
     return bare | {"PYTHONWARNINGS": "error"} | more
 
 
-def start(folder: Path, *words: object, **more: str) -> subprocess.Popen[str]:
-    """A command as a process of its own, with its output to be read."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "flowkit", *map(str, words)],
-        cwd=folder, env=environment(**more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+class Process:
+    """A command as a process of its own; what it says is read while it runs."""
 
+    def __init__(self, folder: Path, words: tuple[object, ...], more: dict[str, str]) -> None:
+        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "flowkit", *map(str, words)],
+            cwd=folder, env=environment(**more), stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err,
+        )  # fmt: skip
 
-def finish(process: subprocess.Popen[str], timeout: float = 40.0) -> Ran:
-    out, err = process.communicate(timeout=timeout)
-    return Ran(process.returncode, out, err)
+    @property
+    def err(self) -> str:
+        return os.pread(self._err.fileno(), 1_000_000, 0).decode()
+
+    def heard(self, words: str, seconds: float = 20.0) -> str:
+        """What it has said on stderr, once these words have come."""
+        deadline = time.monotonic() + seconds
+        while words not in (said := self.err):
+            assert time.monotonic() < deadline, f"{words!r} did not come, but: {said}"
+            assert self.popen.poll() is None, f"it ended without {words!r}: {said}"
+            time.sleep(0.02)
+        return said
+
+    def signal(self, number: int) -> None:
+        self.popen.send_signal(number)
+
+    def finish(self, seconds: float = 40.0) -> Ran:
+        """Wait for its end."""
+        code = self.popen.wait(seconds)
+        return Ran(code, os.pread(self._out.fileno(), 1_000_000, 0).decode(), self.err)
+
+    def close(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+        self._out.close()
+        self._err.close()
 
 
 def command(folder: Path, *words: object, **more: str) -> Ran:
-    return finish(start(folder, *words, **more))
+    """Runs a command as a process of its own, to its end."""
+    process = Process(folder, words, more)
+    try:
+        return process.finish()
+    finally:
+        process.close()
+
+
+Begin = Callable[..., Process]
+
+
+@pytest.fixture
+def begin(folder: Path) -> Iterator[Begin]:
+    """Starts commands that end with the test, at the latest."""
+    begun: list[Process] = []
+
+    def run(*words: object, **more: str) -> Process:
+        begun.append(Process(folder, words, more))
+        return begun[-1]
+
+    yield run
+    for process in begun:
+        process.close()

@@ -136,7 +136,12 @@ def test_only_what_no_event_tells_is_caught_up_with() -> None:
 
 def test_the_most_urgent_rows_come_first() -> None:
     on = board(*(node(name, "x") for name in "abcde"))
-    for name, state, at in (("a", "finished", 1.0), ("b", "finished", 2.0), ("c", "running", 3.0), ("d", "failed", 4.0)):
+    for name, state, at in (
+        ("a", "finished", 1.0),
+        ("b", "finished", 2.0),
+        ("c", "running", 3.0),
+        ("d", "failed", 4.0),
+    ):
         on.apply(event("succeeded" if state == "finished" else "x", name, state, at=at))
     assert [row.node_id for row in on.most_urgent(4)] == ["d", "c", "b", "a"]
 

@@ -31,7 +31,9 @@ def test_a_graph_is_checked(cli: Cli, write: Callable[..., Path]) -> None:
     assert cli("graph", one, "--check").out == "ok: 1 node, 0 edges, roles: x\n"
 
 
-def test_everything_that_is_wrong_is_said_with_code_place_and_nearest_name(cli: Cli, write: Callable[..., Path]) -> None:
+def test_everything_that_is_wrong_is_said_with_code_place_and_nearest_name(
+    cli: Cli, write: Callable[..., Path]
+) -> None:
     graph = write({"node_id": "a", "tpe": "x"}, node("b", "y", "aa"), node("b", "y"))
 
     ran = cli("graph", graph, "--check")

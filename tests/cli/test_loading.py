@@ -110,7 +110,9 @@ def test_params_may_come_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_params([], "-") == {"a": 1}
 
 
-@pytest.mark.parametrize(("text", "kind"), [("[1]", "a list"), ('"x"', "text"), ("null", "null"), ("3", "a number"), ("true", "a boolean")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("[1]", "a list"), ('"x"', "text"), ("null", "null"), ("3", "a number"), ("true", "a boolean")]
+)
 def test_params_are_an_object(text: str, kind: str, folder: Path) -> None:
     (folder / "params.json").write_text(text)
     with pytest.raises(UsageError, match=f"params.json holds {kind}, not a JSON object"):
@@ -149,7 +151,7 @@ def test_a_handlers_file_may_be_named_by_its_path(module: Module) -> None:
 
     assert list(load_handlers(["deep/down/steps.py"], Project())) == ["a"]
     assert list(load_handlers(["deep/down/steps.py:a"], Project())) == ["a"]
-    with pytest.raises(UsageError, match="there is no file deep/steps.py"):
+    with pytest.raises(UsageError, match=r"there is no file deep/steps\.py"):
         load_handlers(["deep/steps.py"], Project())
 
 

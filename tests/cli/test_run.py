@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flowkit.coordinator.coordinator import Coordinator
 from tests.cli.conftest import HELLO, Cli, node
 
 Write = Callable[..., Path]
@@ -243,15 +245,19 @@ def test_a_task_left_by_a_timeout_goes_on(cli: Cli, write: Write) -> None:
     assert (ran.code, ran.out) == (0, '"ran"\n')
 
 
-def test_a_paused_task_goes_on(cli: Cli, write: Write) -> None:
-    graph = write(node("slow", "wait", inputs={"seconds": 0.5}), node("next", "note", "slow", inputs={"path": "ran.txt"}))
-    cli("run", graph, "--handlers", "app", "--db", "flow.db", "--timeout", "0.1")
-    (task,) = listed(cli)
-    cli("tasks", "pause", task["task_id"], "--db", "flow.db")
+def test_a_paused_task_goes_on(cli: Cli, folder: Path) -> None:
+    async def paused() -> str:
+        async with Coordinator(db=folder / "flow.db") as coordinator:
+            task_id = await coordinator.create_task(graph=HELLO, params={"name": "Ada"})
+            async with asyncio.timeout(10):
+                while (await coordinator.get_task(task_id)).status == "queued":
+                    await asyncio.sleep(0.01)
+            await coordinator.pause_task(task_id)
+            return task_id
 
-    ran = cli("run", "--resume", task["task_id"], "--handlers", "app", "--db", "flow.db")
+    ran = cli("run", "--resume", asyncio.run(paused()), "--handlers", "app", "--db", "flow.db")
 
-    assert (ran.code, ran.out) == (0, '"ran"\n')
+    assert (ran.code, ran.out) == (0, '"HELLO ADA!"\n')
     assert "was paused: it goes on" in ran.err
 
 

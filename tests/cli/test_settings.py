@@ -133,7 +133,12 @@ def test_the_database_s_name_goes_into_the_url(url: str, whole: str) -> None:
 
 @pytest.mark.parametrize(
     ("db", "path"),
-    [("flow.db", "flow.db"), ("/a/b.db", "/a/b.db"), ("sqlite:///flow.db", "flow.db"), ("sqlite:////a/b.db", "/a/b.db")],
+    [
+        ("flow.db", "flow.db"),
+        ("/a/b.db", "/a/b.db"),
+        ("sqlite:///flow.db", "flow.db"),
+        ("sqlite:////a/b.db", "/a/b.db"),
+    ],
 )
 def test_a_file_is_told_from_a_server(db: str, path: str) -> None:
     assert settings.file_of(db) == Path(path)

@@ -6,7 +6,8 @@ A fence is run in the order of the page:
 - ```console, its lines that begin with `$ `, in the page's folder; `&` at the end leaves a command running;
 - after `<!-- file: NAME -->` it is written to the page's folder instead.
 
-`<!-- needs: kafka mongo -->` before it asks for the services, `<!-- not run: reason -->` leaves it out. What it prints is
+`<!-- needs: kafka mongo -->` before it asks for the services, `<!-- not run: reason -->` leaves it out. What it
+prints is
 told by `# -> value` comments, by a ```text fence right behind it, or in the console itself; `...` stands for anything.
 """
 

@@ -70,7 +70,8 @@ def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str]
 
 
 def test_what_is_generated_from_the_code_is_up_to_date() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True,
+    text=True,
                           check=False)  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr

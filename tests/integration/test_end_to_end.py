@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -56,23 +57,28 @@ async def motor_database(url: str, name: str) -> AsyncIterator[Any]:
     client.close()
 
 
+async def quick_example(mongo_db: Any) -> Any:
+    # fmt: off
+    coordinator = Coordinator(db=mongo_db, cfg=CoordinatorConfig())
+    worker = Worker(db=mongo_db, cfg=WorkerConfig(roles=["processor"]), handlers={"processor": MyHandler()})
+    await coordinator.start(); await worker.start()  # noqa: E702
+    task_id = await coordinator.create_task(params={}, graph={
+        "nodes": [{"node_id": "process_data", "type": "processor", "io": {"input_inline": {"data": "hello world"}}}],
+        "edges": []})
+    # fmt: on
+    result = await coordinator.wait_task(task_id, timeout=20)
+    await worker.stop()
+    await coordinator.stop()
+    return result
+
+
 @pytest.mark.parametrize("database", [pymongo_database, motor_database], ids=["pymongo", "motor"])
 async def test_the_documented_example_runs_verbatim(
     database: Any, kafka_address: str, mongo_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka_address)
     async with database(mongo_url, "flowkit_quick_example") as mongo_db:
-        # fmt: off
-        coordinator = Coordinator(db=mongo_db, cfg=CoordinatorConfig())
-        worker = Worker(db=mongo_db, cfg=WorkerConfig(roles=["processor"]), handlers={"processor": MyHandler()})
-        await coordinator.start(); await worker.start()  # noqa: E702
-        task_id = await coordinator.create_task(params={}, graph={
-            "nodes": [{"node_id": "process_data", "type": "processor", "io": {"input_inline": {"data": "hello world"}}}],
-            "edges": []})
-        # fmt: on
-        result = await coordinator.wait_task(task_id, timeout=20)
-        await worker.stop()
-        await coordinator.stop()
+        result = await quick_example(mongo_db)
     assert result.status == "finished", result.error
     assert result.outputs == {"process_data": {"metrics": {"length": 11}}}
 
@@ -133,7 +139,7 @@ def fan(width: int) -> dict[str, Any]:
 
 def chain(*nodes: dict[str, Any]) -> dict[str, Any]:
     named = [node["node_id"] for node in nodes]
-    return {"nodes": list(nodes), "edges": [list(pair) for pair in zip(named, named[1:], strict=False)]}
+    return {"nodes": list(nodes), "edges": [list(pair) for pair in pairwise(named)]}
 
 
 def napping(sec: float, node_id: str = "nap") -> dict[str, Any]:

@@ -251,3 +251,68 @@ async def test_a_worker_that_lost_an_attempt_takes_others() -> None:
         await stand.send(stand.job("endless"))
         await asyncio.sleep(20)
         assert not isinstance(await stand.run("quick"), Declined)
+
+
+@virtual
+async def test_a_worker_that_nobody_could_rob_does_not_defend_itself() -> None:
+    endless = Endless()
+    async with Stand({"endless": endless.run}, options={"alone": True}) as stand:
+        await stand.send(stand.job("endless"))
+        await asyncio.sleep(5)
+        stand.clock.ahead += 30.0  # its loop was blocked, and that of its coordinator with it
+        await asyncio.sleep(5)
+        assert endless.ended == []
+
+
+@virtual
+async def test_a_heartbeat_itself_looks_first_whether_the_lease_may_be_lost() -> None:
+    endless = Endless()
+    async with Stand({"endless": endless.run}) as stand:
+        job = stand.job("endless")
+        await stand.send(job)
+        await asyncio.sleep(5)
+        attempt = stand.runtime._slots.held[job.token]
+        stand.clock.ahead += 30.0
+        heart: Any = stand.runtime._pulse
+        await heart.heart._beat()
+        assert attempt.lost
+        assert attempt.renewed < stand.clock.mono() - 30.0
+        await stand.read()
+        assert job.token not in stand.named()
+
+
+@virtual
+async def test_what_was_lost_and_unwinds_is_named_no_more() -> None:
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(1000)
+
+    async with Stand([slow_to_end]) as stand:
+        job = stand.job("slow_to_end")
+        await stand.send(job)
+        await asyncio.sleep(5)
+        stand.clock.ahead += 30.0
+        await asyncio.sleep(0.6)
+        assert job.token in stand.runtime._slots.held
+        heart: Any = stand.runtime._pulse
+        await heart.heart.beat()
+        await stand.read()
+        assert stand.named() == set()
+
+
+@virtual
+async def test_the_slot_of_what_was_lost_before_it_began_goes_to_the_next() -> None:
+    ran: list[str] = []
+
+    async def notes(ctx: Any) -> None:
+        ran.append(ctx.task_id)
+
+    async with Stand([notes], slots=1) as stand:
+        first, second = stand.job("notes"), stand.job("notes")
+        slots = stand.runtime._slots
+        slots.receive([first, second])
+        slots.lose(slots.held[first.token])
+        await asyncio.sleep(0.1)
+        assert ran == [second.task_id]

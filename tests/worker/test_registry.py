@@ -157,6 +157,15 @@ def test_an_instance_takes_turns_and_a_class_does_not() -> None:
     assert one.get("indexer").call() is one.get("indexer").call()  # type: ignore[union-attr]
 
 
+def test_where_all_roles_take_turns_there_is_room_for_one_of_each() -> None:
+    assert Registry([Indexer()]).room(16) == 1
+    assert Registry({"a": Indexer(), "b": Indexer()}).room(16) == 2
+    assert Registry({"a": Indexer(), "b": Indexer()}).room(1) == 1
+    assert Registry({"a": Indexer(), "b": greet}).room(16) == 16
+    assert Registry([Indexer]).room(16) == 16
+    assert Registry().room(16) == 16
+
+
 def test_only_some_roles_may_be_served() -> None:
     registry = Registry([greet, shout])
 

@@ -266,6 +266,26 @@ async def test_an_instance_of_a_class_runs_one_attempt_at_a_time() -> None:
         assert not slow.mixed
 
 
+@virtual
+async def test_those_who_wait_for_their_turn_are_declined_in_time_and_forgotten() -> None:
+    class Long(RoleHandler):
+        async def process_batch(self, batch: Any, ctx: Any) -> Any:
+            await asyncio.sleep(100)
+            return await super().process_batch(batch, ctx)
+
+    async with Stand({"long": Long(), "echo": echo}) as stand:
+        first = stand.job("long")
+        await stand.send(first)
+        for _ in range(3):
+            jobs = [stand.job("long") for _ in range(5)]
+            await stand.send(*jobs)
+            for job in jobs:
+                assert isinstance(await stand.result(job, timeout=5.5), Declined)
+        slots = stand.runtime._slots
+        assert (slots.load, sum(map(len, slots._lanes.values())), len(slots._queue)) == (1, 0, 0)
+        assert isinstance(await stand.result(first, timeout=100), Succeeded)
+
+
 # ---- started
 
 
@@ -542,3 +562,16 @@ async def test_a_stop_overrules_a_timeout() -> None:
         await asyncio.sleep(2)
         await stand.send(stand.stop_of(job, grace_sec=10))
         assert isinstance(await stand.result(job), Released)
+
+
+@virtual
+async def test_a_stop_that_comes_before_the_first_step_drops_the_attempt() -> None:
+    gate = Gate()
+    async with Stand({"gate": gate.pass_through}, slots=1) as stand:
+        first, second = stand.job("gate"), stand.job("gate")
+        stand.runtime._slots.receive([first, second])
+        stand.runtime._slots.receive([stand.stop_of(first)])
+        assert isinstance(await stand.result(first), Declined)
+        await asyncio.sleep(0.1)
+        assert gate.came == [second.task_id]
+        gate.open.set()

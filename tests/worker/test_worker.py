@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,20 @@ async def test_a_handed_over_client_is_used_in_its_own_loop_only() -> None:
     worker = Worker(db=object(), backend=cluster, handlers=[greet])  # type: ignore[arg-type]
     store: Renewer = worker._heart_store()
     assert await store.renew(None) is flowkit.ports.Outcome.UNKNOWN  # type: ignore[attr-defined, arg-type]
+
+
+async def test_embedded_a_handler_that_blocks_everything_runs_once() -> None:
+    async def hogs() -> str:
+        time.sleep(0.5)
+        await asyncio.sleep(0.02)
+        return "once"
+
+    short = {"heartbeat_sec": 0.02, "lease_ttl_sec": 0.1}
+    cfg, worker_cfg = flowkit.CoordinatorConfig(**short), WorkerConfig(**short)
+    async with flowkit.Embedded(handlers=[hogs], cfg=cfg, worker_cfg=worker_cfg) as engine:
+        task = await engine.submit({"nodes": [{"node_id": "a", "type": "hogs"}]})
+        assert (await task.result()).output == "once"
+        assert (await engine.coordinator.get_task(task.id)).nodes["a"].attempts == 1
 
 
 def test_the_public_names_are_where_they_are_documented_to_be() -> None:

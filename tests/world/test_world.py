@@ -79,13 +79,12 @@ def test_the_same_seed_twice_leaves_the_same_trace() -> None:
 @pytest.mark.timeout(300)
 def test_another_process_with_another_hash_seed_leaves_the_same_trace() -> None:
     script = "from flowkit.testing import simulate; print(simulate(17).digest)"
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."}, capture_output=True,
-            text=True, check=True,
-        ).stdout  # fmt: skip
-        for seed in ("0", "1")
-    }
+    digests = set()
+    for seed in ("0", "1"):
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": "."}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        digests.add(done.stdout)
 
     assert len(digests) == 1
 

@@ -1,0 +1,279 @@
+"""What the real code does without each of its guards: functions that take the original and give its stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from flowkit.ports import HeadUpdate, Outcome
+
+
+def unchanged(original: Any) -> Any:
+    return original
+
+
+def zero(original: Any) -> Any:
+    return 0
+
+
+def always(answer: Any) -> Any:
+    """Whatever it was asked, this is the answer."""
+    return lambda original: lambda *args, **more: answer
+
+
+def surely(original: Any) -> Any:
+    """The same for a coroutine: yes, it is done."""
+
+    async def done(*args: Any, **more: Any) -> bool:
+        return True
+
+    return done
+
+
+# ---------------------------------------------------------------------------------------------- deciding, committing
+
+
+def pump_in_spite_of_a_flight(original: Any) -> Any:
+    def pump(engine: Any, cell: Any) -> None:
+        flight, cell.flight = cell.flight, None
+        original(engine, cell)
+        if cell.flight is None and not cell.dead:
+            cell.flight = flight
+
+    return pump
+
+
+def unknown_is_yes(original: Any) -> Any:
+    def outcome(engine: Any, flight: Any, said: Outcome) -> None:
+        original(engine, flight, Outcome.OK if said is Outcome.UNKNOWN else said)
+
+    return outcome
+
+
+def duplicate_is_yes(original: Any) -> Any:
+    def outcome(engine: Any, flight: Any, said: Outcome) -> None:
+        original(engine, flight, Outcome.OK if said is Outcome.DUPLICATE else said)
+
+    return outcome
+
+
+def forget_reports(original: Any) -> Any:
+    def reload(engine: Any, cell: Any, why: str, after_sec: float) -> Any:
+        if cell.flight is not None:
+            engine._settle(cell.flight.items)
+            cell.flight.items.clear()
+        return original(engine, cell, why, after_sec)
+
+    return reload
+
+
+def dispatch_on_load(original: Any) -> Any:
+    def loaded(engine: Any, cell: Any, past: Any) -> None:
+        from flowkit.core.effects import Dispatch
+        from flowkit.core.inputs import node_inputs
+
+        original(engine, cell, past)
+        if cell.dead or cell.task is None:
+            return
+        for name in cell.task.leased:
+            run, node = cell.task.runs[name], cell.task.graph.nodes[name]
+            lease, inputs = run.lease, node_inputs(cell.task, node)
+            again = Dispatch(node, run.attempt, lease.token, lease.worker, lease.incarnation, lease.accept_by, inputs)
+            engine.carrier.carry_out(cell, again)
+
+    return loaded
+
+
+def publish_before(original: Any) -> Any:
+    def fly(engine: Any, cell: Any, decision: Any, *more: Any) -> None:
+        original(engine, cell, decision, *more)
+        for effect in decision.effects:
+            engine.carrier.carry_out(cell, effect)
+
+    return fly
+
+
+def no_republish(original: Any) -> Any:
+    def loaded(engine: Any, cell: Any, past: Any) -> None:
+        if past is not None:
+            past = replace(past, head=replace(past.head, published_seq=len(past.commits)))
+        original(engine, cell, past)
+
+    return loaded
+
+
+def any_token(original: Any) -> Any:
+    def attempt(decider: Any, report: Any) -> None:
+        run = decider.task.runs.get(report.node)
+        if run is not None and run.lease is not None and report.attempt <= run.attempt:
+            report = replace(report, attempt=run.attempt, token=run.lease.token)
+        original(decider, report)
+
+    return attempt
+
+
+def any_generation(original: Any) -> Any:
+    def timer_live(task: Any, timer: tuple[float, int, str, str]) -> Any:
+        at, _, kind, node = timer
+        return original(task, (at, task.generation, kind, node))
+
+    return timer_live
+
+
+def attempts_anew(original: Any) -> Any:
+    def reset(run: Any, undecided: int, unread: int) -> None:
+        original(run, undecided, unread)
+        run.attempt = 0
+
+    return reset
+
+
+# ---------------------------------------------------------------------------------------------- leases
+
+
+def no_ttl(original: Any) -> Any:
+    def sync(leases: Any, cell: Any, node: str, run: Any, *, found: bool = False) -> Any:
+        freed = original(leases, cell, node, run, found=found)
+        if found and run.lease is not None and (watch := leases.watches.get(run.lease.token)) is not None:
+            watch.heard -= 1e6
+        return freed
+
+    return sync
+
+
+def first_count_is_old(original: Any) -> Any:
+    async def note_renewals(expiry: Any, worker: str) -> None:
+        renewal = await expiry._store.read_renewal(worker)
+        for token in renewal.tokens if renewal is not None else ():
+            if token in expiry._leases.watches and token not in expiry._renewals:
+                expiry._renewals[token] = (renewal.incarnation, renewal.count)
+        await original(expiry, worker)
+
+    return note_renewals
+
+
+def revoke_any(original: Any) -> Any:
+    def unwatched(ears: Any, message: Any, held: Any) -> None:
+        from flowkit.wire.messages import Stop
+
+        cell = ears._engine.get(held.task_id, held.partition)
+        if cell.task is not None and cell.live and cell.flight is None:
+            stop = Stop(held.token, held.task_id, held.node, held.attempt, "the lease is over", 0.0)
+            ears._carrier.revoke_unknown(message.worker, message.incarnation, stop)
+
+    return unwatched
+
+
+# ---------------------------------------------------------------------------------------------- workers
+
+
+def accept_late(original: Any) -> Any:
+    def take(slots: Any, job: Any) -> None:
+        soon = slots._clock.mono() + 5.0
+        original(slots, msgspec.structs.replace(job, accept_by=max(job.accept_by, soon)))
+
+    return take
+
+
+def read_for_all(original: Any) -> Any:
+    def read(intake: Any, record: Any) -> None:
+        from flowkit.wire.messages import decode_work
+
+        batch = decode_work(record.value)
+        if batch.worker == intake._worker_id:
+            intake._deliver(batch.items)
+
+    return read
+
+
+def only_running(original: Any) -> Any:
+    def parts(heart: Any, attempts: Sequence[Any], message: Any) -> Any:
+        from flowkit.worker.attempt import Phase
+
+        return original(heart, [attempt for attempt in attempts if attempt.phase is not Phase.DONE], message)
+
+    return parts
+
+
+def never_again(original: Any) -> Any:
+    return lambda outbox, late: original(outbox, ())
+
+
+# ---------------------------------------------------------------------------------------------- heads, requests, sweeps
+
+
+def unguarded_heads(original: Any) -> Any:
+    async def update_heads(store: Any, updates: Sequence[HeadUpdate]) -> list[Outcome]:
+        return list(await store.force_heads(updates))
+
+    return update_heads
+
+
+def no_match_is_yes(original: Any) -> Any:
+    async def ask_why(heads: Any, updates: Any, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        return [Outcome.OK if outcome is Outcome.NO_MATCH else outcome for outcome in outcomes]
+
+    return ask_why
+
+
+def evict_before_head(original: Any) -> Any:
+    async def step(heads: Any) -> None:
+        evict = heads._on_stored
+        for cell in list(heads._lagging.values()):
+            stored, published = cell.stored, cell.published
+            cell.stored, cell.published = (cell.acked, cell.acked), cell.acked
+            evict(cell)
+            cell.stored, cell.published = stored, published
+        await original(heads)
+
+    return step
+
+
+def mark_before_head(original: Any) -> Any:
+    async def step(heads: Any) -> None:
+        await heads._mark([cell for cell in heads._lagging.values() if cell.to_mark and not cell.dead])
+        await original(heads)
+
+    return step
+
+
+def nothing_found(original: Any) -> Any:
+    async def found(*args: Any, **more: Any) -> list[Any]:
+        return []
+
+    return found
+
+
+def backwards(original: Any) -> Any:
+    async def read(*args: Any, **more: Any) -> list[Any]:
+        return list(reversed(await original(*args, **more)))
+
+    return read
+
+
+def offsets_at_once(original: Any) -> Any:
+    return lambda tracker: tracker.position or None
+
+
+def no_sweep(original: Any) -> Any:
+    async def step(sweeper: Any) -> int:
+        return 0
+
+    return step
+
+
+def wake_alone(original: Any) -> Any:
+    return lambda head: head.next_wake
+
+
+def closed_at_once(original: Any) -> Any:
+    def update_of(cell: Any, now: float) -> HeadUpdate:
+        from flowkit.core.model import ENDED_TASK
+
+        update: HeadUpdate = original(cell, now)
+        return replace(update, active=update.status not in ENDED_TASK)
+
+    return update_of

@@ -1,0 +1,118 @@
+"""A cluster of processes on servers of its own, under load, while one fault after the other strikes it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.local import KafkaServer, MongoServer
+from deploy.local.server import LocalServer
+from flowkit.adapters.mongo import MongoStore
+from tests.integration.harness.ledger import Ledger
+from tests.integration.harness.load import Load
+from tests.integration.harness.processes import Cluster, Part, Role
+from tests.integration.harness.verdict import Fault, Verdict, heads_closed, read_events, read_everything
+from tests.integration.site import Site, database_url, until
+
+COORDINATORS, WORKERS = 2, 3
+TASKS = 64
+AT_LEAST = 20
+TTL_SEC = 10.0
+
+
+@dataclass
+class Drama:
+    kafka: KafkaServer
+    mongo: MongoServer
+    cluster: Cluster
+    load: Load
+    ledger: Ledger
+    dice: random.Random
+    faults: list[Fault] = field(default_factory=list)
+
+    # ------------------------------------------------------------------------------------------ faults
+
+    async def busy(self) -> int:
+        """Wait until enough attempts run on living workers; how many they are."""
+        dead = frozenset(part.name for part in self.cluster.every if not part.living or part.frozen_at is not None)
+
+        def running() -> int:
+            count = len(self.ledger.running(except_workers=dead))
+            return count if count >= AT_LEAST else 0
+
+        count: int = await until(f"{AT_LEAST} attempts run", running, timeout=30, every=0.01)
+        return count
+
+    def pick(self, role: Role) -> Part:
+        return self.dice.choice(self.cluster.of_role(role))
+
+    async def kill(self, role: Role) -> Part:
+        """SIGKILL one, and replace it at once, as a supervisor of processes does."""
+        running, victim = await self.busy(), self.pick(role)
+        self.faults.append(Fault(f"{role}_kill", victim.name, victim.kill(), running=running))
+        return self.cluster.replace(victim)
+
+    async def freeze(self, role: Role, seconds: float) -> None:
+        """SIGSTOP one, and let it go on after so long."""
+        running, victim = await self.busy(), self.pick(role)
+        fault = Fault(f"{role}_stop", victim.name, victim.freeze(), running=running)
+        self.faults.append(fault)
+        await asyncio.sleep(seconds)
+        fault.until = time.time()
+        victim.thaw()
+
+    async def strike(self, server: LocalServer, *, crash: bool, away: float = 0.0) -> None:
+        """Kill a server or stop it in good order, and start it again after `away` seconds; `until` is when it
+        served."""
+        fault = Fault(f"{server.name}_{'kill' if crash else 'restart'}", server.name, time.time())
+        fault.running = await self.busy()
+        self.faults.append(fault)
+        fault.at = time.time()
+        await asyncio.to_thread(server.kill if crash else server.stop)
+        await asyncio.sleep(away)
+        await asyncio.to_thread(server.start)
+        fault.until = time.time()
+
+    async def recovered(self, part: Part) -> None:
+        await self.cluster.in_business([part])
+
+    # ------------------------------------------------------------------------------------------ the end
+
+    async def verdict(self, timeout: float = 60.0) -> Verdict:
+        """End the load, let everything come to rest, and read all that there is."""
+        waiting = await self.load.stop(timeout)
+        assert not waiting, f"{len(waiting)} tasks did not end in {timeout:g} s: {[t.task_id for t in waiting[:5]]}"
+        assert not self.load.wrong(), self.load.wrong()[:5]
+        store = MongoStore(self.cluster.site.db)
+        await store.start()
+        try:
+            await heads_closed(store, timeout=30)
+            facts = await read_everything(store)
+        finally:
+            await store.stop()
+        facts.events = await read_events(self.cluster.site, f"{self.cluster.site.prefix}events.v1")
+        return Verdict(self.faults, self.ledger, facts, list(self.load.accepted), TTL_SEC)
+
+
+@asynccontextmanager
+async def drama(folder: Path, seed: int, *, tasks: int = TASKS) -> AsyncIterator[Drama]:
+    """Servers, coordinators, workers and a load that has begun."""
+    kafka, mongo = KafkaServer(), MongoServer()
+    try:
+        await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(mongo.start))
+        site = Site(kafka.address, "kills.", database_url(mongo.url, "kills"))
+        dice = random.Random(seed)
+        with Cluster(site, folder, folder / "ledger") as cluster:
+            await cluster.start(coordinators=COORDINATORS, workers=WORKERS)
+            async with site.client() as client:
+                load = Load(client, tasks, random.Random(dice.random()))
+                play = Drama(kafka, mongo, cluster, load, Ledger(folder / "ledger"), dice)
+                load.start()
+                yield play
+    finally:
+        await asyncio.gather(asyncio.to_thread(kafka.close), asyncio.to_thread(mongo.close))

@@ -1,0 +1,75 @@
+"""One process of a cluster: `python -m tests.integration.harness.part coordinator|worker NAME`, as a user would write
+it.
+
+Where it runs comes from the environment, as for any FlowKit process; LEDGER is the ledger's file. What happens in it
+goes to standard output, a JSON line each. It ends when its standard input does: so it never outlives its harness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+
+from flowkit import Context, Coordinator, CoordinatorConfig, Worker, WorkerConfig
+from flowkit.telemetry import Happening, Telemetry
+from tests.integration.harness.ledger import Pen
+
+
+def say(what: str, about: object = "") -> None:
+    # One write per line: what is said just before a kill is whole, or not there.
+    os.write(1, json.dumps([time.time(), what, str(about)]).encode() + b"\n")
+
+
+def tell(happening: Happening) -> None:
+    say(type(happening).__name__, happening)
+
+
+def handlers(pen: Pen) -> dict[str, object]:
+    async def step(ctx: Context, sec: float, n: int = 0) -> dict[str, int]:
+        with pen.run(ctx):
+            await asyncio.sleep(sec)
+        return {"n": n + 1}
+
+    async def join(ctx: Context, parts: dict[str, dict[str, int]], sec: float = 0.05) -> dict[str, int]:
+        with pen.run(ctx):
+            await asyncio.sleep(sec)
+        return {"n": sum(part["n"] for part in parts.values())}
+
+    return {"step": step, "join": join}
+
+
+async def coordinate(name: str) -> None:
+    telemetry = Telemetry()
+    telemetry.subscribe(tell)
+    cfg = CoordinatorConfig.load(overrides={"coordinator_id": name})
+    coordinator = Coordinator(db=os.environ["FLOWKIT_DB"], cfg=cfg, telemetry=telemetry)
+    await coordinator.run_forever()
+    say("counts", json.dumps(telemetry.counts))
+
+
+async def work(name: str) -> None:
+    telemetry = Telemetry()
+    telemetry.subscribe(tell)
+    cfg = WorkerConfig.load(overrides={"worker_id": name})
+    pen = Pen(os.environ["LEDGER"])
+    worker = Worker(db=os.environ["FLOWKIT_DB"], cfg=cfg, handlers=handlers(pen), telemetry=telemetry)
+    await worker.run_forever()
+    say("counts", json.dumps(telemetry.counts))
+
+
+def watch_standard_input() -> None:
+    def wait() -> None:
+        sys.stdin.read()
+        os._exit(3)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    role, own_name = sys.argv[1:]
+    watch_standard_input()
+    asyncio.run(coordinate(own_name) if role == "coordinator" else work(own_name))

@@ -1,0 +1,317 @@
+"""Judges a run: by the commits in the store, the events on the bus, the ledger, and what the faults were."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from flowkit.adapters.kafka import KafkaBus
+from flowkit.adapters.mongo import MongoStore
+from flowkit.core import facts as f
+from flowkit.core.dialect import parse_graph
+from flowkit.core.graph import Graph
+from flowkit.ports import Commit, Head, HeadFilter
+from flowkit.testing import Evidence, Frozen, Violation, check_history
+from flowkit.wire.codec import loads
+from flowkit.wire.facts import decode_facts
+from tests.integration.harness.ledger import Ledger, Run
+from tests.integration.site import Site, until
+
+PAGE = 500
+# A handler that ended so short before a kill may have had its result still on its way to Kafka.
+ON_ITS_WAY_SEC = 0.25
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault: `kind` (`worker_kill`, ...), whom it hit, when, how long, and how many attempts ran then in all and
+    on the one that it hit."""
+
+    kind: str
+    victim: str
+    at: float
+    until: float = 0.0
+    running: int = 0
+
+
+@dataclass(slots=True)
+class Facts:
+    """Everything that a quiet cluster has written down."""
+
+    heads: dict[str, Head]
+    graphs: dict[str, Graph]
+    commits: dict[str, list[Commit]]
+    events: set[tuple[str, int, str]] | None = None
+
+    @property
+    def all_commits(self) -> list[Commit]:
+        return [commit for commits in self.commits.values() for commit in commits]
+
+
+async def read_everything(store: MongoStore) -> Facts:
+    heads: dict[str, Head] = {}
+    graphs: dict[str, Graph] = {}
+    commits: dict[str, list[Commit]] = defaultdict(list)
+    after: tuple[float, str] | None = None
+    while page := await store.list_heads(HeadFilter(), limit=PAGE, after=after):
+        heads |= {head.task_id: head for head in page}
+        after = (page[-1].created_at, page[-1].task_id)
+        for commit in await store.read_commits([head.task_id for head in page]):
+            commits[commit.task_id].append(commit)
+        for head in page:
+            if head.graph_ref not in graphs:
+                graphs[head.graph_ref] = parse_graph(loads(await store.get_blob(head.graph_ref, kind="graph")))
+    return Facts(heads, graphs, dict(commits))
+
+
+async def heads_closed(store: MongoStore, timeout: float) -> None:
+    """Heads follow their commits within a second; wait until no task is open any more."""
+
+    async def closed() -> bool:
+        after: tuple[float, str] | None = None
+        while page := await store.list_heads(HeadFilter(), limit=PAGE, after=after):
+            if any(head.active for head in page):
+                return False
+            after = (page[-1].created_at, page[-1].task_id)
+        return True
+
+    await until("every head says that its task is over", closed, timeout=timeout, every=0.5)
+
+
+async def read_events(site: Site, topic: str) -> set[tuple[str, int, str]]:
+    """Every event that Kafka holds, as a stranger with a plain consumer reads them."""
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+    consumer = AIOKafkaConsumer(bootstrap_servers=site.kafka, enable_auto_commit=False, auto_offset_reset="earliest")
+    await consumer.start()
+    seen: set[tuple[str, int, str]] = set()
+    try:
+        parts = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()] or [
+            TopicPartition(topic, p) for p in range(4)
+        ]
+        consumer.assign(parts)
+        ends = await consumer.end_offsets(parts)
+        await consumer.seek_to_beginning()
+        while any([await consumer.position(part) < ends[part] for part in parts]):
+            for messages in (await consumer.getmany(timeout_ms=500, max_records=5000)).values():
+                for message in messages:
+                    event = json.loads(message.value)
+                    seen.add((event["task_id"], event["seq"], event["commit_id"]))
+    finally:
+        await consumer.stop()
+    return seen
+
+
+@dataclass(slots=True)
+class Recovery:
+    """Seconds from a fault until those whom it concerned went on."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def at(self, share: float) -> float:
+        ranked = sorted(self.seconds)
+        return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else math.nan
+
+    def row(self) -> dict[str, Any]:
+        if not self.seconds:
+            return {"n": 0}
+        return {
+            "n": len(self.seconds),
+            "p50": round(self.at(0.5), 2),
+            "p99": round(self.at(0.99), 2),
+            "max": round(max(self.seconds), 2),
+        }
+
+
+@dataclass
+class Verdict:
+    """What a run comes to. `reruns` are the starts beyond the first of each key, by the fault that excuses them."""
+
+    faults: Sequence[Fault]
+    ledger: Ledger
+    facts: Facts
+    accepted: Iterable[str]
+    ttl_sec: float = 10.0
+
+    def __post_init__(self) -> None:
+        self.ledger.look()
+        self.leases = _leases(self.facts)
+        self.keys = self.ledger.by_key()
+        self.begun = {(run.task_id, run.node, run.attempt) for run in self.ledger.runs}
+
+    # ------------------------------------------------------------------------------------------ right or wrong
+
+    def violations(self) -> list[Violation]:
+        """What the independent checker finds in commits, ledger and events."""
+        frozen = [Frozen(fault.victim, fault.at, fault.until) for fault in self.faults if fault.kind.endswith("stop")]
+        evidence = Evidence(
+            heads=self.facts.heads, graphs=self.facts.graphs, accepted=list(self.accepted), events=self.facts.events,
+            frozen=frozen, ttl_sec=self.ttl_sec,
+        )  # fmt: skip
+        return check_history(self.facts.all_commits, [run.as_start() for run in self.ledger.runs], evidence)
+
+    def lost(self) -> list[str]:
+        """Accepted tasks of which there is no end."""
+        return [
+            task_id
+            for task_id in self.accepted
+            if task_id not in self.facts.heads or self.facts.heads[task_id].status != "finished"
+        ]
+
+    def applied_twice(self) -> list[str]:
+        """Nodes with two results in one generation: counted here by hand, beside the checker."""
+        results: Counter[tuple[str, int, str]] = Counter()
+        for task_id, commits in self.facts.commits.items():
+            generation = 0
+            for commit in commits:
+                for fact in decode_facts(commit.body):
+                    if isinstance(fact, f.TaskRestarted):
+                        generation = fact.generation
+                    elif isinstance(fact, f.AttemptSucceeded):
+                        results[task_id, generation, fact.node] += 1
+        return [f"{task_id} {node} in generation {g}" for (task_id, g, node), n in results.items() if n > 1]
+
+    # ------------------------------------------------------------------------------------------ executions
+
+    def victims(self, fault: Fault) -> list[Run]:
+        """The attempts that a kill or a freeze of a worker hit."""
+        if not fault.kind.startswith("worker"):
+            return []
+        return [
+            run
+            for run in self.ledger.runs
+            if run.worker == fault.victim and run.running_at(fault.at, ON_ITS_WAY_SEC) and self._undelivered(run)
+        ]
+
+    def reruns(self) -> list[Run]:
+        """Every start beyond the first of its key."""
+        return [run for runs in self.keys.values() for run in runs[1:]]
+
+    def unexcused(self) -> list[str]:
+        """Starts again of nodes whose attempt before was hit by no fault."""
+        hit = {id(run) for fault in self.faults for run in self.victims(fault)}
+        said = []
+        for key, runs in self.keys.items():
+            for earlier, later in pairwise(runs):
+                if id(earlier) not in hit:
+                    said.append(
+                        f"{key}: attempt {earlier.attempt} on {earlier.worker} began {earlier.began:.2f}, ended "
+                        f"{earlier.ended or 0:.2f} ({earlier.how or 'never'}); attempt {later.attempt} on "
+                        f"{later.worker} began {later.began:.2f}"
+                    )
+        return said
+
+    def _undelivered(self, run: Run) -> bool:
+        lease = self.leases.get((run.task_id, run.node, run.attempt))
+        return lease is None or lease.how != "succeeded"
+
+    # ------------------------------------------------------------------------------------------ recovery
+
+    def of_workers(self, kind: str) -> tuple[Recovery, Recovery]:
+        """From the kill of a worker to the next start of what it ran; and to the next lease of what it was leased
+        without beginning it, before the kill or even after."""
+        running, leased = Recovery(), Recovery()
+        for fault in self.faults:
+            if fault.kind != kind:
+                continue
+            for run in self.victims(fault):
+                again = [other.began for other in self.keys[run.key] if other.attempt > run.attempt]
+                running.seconds.append(min(again, default=math.inf) - fault.at)
+            for (task_id, node, attempt), lease in self.leases.items():
+                lost = lease.how not in ("succeeded", "declined") and lease.ended > fault.at
+                if lease.worker == fault.victim and lost and (task_id, node, attempt) not in self.begun:
+                    again = self.leases.get((task_id, node, attempt + 1))
+                    leased.seconds.append((again.at if again is not None else math.inf) - fault.at)
+        return running, leased
+
+    def of_coordinators(self, kind: str) -> tuple[Recovery, Recovery]:
+        """From the kill of a coordinator to the first commit of each of its partitions; and to the next of each task
+        that it had under way, or that was created while nobody had the partition."""
+        partitions, tasks = Recovery(), Recovery()
+        by_partition = _by_partition(self.facts)
+        for fault in self.faults:
+            if fault.kind != kind:
+                continue
+            for partition, commits in by_partition.items():
+                place = bisect_right(commits, fault.at, key=lambda commit: commit.at)
+                if place == 0 or not commits[place - 1].by.startswith(f"{fault.victim}-"):
+                    continue
+                others = [c.at for c in commits[place:] if not c.by.startswith(f"{fault.victim}-")]
+                resumed = others[0] if others else math.inf
+                partitions.seconds.append(resumed - fault.at)
+                for task_id, history in self.facts.commits.items():
+                    head = self.facts.heads[task_id]
+                    if head.partition == partition and head.created_at < resumed and history[-1].at > fault.at:
+                        since = max(fault.at, head.created_at)
+                        later = [commit.at for commit in history if commit.at > since]
+                        tasks.seconds.append((later[0] if later else math.inf) - fault.at)
+        return partitions, tasks
+
+    def of_services(self, kind: str) -> tuple[Recovery, Recovery]:
+        """From the moment that a service was back to the next commit of each task that was open then; and how long the
+        outage was."""
+        back, away = Recovery(), Recovery()
+        for fault in self.faults:
+            if fault.kind != kind:
+                continue
+            away.seconds.append(fault.until - fault.at)
+            for task_id, history in self.facts.commits.items():
+                head = self.facts.heads[task_id]
+                if head.created_at < fault.until and history[-1].at > fault.until:
+                    back.seconds.append(next(c.at for c in history if c.at > fault.until) - fault.until)
+        return back, away
+
+
+@dataclass(slots=True)
+class Lease:
+    worker: str
+    generation: int
+    at: float
+    ended: float = math.inf
+    how: str = ""
+
+
+def _leases(facts: Facts) -> dict[tuple[str, str, int], Lease]:
+    found: dict[tuple[str, str, int], Lease] = {}
+    for task_id, commits in facts.commits.items():
+        generation = 0
+        for commit in commits:
+            for fact in decode_facts(commit.body):
+                match fact:
+                    case f.TaskRestarted():
+                        generation = fact.generation
+                    case f.AttemptLeased():
+                        found[task_id, fact.node, fact.attempt] = Lease(fact.worker, generation, commit.at)
+                    case f.AttemptSucceeded() | f.AttemptFailed() | f.LeaseLost():
+                        lease = found[task_id, fact.node, fact.attempt]
+                        lease.ended = commit.at
+                        lease.how = fact.why if isinstance(fact, f.LeaseLost) else "succeeded"
+    return found
+
+
+def _by_partition(facts: Facts) -> Mapping[int, list[Commit]]:
+    found: defaultdict[int, list[Commit]] = defaultdict(list)
+    for task_id, commits in facts.commits.items():
+        found[facts.heads[task_id].partition] += commits
+    for commits in found.values():
+        commits.sort(key=lambda commit: commit.at)
+    return found
+
+
+def report(name: str, figures: Mapping[str, Any]) -> None:
+    """A JSON line to standard output, and to the file that FLOWKIT_REPORT names."""
+    line = json.dumps({"report": name, **figures}, default=str)
+    print(line)
+    if path := os.environ.get("FLOWKIT_REPORT"):
+        with open(path, "a") as file:
+            file.write(line + "\n")
+
+
+__all__ = ["Facts", "Fault", "KafkaBus", "Recovery", "Verdict", "heads_closed", "read_events", "read_everything"]
