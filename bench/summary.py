@@ -10,6 +10,9 @@ from typing import Any
 from bench.measure import FLOOR, FLOWKIT, Run, at_quantile
 
 
+Pick = Callable[[Sequence[float]], float]
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """The median of some runs, and how far they lie apart."""
@@ -56,19 +59,20 @@ class Summary:
     more: dict[str, Any] = field(default_factory=dict)
 
 
-def summarise(runs: Sequence[Run]) -> list[Summary]:
-    """One summary per workload that FlowKit ran, in the order of the runs."""
+def summarise(runs: Sequence[Run], *, pick: Pick = statistics.median) -> list[Summary]:
+    """One summary per workload that FlowKit ran, in the order of the runs. `pick` chooses among the runs' counts."""
     labels = dict.fromkeys(run.workload for run in runs if run.side == FLOWKIT)
     return [
         _summary(
             [run for run in runs if run.workload == label and run.side == FLOWKIT],
             [run for run in runs if run.workload == label and run.side == FLOOR],
+            pick,
         )
         for label in labels
     ]
 
 
-def _summary(runs: Sequence[Run], floor: Sequence[Run]) -> Summary:
+def _summary(runs: Sequence[Run], floor: Sequence[Run], pick: Pick) -> Summary:
     first = runs[0]
     rate, floor_rate = Spread.of([run.rate for run in runs]), _rate(floor)
     hops, floor_hops = _hop(runs), _hop(floor)
@@ -93,11 +97,11 @@ def _summary(runs: Sequence[Run], floor: Sequence[Run]) -> Summary:
             1000 * sum(s for name, s in run.counts.cpu.items() if not name.startswith("floor")) / run.nodes
             for run in runs
         ),
-        messages=_per_node(runs, lambda run: run.messages),
-        documents=_per_node(runs, lambda run: run.counts.written),
-        round_trips=_per_node(runs, lambda run: run.counts.round_trips),
-        floor_messages=_per_node(floor, lambda run: run.messages) if floor else None,
-        floor_documents=_per_node(floor, lambda run: run.counts.written) if floor else None,
+        messages=_per_node(runs, lambda run: run.messages, pick),
+        documents=_per_node(runs, lambda run: run.counts.written, pick),
+        round_trips=_per_node(runs, lambda run: run.counts.round_trips, pick),
+        floor_messages=_per_node(floor, lambda run: run.messages, pick) if floor else None,
+        floor_documents=_per_node(floor, lambda run: run.counts.written, pick) if floor else None,
         rss_mb={name: max(run.counts.rss[name] for run in runs) for name in first.counts.rss},
         others_cores=max(run.counts.others for run in [*runs, *floor]),
         trouble=_added([run.trouble for run in runs]),
@@ -114,8 +118,8 @@ def _hop(runs: Sequence[Run]) -> Spread | None:
     return Spread.of(means) if means else None
 
 
-def _per_node(runs: Sequence[Run], count: Callable[[Run], int]) -> float:
-    return statistics.median(count(run) / run.nodes for run in runs)
+def _per_node(runs: Sequence[Run], count: Callable[[Run], int], pick: Pick) -> float:
+    return pick([count(run) / run.nodes for run in runs])
 
 
 def _added(troubles: Sequence[dict[str, int]]) -> dict[str, int]:

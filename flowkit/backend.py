@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 @dataclass(eq=False)
 class Backend:
     """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a
-    coordinator and a worker meet. `file` is the SQLite store where there is one."""
+    coordinator and a worker meet. `file` is the SQLite store where there is one; `coordinated`: a coordinator of this
+    process runs on it."""
 
     store: Store
     bus: Bus
     file: SqliteStore | None = None
     temporary: bool = False
+    coordinated: bool = False
     _users: int = 0
 
     @property

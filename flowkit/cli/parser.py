@@ -73,7 +73,9 @@ def _run(commands: Any) -> None:
     about = "run a graph to its end in this process; its output goes to stdout as JSON, all else to stderr"
     parser = _command(commands, "run", "run", about, epilog=EXIT_CODES)
     parser.add_argument("graph", nargs="?", metavar="GRAPH", help=GRAPH)
-    parser.add_argument("--resume", metavar="TASK", help="instead of GRAPH: go on with a task of --db where it stands")
+    parser.add_argument(
+        "--resume", metavar="TASK", help="instead of GRAPH: go on with a task of --db (its id, or last)"
+    )
     parser.add_argument(
         "--handlers", action="append", default=[], metavar="MODULE[:ATTR]",
         help="where the functions are; repeatable (default: `handlers` of [tool.flowkit])",
@@ -86,6 +88,7 @@ def _run(commands: Any) -> None:
     )
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label the task; repeatable")
     parser.add_argument("--idempotency-key", metavar="KEY", help="the same key of the same db gives the same task")
+    parser.add_argument("--detach", action="store_true", help="only create the task, and print its id")
     parser.add_argument("--timeout", type=_seconds, metavar="SEC", help="wait no longer; the exit code is then 3")
     parser.add_argument("--slots", type=_count, metavar="N", help="how many nodes run at once")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
@@ -137,7 +140,7 @@ def _verb(verbs: Any, name: str, about: str, *, task: bool = True) -> ArgumentPa
     parser: ArgumentParser = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
     parser.set_defaults(verb=name)
     if task:
-        parser.add_argument("task", metavar="TASK", help="the task's id")
+        parser.add_argument("task", metavar="TASK", help="the task's id, or last")
     _services(parser)
     _json(parser)
     parser.add_argument("--debug", action="store_true", default=NEVER, help="show tracebacks")

@@ -13,21 +13,24 @@ from typing import Any
 
 from flowkit import cli
 from flowkit.cli import settings
-from flowkit.cli.board import OF_MANY, Board, error_text, in_order
-from flowkit.cli.console import UsageError, clean, put_json, say
+from flowkit.cli.board import OF_MANY, Board, error_text
+from flowkit.cli.console import UsageError, clean, put, put_json, say
 from flowkit.cli.engine import Engine
+from flowkit.cli.last import task_id_of
 from flowkit.cli.lifecycle import Signals
 from flowkit.cli.loading import STDIN, load_graph, load_handlers, load_params
 from flowkit.cli.logs import set_up
 from flowkit.cli.progress import TICK_SEC, Progress, make_progress
+from flowkit.cli.roles import check_roles
 from flowkit.cli.times import show_seconds
+from flowkit.client import Client
 from flowkit.config import CoordinatorConfig, WorkerConfig
+from flowkit.coordinator.coordinator import Coordinator
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.views import TaskResult, TaskView
 from flowkit.core.dialect import parse_graph
-from flowkit.core.graph import BUILT_INS, Graph
-from flowkit.core.selection import not_needed
-from flowkit.errors import FlowKitError, GraphError, Problem, RequestRefused, WaitTimeout, did_you_mean
+from flowkit.core.graph import Graph
+from flowkit.errors import FlowKitError, RequestRefused, WaitTimeout
 
 DRAIN_SEC = 5.0
 LAST_EVENTS_SEC = 2.0
@@ -75,6 +78,8 @@ def _read(args: Namespace) -> Job:
         raise UsageError("stdin cannot be both the graph and the params")
     project = settings.find_project()
     db = settings.named_database(args, project)
+    if args.detach and (db is None or args.resume is not None):
+        raise UsageError("--detach creates a task and leaves it to others: it needs a GRAPH and a --db")
     cfg = settings.load(CoordinatorConfig, args, project)
     worker_cfg = settings.load(WorkerConfig, args, project, slots=args.slots)
     if args.resume is not None:
@@ -100,9 +105,21 @@ def _check_resume(args: Namespace, db: str | None) -> None:
 
 async def _run(job: Job) -> int:
     db = job.db if job.db is None else settings.file_of(job.db) or job.db
+    if job.args.detach:
+        async with Client(db=db, cfg=job.cfg) as client:
+            task_id = await create(client, job)
+        put(task_id) if not job.args.json else put_json({"task_id": task_id})
+        return cli.FINISHED
     with Signals(exit_code=cli.INTERRUPTED) as signals:
         async with Engine(db, job.handlers, job.cfg, job.worker_cfg) as engine:
             return cli.INTERRUPTED if signals.asked.is_set() else await Run(job, engine, signals).whole()
+
+
+async def create(verbs: Client | Coordinator, job: Job) -> str:
+    return await verbs.create_task(
+        graph=job.raw, params=job.params, targets=job.args.target, labels=job.labels,
+        idempotency_key=job.args.idempotency_key,
+    )  # fmt: skip
 
 
 class Run:
@@ -118,7 +135,7 @@ class Run:
         job, engine = self._job, self._engine
         view: TaskView | None = None
         if job.args.resume is not None:
-            view = await engine.verbs.get_task(job.args.resume)
+            view = await engine.verbs.get_task(await task_id_of(engine.verbs, job.args.resume))
         graph = job.graph if view is None else await engine.graph_of(view)
         assert graph is not None
         if engine.on_file and not engine.alone:
@@ -126,7 +143,7 @@ class Run:
         self._check_roles(graph, view)
         board = Board(graph)
         if view is None:
-            return await self._to_the_end(await self._created(), board, 0)
+            return await self._to_the_end(engine.verbs.task(await create(engine.verbs, job)), board, 0)
         task = await self._again(view.task_id)
         view = await task.view()
         self._check_roles(graph, view)
@@ -138,15 +155,7 @@ class Run:
     def _check_roles(self, graph: Graph, view: TaskView | None) -> None:
         """Where nobody else will come, a node without a handler would wait for ever."""
         if self._engine.alone and (view is None or view.status != "finished"):
-            check_roles(graph, self._job)
-
-    async def _created(self) -> TaskHandle:
-        job, verbs = self._job, self._engine.verbs
-        task_id = await verbs.create_task(
-            graph=job.raw, params=job.params, targets=job.args.target, labels=job.labels,
-            idempotency_key=job.args.idempotency_key,
-        )  # fmt: skip
-        return verbs.task(task_id)
+            check_roles(graph, self._job.handlers, self._job.args.target)
 
     async def _again(self, task_id: str) -> TaskHandle:
         """What failed runs again, what was paused goes on; a finished task has nothing to do."""
@@ -250,25 +259,6 @@ async def _follow(task: TaskHandle, board: Board, progress: Progress, since: int
             elif event.type in OF_MANY and not event.node_id:
                 for changed in board.catch_up(await task.view()):
                     progress.changed(changed, event.type)
-
-
-def check_roles(graph: Graph, job: Job) -> None:
-    """Raise `GraphError` for the nodes that are to run and have no handler."""
-    idle = set(not_needed(graph, [name for name in job.args.target if name in graph.nodes]))
-    places = {name: place for place, name in enumerate(graph.nodes)}
-    problems = [
-        Problem("E_NO_HANDLER", f"nodes[{places[name]}].type", _no_handler(graph.nodes[name].type, job))
-        for name in in_order(graph)
-        if name not in idle and graph.nodes[name].type not in job.handlers and graph.nodes[name].type not in BUILT_INS
-    ]
-    if problems:
-        raise GraphError(problems[:20])
-
-
-def _no_handler(role: str, job: Job) -> str:
-    if not job.handlers:
-        return f"nobody serves {role!r}: name the module with the functions, --handlers MODULE"
-    return f"no handler for {role!r}{did_you_mean(role, job.handlers)}; there are: {', '.join(sorted(job.handlers))}"
 
 
 def _whole(result: TaskResult) -> dict[str, Any]:

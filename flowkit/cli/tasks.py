@@ -14,6 +14,7 @@ from flowkit.cli import settings
 from flowkit.cli.board import Board
 from flowkit.cli.console import UsageError, clean, one_line, put, put_json, say, table
 from flowkit.cli.fleet import roll_call, with_fleet
+from flowkit.cli.last import task_id_of
 from flowkit.cli.logs import set_up
 from flowkit.cli.show import put_event, put_task
 from flowkit.cli.times import read_time, show_seconds, show_time
@@ -49,6 +50,8 @@ def main(args: Namespace) -> int:
 
 async def _ask(args: Namespace, db: str, cfg: CoordinatorConfig) -> int:
     async with Client(db=settings.file_of(db) or db, cfg=cfg) as client:
+        if "task" in args:
+            args.task = await task_id_of(client, args.task)
         await VERBS[args.verb](client, args)
     return cli.FINISHED
 

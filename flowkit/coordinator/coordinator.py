@@ -84,7 +84,7 @@ class Coordinator:
     async def _try_to_own(self) -> None:
         file, runtime = self._backend.file, self._runtime
         if file is not None and runtime is not None and not self._coordinating and file.acquire_ownership():
-            self._coordinating = True
+            self._coordinating = self._backend.coordinated = True
             await runtime.start()
 
     async def _look_for_changes(self) -> None:
@@ -107,7 +107,8 @@ class Coordinator:
             if self._backend.file is not None:
                 self._backend.file.release_ownership()
         finally:
-            self._coordinating = False
+            if self._coordinating:
+                self._coordinating = self._backend.coordinated = False
             await self._backend.stop()
 
     async def restart(self) -> None:

@@ -189,9 +189,11 @@ class _Decider:
                 case Timer.GRACE:
                     self.put(f.NodeCancelled(name, task.runs[name].reason))
                 case Timer.QUEUED:
-                    self.out_of_time(name, "queue_timeout", "no worker took it in time")
+                    limit = task.graph.nodes[name].timeouts.queued_sec
+                    self.out_of_time(name, "queue_timeout", f"no worker took it within {limit:g} s")
                 case Timer.TOTAL:
-                    self.out_of_time(name, "total_timeout", "all its attempts together took too long")
+                    limit = task.graph.nodes[name].timeouts.total_sec
+                    self.out_of_time(name, "total_timeout", f"all its attempts together took longer than {limit:g} s")
                 case Timer.TASK:
                     message = f"the task did not end within {task.timeout_sec:g} s"
                     self.cancel_all(message, "failed", CANCEL_GRACE_SEC, {"code": "timeout", "message": message})

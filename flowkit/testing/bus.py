@@ -74,6 +74,8 @@ class Broker:
                 stage.at(max(self.down_until, stage.now) + stage.dice.uniform(0.1, 6), self._append, record)
             return False
 
+        if (fate := self._tilted(record)) is not None:
+            return fate
         draw = stage.dice.random() if stage.storm else 0.5
         if draw < 0.01:
             stage.count("kafka_lost")
@@ -90,6 +92,18 @@ class Broker:
             stage.count("kafka_ack_lost")
             return False
         return True
+
+    def _tilted(self, record: Record) -> bool | None:
+        """What a directed fault does to this record: late or lost, and acknowledged all the same; None if nothing."""
+        stage, value = self.stage, record.value or b""
+        if stage.tilt["late_work"] and b'["job"' in value and stage.chance(stage.tilt["late_work"]):
+            stage.count("D_late_work")
+            stage.later(stage.dice.uniform(4.5, 12), self._append, record)
+            return True
+        if stage.tilt["lost_stop"] and b'["stop"' in value and stage.chance(stage.tilt["lost_stop"]):
+            stage.count("D_lost_stop")
+            return True
+        return None
 
     def _append(self, record: Record) -> None:
         self.on_append(record)

@@ -33,7 +33,8 @@ class Machine:
         self.stage = stage
         self.name = name
         self.kind = kind
-        self.clock = HostClock(stage, stage.plan.uniform(-1.5, 1.5), stage.plan.uniform(0, 1000))
+        self._skew = stage.plan.uniform(-1.5, 1.5)
+        self.clock = HostClock(stage, self._skew, 0.0)
         self.process = Process(name)
         self.process.dead = True
         self.incarnation = 0
@@ -65,6 +66,8 @@ class Machine:
             return
         self.incarnation += 1
         self.started_at = self.stage.now
+        # It may come up elsewhere: what its monotonic clock shows says nothing about the one before.
+        self.clock = HostClock(self.stage, self._skew, self.stage.dice.uniform(0, 1000))
         self.process = self.stage.loop.new_process(self.name)
         self.stage.note("START", self.name, self.incarnation)
         self.process.context().run(self._boot, self)

@@ -90,7 +90,7 @@ class Observer:
             return
         if record.topic == self.topics.fleet:
             message = decode_fleet(record.value)
-            if isinstance(message, Heartbeat):
+            if isinstance(message, Heartbeat) and message.incarnation == f"{machine.name}.{machine.incarnation}":
                 sent = message.mono - machine.clock.boot
                 for held in message.held:
                     lease = (held.task_id, held.node, held.attempt)

@@ -79,10 +79,11 @@ class ReplicaSet:
             return
 
         draw = stage.dice.random() if stage.storm else 1.0
+        late_head = bool(stage.tilt["late_head"]) and any(key[0] == "head" for key in writes[0].keys)
         if draw < 0.01:
             stage.count("mongo_lost")
             answer.never()
-        elif draw < 0.02:
+        elif draw < 0.02 or (late_head and stage.chance(stage.tilt["late_head"])):
             stage.count("mongo_late")
             stage.later(stage.dice.uniform(2, 8), self._arrive, writes, None)
             answer.never()
@@ -222,7 +223,7 @@ class ReplicaSet:
         except KeyError as error:
             found = [error]
         else:
-            stale = stage.chance(0.04)
+            stale = stage.chance(stage.tilt["stale_read"])
             cut = stage.now - (stage.dice.uniform(0, STALE_SEC) if stale else 0.0)
             found = [self._as_of(result, cut)]
             if stale:

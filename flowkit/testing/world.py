@@ -267,21 +267,24 @@ class World:
         head = self.replica.majority.data.heads.get(task_id)
         if head is None:
             return None
-        graph = self.graph(head.graph_ref)
+        if (graph := self.graph(head.graph_ref)) is None:
+            return None
         return Task(
             task_id=task_id, graph=graph, params=loads(head.params), tenant=head.tenant, timeout_sec=head.timeout_sec
         )
 
-    def graph(self, ref: str) -> Graph:
-        if ref not in self._graphs:
-            self._graphs[ref] = parse_graph(loads(b"".join(self.replica.majority.data.blobs["graph", ref])))
-        return self._graphs[ref]
+    def graph(self, ref: str) -> Graph | None:
+        chunks = self.replica.majority.data.blobs.get(("graph", ref))
+        if ref not in self._graphs and chunks is not None:
+            self._graphs[ref] = parse_graph(loads(b"".join(chunks)))
+        return self._graphs.get(ref)
 
     def evidence(self) -> Evidence:
         data = self.replica.majority.data
+        refs = {head.graph_ref for head in data.heads.values()}
         return Evidence(
             heads=data.heads,
-            graphs={head.graph_ref: self.graph(head.graph_ref) for head in data.heads.values()},
+            graphs={ref: graph for ref in sorted(refs) if (graph := self.graph(ref)) is not None},
             accepted=self.accepted,
             asked=self.asked,
             requests=[request for requests in data.requests.values() for request in requests.values()],

@@ -220,7 +220,7 @@ def decode_work(value: bytes | None) -> WorkBatch:
     unreadable: list[Unreadable] = []
     for row in rows:
         try:
-            items.append(msgspec.convert(row, Job | Stop))  # type: ignore[arg-type]
+            items.append(msgspec.convert(row, Job | Stop))
         except msgspec.ValidationError as error:
             unreadable.append(Unreadable(dumps(row), f"not work: {error}"))
     return WorkBatch(worker, incarnation, sender, items, unreadable)

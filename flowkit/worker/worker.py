@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import signal
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from flowkit.wire.messages import Held
 
 RENEW_SEC = 5.0
+ALONE_SEC = 2.0
 
 
 class Worker:
@@ -75,11 +77,36 @@ class Worker:
             raise ConfigError("this worker has been started already")
         await self._backend.start()
         try:
+            self._check_company()
             await self._runtime.start()
         except BaseException:
             await self._backend.stop()
             raise
         self._started = True
+
+    def _check_company(self) -> None:
+        """On a file, only a coordinator of the same process can ever give work. Raises `ConfigError` where another
+        process
+        coordinates the file; says so later if nobody in this one does."""
+        file = self._backend.file
+        if file is None or self._backend.coordinated:
+            return
+        if not file.acquire_ownership():
+            raise ConfigError(
+                f"another process coordinates {file.path}, and a file's worker must live in the process of its "
+                "coordinator: start it there, or run both on Kafka and MongoDB"
+            )
+        file.release_ownership()
+        asyncio.get_running_loop().call_later(ALONE_SEC, self._say_if_alone)
+
+    def _say_if_alone(self) -> None:
+        if self._started and not self._backend.coordinated:
+            warnings.warn(
+                "this worker has no coordinator to give it work: start a Coordinator in this process, or hand both the "
+                "same Kafka and MongoDB (db=...)",
+                RuntimeWarning,
+                stacklevel=1,
+            )
 
     async def stop(self, timeout: float | None = None) -> None:
         """Take nothing any more, let what runs finish within `timeout` seconds (`cfg.drain_sec` by default), hand back

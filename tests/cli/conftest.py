@@ -129,7 +129,7 @@ class Process:
     """A command as a process of its own; what it says is read while it runs."""
 
     def __init__(self, folder: Path, words: tuple[object, ...], more: dict[str, str]) -> None:
-        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "flowkit", *map(str, words)],
             cwd=folder, env=environment(**more), stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err,

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.cli.conftest import Begin, Ran, command, environment, node
 
 Write = Callable[..., Path]
@@ -109,7 +107,7 @@ def test_whoever_stops_reading_gets_no_traceback(folder: Path) -> None:
 
 
 def test_an_old_encoding_is_no_obstacle(folder: Path, write: Write) -> None:
-    graph = write(node("a", "note", inputs={"path": "ran.txt", "text": "née \u202e\x1b[31m漢"}))
+    graph = write(node("a", "wait", inputs={"seconds": 0, "value": "née \u202e\x1b[31m漢"}))
 
     ran = command(folder, "run", graph, "--handlers", "app", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
 

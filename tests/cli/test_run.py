@@ -292,3 +292,18 @@ def test_an_idempotency_key_gives_the_same_task(cli: Cli, folder: Path, write: W
     assert task["labels"] == {"by": "cron"}
     other = cli(*words, "-p", "x=1")
     assert (other.code, "E_IDEMPOTENCY_CONFLICT" in other.err) == (2, True)
+
+
+def test_a_task_may_be_left_to_others(cli: Cli, folder: Path) -> None:
+    ran = cli("run", "hello.json", "-p", "name=Ada", "--db", "flow.db", "--detach")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert [task["task_id"] for task in listed(cli)] == [ran.out.strip()]
+    assert cli("run", "--resume", "last", "--handlers", "app", "--db", "flow.db").out == '"HELLO ADA!"\n'
+    assert list(cli("run", "hello.json", "--db", "flow.db", "--detach", "--json").json) == ["task_id"]
+
+
+@pytest.mark.parametrize("words", [("hello.json",), ("--resume", "T", "--db", "hello.json")])
+def test_a_task_is_left_to_others_only_where_it_is_kept(words: tuple[str, ...], cli: Cli) -> None:
+    ran = cli("run", *words, "--detach")
+    assert (ran.code, "--detach creates a task and leaves it to others" in ran.err) == (2, True)

@@ -305,3 +305,16 @@ def test_an_unknown_node_is_not_cancelled(cli: Cli) -> None:
 
     assert answer.code == 2
     assert "has no node 'lowd' (did you mean 'loud'?)" in answer.err
+
+
+def test_the_newest_task_needs_no_id(cli: Cli) -> None:
+    created()
+    task_id = created()
+
+    assert cli("tasks", "show", "last", *DB).out.startswith(f"task {task_id}  hello  queued\n")
+    assert cli("tasks", "cancel", "last", *DB).out == f"task {task_id} is asked to stop\n"
+
+
+def test_where_there_are_no_tasks_there_is_no_newest(cli: Cli) -> None:
+    asked(lambda client: client.list_tasks())
+    assert cli("tasks", "show", "last", *DB).err == "flowkit: there are no tasks yet [E_TASK_UNKNOWN]\n"

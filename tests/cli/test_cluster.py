@@ -1,0 +1,174 @@
+"""The commands on a real Kafka and a real MongoDB: what differs from a file."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from tests.cli.conftest import Begin, Process, Ran, command, node
+from tests.cli.test_doctor import lines
+
+Write = Callable[..., Path]
+On = Callable[..., Ran]
+
+
+@pytest.fixture
+def services(kafka_address: str, kafka_prefix: str, mongo_url: str) -> Iterator[dict[str, str]]:
+    """The environment of commands that run on services of their own: topics and a database that nobody else uses."""
+    name = f"flowkit_cli_{uuid.uuid4().hex[:12]}"
+    yield {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka_address,
+        "FLOWKIT_TOPIC_PREFIX": kafka_prefix,
+        "FLOWKIT_DB": urlunsplit(urlsplit(mongo_url)._replace(path=f"/{name}")),
+    }
+    from pymongo import MongoClient
+
+    with MongoClient(mongo_url) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def on(folder: Path, services: dict[str, str]) -> On:
+    """Runs a command on the services."""
+    return lambda *words: command(folder, *words, **services)
+
+
+@pytest.fixture
+def cluster(begin: Begin, services: dict[str, str]) -> tuple[Process, Process]:
+    """A coordinator and a worker of `app` that serve."""
+    coordinator, worker = begin("coordinator", **services), begin("worker", "app", "--label", "zone=eu", **services)
+    coordinator.heard("coordinator c-")
+    worker.heard("serves")
+    return coordinator, worker
+
+
+def test_a_graph_runs_on_the_cluster(cluster: tuple[Process, Process], on: On) -> None:
+    ran = on("run", "hello.json", "-p", "name=Ada", "--label", "by=me")
+
+    assert (ran.code, ran.out) == (0, '"HELLO ADA!"\n')
+    assert [line.split()[:2] for line in ran.err.splitlines()[1:3]] == [["hi", "finished"], ["loud", "finished"]]
+    (task_id,) = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", on("tasks", "list", "--label", "by=me").out)
+    assert on("tasks", "show", task_id).out.endswith('output:\n"HELLO ADA!"\n')
+    assert on("tasks", "watch", task_id).out.splitlines()[-1].endswith("ended")
+
+
+def test_a_run_with_handlers_serves_them_itself(begin: Begin, on: On, services: dict[str, str]) -> None:
+    begin("coordinator", **services).heard("coordinator c-")
+
+    ran = on("run", "hello.json", "--handlers", "app", "-p", "name=Ada")
+
+    assert (ran.code, ran.out) == (0, '"HELLO ADA!"\n')
+
+
+def test_a_node_that_nobody_serves_says_so(cluster: tuple[Process, Process], on: On, write: Write) -> None:
+    ran = on("run", write(node("a", "gret")), "--timeout", "8")
+
+    assert ran.code == 3
+    assert "node 'a' waits: no live worker serves 'gret' (did you mean 'greet'?)" in ran.err
+    (task_id,) = re.findall(r"--resume (\S+)", ran.err)
+    told = on("tasks", "explain", task_id)
+    assert told.out == "no_worker    node 'a' waits: no live worker serves 'gret' (did you mean 'greet'?)\n"
+
+
+def test_a_task_that_nobody_coordinates_says_so(on: On) -> None:
+    ran = on("run", "hello.json", "-p", "name=Ada", "--timeout", "5")
+
+    assert ran.code == 3
+    assert "no coordinator has taken the task up yet; does one run? (flowkit coordinator)" in ran.err
+
+
+def test_tasks_are_steered_from_outside(cluster: tuple[Process, Process], on: On, write: Write) -> None:
+    graph = write(node("a", "wait", inputs={"seconds": 60}), node("b", "wait", "a", inputs={"seconds": 0}))
+    late = on("run", graph, "--timeout", "2")
+    (task_id,) = re.findall(r"--resume (\S+)", late.err)
+
+    assert on("tasks", "pause", task_id).out == f"task {task_id} is paused\n"
+    refused = on("tasks", "pause", task_id)
+    assert (refused.code, "it is paused, not running" in refused.err) == (1, True)
+    assert on("tasks", "resume", task_id, "--json").json["applied"] is True
+    assert on("tasks", "cancel", task_id, "--node", "a").code == 0
+    assert "cancelled" in on("tasks", "watch", task_id).out
+    assert on("tasks", "show", task_id, "--json").json["nodes"]["a"]["state"] == "cancelled"
+
+
+def test_a_pure_client_joins_no_group(cluster: tuple[Process, Process], on: On) -> None:
+    on("run", "hello.json", "-p", "name=Ada")
+    on("tasks", "list")
+
+    assert lines(on("doctor").out)["coordinator"][1].startswith("1 in the group")
+
+
+def test_the_doctor_sees_the_whole_house(cluster: tuple[Process, Process], on: On) -> None:
+    on("run", "hello.json", "-p", "name=Ada")
+
+    ran = on("doctor")
+
+    found = lines(ran.out)
+    assert ran.code == 0, ran.out
+    assert {subject: level for subject, (level, _) in found.items() if level != "ok"} == {"mongo": "warn"}
+    assert found["workers"][1].startswith("1 answered the roll call: they serve fail, flaky, greet, ")
+    assert found["topics"][1].count("(") == 6
+    assert found["dead"] == ("ok", "letters: none")
+    assert on("doctor", "--json").json["ok"] is True
+
+
+def test_the_doctor_leaves_an_empty_house_empty(on: On, services: dict[str, str], mongo_url: str) -> None:
+    for _ in range(2):
+        ran = on("doctor")
+        found = lines(ran.out)
+        assert ran.code == 0
+        assert found["topics"][1].startswith("not there: ")
+        assert found["tasks"] == ("ok", "there are none yet")
+
+    from pymongo import MongoClient
+
+    with MongoClient(mongo_url) as client:
+        assert urlsplit(services["FLOWKIT_DB"]).path.strip("/") not in client.list_database_names()
+
+
+def test_the_doctor_sees_other_settings(cluster: tuple[Process, Process], on: On) -> None:
+    ran = on("doctor", "--set", "facts_partitions=3")
+
+    assert ran.code == 1
+    assert "has 8 partitions, not 3; set FLOWKIT_FACTS_PARTITIONS to that" in ran.out
+
+
+def test_the_doctor_tells_of_services_that_are_away(folder: Path) -> None:
+    ran = command(folder, "doctor", "--db", "mongodb://ada:s3cret@127.0.0.1:1/x", "--kafka", "127.0.0.1:1")
+
+    found = lines(ran.out)
+    assert ran.code == 1
+    assert found["mongo"][0] == found["kafka"][0] == "FAIL"
+    assert "start it, or name it: --kafka HOST:PORT" in found["kafka"][1]
+    assert "s3cret" not in ran.out + ran.err
+
+
+def test_a_service_goes_on_trying(begin: Begin, services: dict[str, str]) -> None:
+    away = services | {"FLOWKIT_DB": "mongodb://ada:s3cret@127.0.0.1:1/x", "FLOWKIT_CONNECT_TIMEOUT_SEC": "1"}
+    worker = begin("worker", "app", **away)
+
+    said = worker.heard("trying again in 2 s")
+
+    assert "connecting to mongodb://127.0.0.1:1/x and Kafka at " in said
+    assert "[E_STORE_UNAVAILABLE]; trying again in 1 s" in said
+    assert "s3cret" not in said
+    worker.signal(15)
+    began = time.monotonic()
+    assert worker.finish().code == 0
+    assert time.monotonic() - began < 4
+
+
+def test_workers_and_coordinators_stop_in_order(cluster: tuple[Process, Process], on: On) -> None:
+    for process in reversed(cluster):
+        process.signal(15)
+        ran = process.finish()
+        assert (ran.code, ran.err.splitlines()[-1]) == (0, "flowkit: stopped")
+        assert "Traceback" not in ran.err
+
+    assert "none is in the group" in on("doctor").out

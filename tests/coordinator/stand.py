@@ -1,0 +1,66 @@
+"""A fleet, its leases and the tasks that wait for room, on a clock that a test moves."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from flowkit.clock import ManualClock
+from flowkit.coordinator.cell import Cell
+from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.coordinator.fleet import Fleet, WorkerView
+from flowkit.coordinator.leases import Leases
+from flowkit.core.decide import decide
+from flowkit.core.reports import Accepted, Placed
+from flowkit.ports import Head
+from flowkit.telemetry import Telemetry, WorkerSeen
+from flowkit.wire.messages import Hello
+from tests.core.builders import START, graph, new_task, node
+
+TTL = 10.0
+FRESH = 5.0
+ACCEPT = 7.0
+
+
+class Stand:
+    def __init__(self, *, prefetch: int = 8) -> None:
+        self.clock = ManualClock(100.0)
+        self.telemetry = Telemetry()
+        self.seen: list[tuple[str, str]] = []
+        self.telemetry.subscribe(self._note)
+        self.fleet = Fleet(self.clock, self.telemetry, ttl_sec=TTL, fresh_sec=FRESH)
+        tokens = count(1)
+        self.dispatcher = Dispatcher(
+            self.fleet, accept_sec=ACCEPT, prefetch=prefetch, new_token=lambda: f"k{next(tokens)}"
+        )
+        self.leases = Leases(self.clock, self.dispatcher, TTL)
+
+    def _note(self, happening: Any) -> None:
+        if isinstance(happening, WorkerSeen):
+            self.seen.append((happening.worker, happening.what))
+
+    def worker(self, name: str, slots: int = 1, *roles: str, incarnation: str = "i", mono: float = 0.0,
+               draining: bool = False) -> WorkerView:  # fmt: skip
+        """A worker that said hello just now."""
+        return self.fleet.heard(Hello(name, incarnation, list(roles) or ["work"], slots, mono, draining=draining))
+
+    def offer(self, cell: Cell) -> dict[str, str]:
+        """Offer the cell and fold what was placed, as the engine does; which node went to which worker."""
+        placed = self.dispatcher.offer(cell)
+        assert cell.task is not None
+        decision = decide(cell.task, placed, START)
+        assert decision.unused == []
+        return {one.node: one.worker for one in placed}
+
+    def placements(self, cell: Cell) -> list[Placed]:
+        return self.dispatcher.offer(cell)
+
+
+def cell_of(task_id: str, *nodes: dict[str, Any], width: int = 1, priority: int = 0) -> Cell:
+    """A loaded cell of a task that has just begun; without nodes, `width` ready ones of role `work`."""
+    cell = Cell(task_id, 0)
+    cell.head = Head(task_id, 0, "ref", priority=priority)
+    cell.task = new_task(graph(*(nodes or [node(f"n{n}") for n in range(width)])))
+    cell.loading = False
+    decide(cell.task, [Accepted()], START)
+    return cell
