@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flowkit import cli
@@ -106,13 +107,20 @@ def _check_resume(args: Namespace, db: str | None) -> None:
 async def _run(job: Job) -> int:
     db = job.db if job.db is None else settings.file_of(job.db) or job.db
     if job.args.detach:
-        async with Client(db=db, cfg=job.cfg) as client:
-            task_id = await create(client, job)
-        put(task_id) if not job.args.json else put_json({"task_id": task_id})
-        return cli.FINISHED
+        return await _detach(job, db)
     with Signals(exit_code=cli.INTERRUPTED) as signals:
         async with Engine(db, job.handlers, job.cfg, job.worker_cfg) as engine:
             return cli.INTERRUPTED if signals.asked.is_set() else await Run(job, engine, signals).whole()
+
+
+async def _detach(job: Job, db: Path | str | None) -> int:
+    async with Client(db=db, cfg=job.cfg) as client:
+        task_id = await create(client, job)
+    if job.args.json:
+        put_json({"task_id": task_id})
+    else:
+        put(task_id)
+    return cli.FINISHED
 
 
 async def create(verbs: Client | Coordinator, job: Job) -> str:

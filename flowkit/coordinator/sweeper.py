@@ -8,7 +8,9 @@ from flowkit.ports import Clock, Head, Store
 
 PAGE = 1000
 SHARE = 0.02
-"""The most of its time that a process spends on finding what it has in memory anyway."""
+"""The most of its time that a process spends on finding what it has in memory anyway..."""
+LONGEST_REST_SEC = 5.0
+"""... but what only a sweep can find waits no longer than this."""
 
 
 class Sweeper:
@@ -40,7 +42,8 @@ class Sweeper:
         heads = await self._store.due_heads(owned, self._clock.wall(), limit=limit)
         woken = sum(self._wake(head) for head in heads if head.partition in self._engine.owned)
         if woken < len(heads) // 2:
-            self._rests_until = self._clock.mono() + (self._clock.mono() - began) / SHARE
+            took = self._clock.mono() - began
+            self._rests_until = began + min(LONGEST_REST_SEC, took / SHARE)
         return woken
 
     def _wake(self, head: Head) -> bool:

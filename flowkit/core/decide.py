@@ -19,10 +19,9 @@ from flowkit.core.evolve import evolve
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
-from flowkit.core.policies import retry_policy
 from flowkit.core.problems import Problems, shown
 from flowkit.core.readiness import Start, skip_reason, verdict
-from flowkit.core.retry import LONGEST_WAIT_SEC, declined_wait, retry_at
+from flowkit.core.retry import LONGEST_WAIT_SEC, declined_wait, handlers_policy, retry_at
 from flowkit.core.transitions import TABLE, AttemptState, Verdict
 from flowkit.errors import InputError
 
@@ -107,9 +106,9 @@ class _Decider:
 
     def failed(self, run: NodeRun, report: r.Failed) -> None:
         node = self.task.graph.nodes[report.node]
-        policy = node.retry if node.retry_given or report.policy is None else retry_policy(report.policy)
+        theirs = None if node.retry_given or report.policy is None else handlers_policy(report.policy)
         again, budget = retry_at(
-            policy,
+            node.retry if theirs is None else theirs,
             run,
             code=str(report.error.get("code", "")),
             permanent=report.permanent,

@@ -122,8 +122,7 @@ class Graph:
     nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
     output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
     edge or reader. `roots` are the nodes that wait for nothing, `root_roles` their roles; `hurried`: some node has a
-    timeout
-    that runs while it waits for a worker.
+    timeout that runs while it waits for a worker.
     """
 
     nodes: Mapping[str, Node]

@@ -5,7 +5,13 @@ from __future__ import annotations
 import zlib
 
 from flowkit.core.graph import RetryPolicy
+from flowkit.core.keys import RETRY_POLICY
+from flowkit.core.kinds import Door
 from flowkit.core.model import NodeRun
+from flowkit.core.policies import retry_policy
+from flowkit.core.problems import Problems
+from flowkit.core.template import TemplateReader
+from flowkit.core.values import Copier
 
 LONGEST_WAIT_SEC = 1e9
 
@@ -31,6 +37,14 @@ def retry_at(policy: RetryPolicy, run: NodeRun, *, code: str, permanent: bool, r
     elif policy.jitter:
         wait *= _fraction(name)
     return now + wait, code if rule is not None else ""
+
+
+def handlers_policy(said: object) -> RetryPolicy | None:
+    """The policy that a worker reports as its handler's; None for one that this version cannot read."""
+    problems = Problems()
+    door = Door(problems, Copier(problems), TemplateReader({}, problems))
+    fields = RETRY_POLICY.read(said, "retry_policy", door)
+    return None if problems else retry_policy(fields)
 
 
 def declined_wait(declines: int) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Bus, Record, Tail
 from flowkit.service import Supervisor
 from flowkit.telemetry import DeadLettered, Telemetry
+from flowkit.wire.codec import dumps
 from flowkit.wire.messages import Job, Stop, decode_control, decode_work
 from flowkit.wire.topics import WORK_PARTITIONS, Topics, partition_of
 
@@ -73,20 +75,23 @@ class Intake:
             batch = decode_work(record.value)
             if batch.worker != self._worker_id:
                 raise Corrupt(f"addressed to {batch.worker!r} under the key of {self._worker_id!r}")
-            self._check(batch.items)
         except (Corrupt, UnknownFact) as error:
             self._bury(record, str(error))
             return
-        if batch.incarnation == self._incarnation:
-            self._deliver(batch.items)
-        else:
+        if batch.incarnation != self._incarnation:
             self._telemetry.count("work_for_another_incarnation", len(batch.items))
+            return
+        for unreadable in batch.unreadable:
+            self._bury(replace(record, value=unreadable.text), unreadable.why)
+        self._deliver([item for item in batch.items if self._can_answer(record, item)])
 
-    def _check(self, items: Sequence[Job | Stop]) -> None:
+    def _can_answer(self, record: Record, item: Job | Stop) -> bool:
         """A report that could never be sent would hold up all others."""
-        for item in items:
-            if isinstance(item, Job) and not 0 <= item.partition < self._topics.partitions:
-                raise Corrupt(f"there is no partition {item.partition} of {self._topics.facts}")
+        if isinstance(item, Stop) or 0 <= item.partition < self._topics.partitions:
+            return True
+        reason = f"there is no partition {item.partition} of {self._topics.facts}"
+        self._bury(replace(record, value=dumps(item)), reason)
+        return False
 
     def _bury(self, record: Record, reason: str) -> None:
         """Send an unreadable message to `dead.v1`, as it was found. A flood of them is only counted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ from flowkit.wire.messages import Goodbye, Held, encode_message
 from flowkit.wire.topics import FLEET_PARTITIONS, Topics, partition_of
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.context import Kit
-from flowkit.worker.heart import Gauge, Heart, Identity, Renewer
+from flowkit.worker.heart import DEFENCE, Gauge, Heart, Identity, Renewer
 from flowkit.worker.inputs import RunSync
 from flowkit.worker.intake import Intake
 from flowkit.worker.orphans import Undertaker
@@ -161,6 +162,7 @@ class WorkerRuntime:
             kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._identity.slots,
             performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes),
             started_after_sec=self._cfg.started_after_sec, send=self._outbox.add,
+            defence_sec=math.inf if self._alone else DEFENCE * self._cfg.lease_ttl_sec,
         )  # fmt: skip
         self._intake = Intake(
             bus=self._bus, topics=self._topics, supervisor=self._supervisor, telemetry=self.telemetry,

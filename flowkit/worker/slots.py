@@ -30,7 +30,7 @@ class Slots:
     acknowledged yet. `send` takes the reports."""
 
     def __init__(self, *, kit: Kit, registry: Registry, performer: Performer, supervisor: Supervisor, slots: int,
-                 started_after_sec: float, send: Callable[[Letter], None]) -> None:  # fmt: skip
+                 started_after_sec: float, defence_sec: float, send: Callable[[Letter], None]) -> None:  # fmt: skip
         self.held: dict[str, Attempt] = {}
         self.draining = False
         self._worker_id = kit.worker_id
@@ -41,6 +41,7 @@ class Slots:
         self._supervisor = supervisor
         self._slots = slots
         self._started_after_sec = started_after_sec
+        self._defence_sec = defence_sec
         self._send = send
         self._tokens = Tokens()
         self._queue: deque[Attempt] = deque()
@@ -156,11 +157,16 @@ class Slots:
 
     def _arm(self, attempt: Attempt) -> None:
         """The handler begins: its time runs."""
+        now = self._clock.mono()
+        if attempt.lost or now - max(attempt.base, attempt.renewed) > self._defence_sec:
+            # The process stood still since it took the job: by now the lease may be another's.
+            attempt.lost = True
+            self.lose(attempt)
+            raise asyncio.CancelledError
         job = attempt.job
         limit = job.run_sec if job.run_sec is not None else attempt.role.said.timeout_sec
         if limit is None and job.heartbeat_sec is None and job.deadline_sec is None:
             return
-        now = self._clock.mono()
         ends: list[float] = []
         if limit is not None:
             ends.append(now + limit)

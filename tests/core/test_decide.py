@@ -247,7 +247,9 @@ def test_total_sec_bounds_all_attempts_together_from_first_ready() -> None:
     decision = play.wait(1)
 
     assert kinds(decision)[0] == "NodeFailed"
-    assert play.revokes()["a"] == Revoke("a", 10, "a#10", "w", "i", "all its attempts together took longer than 10 s", 0.0)
+    assert play.revokes()["a"] == Revoke(
+        "a", 10, "a#10", "w", "i", "all its attempts together took longer than 10 s", 0.0
+    )
     assert play.task.error is not None
     assert play.task.error["code"] == "total_timeout"
 

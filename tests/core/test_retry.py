@@ -209,6 +209,40 @@ def test_a_rule_takes_jitter_and_what_it_leaves_out_from_its_policy() -> None:
     assert after(policy, code="Rare") == 3
 
 
+# The handler's own policy.
+
+
+def test_a_handlers_policy_stands_where_the_node_says_none() -> None:
+    play = Play(graph(node("a")))
+
+    play.fail("a", policy={"max": 1})
+
+    assert play.state("a") == "failed"
+
+
+def test_the_nodes_policy_goes_before_the_handlers() -> None:
+    play = Play(graph(node("a", retry_policy={"max": 5, "backoff_sec": 0})))
+
+    play.fail("a", policy={"max": 1})
+
+    assert play.state("a") == "ready"
+
+
+@pytest.mark.parametrize("said", [{"max": "many"}, {"newer": 1}, {"rules": [{}]}, {"max": -1}, {"rules": 5}])
+def test_a_handlers_policy_that_cannot_be_read_is_no_policy(said: dict[str, Any]) -> None:
+    play = Play(graph(node("a")))
+    play.fail("a", policy=said)
+    assert play.state("a") == "waiting"
+
+    play.wait(60)
+    play.fail("a", policy=said)
+    play.wait(60)
+    play.fail("a", policy=said)
+
+    assert play.state("a") == "failed"
+    assert play.attempt("a") == 3
+
+
 # Lost workers, declines, releases.
 
 

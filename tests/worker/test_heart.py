@@ -18,9 +18,11 @@ LIMIT = 0.8 * TTL
 
 class Endless:
     def __init__(self) -> None:
+        self.began: list[float] = []
         self.ended: list[float] = []
 
     async def run(self) -> None:
+        self.began.append(asyncio.get_running_loop().time())
         try:
             await asyncio.sleep(100_000)
         finally:
@@ -201,6 +203,21 @@ async def test_after_a_freeze_a_heartbeat_does_not_revive_what_was_lost() -> Non
         assert len(endless.ended) == 1
         await stand.read()
         assert job.token not in stand.named()
+
+
+@virtual
+async def test_a_worker_frozen_between_taking_a_job_and_beginning_it_does_not_begin_it() -> None:
+    endless = Endless()
+    async with Stand({"endless": endless.run}) as stand:
+        job = stand.job("endless")
+        stand.runtime._slots.receive([job])
+        stand.clock.ahead += 8.5  # the task of the attempt is made, and has not had its turn
+        await asyncio.sleep(1)
+        assert endless.began == []
+        assert job.token not in stand.runtime._slots.held
+        assert stand.runtime.active == []
+        await stand.read()
+        assert stand.results(job) == [], "it is another's business now"
 
 
 @virtual

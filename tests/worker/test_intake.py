@@ -10,7 +10,7 @@ import pytest
 from flowkit.core.reports import Succeeded
 from flowkit.ports import Record
 from flowkit.telemetry import DeadLettered
-from flowkit.wire.codec import dumps
+from flowkit.wire.codec import dumps, loads
 from flowkit.wire.messages import encode_work
 from flowkit.wire.topics import FLEET_PARTITIONS, partition_of
 from tests.worker.stand import WORKER, Stand, virtual
@@ -83,8 +83,7 @@ async def test_work_for_an_earlier_life_is_not_done() -> None:
         b"[" * 5000,
         b"{}",
         b"[1,2]",
-        dumps([1, WORKER, "i", "c", [["job", 1]]]),
-        dumps([1, WORKER, "i", "c", [["unheard-of"]]]),
+        dumps([1, WORKER, "i", "c", "no list"]),
         dumps([99, WORKER, "i", "c", []]),
         encode_work("w-other", "i", "c", []),
         b"[" + b" " * 70_000 + b"]",
@@ -108,6 +107,19 @@ async def test_what_nobody_can_read_goes_to_dead_as_it_was_found(value: bytes | 
 
 
 @virtual
+async def test_an_item_that_nobody_can_read_does_not_spoil_the_others() -> None:
+    async with Stand([echo]) as stand:
+        job = stand.job("echo", {"a": 1})
+        good = loads(encode_work(WORKER, stand.runtime.incarnation, "c", [job]))[-1]
+        rows = [["job", 1], *good, ["unheard-of"], 5]
+        await stand.say_raw(dumps([1, WORKER, stand.runtime.incarnation, "c", rows]))
+        assert isinstance(await stand.result(job), Succeeded)
+        letters = await stand.dead()
+        assert [loads(letter.value or b"") for letter in letters] == [["job", 1], ["unheard-of"], 5]
+        assert all(dict(letter.headers)["offset"] == b"0" for letter in letters)
+
+
+@virtual
 async def test_a_control_message_nobody_can_read_goes_to_dead_too() -> None:
     async with Stand([echo]) as stand:
         await stand._eye.publish([Record(stand.topics.control, 0, b'{"type":"dance"}')])
@@ -120,10 +132,11 @@ async def test_a_control_message_nobody_can_read_goes_to_dead_too() -> None:
 @virtual
 async def test_a_job_for_a_partition_that_does_not_exist_goes_to_dead() -> None:
     async with Stand([echo]) as stand:
-        await stand.send(stand.job("echo", partition=77))
+        fine = stand.job("echo")
+        await stand.send(stand.job("echo", partition=77), fine)
         (letter,) = await stand.dead()
         assert b"no partition 77" in dict(letter.headers)["reason"]
-        assert isinstance(await stand.run("echo"), Succeeded)
+        assert isinstance(await stand.result(fine), Succeeded)
 
 
 @virtual

@@ -39,6 +39,7 @@ class Cluster:
         self.store = PatchyStore()
         self.bus = PatchyBus(self.stand.broker)
         self.embedded = False
+        self.file = None
         self.users = 0
 
     async def start(self) -> None:
@@ -135,6 +136,7 @@ async def test_a_first_signal_drains_and_a_second_stops(signals: int) -> None:
     worker.stop = slow_stop  # type: ignore[method-assign]
     running = asyncio.ensure_future(worker.run_forever())
     await asyncio.sleep(0.01)
+    assert not running.done()
     os.kill(os.getpid(), signal.SIGTERM)
     await drained.wait()
     assert not running.done()
