@@ -9,7 +9,6 @@ from typing import Any
 
 from bench.measure import FLOOR, FLOWKIT, Run, at_quantile
 
-
 Pick = Callable[[Sequence[float]], float]
 
 

@@ -39,9 +39,10 @@ class Embedded:
                 await self.coordinator.stop()
                 raise
 
-    async def stop(self) -> None:
+    async def stop(self, timeout: float | None = None) -> None:
+        """Let what runs finish within `timeout` seconds (`WorkerConfig.drain_sec` by default), then stop."""
         if self.worker is not None:
-            await self.worker.stop()
+            await self.worker.stop(timeout)
         await self.coordinator.stop()
 
     async def __aenter__(self) -> Self:
@@ -50,7 +51,7 @@ class Embedded:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
-        await self.stop()
+        await self.stop(0.0 if kind is not None else None)
 
     async def submit(self, graph: Any, *, params: Mapping[str, Any] | None = None, **options: Any) -> TaskHandle:
         """Create a task, and give its handle. Options are those of `Coordinator.create_task`."""

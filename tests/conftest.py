@@ -130,9 +130,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_configure(config: pytest.Config) -> None:
     if unknown := required() - set(SERVICES):
-        raise pytest.UsageError(
-            f"FLOWKIT_TEST_REQUIRE names {sorted(unknown)}; it knows {', '.join(SERVICES)}"
-        )
+        raise pytest.UsageError(f"FLOWKIT_TEST_REQUIRE names {sorted(unknown)}; it knows {', '.join(SERVICES)}")
     config.stash[SKIPPED] = {name: [] for name in SERVICES}
     config.pluginmanager.register(_SkipCounter(config), "flowkit-skip-counter")
 
@@ -159,10 +157,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if not tests:
             continue
         must = service in required()
-        end = (
-            "and FLOWKIT_TEST_REQUIRE demands them: the run FAILS"
-            if must
-            else f"set FLOWKIT_TEST_{service.upper()}"
-        )
+        end = "and FLOWKIT_TEST_REQUIRE demands them: the run FAILS" if must else f"set FLOWKIT_TEST_{service.upper()}"
         line = f"{len(tests)} TESTS DID NOT RUN FOR WANT OF {service.upper()}; {end}"
         terminalreporter.write_line(line, red=must, yellow=not must, bold=True)

@@ -35,18 +35,14 @@ def test_importing_flowkit_is_cheap() -> None:
             return
 
     cost = min(full) - min(bare)
-    pytest.fail(
-        f"`import flowkit` costs {cost * 1000:.0f} ms; import heavy libraries where they are first used"
-    )
+    pytest.fail(f"`import flowkit` costs {cost * 1000:.0f} ms; import heavy libraries where they are first used")
 
 
 def test_importing_flowkit_loads_no_client_library() -> None:
     heavy = {"aiokafka", "pymongo", "motor", "rich"}
     script = f"import sys, flowkit; print(*({heavy!r} & set(sys.modules)))"
 
-    loaded = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert loaded.stdout.split() == []
 

@@ -87,9 +87,7 @@ class KafkaServer(LocalServer):
 
     name = "kafka"
 
-    def __init__(
-        self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 45.0
-    ) -> None:
+    def __init__(self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 45.0) -> None:
         super().__init__(data_dir=data_dir, ready_timeout=ready_timeout)
         self.port = port or free_port()
         self._controller_port = free_port()
@@ -102,9 +100,7 @@ class KafkaServer(LocalServer):
         properties = self.data_dir / "server.properties"
         logging = self.data_dir / "log4j2.properties"
 
-        properties.write_text(
-            PROPERTIES.format(port=self.port, controller_port=self._controller_port, log_dir=log_dir)
-        )
+        properties.write_text(PROPERTIES.format(port=self.port, controller_port=self._controller_port, log_dir=log_dir))
         logging.write_text(LOGGING)
         command = [java, *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*"]
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from flowkit.cli.fleet import roll_call, with_fleet
+from flowkit.cli.house import House
 from flowkit.client import Client
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.views import TaskView
 from flowkit.core.graph import Graph
-from flowkit.embedded import Embedded
 from flowkit.errors import FlowKitError
 from flowkit.worker.worker import Worker
 
@@ -24,51 +23,67 @@ STUCK_SEC = 3.0
 
 
 class Engine:
-    """`verbs` creates, reads and steers tasks. `alone`: no other process can run this one's nodes."""
+    """`verbs` creates, reads and steers tasks."""
 
     verbs: Coordinator | Client
 
     def __init__(self, db: str | Path | None, handlers: dict[str, Any], cfg: CoordinatorConfig,
-                 worker_cfg: WorkerConfig) -> None:  # fmt: skip
-        self.alone = False
-        self._stack = AsyncExitStack()
+                 worker_cfg: WorkerConfig, say: Callable[[str], None]) -> None:  # fmt: skip
+        self._say = say
+        self._stood_by = False
         self._client: Client | None = None
-        self._parts: list[Embedded | Client | Worker] = []
+        self._house: House | None = None
+        self._worker: Worker | None = None
         if db is None or isinstance(db, Path):
-            embedded = Embedded(db, handlers=handlers, cfg=cfg, worker_cfg=worker_cfg)
-            self.verbs = embedded.coordinator
-            self._parts.append(embedded)
+            self._house = House(db, handlers, cfg, worker_cfg, self._tell_owner)
+            self.verbs, self._worker = self._house.coordinator, self._house.worker
             return
         self.verbs = self._client = Client(db=db, cfg=cfg)
-        self._parts.append(self._client)
         if handlers:
-            self._parts.append(Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._client.backend))
+            self._worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._client.backend)
 
     async def __aenter__(self) -> Self:
-        try:
-            for part in self._parts:
-                await self._stack.enter_async_context(part)
-            if isinstance(self.verbs, Coordinator):
-                self.alone = bool((await self.verbs.runtime.store.describe())["owner"])
-        except BaseException:
-            await self._stack.aclose()
-            raise
+        if self._house is not None:
+            await self._house.start()
+        elif self._client is not None:
+            await self._client.start()
+            try:
+                await self._start_worker()
+            except BaseException:
+                await self._client.stop()
+                raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
-        await self._stack.aclose()
+        if self._house is not None:
+            await self._house.stop()
+            return
+        if self._worker is not None:
+            await self._worker.stop()
+        if self._client is not None:
+            await self._client.stop()
+
+    async def _start_worker(self) -> None:
+        if self._worker is not None:
+            await self._worker.start()
+
+    def _tell_owner(self, owner: bool) -> None:
+        if not owner:
+            self._stood_by = True
+            self._say("another process coordinates this file: the nodes run there")
+        elif self._stood_by:
+            self._say("that process has ended: this one coordinates the file now")
 
     async def leave(self, drain_sec: float | None) -> None:
         """Before its time: what runs has so long to finish; None leaves it at once, where nothing of it is kept."""
-        for part in self._parts:
-            worker = part.worker if isinstance(part, Embedded) else part
-            if isinstance(worker, Worker):
-                await (worker.stop_now() if drain_sec is None else worker.stop(drain_sec))
+        if self._worker is not None:
+            await (self._worker.stop_now() if drain_sec is None else self._worker.stop(drain_sec))
 
     @property
-    def on_file(self) -> bool:
-        return self._client is None
+    def alone(self) -> bool:
+        """Whether no other process can run this one's nodes."""
+        return self._house is not None and self._house.owner
 
     @property
     def api(self) -> Tasks:

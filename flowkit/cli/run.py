@@ -109,7 +109,7 @@ async def _run(job: Job) -> int:
     if job.args.detach:
         return await _detach(job, db)
     with Signals(exit_code=cli.INTERRUPTED) as signals:
-        async with Engine(db, job.handlers, job.cfg, job.worker_cfg) as engine:
+        async with Engine(db, job.handlers, job.cfg, job.worker_cfg, say) as engine:
             return cli.INTERRUPTED if signals.asked.is_set() else await Run(job, engine, signals).whole()
 
 
@@ -146,8 +146,6 @@ class Run:
             view = await engine.verbs.get_task(await task_id_of(engine.verbs, job.args.resume))
         graph = job.graph if view is None else await engine.graph_of(view)
         assert graph is not None
-        if engine.on_file and not engine.alone:
-            say("another process coordinates this file: the nodes run there")
         self._check_roles(graph, view)
         board = Board(graph)
         if view is None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flowkit import cli
-from flowkit.backend import Backend, open_backend
+from flowkit.backend import open_backend
 from flowkit.cli import settings
 from flowkit.cli.console import UsageError, say
+from flowkit.cli.house import House
 from flowkit.cli.lifecycle import Signals, serve
 from flowkit.cli.loading import load_handlers
 from flowkit.cli.logs import set_up
@@ -19,8 +20,6 @@ from flowkit.cli.outage import Outages
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.worker.worker import Worker
-
-OWNERSHIP_SEC = 1.0
 
 
 @dataclass(slots=True)
@@ -35,6 +34,10 @@ class Duty:
     @property
     def file(self) -> Path | None:
         return settings.file_of(self.db)
+
+    @property
+    def serves(self) -> bool:
+        return bool(self.handlers or self.worker_cfg.roles)
 
     @property
     def where(self) -> str:
@@ -55,7 +58,7 @@ def _read(args: Namespace) -> Duty:
     cfg = settings.load(CoordinatorConfig, args, project)
     db = settings.database(args, project, cfg)
     if args.command == "coordinator":
-        return Duty(db, cfg, settings.load(WorkerConfig, args, project))
+        return Duty(db, cfg, WorkerConfig())
     worker_cfg = settings.load(
         WorkerConfig, args, project, slots=args.slots, drain_sec=args.drain_timeout, roles=args.role or None,
         labels=settings.pairs(args.label, "--label") or None,
@@ -81,83 +84,72 @@ async def _live(duty: Duty) -> None:
     if duty.file is None:
         say(f"connecting to {duty.where}")
     with Signals(at_once=at_once) as signals:
-        working = duty.handlers or duty.worker_cfg.roles
         stopping = f"draining for at most {duty.worker_cfg.drain_sec:g} s; again to stop at once"
-        await serve(make, signals, stopping=stopping if working else "stopping")
+        await serve(make, signals, stopping=stopping if duty.serves else "stopping")
 
 
 class Part:
-    """A coordinator, a worker, or on a file both, over one connection; what `serve` starts and stops."""
+    """A coordinator, a worker, or on a file both; what `serve` starts and stops."""
 
     def __init__(self, duty: Duty) -> None:
         self._duty = duty
-        serves = bool(duty.handlers or duty.worker_cfg.roles)
-        db = duty.file if duty.file is not None else duty.db
-        self._backend: Backend = open_backend(db, duty.cfg)
-        self.coordinator = (
-            None if serves and duty.file is None else Coordinator(db=duty.db, cfg=duty.cfg, backend=self._backend)
-        )
-        self.worker = (
-            Worker(db=duty.db, cfg=duty.worker_cfg, handlers=duty.handlers, backend=self._backend) if serves else None
-        )
-        self._watching: list[asyncio.Task[None]] = []
-        self._hurrying: asyncio.Task[None] | None = None
+        self._service: House | Coordinator | Worker
+        self._coordinator: Coordinator | None = None
+        self._worker: Worker | None = None
+        self._outages: Outages | None = None
+        self._told = False
+        self._tasks: list[asyncio.Task[None]] = []
+        if duty.file is not None:
+            house = self._service = House(duty.file, duty.handlers, duty.cfg, duty.worker_cfg, self._tell_owner)
+            self._worker, self._coordinator = house.worker, house.coordinator
+            return
+        backend = open_backend(duty.db, duty.cfg)
+        self._outages = Outages(backend, duty.cfg.kafka_bootstrap)
+        if duty.serves:
+            self._service = self._worker = Worker(
+                db=duty.db, cfg=duty.worker_cfg, handlers=duty.handlers, backend=backend
+            )
+        else:
+            self._service = self._coordinator = Coordinator(db=duty.db, cfg=duty.cfg, backend=backend)
 
     async def start(self) -> None:
-        if self.coordinator is not None:
-            await self.coordinator.start()
-        if self.worker is not None:
-            try:
-                await self.worker.start()
-            except BaseException:
-                if self.coordinator is not None:
-                    await self.coordinator.stop()
-                raise
+        await self._service.start()
+
+    async def started(self) -> None:
+        if self._outages is not None:
+            self._tell_role()
+            self._tasks.append(asyncio.create_task(self._outages.watch()))
 
     async def stop(self) -> None:
-        for watching in self._watching:
-            watching.cancel()
-        if self.worker is not None:
-            await self.worker.stop()
-        if self._hurrying is not None:
-            await self._hurrying
-        if self.coordinator is not None:
-            await self.coordinator.stop()
+        for task in self._tasks:
+            task.cancel()
+        await self._service.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hurry(self) -> None:
         """Wait for nothing that runs."""
-        if self.worker is not None:
-            self._hurrying = asyncio.ensure_future(self.worker.stop_now())
+        if self._worker is not None:
+            self._tasks.append(asyncio.create_task(self._worker.stop_now()))
 
-    async def started(self) -> None:
-        """Say what this process does, and keep an eye on what it depends on."""
-        if self.worker is not None:
-            roles = ", ".join(sorted(self.worker.cfg.roles))
-            say(f"worker {self.worker.worker_id} serves {roles}: {self.worker.cfg.slots} slots, on {self._duty.where}")
-        elif self.coordinator is not None:
-            say(f"coordinator {self.coordinator.runtime.coordinator_id} on {self._duty.where}")
-        if self._backend.file is not None:
-            self._watching.append(asyncio.create_task(self._tell_of_ownership()))
-        else:
-            self._watching.append(asyncio.create_task(Outages(self._backend, self._duty.cfg.kafka_bootstrap).watch()))
+    # what it says
 
-    async def _tell_of_ownership(self) -> None:
+    def _tell_role(self) -> None:
+        if self._worker is not None:
+            roles, slots = ", ".join(sorted(self._worker.cfg.roles)), self._worker.cfg.slots
+            say(f"worker {self._worker.worker_id} serves {roles}: {slots} slots, on {self._duty.where}")
+        elif self._coordinator is not None:
+            say(f"coordinator {self._coordinator.runtime.coordinator_id} on {self._duty.where}")
+
+    def _tell_owner(self, owner: bool) -> None:
         """A file has one coordinating process; the others stand by."""
-        file = self._backend.file
-        assert file is not None
-        told = ""
-        while True:
-            owner = bool((await file.describe())["owner"])
-            message = self._of_owner() if owner else "another process coordinates this file; this one stands by"
-            if message != told:
-                say(message)
-            told = message
-            await asyncio.sleep(OWNERSHIP_SEC)
-
-    def _of_owner(self) -> str:
-        if self.worker is not None:
-            return "this process coordinates the file"
-        return (
-            "this process coordinates the file, but runs no nodes, and no other process can for it: "
-            f"flowkit worker MODULE --db {self._duty.file} does both"
-        )
+        if not self._told:
+            self._tell_role()
+            self._told = True
+        if not owner:
+            say("another process coordinates this file; this one stands by")
+            return
+        if self._worker is not None:
+            say("this process coordinates the file")
+            return
+        both = f"flowkit worker MODULE --db {self._duty.file} does both"
+        say(f"this process coordinates the file, but runs no nodes, and no other process can for it: {both}")

@@ -96,6 +96,16 @@ def worker_without_anything(world: World) -> None:
     _often(world, 3, strike, "worker_without_anything")
 
 
+def workers_restart(world: World) -> None:
+    """Workers die and are back at once, with other clocks: what was sent to them before is not for them."""
+
+    def strike(number: int) -> None:
+        stage = world.stage
+        stage.dice.choice(world.workers).crash(stage.dice.uniform(0.05, 0.5))
+
+    _often(world, 6, strike, "workers_restart")
+
+
 def late_work(world: World) -> None:
     """Dispatches arrive after their accept deadline, though Kafka acknowledged them."""
     world.stage.tilt["late_work"] = 0.15
@@ -180,6 +190,7 @@ DIRECTED: dict[str, Callable[[World], None]] = {
         fleet_partition_stall,
         worker_without_kafka,
         worker_without_anything,
+        workers_restart,
         late_work,
         lost_stops,
         stale_loads,

@@ -73,7 +73,8 @@ class Evidence:
     `asked` and `acknowledged` (task, seq, commit id) are promises made; `events` (likewise) is what the world saw.
     `unjust` names the leases (task, node, attempt) that had better not expire, and the violation otherwise. `settled`:
     every accepted task must have ended. `strict`: no attempt that was begun may be lost. `fits` says whether an
-    output is right for a node and its inputs, `may_fail` whether a node could fail at all.
+    output is right for a node and its inputs, `may_fail` whether a node could fail at all. From `calm_since` on,
+    a run may outlast its lease by `stop_sec` at most.
     """
 
     heads: Mapping[str, Head] = field(default_factory=dict)
@@ -90,6 +91,8 @@ class Evidence:
     strict: bool = False
     fits: Callable[[str, str, Any, Any], bool] | None = None
     may_fail: Callable[[str, str], bool] | None = None
+    calm_since: float | None = None
+    stop_sec: float = 15.0
     ttl_sec: float = 10.0
     skew_sec: float = 3.01
 

@@ -16,24 +16,32 @@ Instead = Callable[[Any], Any]
 @dataclass(frozen=True, slots=True)
 class Guard:
     """One guard. `target` is `module:Class.attribute` (or `module:attribute`); `instead` makes what stands there
-    without the guard from what stands there with it. No target: the simulated store leaves it out. `mode` and
-    `directed` say in which worlds its absence shows best."""
+    without the guard from what stands there with it. No target: the simulated store leaves it out."""
 
     name: str
     rule: int
     about: str
     target: str = ""
     instead: Instead = r.unchanged
-    mode: str = "chaos"
-    directed: tuple[str, ...] = ()
+
+    @property
+    def mode(self) -> str:
+        """The worlds in which its absence shows best."""
+        return "outage" if self.name == "renew_in_store" else "chaos"
+
+    @property
+    def directed(self) -> tuple[str, ...]:
+        """The faults that look for its absence, where random chaos hardly does."""
+        return LOOKED_FOR.get(self.name, ())
 
 
 ENGINE = "flowkit.coordinator.engine:Engine"
 EXPIRY = "flowkit.coordinator.expiry:Expiry"
-HEART = "flowkit.worker.heart:Heart"
-STORE = "flowkit.testing.store:FaultyStore"
 HEADS = "flowkit.coordinator.heads:Heads"
+C, W, CORE = "flowkit.coordinator", "flowkit.worker", "flowkit.core"
+STORE = "flowkit.testing.store:FaultyStore"
 
+# fmt: off
 ROWS = (
     Guard("one_in_flight", 1, "one commit of a task in flight", f"{ENGINE}.pump", r.pump_in_spite_of_a_flight),
     Guard("unique", 1, "(task, seq) is unique in the store"),
@@ -43,74 +51,62 @@ ROWS = (
     Guard("keep_reports", 2, "reports of a lost commit are decided again", f"{ENGINE}.reload", r.forget_reports),
     Guard("no_redispatch", 2, "leases found on loading are not sent again", f"{ENGINE}.loaded", r.dispatch_on_load),
     Guard("publish_after", 3, "nothing leaves before its commit is acknowledged", f"{ENGINE}._fly", r.publish_before),
-    Guard("accept_deadline", 3, "a late dispatch is declined", "flowkit.worker.slots:Slots._take", r.accept_late),
-    Guard("token", 4, "a result counts for its own token", "flowkit.core.decide:_Decider.attempt", r.any_token),
-    Guard("dedupe", 4, "a worker runs a token once", "flowkit.worker.tokens:Tokens.add", r.always(True)),
-    Guard("incarnation", 4, "work is for one incarnation", "flowkit.worker.intake:Intake._read", r.read_for_all),
-    Guard(
-        "ahead", 4, "what is ahead of the state makes it load again", "flowkit.coordinator.engine:MOST_AHEADS", r.zero
-    ),
-    Guard(
-        "revoke_known", 4, "only known attempts are revoked", "flowkit.coordinator.ears:Ears._unwatched", r.revoke_any
-    ),
-    Guard(
-        "revoke",
-        4,
-        "a holder of a lease that is over is told",
-        "flowkit.coordinator.carrier:Carrier.revoke_unknown",
-        r.always(None),
-    ),
-    Guard("held_until_ack", 5, "held until the result is acknowledged", f"{HEART}._parts", r.only_running),
-    Guard("resend", 5, "results are sent until acknowledged", "flowkit.worker.outbox:Outbox._again", r.never_again),
+    Guard("accept_deadline", 3, "a late dispatch is declined", f"{W}.slots:Slots._take", r.accept_late),
+    Guard("token", 4, "a result counts for its own token", f"{CORE}.decide:_Decider.attempt", r.any_token),
+    Guard("dedupe", 4, "a worker runs a token once", f"{W}.tokens:Tokens.add", r.always(True)),
+    Guard("incarnation", 4, "work is for one incarnation", f"{W}.intake:Intake._read", r.read_for_all),
+    Guard("ahead", 4, "what is ahead of the state makes it load again", f"{C}.engine:MOST_AHEADS", r.zero),
+    Guard("revoke_known", 4, "only known attempts are revoked", f"{C}.ears:Ears._unwatched", r.revoke_any),
+    Guard("revoke", 4, "a holder of what is over is told", f"{C}.carrier:Carrier.revoke_unknown", r.always(None)),
+    Guard("held_until_ack", 5, "held until the result is acknowledged", f"{W}.heart:Heart._parts", r.only_running),
+    Guard("resend", 5, "results are sent until acknowledged", f"{W}.outbox:Outbox._again", r.never_again),
     Guard("exp_beacon", 6, "a beacon comes back before an expiry", f"{EXPIRY}.road_works", r.surely),
+    Guard("beacon_part", 6, "it goes through the worker's partition", f"{C}.expiry:partition_of", r.always(0)),
     Guard("exp_workers", 6, "renewals in the store are looked at", f"{EXPIRY}.note_renewals", r.surely),
-    Guard("exp_facts", 6, "results are read up to now before an expiry", f"{EXPIRY}.results_read", r.surely),
-    Guard(
-        "beacon_part",
-        6,
-        "the beacon goes through the worker's partition",
-        "flowkit.coordinator.expiry:partition_of",
-        r.always(0),
-    ),
-    Guard("renew_in_store", 6, "a worker renews in the store too", f"{HEART}._renew_in_store", r.surely, "outage"),
     Guard("first_seen", 6, "a count not seen before is a renewal", f"{EXPIRY}.note_renewals", r.first_count_is_old),
-    Guard("self_kill", 7, "a worker that cannot renew stops", f"{HEART}.step_guard", r.surely),
-    Guard(
-        "full_ttl", 8, "a lease found on loading gets a full TTL", "flowkit.coordinator.leases:Leases.sync", r.no_ttl
-    ),
+    Guard("exp_facts", 6, "results are read up to now before an expiry", f"{EXPIRY}.results_read", r.surely),
+    Guard("renew_in_store", 6, "a worker renews in the store too", f"{W}.heart:Heart._renew_in_store", r.surely),
+    Guard("self_kill", 7, "a worker that cannot renew stops", f"{W}.heart:Heart.step_guard", r.surely),
+    Guard("full_ttl", 8, "a lease found on loading gets a full TTL", f"{C}.leases:Leases.sync", r.no_ttl),
     Guard("republish", 8, "unpublished events go out on loading", f"{ENGINE}.loaded", r.no_republish),
-    Guard("let_go", 8, "a revoked owner stops", "flowkit.coordinator.takeover:Takeover.end", r.surely),
+    Guard("let_go", 8, "a revoked owner stops", f"{C}.takeover:Takeover.end", r.surely),
     Guard("head_guard", 9, "a head never goes back", f"{STORE}.update_heads", r.unguarded_heads),
     Guard("head_confirm", 9, "no match is confirmed by a read", f"{HEADS}._ask_why", r.no_match_is_yes),
     Guard("evict_head", 9, "a task leaves memory after its head", f"{HEADS}.step", r.evict_before_head),
     Guard("flag_head", 10, "a request is marked after the head", f"{HEADS}.step", r.mark_before_head),
     Guard("requests_scan", 10, "the sweeper finds requests", f"{STORE}.open_requests", r.nothing_found),
     Guard("request_order", 10, "requests are read in order", f"{STORE}.read_requests", r.backwards),
-    Guard(
-        "offsets_last",
-        11,
-        "offsets after commits",
-        "flowkit.coordinator.offsets:OffsetTracker.to_commit",
-        r.offsets_at_once,
-    ),
-    Guard("sweeper", 12, "tasks without a message are found", "flowkit.coordinator.sweeper:Sweeper.step", r.no_sweep),
-    Guard(
-        "sweep_unpublished",
-        12,
-        "unpublished heads are due",
-        "flowkit.adapters.memory_store:unpublished_or_wake",
-        r.wake_alone,
-    ),
-    Guard(
-        "open_until_published",
-        12,
-        "a task is open until its last event is out",
-        "flowkit.coordinator.heads:update_of",
-        r.closed_at_once,
-    ),
-    Guard("generation", 13, "a timer carries its generation", "flowkit.core.model:Task.timer_live", r.any_generation),
-    Guard("attempts_grow", 13, "attempt numbers never repeat", "flowkit.core.model:NodeRun.reset", r.attempts_anew),
+    Guard("offsets_last", 11, "offsets follow commits", f"{C}.offsets:OffsetTracker.to_commit", r.offsets_at_once),
+    Guard("sweeper", 12, "tasks without a message are found", f"{C}.sweeper:Sweeper.step", r.no_sweep),
+    Guard("sweep_unpublished", 12, "unpublished heads are due",
+          "flowkit.adapters.memory_store:unpublished_or_wake", r.wake_alone),
+    Guard("open_until_published", 12, "open until the last event is out", f"{C}.heads:update_of", r.closed_at_once),
+    Guard("generation", 13, "a timer carries its generation", f"{CORE}.model:Task.timer_live", r.any_generation),
+    Guard("attempts_grow", 13, "attempt numbers never repeat", f"{CORE}.model:NodeRun.reset", r.attempts_anew),
 )
+# fmt: on
+
+LOOKED_FOR = {
+    "no_redispatch": ("slow_then_crash", "workers_restart"),
+    "accept_deadline": ("late_work",),
+    "incarnation": ("late_work", "workers_restart"),
+    "ahead": ("stale_loads",),
+    "revoke_known": ("stale_loads",),
+    "revoke": ("lost_stops",),
+    "held_until_ack": ("facts_down",),
+    "exp_beacon": ("fleet_stall",),
+    "beacon_part": ("fleet_partition_stall",),
+    "exp_workers": ("worker_without_kafka",),
+    "first_seen": ("worker_without_kafka",),
+    "exp_facts": ("result_then_stall",),
+    "self_kill": ("worker_without_anything",),
+    "head_guard": ("late_heads",),
+    "head_confirm": ("slow_then_fail_over",),
+    "flag_head": ("restart_then_crash",),
+    "offsets_last": ("slow_then_crash",),
+    "sweep_unpublished": ("lost_doorbells",),
+    "generation": ("restart_then_crash",),
+}
 
 GUARDS: dict[str, Guard] = {guard.name: guard for guard in ROWS}
 

@@ -26,6 +26,7 @@ def check_history(
     judge.chains()
     judge.starts()
     judge.overlaps()
+    judge.stops()
     judge.promises()
     judge.heads()
     judge.events()
@@ -143,6 +144,19 @@ class _Judge:
         if not lost and not any(_froze(frozen, earlier.worker, at) for frozen in self.evidence.frozen):
             first, second = f"{earlier.attempt} on {earlier.worker}", f"{later.attempt} on {later.worker}"
             self.say("overlap", earlier.task_id, f"{key}: attempt {first} still ran when {second} began, {at:.3f}")
+
+    def stops(self) -> None:
+        """A run whose lease is over ends soon after, once there are no faults any more (I6)."""
+        since = self.evidence.calm_since
+        for start in self.ledger if since is not None else ():
+            walk = self.walks.get(start.task_id)
+            over = walk.over.get((start.node, start.attempt)) if walk is not None else None
+            if over is None or start.ended_at is None:
+                continue
+            late = start.ended_at - max(over, since or 0.0, start.started_at)
+            if late > self.evidence.stop_sec:
+                what = f"{start.node} attempt {start.attempt} ran on for {late:.1f} s on {start.worker}"
+                self.say("run_after_lease", start.task_id, what)
 
     # ---- what was promised
 

@@ -125,6 +125,8 @@ class Observer:
                 self.say("loop_failed", machine.name, f"{happening.owner}/{happening.loop}: {error!r}")
             case Quarantined(task_id=task_id, reason=reason):
                 self.say("quarantined", task_id, f"by {machine.name}: {reason}")
+            case DeadLettered(reason="no such task"):
+                self.stage.count("no_such_task")  # a stale read, and a doorbell that the sweeper makes good for
             case DeadLettered(task_id=task_id, reason=reason):
                 self.say("dead_lettered", task_id, f"by {machine.name}: {reason}")
             case _:

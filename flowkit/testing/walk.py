@@ -21,6 +21,12 @@ from flowkit.ports import Commit, Head
 from flowkit.testing.evidence import UNKNOWN, Evidence, Start
 from flowkit.wire.facts import decode_facts
 
+EFFECTS: dict[str, tuple[type, ...]] = {
+    "pause": (f.TaskPaused,),
+    "resume": (f.TaskResumed,),
+    "restart": (f.TaskRestarted,),
+    "cancel": (f.TaskCancelling, f.NodeCancelled, f.NodeCancelling),
+}
 ENDS = frozenset({"done", "failed", "skipped", "cancelled"})
 Say = Callable[[str, str, str], None]
 
@@ -41,7 +47,8 @@ class Node:
 
 @dataclass(slots=True)
 class Walk:
-    """`leases` are all that were committed, by node and attempt; `requests` the numbers of those applied."""
+    """`leases` are all that were committed, by node and attempt, and `over` says when those ended; `requests` are the
+    numbers of those applied."""
 
     task: Task
     head: Head
@@ -55,6 +62,8 @@ class Walk:
     applied: int = 0
     nodes: dict[str, Node] = field(default_factory=dict)
     leases: dict[tuple[str, int], f.AttemptLeased] = field(default_factory=dict)
+    over: dict[tuple[str, int], float] = field(default_factory=dict)
+    owed: f.RequestApplied | None = None
     requests: dict[str, int] = field(default_factory=dict)
 
     def say(self, kind: str, detail: object) -> None:
@@ -70,6 +79,8 @@ class Walk:
 
     def finish(self) -> None:
         """The fold must have come to where the walker has."""
+        if self.owed is not None and self.evidence.settled:
+            self.say("request_without_effect", f"number {self.owed.n} ({self.owed.kind}) was applied, and nothing came")
         if self.task.status != self.status:
             self.say("fold_differs", f"the fold says {self.task.status}, the walker {self.status}")
 
@@ -83,6 +94,7 @@ class Walk:
         if (self.status == "queued") != isinstance(fact, f.TaskCreated):
             self.say("not_created_first", fact)
 
+        self.settle_request(fact)
         match fact:
             case f.AttemptLeased():
                 self.leased(fact)
@@ -167,6 +179,7 @@ class Walk:
 
     def again(self, name: str, retry_at: float | None) -> None:
         node = self.nodes[name]
+        self.over[name, node.attempt] = self.at
         node.token, node.cancelling = "", False
         if retry_at is None:
             self.end(name, "failed")
@@ -194,6 +207,7 @@ class Walk:
         node = self.nodes[name]
         if node.state in ENDS:
             self.say("ended_twice", f"{name} is {node.state}, and then {state}")
+        self.over.setdefault((name, node.attempt), self.at)
         node.state, node.token = state, ""
 
     # ---- the task
@@ -205,6 +219,15 @@ class Walk:
         self.applied = max(self.applied, fact.n)
         if fact.accepted and fact.kind == "cancel":
             self.cancelled = True
+
+        if fact.accepted and not (fact.kind == "cancel" and self.status == "cancelling"):
+            self.owed = fact
+
+    def settle_request(self, fact: f.Fact) -> None:
+        """An accepted request is followed by what it asked for, or it never will be."""
+        owed, self.owed = self.owed, None
+        if owed is not None and not isinstance(fact, EFFECTS.get(owed.kind, ())):
+            self.say("request_without_effect", f"number {owed.n} ({owed.kind}) was applied, then came {fact}")
 
     def cancelling(self, outcome: str) -> None:
         if outcome == "cancelled" and not self.cancelled:

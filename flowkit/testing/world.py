@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -19,13 +19,13 @@ from flowkit.telemetry import Telemetry
 from flowkit.testing import faults
 from flowkit.testing.bus import Broker, FaultyBus
 from flowkit.testing.entropy import seeded
-from flowkit.testing.evidence import Asked, Evidence, Violation
+from flowkit.testing.evidence import Asked, Evidence, Frozen, Start, Violation
 from flowkit.testing.history import check_history, essence_of
 from flowkit.testing.loop import Stuck
 from flowkit.testing.machine import Machine
 from flowkit.testing.observer import Observer
 from flowkit.testing.replica import ReplicaSet
-from flowkit.testing.stage import Stage
+from flowkit.testing.stage import EPOCH, Stage
 from flowkit.testing.store import FaultyStore
 from flowkit.testing.summary import describe_tasks, needed_runs
 from flowkit.wire.codec import loads
@@ -290,8 +290,13 @@ class World:
             requests=[request for requests in data.requests.values() for request in requests.values()],
             acknowledged=self.replica.acknowledged,
             events=self.observer.events,
-            frozen=[frozen for machine in self.machines for frozen in machine.freezes],
-            losses=self.broker.losses,
+            frozen=[
+                Frozen(f.process, EPOCH + f.since, EPOCH + f.until)
+                for machine in self.machines
+                for f in machine.freezes
+            ],
+            losses=[EPOCH + at for at in self.broker.losses],
+            calm_since=EPOCH + (self.heal_at if self.stage.chaos else 0.0),
             unjust=self.observer.unjust,
             strict=self.stage.mode != "chaos",
         )
@@ -304,7 +309,7 @@ class World:
         commits = [c for chain in self.replica.majority.data.commits.values() for c in chain.values()]
         for owner, error, message in self.stage.loop.faults:
             self.observer.say("uncaught", owner, f"{message}: {error!r}")
-        found = self.observer.found + check_history(commits, self.observer.starts, evidence)
+        found = self.observer.found + check_history(commits, [_dated(s) for s in self.observer.starts], evidence)
         runs = Counter(start.key for start in self.observer.starts)
         return Report(
             seed=self.stage.seed,
@@ -331,3 +336,9 @@ def _settings(stage: Stage) -> dict[str, Any]:
         "max_commit_bytes": 200 if stage.plan.random() < 0.2 else 512 * 1024,
         "evict_after_sec": 3.0 if stage.plan.random() < 0.5 else 60.0,
     }
+
+
+def _dated(start: Start) -> Start:
+    """A start in the time of commits: seconds since the epoch."""
+    ended_at = None if start.ended_at is None else EPOCH + start.ended_at
+    return replace(start, started_at=EPOCH + start.started_at, ended_at=ended_at)

@@ -86,8 +86,7 @@ class Worker:
 
     def _check_company(self) -> None:
         """On a file, only a coordinator of the same process can ever give work. Raises `ConfigError` where another
-        process
-        coordinates the file; says so later if nobody in this one does."""
+        process coordinates the file; says so later if nobody in this one does."""
         file = self._backend.file
         if file is None or self._backend.coordinated:
             return

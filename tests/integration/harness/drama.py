@@ -20,7 +20,7 @@ from tests.integration.harness.verdict import Fault, Verdict, heads_closed, read
 from tests.integration.site import Site, database_url, until
 
 COORDINATORS, WORKERS = 2, 3
-TASKS = 64
+TASKS = 80
 AT_LEAST = 20
 TTL_SEC = 10.0
 
@@ -49,7 +49,10 @@ class Drama:
         return count
 
     def pick(self, role: Role) -> Part:
-        return self.dice.choice(self.cluster.of_role(role))
+        """Each in turn, so that every place is hit."""
+        places = sorted(place for place, part in self.cluster.parts.items() if part.role == role and part.living)
+        hits = sum(fault.kind.startswith(role) for fault in self.faults)
+        return self.cluster.parts[places[hits % len(places)]]
 
     async def kill(self, role: Role) -> Part:
         """SIGKILL one, and replace it at once, as a supervisor of processes does."""
@@ -78,8 +81,15 @@ class Drama:
         await asyncio.to_thread(server.start)
         fault.until = time.time()
 
-    async def recovered(self, part: Part) -> None:
-        await self.cluster.in_business([part])
+    async def hold_breath(self, server: LocalServer, seconds: float) -> None:
+        """A server that stands still: its connections stay open, and nothing answers."""
+        fault = Fault(f"{server.name}_freeze", server.name, time.time(), running=await self.busy())
+        self.faults.append(fault)
+        fault.at = time.time()
+        server.freeze()
+        await asyncio.sleep(seconds)
+        server.thaw()
+        fault.until = time.time()
 
     # ------------------------------------------------------------------------------------------ the end
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
-from flowkit.adapters.kafka import KafkaBus
 from flowkit.adapters.mongo import MongoStore
 from flowkit.core import facts as f
 from flowkit.core.dialect import parse_graph
@@ -144,6 +145,7 @@ class Verdict:
         self.ledger.look()
         self.leases = _leases(self.facts)
         self.keys = self.ledger.by_key()
+        self.by_partition = _by_partition(self.facts)
         self.begun = {(run.task_id, run.node, run.attempt) for run in self.ledger.runs}
 
     # ------------------------------------------------------------------------------------------ right or wrong
@@ -235,38 +237,65 @@ class Verdict:
         """From the kill of a coordinator to the first commit of each of its partitions; and to the next of each task
         that it had under way, or that was created while nobody had the partition."""
         partitions, tasks = Recovery(), Recovery()
-        by_partition = _by_partition(self.facts)
         for fault in self.faults:
-            if fault.kind != kind:
-                continue
-            for partition, commits in by_partition.items():
-                place = bisect_right(commits, fault.at, key=lambda commit: commit.at)
+            for partition, commits in self.by_partition.items() if fault.kind == kind else ():
+                place = bisect_right(commits, fault.at, key=attrgetter("at"))
                 if place == 0 or not commits[place - 1].by.startswith(f"{fault.victim}-"):
-                    continue
-                others = [c.at for c in commits[place:] if not c.by.startswith(f"{fault.victim}-")]
-                resumed = others[0] if others else math.inf
+                    continue  # it was another's
+                later = (commit.at for commit in commits[place:] if not commit.by.startswith(f"{fault.victim}-"))
+                resumed = next(later, math.inf)
                 partitions.seconds.append(resumed - fault.at)
-                for task_id, history in self.facts.commits.items():
-                    head = self.facts.heads[task_id]
-                    if head.partition == partition and head.created_at < resumed and history[-1].at > fault.at:
-                        since = max(fault.at, head.created_at)
-                        later = [commit.at for commit in history if commit.at > since]
-                        tasks.seconds.append((later[0] if later else math.inf) - fault.at)
+                tasks.seconds += [at - fault.at for at in self._next_commits(partition, fault.at, resumed)]
         return partitions, tasks
+
+    def _next_commits(self, partition: int, since: float, until: float) -> Iterator[float]:
+        """When each task of a partition went on that was open at `since` or created before `until`."""
+        for task_id, history in self.facts.commits.items():
+            head = self.facts.heads[task_id]
+            if head.partition == partition and head.created_at < until and history[-1].at > since:
+                yield next(commit.at for commit in history if commit.at > since)
 
     def of_services(self, kind: str) -> tuple[Recovery, Recovery]:
         """From the moment that a service was back to the next commit of each task that was open then; and how long the
         outage was."""
         back, away = Recovery(), Recovery()
         for fault in self.faults:
-            if fault.kind != kind:
-                continue
-            away.seconds.append(fault.until - fault.at)
-            for task_id, history in self.facts.commits.items():
-                head = self.facts.heads[task_id]
-                if head.created_at < fault.until and history[-1].at > fault.until:
-                    back.seconds.append(next(c.at for c in history if c.at > fault.until) - fault.until)
+            if fault.kind == kind:
+                away.seconds.append(fault.until - fault.at)
+                for partition in self.by_partition:
+                    later = self._next_commits(partition, fault.until, fault.until)
+                    back.seconds += [at - fault.until for at in later]
         return back, away
+
+
+def figures(verdict: Verdict) -> dict[str, Any]:
+    """All that a run has to show, as plain values."""
+    kinds = Counter(fault.kind for fault in verdict.faults)
+    recovery: dict[str, Any] = {}
+    for kind in kinds:
+        if kind.startswith("worker"):
+            running, leased = verdict.of_workers(kind)
+            recovery[kind] = {"running": running.row(), "leased": leased.row()}
+        elif kind.startswith("coordinator"):
+            partitions, tasks = verdict.of_coordinators(kind)
+            recovery[kind] = {"partitions": partitions.row(), "tasks": tasks.row()}
+        else:
+            back, away = verdict.of_services(kind)
+            recovery[kind] = {"back": back.row(), "away": away.row()}
+    return {
+        "faults": dict(kinds),
+        "running_at_least": min((fault.running for fault in verdict.faults), default=0),
+        "tasks": len(verdict.facts.heads),
+        "runs": len(verdict.ledger.runs),
+        "commits": len(verdict.facts.all_commits),
+        "lost": len(verdict.lost()),
+        "applied_twice": len(verdict.applied_twice()),
+        "violations": len(verdict.violations()),
+        "hit": sum(len(verdict.victims(fault)) for fault in verdict.faults),
+        "reruns": len(verdict.reruns()),
+        "unexcused_reruns": len(verdict.unexcused()),
+        "recovery_sec": recovery,
+    }
 
 
 @dataclass(slots=True)
@@ -301,17 +330,15 @@ def _by_partition(facts: Facts) -> Mapping[int, list[Commit]]:
     for task_id, commits in facts.commits.items():
         found[facts.heads[task_id].partition] += commits
     for commits in found.values():
-        commits.sort(key=lambda commit: commit.at)
+        commits.sort(key=attrgetter("at"))
     return found
 
 
 def report(name: str, figures: Mapping[str, Any]) -> None:
     """A JSON line to standard output, and to the file that FLOWKIT_REPORT names."""
-    line = json.dumps({"report": name, **figures}, default=str)
+    machine = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
+    line = json.dumps({"report": name, **figures, "machine": machine}, default=str)
     print(line)
     if path := os.environ.get("FLOWKIT_REPORT"):
         with open(path, "a") as file:
             file.write(line + "\n")
-
-
-__all__ = ["Facts", "Fault", "KafkaBus", "Recovery", "Verdict", "heads_closed", "read_events", "read_everything"]

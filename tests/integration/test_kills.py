@@ -1,0 +1,223 @@
+"""Coordinators and workers are killed and frozen, Kafka and mongod crash, and nothing is lost or done twice.
+
+An independent ledger says what handlers did; an independent checker judges the commits. `make test` runs the short
+form, `make nightly` the whole. The figures go to standard output (`-s`), and to the file that FLOWKIT_REPORT names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiokafka")
+pytest.importorskip("pymongo")
+
+from flowkit.coordinator.views import TaskResult
+from tests.integration.harness.drama import AT_LEAST, TTL_SEC, Drama, drama
+from tests.integration.harness.ledger import Ledger, Run
+from tests.integration.harness.processes import Cluster
+from tests.integration.harness.verdict import Verdict, figures, report
+from tests.integration.site import Site, until
+
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.mongo,
+    # Sockets of the test's own client, dropped when their server crashes.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
+
+COORDINATOR_SEC = 8.0
+
+
+@pytest.fixture(autouse=True)
+def servers_can_be_had(kafka_address: str, mongo_url: str) -> None:
+    """The session's servers are not used here, but skip or fail the test where none can be had."""
+
+
+async def kill_workers(play: Drama, times: int) -> None:
+    for _ in range(times):
+        await play.kill("worker")
+        await asyncio.sleep(4)
+    await asyncio.sleep(TTL_SEC)
+
+
+async def kill_coordinators(play: Drama, times: int) -> None:
+    for _ in range(times):
+        replacement = await play.kill("coordinator")
+        await play.cluster.in_business([replacement])
+        await asyncio.sleep(2)
+
+
+async def strike(play: Drama, times: int) -> None:
+    """Mongod is killed, Kafka restarted."""
+    for _ in range(times):
+        await play.strike(play.mongo, crash=True)
+        await asyncio.sleep(3)
+        await play.strike(play.kafka, crash=False)
+        await asyncio.sleep(3)
+
+
+async def freeze(play: Drama, roles: list[Any]) -> None:
+    for role in roles:
+        await play.freeze(role, 2 * TTL_SEC)
+        await asyncio.sleep(3)
+
+
+def judge(name: str, play: Drama, verdict: Verdict) -> None:
+    found = figures(verdict)
+    report(name, {**found, "happenings": dict(play.cluster.counts()), "doubts": play.load.doubts})
+
+    assert not play.cluster.complaints(), play.cluster.complaints()
+    assert not verdict.lost(), verdict.lost()[:5]
+    assert not verdict.applied_twice(), verdict.applied_twice()[:5]
+    assert not verdict.violations(), [str(violation) for violation in verdict.violations()[:10]]
+    assert not verdict.unexcused(), verdict.unexcused()[:10]
+    assert found["reruns"] <= found["hit"]
+    assert found["running_at_least"] >= AT_LEAST
+
+    recovery = found["recovery_sec"]
+    for kind in ("worker_kill", "worker_stop"):
+        if kind in recovery:
+            assert recovery[kind]["running"]["n"] > 0, f"{kind} hit nothing"
+            assert recovery[kind]["running"]["p99"] <= TTL_SEC + 2, recovery[kind]
+    for kind in ("coordinator_kill", "coordinator_stop"):
+        if kind in recovery:
+            assert recovery[kind]["partitions"]["n"] > 0, f"{kind} hit nothing"
+            assert recovery[kind]["partitions"]["p99"] <= COORDINATOR_SEC, recovery[kind]
+
+
+@pytest.mark.timeout(300)
+async def test_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+    async with drama(tmp_path, seed=1) as play:
+        await kill_workers(play, 3)
+        await kill_coordinators(play, 3)
+        await strike(play, 1)
+        await freeze(play, ["worker"])
+        judge("kills_short", play, await play.verdict())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+async def test_many_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+    async with drama(tmp_path, seed=2) as play:
+        await kill_workers(play, 20)
+        await kill_coordinators(play, 20)
+        await strike(play, 5)
+        await freeze(play, ["worker", "coordinator"] * 5)
+        judge("kills_whole", play, await play.verdict(timeout=120))
+
+
+# ------------------------------------------------------------------------------------------ outages
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
+async def test_a_kafka_outage_of_three_ttls_kills_no_running_attempt(how: str, tmp_path: Path) -> None:
+    async with drama(tmp_path, seed=3, tasks=10) as play:
+        ids = [await play.load.client.create_task(graph=one_node(4 * TTL_SEC + 5)) for _ in range(20)]
+        await play.busy()
+        if how == "stopped":
+            await play.strike(play.kafka, crash=False, away=3 * TTL_SEC)
+        else:
+            await play.hold_breath(play.kafka, 3 * TTL_SEC)
+        results = [await play.load.client.wait_task(task_id, timeout=60) for task_id in ids]
+        verdict = await play.verdict()
+
+        found = figures(verdict)
+        report(f"outage_{how}", {**found, "happenings": dict(play.cluster.counts()), "doubts": play.load.doubts})
+        assert [result.status for result in results] == ["finished"] * len(ids)
+        assert not verdict.reruns(), verdict.unexcused()[:5]
+        assert {run.how for run in verdict.ledger.runs} == {"done"}
+        assert play.cluster.counts()["AttemptKilled"] == 0
+        assert not verdict.lost()
+        assert not verdict.violations(), [str(violation) for violation in verdict.violations()[:10]]
+
+
+def one_node(sec: float) -> dict[str, Any]:
+    return {"nodes": [{"node_id": "long", "type": "step", "inputs": {"sec": sec}}]}
+
+
+# ------------------------------------------------------------------------------------------ leaving in good order
+
+
+async def create_and_begin(site: Site, ledger: Ledger, count: int, sec: float) -> list[str]:
+    async with site.client() as client:
+        ids = [await client.create_task(graph=one_node(sec)) for _ in range(count)]
+    await until("all have begun", lambda: len(ledger.running()) == count)
+    return ids
+
+
+async def results_of(site: Site, ids: list[str]) -> list[TaskResult]:
+    async with site.client() as client:
+        return await asyncio.gather(*(client.wait_task(task_id, timeout=30) for task_id in ids))
+
+
+def ran_once(ledger: Ledger) -> list[Run]:
+    ledger.look()
+    assert {len(runs) for runs in ledger.by_key().values()} == {1}, "something ran twice"
+    assert {run.how for run in ledger.runs} == {"done"}
+    return ledger.runs
+
+
+@pytest.mark.timeout(90)
+async def test_a_worker_told_to_stop_finishes_what_it_runs_and_takes_nothing_more(site: Site, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    with Cluster(site, tmp_path, ledger.path) as cluster:
+        await cluster.start(coordinators=1, workers=2)
+        ids = await create_and_begin(site, ledger, 12, sec=3.0)
+        leaver = cluster.parts["w0"]
+        mine = {run.key for run in ledger.running() if run.worker == leaver.name}
+        assert 0 < len(mine) < 12
+
+        leaver.terminate()
+        ids += await create_and_begin_more(site, ledger, 6)
+        assert await leaver.ended(timeout=15) == 0
+        results = await results_of(site, ids)
+        happenings = cluster.counts()
+    assert {result.status for result in results} == {"finished"}
+    runs = ran_once(ledger)
+    assert len(runs) == len(ids)
+    assert {run.key for run in runs if run.worker == leaver.name} == mine, "it took more after it was told to stop"
+    assert happenings["LeaseExpired"] == 0
+
+
+async def create_and_begin_more(site: Site, ledger: Ledger, count: int) -> list[str]:
+    await asyncio.sleep(0.5)  # the news that it drains is out within one message
+    before = len(ledger.runs)
+    async with site.client() as client:
+        ids = [await client.create_task(graph=one_node(0.1)) for _ in range(count)]
+
+    def begun() -> bool:
+        ledger.look()
+        return len(ledger.runs) >= before + count
+
+    await until("the new ones have begun elsewhere", begun)
+    return ids
+
+
+@pytest.mark.timeout(90)
+async def test_a_coordinator_told_to_stop_hands_its_tasks_over_at_once(site: Site, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    with Cluster(site, tmp_path, ledger.path) as cluster:
+        await cluster.start(coordinators=2, workers=2)
+        ids = await create_and_begin(site, ledger, 12, sec=2.0)
+        leaver = cluster.parts["c0"]
+        leaver.terminate()
+        assert await leaver.ended(timeout=10) == 0
+        late = [await create(site, one_node(0.05)) for _ in range(16)]
+        results = await results_of(site, ids + late)
+        happenings = cluster.counts()
+    assert {result.status for result in results} == {"finished"}
+    ran_once(ledger)
+    assert happenings["LeaseExpired"] == 0
+    # Sixteen tasks fall on all partitions: none of them waited for a session to end.
+    assert max(result.seconds for result in results if result.task_id in late) < 4
+
+
+async def create(site: Site, graph: dict[str, Any]) -> str:
+    async with site.client() as client:
+        return await client.create_task(graph=graph)
