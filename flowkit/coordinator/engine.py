@@ -197,7 +197,9 @@ class Engine:
             chunk.append(text)
             size += len(text) + 1
             last = place == len(texts) - 1
-            if last or size + len(texts[place + 1]) > self._max_commit_bytes:
+            # An answered request and what it did are one: the next fact belongs to it.
+            whole = not isinstance(recorded[place], f.RequestApplied)
+            if last or (whole and size + len(texts[place + 1]) > self._max_commit_bytes):
                 seq += 1
                 commit_id = f"{self.coordinator_id}.{next(self._ids)}"
                 commits.append(Commit(cell.task_id, seq, commit_id, prev, at, self.coordinator_id, body_of(chunk)))
