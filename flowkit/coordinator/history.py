@@ -10,7 +10,7 @@ from flowkit.coordinator.graphs import Graphs
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
-from flowkit.errors import Corrupt, UnknownFact
+from flowkit.errors import Corrupt, GraphError, UnknownFact
 from flowkit.ports import Commit, Head, Store
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
@@ -75,7 +75,7 @@ class History:
         whole = unbroken(commits)
         try:
             graph = await self._graphs.get(head.graph_ref)
-        except Corrupt as error:
+        except (Corrupt, GraphError) as error:
             return Past(head, None, whole, str(error))
         try:
             task = new_task(head, graph)
