@@ -152,17 +152,18 @@ class Client:
         """Ask to cancel a task, or one node of it; returns at once, False for an unknown task."""
         return await self.api.cancel(task_id, node_id=node_id, reason=reason, grace_sec=grace_sec)
 
-    async def pause_task(self, task_id: str, *, reason: str = "") -> None:
-        """Place no more nodes; what runs goes on. Raises `RequestRefused`."""
-        await self._ask(task_id, self.api.pause(task_id, reason=reason))
+    async def pause_task(self, task_id: str, *, reason: str = "") -> bool:
+        """Place no more nodes; what runs goes on. True once it is applied, False where nobody has answered yet: the
+        request is durable, and will be. Raises `RequestRefused`."""
+        return await self._ask(task_id, self.api.pause(task_id, reason=reason))
 
-    async def resume_task(self, task_id: str) -> None:
-        """Undo `pause_task`. Raises `RequestRefused`."""
-        await self._ask(task_id, self.api.resume(task_id))
+    async def resume_task(self, task_id: str) -> bool:
+        """Undo `pause_task`. Answers as it does."""
+        return await self._ask(task_id, self.api.resume(task_id))
 
-    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> None:
-        """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
-        await self._ask(task_id, self.api.restart(task_id, from_node=from_node, failed_only=failed_only))
+    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
+        """Run an ended task again: the whole, its failed part, or a node and all after it. Answers as `pause_task`."""
+        return await self._ask(task_id, self.api.restart(task_id, from_node=from_node, failed_only=failed_only))
 
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run, as far as the task's own state tells."""
@@ -172,15 +173,15 @@ class Client:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.api.watch(task_id, since)
 
-    async def _ask(self, task_id: str, request: Coroutine[Any, Any, bool]) -> None:
+    async def _ask(self, task_id: str, request: Coroutine[Any, Any, bool]) -> bool:
         """Make a request and hear the answer. Where nobody is there to give one, it is enough that it is written."""
         if await self.coordinated() is not False:
-            await request
-            return
+            return await request
         before = len(await self.backend.store.read_requests(task_id))
         try:
             async with asyncio.timeout(UNANSWERED_SEC):
-                await request
+                return await request
         except TimeoutError as error:
             if len(await self.backend.store.read_requests(task_id)) == before:
                 raise StoreUnavailable("the request could not be written; ask again") from error
+            return False

@@ -17,10 +17,9 @@ from flowkit.cli.fleet import roll_call, with_fleet
 from flowkit.cli.last import task_id_of
 from flowkit.cli.logs import set_up
 from flowkit.cli.show import put_event, put_task
-from flowkit.cli.times import read_time, show_seconds, show_time
+from flowkit.cli.times import read_time, show_seconds, show_short_time
 from flowkit.client import Client
 from flowkit.config import CoordinatorConfig
-from flowkit.coordinator.views import TaskView
 from flowkit.errors import BusUnavailable, ConfigError, StoreUnavailable, TaskNotFound, did_you_mean
 from flowkit.ports import Head
 
@@ -81,7 +80,7 @@ async def _list(client: Client, args: Namespace) -> None:
 def _head_row(head: Head, now: float) -> tuple[str, ...]:
     took = show_seconds((head.ended_at or now) - head.created_at)
     labels = ",".join(f"{name}={value}" for name, value in sorted(head.labels.items()))
-    return head.task_id, head.status, head.name or "-", show_time(head.created_at), took, labels
+    return head.task_id, head.status, head.name or "-", show_short_time(head.created_at, now), took, labels
 
 
 async def _show(client: Client, args: Namespace) -> None:
@@ -141,31 +140,27 @@ async def _cancel(client: Client, args: Namespace) -> None:
 
 
 async def _pause(client: Client, args: Namespace) -> None:
-    await client.pause_task(args.task, reason=args.reason)
-    await _answer(client, args, f"task {args.task} is paused", lambda view: view.status == "paused")
+    applied = await client.pause_task(args.task, reason=args.reason)
+    await _answer(client, args, f"task {args.task} is paused", applied)
 
 
 async def _resume(client: Client, args: Namespace) -> None:
-    await client.resume_task(args.task)
-    await _answer(client, args, f"task {args.task} goes on", lambda view: view.status != "paused")
+    await _answer(client, args, f"task {args.task} goes on", await client.resume_task(args.task))
 
 
 async def _restart(client: Client, args: Namespace) -> None:
-    generation = (await client.get_task(args.task)).generation
-    await client.restart_task(args.task, from_node=args.from_node, failed_only=args.failed_only)
-    await _answer(client, args, f"task {args.task} runs again", lambda view: view.generation > generation)
+    applied = await client.restart_task(args.task, from_node=args.from_node, failed_only=args.failed_only)
+    await _answer(client, args, f"task {args.task} runs again", applied)
 
 
-async def _answer(client: Client, args: Namespace, done: str, applied: Callable[[TaskView], bool] | None) -> None:
+async def _answer(client: Client, args: Namespace, done: str, applied: bool | None) -> None:
     """Say what came of a request: it is written in any case, and acted on once a coordinator is there."""
-    coordinated = await client.coordinated()
-    view = await client.get_task(args.task)
-    known = None if applied is None else coordinated is not False and applied(view)
     if args.json:
-        asked = {"task_id": args.task, "asked": args.verb, "applied": known, "status": view.status}
-        put_json(asked | {"coordinated": coordinated})
+        status = (await client.get_task(args.task)).status
+        asked = {"task_id": args.task, "asked": args.verb, "applied": applied, "status": status}
+        put_json(asked | {"coordinated": await client.coordinated()})
         return
-    waits = known is False
+    waits = applied is False
     put(f"the request to {args.verb} task {args.task} is written; nobody has acted on it yet" if waits else done)
     await _warn_if_nobody_is_there(client)
 

@@ -26,6 +26,12 @@ def show_time(at: float | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def show_short_time(at: float, now: float) -> str:
+    """The day and the second of this year, only the day of another."""
+    then = datetime.fromtimestamp(at)
+    return then.strftime("%m-%d %H:%M:%S" if then.year == datetime.fromtimestamp(now).year else "%Y-%m-%d")
+
+
 def show_clock(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%H:%M:%S.%f")[:-3]
 

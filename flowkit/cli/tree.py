@@ -36,6 +36,7 @@ MARKS = {
     "skipped": "↷",
     "cancelled": "⊘",
 }
+NEVER_CUT = frozenset({"ID", "STATUS", "CREATED", "TOOK"})
 NAME_WIDTH, WIDEST_NAME = 12, 60
 
 
@@ -117,7 +118,9 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
-        grid.add_column(title, overflow="fold" if title == "ID" else "ellipsis", no_wrap=title != "ID")
+        place = len(grid.columns)
+        width = max((len(row[place]) for row in rows), default=0) if title in NEVER_CUT else None
+        grid.add_column(title, overflow="ellipsis", no_wrap=True, min_width=width)
     for row in rows:
         grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     Console().print(grid)

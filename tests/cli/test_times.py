@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from flowkit.cli.console import UsageError
-from flowkit.cli.times import read_time, show_clock, show_seconds, show_time
+from flowkit.cli.times import read_time, show_clock, show_seconds, show_short_time, show_time
 
 NOW = 1_800_000_000.0
 
@@ -49,3 +49,5 @@ def test_times_are_shown_in_the_local_zone() -> None:
     assert show_time(here.timestamp()) == "2026-11-21 08:05:09"
     assert show_clock(here.timestamp()) == "08:05:09.012"
     assert show_time(None) == ""
+    assert show_short_time(here.timestamp(), here.timestamp()) == "11-21 08:05:09"
+    assert show_short_time(here.timestamp(), datetime(2027, 1, 1).timestamp()) == "2026-11-21"
