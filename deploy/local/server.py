@@ -98,7 +98,7 @@ class LocalServer(ABC):
 
         self.thaw()
         self._signal(signal.SIGTERM)
-        assert self._process is not None  # noqa: S101 (running says so)
+        assert self._process is not None
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -97,6 +97,7 @@ _batch_decoder: msgspec.json.Decoder[_BatchRow] = msgspec.json.Decoder(_BatchRow
 def decode_facts_batch(value: bytes | None) -> FactsBatch:
     """Raises `Corrupt` or `UnknownFact` for the record as a whole."""
     data = _checked(value)
+    check_depth(data)  # what workers say is written again, into commits and events
     try:
         batch = _batch_decoder.decode(data)
         if batch.version == VERSION:
@@ -397,7 +398,6 @@ def _checked(value: bytes | None) -> bytes:
         raise Corrupt("the message is empty")
     if len(value) > MAX_MESSAGE_BYTES:
         raise Corrupt(f"the message has {len(value)} bytes, more than {MAX_MESSAGE_BYTES}")
-    check_depth(value)
     return value
 
 

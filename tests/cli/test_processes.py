@@ -260,3 +260,4 @@ def test_roles_and_settings_of_a_worker(begin: Begin, folder: Path) -> None:
     assert "serves greet, shout: 2 slots" in said
     said = begin("worker", FLOWKIT_SLOTS="4", FLOWKIT_ROLES="greet").heard("slots")
     assert "serves greet: 4 slots" in said
+    assert "serves echo: 5 slots" in begin("worker", "--role", "echo").heard("slots")

@@ -150,6 +150,17 @@ def test_an_unreadable_item_may_hold_anything() -> None:
     assert loads(item.text) == bad
 
 
+def test_an_output_that_is_nested_beyond_reason_is_refused() -> None:
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+
+    with pytest.raises(Corrupt, match="nested"):
+        decode_facts_batch(
+            encode_facts_batch("w", "i", 0, [Told("t", "acme", r.Succeeded("a", 1, "k", Payload(deep)))])
+        )
+
+
 # Work.
 
 
