@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.workloads import Workload
 
@@ -24,12 +24,12 @@ class WrongResult(AssertionError):
 @dataclass(slots=True)
 class Sample:
     """One run. `seconds` from the first create to the last checked result; `hops` are seconds between the starts of
-    consecutive handlers of each chain; `outputs` only where the workload expects none in particular."""
+    consecutive handlers of each chain; `beside` how long each chain took that ran beside."""
 
     seconds: float
     create_seconds: float
     hops: list[float] = field(default_factory=list)
-    outputs: list[Any] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
 
 
 async def create(coordinator: Coordinator, work: Workload) -> list[str]:
@@ -83,11 +83,14 @@ async def run_beside(coordinator: Coordinator, work: Workload, chain: Workload, 
     """Run the workload with one chain after another beside it; the hops are the chains'."""
     main = asyncio.create_task(run(coordinator, work, timeout))
     hops: list[float] = []
+    beside: list[float] = []
     try:
         while not main.done():
-            hops += (await run(coordinator, chain, timeout)).hops
+            one = await run(coordinator, chain, timeout)
+            hops += one.hops
+            beside.append(one.seconds)
         sample = await main
     finally:
         main.cancel()
-    sample.hops = hops
+    sample.hops, sample.beside = hops, beside
     return sample

@@ -167,6 +167,8 @@ class Measure:
             name, work.what, side, work.unit, work.units, work.nodes, answer["seconds"], answer["create_seconds"],
             answer["hops"], counts, messages(counts, self._stage.prefix), answer["trouble"],
         )  # fmt: skip
+        if answer["beside"]:
+            run.more |= {"chains_beside": len(answer["beside"]), "slowest_chain_ms": 1000 * max(answer["beside"])}
         self.runs.append(run)
         return run
 

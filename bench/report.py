@@ -103,14 +103,26 @@ def _speed(found: Sequence[Summary]) -> Table:
 
 def _graphs(found: Sequence[Summary]) -> Table:
     table = Table(title="W5: large graphs", title_justify="left")
-    for name in ("", "rate", "ms/node", "CPU ms/node", "create ms", "hops beside: p50", "p99", "largest document"):
+    for name in (
+        "",
+        "rate",
+        "ms/node",
+        "CPU ms/node",
+        "create ms",
+        "hops beside: p50",
+        "p99",
+        "chains",
+        "slowest ms",
+        "largest document",
+    ):
         table.add_column(name, justify="right" if name else "left")
     for one in found:
         table.add_row(
             one.workload, f"{_count(one.rate.median)} nodes/s", f"{one.ms_per_node:.3f}",
             f"{one.cpu_ms_per_node:.3f}", f"{one.create_ms:.0f}", _or_dash(one.hop_p50_ms, "{:.1f}".format),
             _or_dash(one.hop_p99_ms, "{:.1f}".format),
-            _count(one.more.get("largest_document", 0)),
+            _or_dash(one.more.get("chains_beside"), _count), _or_dash(one.more.get("slowest_chain_ms"), _count),
+            _or_dash(one.more.get("largest_document") or None, _count),
         )  # fmt: skip
     return table
 

@@ -98,7 +98,8 @@ class Part:
         self._worker: Worker | None = None
         self._outages: Outages | None = None
         self._told = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._hurried = asyncio.Event()
         if duty.file is not None:
             house = self._service = House(duty.file, duty.handlers, duty.cfg, duty.worker_cfg, self._tell_owner)
             self._worker, self._coordinator = house.worker, house.coordinator
@@ -118,18 +119,31 @@ class Part:
     async def started(self) -> None:
         if self._outages is not None:
             self._tell_role()
-            self._tasks.append(asyncio.create_task(self._outages.watch()))
+            self._watching = asyncio.create_task(self._outages.watch())
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        if self._worker is not None:
+            await self._drain(self._worker)
         await self._service.stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hurry(self) -> None:
         """Wait for nothing that runs."""
-        if self._worker is not None:
-            self._tasks.append(asyncio.create_task(self._worker.stop_now()))
+        self._hurried.set()
+
+    async def _drain(self, worker: Worker) -> None:
+        draining = asyncio.ensure_future(worker.stop())
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not draining.done():
+            draining.cancel()
+            await asyncio.wait({draining})
+            await worker.stop_now()
+        else:
+            draining.result()
 
     # what it says
 

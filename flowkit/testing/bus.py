@@ -100,7 +100,7 @@ class Broker:
             stage.count("D_late_work")
             stage.later(stage.dice.uniform(4.5, 12), self._append, record)
             return True
-        if stage.tilt["lost_stop"] and b'["stop"' in value and stage.chance(stage.tilt["lost_stop"]):
+        if stage.tilt["lost_stop"] and b'["stop"' in value and stage.dice.random() < stage.tilt["lost_stop"]:
             stage.count("D_lost_stop")
             return True
         return None

@@ -112,7 +112,7 @@ def late_work(world: World) -> None:
 
 
 def lost_stops(world: World) -> None:
-    """Workers are not told that a lease is over."""
+    """Workers are mostly not told that a lease is over, in any weather."""
     world.stage.tilt["lost_stop"] = 0.7
 
 
@@ -154,7 +154,7 @@ def slow_then_fail_over(world: World) -> None:
     def strike(number: int) -> None:
         stage = world.stage
         world.replica.slow_until = min(stage.now + stage.dice.uniform(3, 6), world.heal_at)
-        stage.later(stage.dice.uniform(0.3, 2.9), world.replica.fail_over)
+        stage.later(stage.dice.uniform(0.3, 5.9), world.replica.fail_over)
 
     _often(world, 5, strike, "slow_then_fail_over")
 

@@ -27,7 +27,7 @@ class Guard:
     @property
     def mode(self) -> str:
         """The worlds in which its absence shows best."""
-        return "outage" if self.name == "renew_in_store" else "chaos"
+        return {"renew_in_store": "outage", "revoke": "calm"}.get(self.name, "chaos")
 
     @property
     def directed(self) -> tuple[str, ...]:

@@ -120,10 +120,11 @@ class RandomPlay:
             await asyncio.sleep(0.3)
 
     async def _ask(self, task_id: str, kind: str, dice: random.Random) -> None:
+        options = {"grace_sec": dice.choice((2.0, 30.0))} if kind == "cancel" else {}
         while True:
             machine, said = dice.choice(self.world.apis), "done"
             try:
-                if await self.world.ask(methodcaller(kind, task_id), machine=machine) is False:
+                if await self.world.ask(methodcaller(kind, task_id, **options), machine=machine) is False:
                     said = "not found"
             except RequestRefused:
                 said = "refused"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
@@ -69,13 +69,14 @@ class Hostile(RuleBasedStateMachine):
         job = self.pick(list(self.dispatched.values()), pick)
         self.bus.append(self.report(job, kind, output, code, chosen, retry_after, permanent))
 
-    @precondition(lambda self: self.dispatched)
-    @rule(pick=picks, output=OUTPUTS)
-    def work_at_once(self, pick: int, output: Any) -> None:
-        """What usually happens: a current attempt succeeds."""
+    @rule(pick=picks, kind=st.sampled_from("sssf"), output=OUTPUTS, chosen=st.none() | picks, permanent=st.booleans())
+    def go_on(self, pick: int, kind: str, output: Any, chosen: int | None, permanent: bool) -> None:
+        """What usually happens: what is ready is placed, and a current attempt ends."""
+        for name in self.ready_nodes() if self.task.status == "running" else []:
+            self.hear(self.placement(name))
         current = [job for job in self.dispatched.values() if self.holds(job.node.node_id, job.token)]
         if current:
-            self.bus.append(self.report(self.pick(current, pick), "s", output, "", None, None, False))
+            self.bus.append(self.report(self.pick(current, pick), kind, output, "Oops", chosen, None, permanent))
             self.deliver_one(self.bus[-1])
 
     @precondition(lambda self: self.bus)
@@ -172,7 +173,16 @@ class Hostile(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------ what must hold
 
-    @invariant()
+    def check(self) -> None:
+        """All that must hold after every decision."""
+        self.the_fold_is_the_state()
+        self.counters_say_what_the_graph_says()
+        self.nodes_stand_where_the_graph_says()
+        self.the_lists_are_the_states()
+        self.what_has_ended_stays_so()
+        self.fail_fast_does_not_wait()
+        self.attempts_are_legal()
+
     def the_fold_is_the_state(self) -> None:
         """I1, for the facts as they are and as they were written down."""
         for wired in (False, True):
@@ -180,7 +190,6 @@ class Hostile(RuleBasedStateMachine):
             assert decide(replica, [], self.now) == Decision()
             assert differences(self.task, replica) == []
 
-    @invariant()
     def counters_say_what_the_graph_says(self) -> None:
         if self.task.status in ("running", "paused"):
             for name, run in self.task.runs.items():
@@ -188,7 +197,6 @@ class Hostile(RuleBasedStateMachine):
                     counters = {slot: getattr(run, slot) for slot in ("undecided", "taken", "broken", "unread")}
                     assert counters == self.oracle.counters(name), name
 
-    @invariant()
     def nodes_stand_where_the_graph_says(self) -> None:
         for name, run in self.task.runs.items():
             verdict, state = self.oracle.verdict(name), str(run.state)
@@ -203,7 +211,6 @@ class Hostile(RuleBasedStateMachine):
                 if run.by_failure or (settled and not self.task.graph.nodes[name].references):
                     assert run.by_failure == by_failure, name
 
-    @invariant()
     def the_lists_are_the_states(self) -> None:
         task = self.task
         states = {name: str(run.state) for name, run in task.runs.items()}
@@ -225,7 +232,6 @@ class Hostile(RuleBasedStateMachine):
             assert task.open > 0
         assert task.paused == (task.status == "paused")
 
-    @invariant()
     def what_has_ended_stays_so(self) -> None:
         """I3: in the same generation, nothing that ended changes."""
         key = {name: self.end_of(name) for name, run in self.task.runs.items() if str(run.state) in ENDED}
@@ -235,12 +241,10 @@ class Hostile(RuleBasedStateMachine):
                 assert self.task.status == self.before["status"]
         self.before = {"generation": self.task.generation, "nodes": key, "status": self.task.status}
 
-    @invariant()
     def fail_fast_does_not_wait(self) -> None:
         if self.task.graph.fail_fast and self.task.status in ("running", "paused"):
             assert self.oracle.hopeless() == []
 
-    @invariant()
     def attempts_are_legal(self) -> None:
         """One lease at a time, numbers that never repeat, ends that fit the lease."""
         leases: dict[str, f.AttemptLeased] = {}
@@ -271,7 +275,6 @@ class Hostile(RuleBasedStateMachine):
             self.hear(report)
         for _ in range(100):
             if self.task.ended:
-                self.the_lists_are_the_states()
                 return
             self.one_good_round()
         pytest.fail(f"the task does not end: { {n: str(run.state) for n, run in self.task.runs.items()} }")
@@ -284,8 +287,9 @@ class Hostile(RuleBasedStateMachine):
         leased = [(name, run.lease.token) for name, run in self.task.runs.items() if run.lease is not None]
         for name, token in leased:
             if token in self.dispatched:
-                kind = "f" if zlib.crc32(token.encode()) % 4 == 0 else "s"
-                self.hear(self.report(self.dispatched[token], kind, {"v": 1}, "Oops", None, None, True))
+                dice = zlib.crc32(f"{token}/{len(self.recorded)}".encode())
+                kind, chosen = "sssf"[dice % 4], (None, None, 0, 5)[dice // 4 % 4]
+                self.hear(self.report(self.dispatched[token], kind, {"v": 1}, "Oops", chosen, None, dice & 16 > 0))
             else:
                 self.hear(r.Expired(name, self.task.runs[name].attempt, token, unaccepted=True))
         wake = self.task.next_wake()
@@ -319,6 +323,7 @@ class Hostile(RuleBasedStateMachine):
                 case f.TaskEnded():
                     assert fact is decision.recorded[-1]
                     assert fact.status == self.oracle.status(self.cancelled_as())
+        self.check()
         return decision
 
     def deliver_one(self, report: r.AttemptReport) -> None:
