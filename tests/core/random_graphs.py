@@ -43,7 +43,7 @@ def _node(draw: st.DrawFn, name: str, before: str, sources: int) -> dict[str, An
         policy["rules"] = [{"on": ["Rare"], "max": 2}]
     said: dict[str, Any] = {"node_id": name, "type": draw(st.sampled_from(["p", "q"])), "retry_policy": policy}
 
-    references = draw(st.sampled_from([0, 0, 1, 2])) if before else 0
+    references = draw(st.sampled_from([0, 0, 1, 1, 2])) if before else 0
     if references:
         said["inputs"] = {f"i{number}": _reference(draw, before) for number in range(references)}
     if sources > 1 and draw(st.booleans()):

@@ -137,9 +137,7 @@ def test_a_server_dies_with_its_parent(mongo_url: str, tmp_path: Path) -> None:
         f"server = MongoServer(data_dir=pathlib.Path({str(tmp_path)!r})).start()\n"
         "print(server.pid, flush=True); time.sleep(60)"
     )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=server.ROOT, stdout=subprocess.PIPE, text=True
-    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=server.ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
         pid = int(parent.stdout.readline())
