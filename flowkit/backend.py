@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Backend:
     """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a
     coordinator and a worker meet. `file` is the SQLite store where there is one; `coordinated`: a coordinator of this
-    process runs on it."""
+    process runs on it, or stands by."""
 
     store: Store
     bus: Bus

@@ -49,12 +49,14 @@ class Ticket:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The records for one partition that are not on their way yet, and the batch that is."""
+    """The records for one partition that are not on their way yet, and the batch that is: first `entering` the
+    producer, which may take as long as the topic's metadata do, then until it has `landed`."""
 
     topic: str
     partition: int
     waiting: deque[tuple[Record, Ticket, int]] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
+    entering: asyncio.Timeout | None = None
     landed: asyncio.Future[bool] | None = None
     sent_at: float = 0.0
 
@@ -174,14 +176,16 @@ class Publisher:
                 landed.set_result(error is None and not delivery.cancelled())
 
         try:
-            delivery = await producer.send_batch(batch, lane.topic, partition=lane.partition)
+            async with asyncio.timeout(None) as lane.entering:
+                delivery = await producer.send_batch(batch, lane.topic, partition=lane.partition)
             delivery.add_done_callback(land)
+            lane.entering = None
             return await landed
         except FAILURES as error:
             self._note(producer, error)
             return False
         finally:
-            lane.landed = None
+            lane.entering = lane.landed = None
 
     def _note(self, producer: Any, error: BaseException) -> None:
         self._failed = True
@@ -219,6 +223,9 @@ class Publisher:
         for lane in self._lanes.values():
             if lane.landed is not None and not lane.landed.done():
                 lane.landed.set_result(False)
+            if lane.entering is not None:  # it would wait for ever for metadata that the closed client never gets
+                lane.entering.reschedule(asyncio.get_running_loop().time())
+                lane.entering = None
         task = asyncio.create_task(discard_producer(producer), name="discard a producer")
         self._discarding.add(task)
         task.add_done_callback(self._discarding.discard)

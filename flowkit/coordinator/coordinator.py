@@ -76,6 +76,7 @@ class Coordinator:
             await runtime.start()
             self._coordinating = True
             return
+        self._backend.coordinated = True
         await self._backend.bus.ensure_topics(runtime.topics.specs())
         await self._try_to_own()
         runtime.supervisor.loop("changed", self._look_for_changes, every=CHANGED_SEC)
@@ -84,7 +85,7 @@ class Coordinator:
     async def _try_to_own(self) -> None:
         file, runtime = self._backend.file, self._runtime
         if file is not None and runtime is not None and not self._coordinating and file.acquire_ownership():
-            self._coordinating = self._backend.coordinated = True
+            self._coordinating = True
             await runtime.start()
 
     async def _look_for_changes(self) -> None:
@@ -107,8 +108,7 @@ class Coordinator:
             if self._backend.file is not None:
                 self._backend.file.release_ownership()
         finally:
-            if self._coordinating:
-                self._coordinating = self._backend.coordinated = False
+            self._coordinating = self._backend.coordinated = False
             await self._backend.stop()
 
     async def restart(self) -> None:

@@ -84,10 +84,10 @@ class CoordinatorRuntime:
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine)
         self.sweeper = Sweeper(store, clock, self.engine, self.requests)
+        takeover = Takeover(store, self.engine, self.requests, self.supervisor)
         self.intake = Intake(
             bus=bus, topics=self.topics, group=cfg.consumer_group, engine=self.engine, fleet=self.fleet,
-            publisher=self.publisher, requests=self.requests, takeover=Takeover(store, self.engine, self.supervisor),
-            telemetry=self.telemetry,
+            publisher=self.publisher, requests=self.requests, takeover=takeover, telemetry=self.telemetry,
         )  # fmt: skip
         self.expiry = Expiry(
             coordinator_id=self.coordinator_id, store=store, topics=self.topics, engine=self.engine,

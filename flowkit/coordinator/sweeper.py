@@ -29,8 +29,9 @@ class Sweeper:
         owned = frozenset(self._engine.owned)
         if not owned:
             return 0
-        woken = await self._sweep_heads(owned)
+        # Requests first: what is to be cancelled must not be started by the very sweep that finds both.
         self._requests.hand_over(await self._store.open_requests(owned, limit=PAGE))
+        woken = await self._sweep_heads(owned)
         self._engine.pump_dirty()
         return woken
 

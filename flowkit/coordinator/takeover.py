@@ -6,18 +6,21 @@ import asyncio
 
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.requests import RequestReader
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Store
 from flowkit.service import Supervisor
 
 PAGE = 500
+MOST_REQUESTS = 10_000
 RETRY_SEC = 0.5
 
 
 class Takeover:
-    def __init__(self, store: Store, engine: Engine, supervisor: Supervisor) -> None:
+    def __init__(self, store: Store, engine: Engine, requests: RequestReader, supervisor: Supervisor) -> None:
         self._store = store
         self._engine = engine
+        self._requests = requests
         self._supervisor = supervisor
 
     def begin(self, partitions: frozenset[int]) -> None:
@@ -51,9 +54,14 @@ class Takeover:
             await asyncio.sleep(0.01)
 
     async def _load_active(self, partition: int) -> None:
-        after = ""
+        """Requests first: what was cancelled while nobody coordinated must not be started by the one that takes
+        over."""
+        after, asked = "", False
         while partition in self._engine.owned:
             try:
+                if not asked:
+                    self._requests.hand_over(await self._store.open_requests({partition}, limit=MOST_REQUESTS))
+                    asked = True
                 heads = await self._store.active_heads(partition, limit=PAGE, after=after)
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_SEC)

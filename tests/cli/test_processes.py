@@ -215,6 +215,25 @@ def test_another_process_takes_over_a_file(begin: Begin, folder: Path) -> None:
     assert command(folder, "run", "hello.json", "-p", "name=Bob", *DB).out == '"HELLO BOB!"\n'
 
 
+def test_a_run_takes_over_from_a_worker_that_dies(begin: Begin, folder: Path, write: Write) -> None:
+    quick = {"FLOWKIT_LEASE_TTL_SEC": "2", "FLOWKIT_HEARTBEAT_SEC": "0.5"}
+    worker = begin("worker", "app", *DB, **quick)
+    worker.heard("this process coordinates the file")
+    graph = write(
+        node("first", "note", inputs={"path": "ran.txt"}),
+        node("slow", "wait", "first", inputs={"seconds": 1.0, "value": 5}),
+    )
+    run = begin("run", graph, "--handlers", "app", *DB, **quick)
+    wait_for(lambda: lines_of(folder / "ran.txt"), "the first node")
+    worker.signal(signal.SIGKILL)
+
+    ran = run.finish()
+
+    assert (ran.code, ran.out) == (0, "5\n")
+    assert "that process has ended: this one coordinates the file now" in ran.err
+    assert lines_of(folder / "ran.txt") == ["ran"]
+
+
 def test_tasks_are_steered_beside_a_worker(begin: Begin, folder: Path, write: Write) -> None:
     begin("worker", "app", *DB).heard("this process coordinates the file")
     graph = write(node("a", "wait", inputs={"seconds": 60}), node("b", "note", "a", inputs={"path": "ran.txt"}))
