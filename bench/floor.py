@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from pymongo import WriteConcern
 
-from bench.driver import Sample, WrongResult
+from bench.driver import Sample
 from bench.plan import Plan
 from bench.road import Lane, Message, Reader
 from bench.weights import weigh
@@ -180,6 +180,3 @@ class FloorWorker:
                 done = [(task, node, time.monotonic(), self._pad) for task, node, _ in rows]
                 answers.append((b"task", msgspec.json.encode([run, done]), []))
             self._facts.send(answers)
-
-
-__all__ = ["FloorCoordinator", "FloorWorker", "WrongResult", "topics"]

@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.measure import FLOWKIT, Run
+from bench.measure import Run
 from bench.summary import Spread, Summary, summarise
 from bench.targets import judge
 
@@ -193,6 +193,3 @@ def _spread_ms(hop: Spread) -> str:
 
 def _or_dash(value: Any, say: Any) -> str:
     return "-" if value is None else say(value)
-
-
-__all__ = ["FLOWKIT", "machine", "print_tables", "write_json"]

@@ -66,7 +66,8 @@ class Dispatcher:
     def serve(self) -> list[Cell]:
         """The waiting cells to be offered again, as many as there is room for."""
         served: list[Cell] = []
-        for role in [role for role, heap in self._waiting.items() if heap]:
+        # A worker's room is shared by its roles: who has waited longest comes first, whatever the role.
+        for role in sorted(self._waiting, key=lambda role: self._waiting[role][0][:2]):
             heap, room = self._waiting[role], self._room_for(role)
             while heap and room > 0:
                 cell = heapq.heappop(heap)[2]
@@ -129,7 +130,8 @@ class Dispatcher:
         return sum(max(0, self._room(role, view)) for view in self._fleet.of_role(role))
 
     def _quota(self, role: str) -> int:
-        """What one cell may take at once: its share of the room, so that a wide task does not shut others out."""
-        waiting = len(self._waiting.get(role, ()))
+        """What one cell may take at once: its share of the room, so that a wide task does not shut others out, not even
+        those of other roles that the same workers serve."""
+        waiting = sum(map(len, self._waiting.values()))
         room = self._room_for(role)
         return room if waiting == 0 else max(1, room // (waiting + 1)) if room else 0

@@ -6,7 +6,8 @@ from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.requests import RequestReader
 from flowkit.ports import Clock, Head, Store
 
-PAGE = 1000
+PAGE = 5000
+PATIENCE_SEC = 3.0
 SHARE = 0.02
 """The most of its time that a process spends on finding what it has in memory anyway..."""
 LONGEST_REST_SEC = 5.0
@@ -42,7 +43,7 @@ class Sweeper:
         limit = PAGE + len(self._engine.cells)
         heads = await self._store.due_heads(owned, self._clock.wall(), limit=limit)
         woken = sum(self._wake(head) for head in heads if head.partition in self._engine.owned)
-        if woken < len(heads) // 2:
+        if woken * 10 < len(heads):
             took = self._clock.mono() - began
             self._rests_until = began + min(LONGEST_REST_SEC, took / SHARE)
         return woken
@@ -55,7 +56,8 @@ class Sweeper:
         if cell.live and cell.flight is None and head.seq > cell.acked:
             self._engine.reload(cell, "behind", 0.0)
             return True
-        if cell.patient and cell.task is not None and not cell.task.created:
+        waited = self._clock.wall() - head.created_at > PATIENCE_SEC
+        if waited and cell.patient and cell.task is not None and not cell.task.created:
             # A task that waits in memory for its first room is recorded as begun all the same: its head shall say so.
             cell.patient = False
             self._engine.touch(cell)

@@ -45,6 +45,8 @@ from flowkit.wire.topics import Topics, partition_of
 REREAD_SEC = 15.0
 ANSWER_SEC = 10.0
 INSERT_TRIES = 8
+MOST_READS = 32
+"""How many tasks are read from the store at once: ten thousand waiters must not crowd out the engine."""
 MAX_PARAMS_BYTES = 1024 * 1024
 
 
@@ -106,6 +108,7 @@ class Tasks:
         self._requests = requests
         self._supervisor = supervisor
         self._cancel_grace_sec = cancel_grace_sec
+        self._reads = asyncio.Semaphore(MOST_READS)
         self._tail = EventTail(bus, topics, hub, supervisor, telemetry)
 
     async def stop(self) -> None:
@@ -332,7 +335,8 @@ class Tasks:
             assert cell.head is not None
             self._check_tenant(cell.head, task_id)
             return cell.head, cell.task, cell.acked
-        past = (await self._history.load([task_id])).get(task_id)
+        async with self._reads:
+            past = (await self._history.load([task_id])).get(task_id)
         self._check_tenant(past.head if past is not None else None, task_id)
         assert past is not None
         if past.task is None:

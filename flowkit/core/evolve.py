@@ -196,12 +196,10 @@ def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
     task.status, task.created_at = TaskStatus.RUNNING, at
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)
-    for name in not_needed:
+    for name in not_needed:  # nobody needs to be told: what follows from them is not needed either
         run = task.runs[name]
         run.state, run.reason, run.ended_at = NodeState.SKIPPED, NOT_NEEDED, at
         task.open -= 1
-    for name in not_needed:
-        _tell_successors(task, name, at)
     for name in task.graph.roots:
         _reconsider(task, name, task.runs[name], at)
     if not task.open:

@@ -20,7 +20,7 @@ def ended(task: Task) -> TaskEnded:
         error = task.cancel_error or {"code": task.cancel_outcome, "message": task.reason}
         return TaskEnded(task.cancel_outcome, error)
 
-    known: dict[str, bool] = {}
+    known: set[str] = set()
     unhandled = next((name for name in task.failed if not handled(task, name, known)), None)
     if unhandled is not None:
         return TaskEnded("failed", node_error(task, unhandled))
@@ -35,37 +35,36 @@ def node_error(task: Task, name: str) -> ErrorInfo:
     return {**(task.runs[name].error or {}), "node_id": name}
 
 
-def handled(task: Task, name: str, known: dict[str, bool] | None = None) -> bool:
+def handled(task: Task, name: str, known: set[str] | None = None) -> bool:
     """Whether somebody answered a node's failure: an edge for it, a join that ran without it, or the node itself.
-    `known` is what the same question about other nodes has found out."""
+    `known` are nodes that are known to lead to such a join; more are added."""
     if task.graph.nodes[name].continue_on_failure:
         return True
     if any(edge.on != SUCCESS and task.runs[edge.target].reason != NOT_NEEDED for edge in task.graph.outgoing[name]):
         return True
-    return _leads_to_join(task, name, _RAN, {} if known is None else known)
+    return _leads_to_join(task, name, _RAN, set() if known is None else known)
 
 
 def may_yet_be_handled(task: Task, name: str) -> bool:
     """Whether a join that has not decided yet could still run without the failed node."""
-    return _leads_to_join(task, name, _UNDECIDED, {})
+    return _leads_to_join(task, name, _UNDECIDED, set())
 
 
-def _leads_to_join(task: Task, name: str, states: frozenset[NodeState], known: dict[str, bool]) -> bool:
+def _leads_to_join(task: Task, name: str, states: frozenset[NodeState], known: set[str]) -> bool:
     """Whether a join in one of `states` stands behind a node, or behind what is skipped because of it."""
     came: dict[str, str] = {name: ""}
     stack = [name]
     while stack:
         here = stack.pop()
         for target in _dependants(task, here, states):
-            if target is None or known.get(target):
+            if target is None or target in known:
                 while here:
-                    known[here] = True
+                    known.add(here)
                     here = came[here]
                 return True
-            if target not in came and target not in known:
+            if target not in came:
                 came[target] = here
                 stack.append(target)
-    known |= dict.fromkeys(came, False)
     return False
 
 

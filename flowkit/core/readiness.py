@@ -68,8 +68,8 @@ def verdict(task: Task, node: Node, run: NodeRun) -> Start:
     if need is None:
         if run.broken:
             return Start.SKIP
-        if run.undecided:
-            return Start.WAIT
+        if run.undecided or run.unread:
+            return Start.WAIT  # for what it reads too: whether a failure is behind a skip must not hang on the order
         if edges and not run.taken:
             return Start.SKIP
     elif run.taken < need:

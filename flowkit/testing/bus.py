@@ -13,6 +13,7 @@ from flowkit.testing.group import Group, GroupMember
 from flowkit.testing.machine import KAFKA, Machine
 from flowkit.testing.reader import Partition, Reader
 from flowkit.testing.stage import Stage
+from flowkit.wire.messages import decode_work
 
 PATIENCE_SEC = 2.0
 CONNECT_SEC = 5.0
@@ -29,6 +30,7 @@ class Broker:
         self.stalls: dict[tuple[str, str, int], float] = {}
         self.topics: dict[str, list[Partition]] = {}
         self.groups: dict[tuple[str, str], Group] = {}
+        self._told: set[str] = set()
         self.on_append: Callable[[Record], None] = lambda record: None
         self.on_acknowledged: Callable[[Machine, Record], None] = lambda machine, record: None
 
@@ -100,9 +102,12 @@ class Broker:
             stage.count("D_late_work")
             stage.later(stage.dice.uniform(4.5, 12), self._append, record)
             return True
-        if stage.tilt["lost_stop"] and b'["stop"' in value and stage.dice.random() < stage.tilt["lost_stop"]:
-            stage.count("D_lost_stop")
-            return True
+        if stage.tilt["lost_stop"] and b'["stop"' in value:
+            tokens = {item.token for item in decode_work(value).items}
+            if not tokens <= self._told:
+                self._told |= tokens
+                stage.count("D_lost_stop")
+                return True
         return None
 
     def _append(self, record: Record) -> None:

@@ -112,8 +112,8 @@ def late_work(world: World) -> None:
 
 
 def lost_stops(world: World) -> None:
-    """Workers are mostly not told that a lease is over, in any weather."""
-    world.stage.tilt["lost_stop"] = 0.7
+    """Workers are not told that a lease is over when they are told first, in any weather."""
+    world.stage.tilt["lost_stop"] = 1.0
 
 
 def stale_loads(world: World) -> None:

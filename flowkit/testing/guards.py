@@ -44,6 +44,7 @@ STORE = "flowkit.testing.store:FaultyStore"
 # fmt: off
 ROWS = (
     Guard("one_in_flight", 1, "one commit of a task in flight", f"{ENGINE}.pump", r.pump_in_spite_of_a_flight),
+    Guard("heard_in_flight", 1, "heartbeats count while a commit is out", f"{C}.leases:Leases.heard", r.deaf_in_flight),
     Guard("unique", 1, "(task, seq) is unique in the store"),
     Guard("majority", 2, "a write is acknowledged once a majority holds it"),
     Guard("unknown_no_yes", 2, "an unknown outcome is not a yes", f"{ENGINE}.outcome", r.unknown_is_yes),
@@ -65,6 +66,7 @@ ROWS = (
     Guard("exp_workers", 6, "renewals in the store are looked at", f"{EXPIRY}.note_renewals", r.surely),
     Guard("first_seen", 6, "a count not seen before is a renewal", f"{EXPIRY}.note_renewals", r.first_count_is_old),
     Guard("exp_facts", 6, "results are read up to now before an expiry", f"{EXPIRY}.results_read", r.surely),
+    Guard("exp_queue", 6, "an expiry waits behind what was read", f"{ENGINE}.feed", r.expiry_first),
     Guard("renew_in_store", 6, "a worker renews in the store too", f"{W}.heart:Heart._renew_in_store", r.surely),
     Guard("self_kill", 7, "a worker that cannot renew stops", f"{W}.heart:Heart.step_guard", r.surely),
     Guard("full_ttl", 8, "a lease found on loading gets a full TTL", f"{C}.leases:Leases.sync", r.no_ttl),
@@ -99,6 +101,8 @@ LOOKED_FOR = {
     "exp_workers": ("worker_without_kafka",),
     "first_seen": ("worker_without_kafka",),
     "exp_facts": ("result_then_stall",),
+    "exp_queue": ("result_then_stall", "slow_then_crash"),
+    "heard_in_flight": ("slow_then_fail_over",),
     "self_kill": ("worker_without_anything",),
     "head_guard": ("late_heads",),
     "head_confirm": ("slow_then_fail_over",),

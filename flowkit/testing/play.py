@@ -13,7 +13,7 @@ from flowkit.errors import BusUnavailable, RequestRefused, Retry, StoreUnavailab
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
-from flowkit.testing.scenario import MAX_ATTEMPTS, ROLE, TaskPlan, fits, plan_task, value_of
+from flowkit.testing.scenario import ROLE, TaskPlan, fits, plan_task, value_of
 from flowkit.testing.world import ProcessDied, Report, World
 from flowkit.wire.codec import loads
 
@@ -63,7 +63,7 @@ class RandomPlay:
 
     def _may_fail(self, task_id: str, node: str) -> bool:
         plan = self.plans[loads(self.world.replica.majority.data.heads[task_id].params)["plan"]]
-        return plan.behaviour[node].fails >= MAX_ATTEMPTS
+        return plan.behaviour[node].may_fail
 
     # ---- what a node does
 
@@ -95,14 +95,48 @@ class RandomPlay:
 
     async def _user(self, plan: TaskPlan, dice: random.Random) -> None:
         await asyncio.sleep(plan.at)
-        task_id = await self._submit(plan, dice)
-        if task_id is None:
+        ids = await asyncio.gather(*(self._submit(plan, dice) for _ in range(1 + plan.twice)))
+        accepted = sorted({task_id for task_id in ids if task_id is not None})
+        if len(accepted) > 1:
+            self.world.observer.say("key_gave_two", accepted[0], f"the same key also gave {accepted[1]}")
+        if not accepted:
             return
-        self.world.accepted[task_id] = self.world.stage.now
-        self.world.stage.note("ACCEPTED", plan.key, task_id[:8])
+        self.world.accepted[accepted[0]] = self.world.stage.now
+        self.world.stage.note("ACCEPTED", plan.key, accepted[0][:8])
+        await asyncio.gather(self._steer(plan, accepted[0], dice), self._listen(plan, accepted[0], dice))
+
+    async def _steer(self, plan: TaskPlan, task_id: str, dice: random.Random) -> None:
         for kind, gap in plan.steps:
             await asyncio.sleep(gap)
             await self._ask(task_id, kind, dice)
+
+    async def _listen(self, plan: TaskPlan, task_id: str, dice: random.Random) -> None:
+        """Wait for the end, or watch every event; again from there where the API could not answer."""
+        seen = 0
+        while plan.listen:
+            machine = dice.choice(self.world.apis)
+            try:
+                if plan.listen == "wait":
+                    result = await self.world.ask(methodcaller("wait", task_id), machine=machine)
+                    self.world.stage.note("WAITED", task_id[:8], result.status)
+                else:
+                    seen = await self.world.ask(
+                        lambda api, since=seen: self._watch(api, task_id, since), machine=machine
+                    )  # type: ignore[misc]
+                return
+            except (StoreUnavailable, BusUnavailable, ProcessDied, TaskNotFound):
+                self.world.stage.count("api_unavailable")
+                await asyncio.sleep(0.3)
+
+    async def _watch(self, api: Any, task_id: str, since: int) -> int:
+        seqs: list[int] = []
+        async for event in api.watch(task_id, since=since):
+            if not seqs or event.seq != seqs[-1]:
+                seqs.append(event.seq)
+        if seqs != list(range(since + 1, since + 1 + len(seqs))):
+            self.world.observer.say("watch_gap", task_id, f"after {since} came {seqs}")
+        self.world.stage.note("WATCHED", task_id[:8], len(seqs))
+        return since + len(seqs)
 
     async def _submit(self, plan: TaskPlan, dice: random.Random) -> str | None:
         from flowkit.coordinator.tasks import Creation
@@ -120,11 +154,11 @@ class RandomPlay:
             await asyncio.sleep(0.3)
 
     async def _ask(self, task_id: str, kind: str, dice: random.Random) -> None:
-        options = {"grace_sec": dice.choice((2.0, 30.0))} if kind == "cancel" else {}
+        method, options = _call(kind, dice)
         while True:
             machine, said = dice.choice(self.world.apis), "done"
             try:
-                if await self.world.ask(methodcaller(kind, task_id, **options), machine=machine) is False:
+                if await self.world.ask(methodcaller(method, task_id, **options), machine=machine) is False:
                     said = "not found"
             except RequestRefused:
                 said = "refused"
@@ -139,3 +173,17 @@ class RandomPlay:
                 self.world.stage.note("ASKED", kind, task_id[:8], said)
                 return
             await asyncio.sleep(0.3)
+
+
+def _call(kind: str, dice: random.Random) -> tuple[str, dict[str, Any]]:
+    """The API's method for a step, and its options."""
+    match kind:
+        case "cancel":
+            return "cancel", {"grace_sec": dice.choice((2.0, 30.0))}
+        case "cancel_node":
+            return "cancel", {"grace_sec": 5.0, "node_id": dice.choice(("n0", "n1"))}
+        case "restart_failed":
+            return "restart", {"failed_only": True}
+        case "restart_from":
+            return "restart", {"from_node": dice.choice(("n0", "n1"))}
+    return kind, {}

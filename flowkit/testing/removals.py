@@ -144,6 +144,25 @@ def no_ttl(original: Any) -> Any:
     return sync
 
 
+def deaf_in_flight(original: Any) -> Any:
+    def heard(leases: Any, token: str) -> Any:
+        watch = leases.watches.get(token)
+        return True if watch is not None and watch.cell.flight is not None else original(leases, token)
+
+    return heard
+
+
+def expiry_first(original: Any) -> Any:
+    def feed(engine: Any, cell: Any, item: Any) -> None:
+        from flowkit.core.reports import Expired
+
+        original(engine, cell, item)
+        if isinstance(item.report, Expired) and cell.queue and cell.queue[-1] is item:
+            cell.queue.appendleft(cell.queue.pop())
+
+    return feed
+
+
 def first_count_is_old(original: Any) -> Any:
     async def note_renewals(expiry: Any, worker: str) -> None:
         renewal = await expiry._store.read_renewal(worker)

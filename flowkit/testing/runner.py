@@ -25,6 +25,7 @@ class Tally:
 
     mode: str
     without: list[str]
+    directed: list[str]
     seeds: int = 0
     seconds: float = 0.0
     steps: int = 0
@@ -78,7 +79,7 @@ def run_seeds(
     """Simulate the seeds, one after the other, in this process; no further seed once `budget_sec` are spent."""
     from flowkit.testing.play import simulate
 
-    tally = Tally(mode, list(without))
+    tally = Tally(mode, list(without), list(directed))
     began = time.perf_counter()
     with removed(without) as in_store:
         for seed in seeds:
@@ -119,7 +120,7 @@ def run_in_processes(
         command += [part for name in directed for part in ("--directed", name)]
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         children.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True))
-    total = Tally(mode, list(without))
+    total = Tally(mode, list(without), list(directed))
     for child in children:
         output, _ = child.communicate()
         if child.returncode not in (0, 1):
@@ -149,7 +150,7 @@ def describe(tally: Tally) -> str:
     planned = sum(n for name, n in faults.items() if name.startswith("F_"))
     recover = sorted(tally.recover) or [0.0]
     lines = [
-        f"{tally.seeds} seeds, mode {tally.mode}" + (f", without {', '.join(tally.without)}" if tally.without else ""),
+        f"{tally.seeds} seeds, mode {tally.mode}" + _listed("without", tally.without) + _listed("with", tally.directed),
         f"  {tally.seeds / max(tally.seconds, 1e-9):.1f} seeds/s, {tally.steps // count} callbacks and "
         f"{tally.virtual_sec / count:.0f} virtual seconds per seed",
         f"  {tally.runs / max(1, tally.needed):.3f} runs per needed run, {tally.runs} in all, at most "
@@ -171,7 +172,12 @@ def describe(tally: Tally) -> str:
     return "\n".join(lines)
 
 
+def _listed(word: str, names: Sequence[str]) -> str:
+    return f", {word} {', '.join(names)}" if names else ""
+
+
 def replay(seed: int, tally: Tally) -> str:
     """The command that shows a seed's history."""
     options = "".join(f" --without {name}" for name in tally.without)
+    options += "".join(f" --directed {name}" for name in tally.directed)
     return f"python -m flowkit.testing trace {seed} --mode {tally.mode}{options}"

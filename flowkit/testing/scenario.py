@@ -15,22 +15,31 @@ Steps = list[tuple[str, float]]
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """How a node's handler behaves: it runs about `seconds`, fails `fails` times first, and once asks to be tried again
-    after `pause` seconds."""
+    after `pause` seconds. One that is `hurried` is given too little time and never succeeds."""
 
     seconds: float
     fails: int = 0
     pause: float = 0.0
+    hurried: bool = False
+
+    @property
+    def may_fail(self) -> bool:
+        return self.hurried or self.fails >= MAX_ATTEMPTS
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """A task to be submitted at `at`; `steps` are requests, each so many seconds after the one before."""
+    """A task to be submitted at `at`, perhaps by two users at once (`twice`); `steps` are requests, each so many
+    seconds
+    after the one before; somebody may `listen`: `wait` for its end, `watch` its events."""
 
     key: str
     at: float
     graph: dict[str, Any]
     behaviour: dict[str, Behaviour]
     steps: Steps
+    twice: bool = False
+    listen: str = ""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -40,8 +49,9 @@ class TaskPlan:
 def plan_task(dice: random.Random, number: int, *, steered: bool) -> TaskPlan:
     """One random task; with requests to steer it, if `steered`."""
     graph, behaviour = random_graph(dice)
-    steps = random_steps(dice)
-    return TaskPlan(f"t{number}", dice.uniform(1, 12), graph, behaviour, steps if steered else [])
+    steps = random_steps(dice) if steered else []
+    at, twice = dice.uniform(1, 12), dice.random() < 0.15
+    return TaskPlan(f"t{number}", at, graph, behaviour, steps, twice, dice.choice(("", "wait", "watch")))
 
 
 def random_steps(dice: random.Random) -> Steps:
@@ -49,14 +59,20 @@ def random_steps(dice: random.Random) -> Steps:
     if draw < 0.40:
         return []
     if draw < 0.55:
-        return [("cancel", gap(0, 12)), ("restart", gap(0, 6))]
+        return [("cancel", gap(0, 12)), (_restart(dice), gap(0, 6))]
     if draw < 0.75:
         return [("pause", gap(0, 10)), ("resume", gap(0, 8))]
     if draw < 0.85:
-        return [("restart", gap(5, 30))]
-    if draw < 0.92:
+        return [(_restart(dice), gap(5, 30))]
+    if draw < 0.89:
         return [("cancel", gap(1, 20))]
+    if draw < 0.93:
+        return [("cancel_node", gap(0, 8)), ("cancel_node", gap(0, 8))]
     return [("pause", gap(0, 6)), ("cancel", gap(0, 5)), ("restart", gap(0, 5))]
+
+
+def _restart(dice: random.Random) -> str:
+    return dice.choice(("restart", "restart", "restart_failed", "restart_from"))
 
 
 def random_graph(dice: random.Random) -> tuple[dict[str, Any], dict[str, Behaviour]]:
@@ -71,6 +87,8 @@ def random_graph(dice: random.Random) -> tuple[dict[str, Any], dict[str, Behavio
         parents = _parents(dice, shape, number, count)
         node: dict[str, Any] = {"node_id": name, "type": ROLE, "retry_policy": _retries(dice)}
         behaviour[name] = _behaviour(dice)
+        if behaviour[name].hurried:
+            node["timeout_sec"] = behaviour[name].seconds / 2
         if len(parents) > 1:
             node |= _join(dice, len(parents))
         for parent in parents:
@@ -83,6 +101,8 @@ def random_graph(dice: random.Random) -> tuple[dict[str, Any], dict[str, Behavio
     graph: dict[str, Any] = {"name": shape, "nodes": nodes, "edges": edges}
     if dice.random() < 0.1:
         graph["fail_fast"] = True
+    if dice.random() < 0.05:
+        graph["timeout_sec"] = dice.uniform(2, 30)
     return graph, behaviour
 
 
@@ -119,7 +139,7 @@ def _behaviour(dice: random.Random) -> Behaviour:
     seconds = dice.choice((dice.uniform(0.02, 0.4), dice.uniform(0.5, 3), dice.uniform(3, 24)))
     draw = dice.random()
     fails = 0 if draw < 0.75 else 1 if draw < 0.88 else 2 if draw < 0.96 else MAX_ATTEMPTS
-    return Behaviour(seconds, 0 if pause else fails, pause)
+    return Behaviour(seconds, 0 if pause else fails, pause, hurried=not pause and dice.random() < 0.03)
 
 
 # What a node gives: a value that its inputs determine, beside the number of the run, which tells one run from another.

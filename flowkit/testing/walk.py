@@ -220,7 +220,8 @@ class Walk:
         if fact.accepted and fact.kind == "cancel":
             self.cancelled = True
 
-        if fact.accepted and not (fact.kind == "cancel" and self.status == "cancelling"):
+        stopping = self.status == "cancelling" or any(node.cancelling for node in self.nodes.values())
+        if fact.accepted and not (fact.kind == "cancel" and stopping):
             self.owed = fact
 
     def settle_request(self, fact: f.Fact) -> None:

@@ -296,7 +296,8 @@ class World:
                 for f in machine.freezes
             ],
             losses=[EPOCH + at for at in self.broker.losses],
-            calm_since=EPOCH + (self.heal_at if self.stage.chaos else 0.0),
+            calm_since=EPOCH + (0.0 if self.stage.mode == "calm" else self.heal_at),
+            stop_sec=8.0 if self.stage.mode == "calm" else 15.0,
             unjust=self.observer.unjust,
             strict=self.stage.mode != "chaos",
         )

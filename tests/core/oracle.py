@@ -81,7 +81,7 @@ class Oracle:
         if need is None:
             if BROKEN in words:
                 return SKIP
-            if UNDECIDED in words:
+            if UNDECIDED in words or any(self.state(source) not in ENDED for source in self.graph.reads[name]):
                 return WAIT
             if edges and TAKEN not in words:
                 return SKIP

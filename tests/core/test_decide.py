@@ -396,6 +396,16 @@ def test_a_paused_task_can_be_cancelled() -> None:
     assert (play.status, play.task.paused) == ("cancelled", False)
 
 
+def test_a_paused_task_that_is_being_cancelled_is_not_paused() -> None:
+    play = Play(TWO)
+    play.place("a")
+    play.ask("pause")
+
+    play.ask("cancel")
+
+    assert (play.status, play.task.paused) == ("cancelling", False)
+
+
 def test_a_retry_that_falls_due_while_paused_waits_for_the_resume() -> None:
     play = Play(graph(node("a", retry_policy={"jitter": False})))
     play.fail("a")

@@ -137,6 +137,22 @@ def test_a_failure_is_handled_by_a_join_that_had_begun_before_it() -> None:
     assert play.status == "finished"
 
 
+def test_a_join_behind_a_node_skipped_for_another_reason_does_not_handle_a_failure() -> None:
+    inputs = {"x": {"$from": "a", "default": 1}, "y": {"$from": "b"}}
+    reader = node("k", "r", inputs=inputs)
+    play = Play(graph(once("a"), once("b"), node("r"), reader, node("ok"), node("j", "k", "ok", fan_in="any")))
+    play.succeed("r", "ok")
+    play.fail("a", code="Mine")
+    play.fail("b")
+
+    play.succeed("j")
+
+    assert play.skipped("k") == ("no_output", True, "b")
+    assert not handled(play.task, "a")
+    assert handled(play.task, "b")
+    assert play.status == "failed"
+
+
 def test_a_join_that_was_skipped_itself_handles_nothing() -> None:
     play = Play(graph(once("a"), once("b"), node("c", "a", "b", fan_in="any")))
 
@@ -226,11 +242,11 @@ def test_many_failures_that_one_join_handles_are_looked_up_once() -> None:
     play.succeed("ok")
     play.succeed("end")
 
-    known: dict[str, bool] = {}
+    known: set[str] = set()
     assert all(handled(play.task, f["node_id"], known) for f in failing)
 
     assert play.status == "finished"
-    assert {known[f"x{n}"] for n in range(50)} == {True}
+    assert known == {f"x{n}" for n in range(50)} | {f["node_id"] for f in failing}
 
 
 # fail_fast.

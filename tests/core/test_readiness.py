@@ -371,6 +371,15 @@ def test_a_source_skipped_by_choice_skips_its_reader_by_choice() -> None:
     assert play.status == "finished"
 
 
+def test_a_source_skipped_because_of_a_failure_skips_its_reader_by_failure() -> None:
+    play = Play(graph(once("r"), node("b", "r"), node("a"), reading({"$from": "b"}, "a")))
+    play.succeed("a")
+
+    play.fail("r")
+
+    assert play.skipped("n") == ("no_output", True, "b")
+
+
 def test_a_cancelled_source_skips_its_reader_by_failure() -> None:
     play = Play(graph(node("b"), node("a"), reading({"$from": "b"}, "a")))
     play.succeed("a")
@@ -398,6 +407,33 @@ def test_a_node_that_no_edge_leads_to_is_skipped_by_failure_if_a_reference_it_la
     play.succeed("a", next=[])
 
     assert play.skipped("n") == ("not_taken", True, "b")
+
+
+def test_whether_a_failure_is_behind_a_skip_does_not_hang_on_the_order() -> None:
+    play = Play(graph(once("b"), node("a"), reading({"$from": "b"}, "a")))
+    play.succeed("a", next=[])
+    assert play.state("n") == "pending"
+
+    play.fail("b")
+
+    assert play.skipped("n") == ("not_taken", True, "b")
+
+
+def test_a_node_is_skipped_by_choice_once_all_that_it_reads_has_ended_too() -> None:
+    play = Play(graph(node("b"), node("a"), reading({"$from": "b"}, "a")))
+    play.succeed("a", next=[])
+
+    play.succeed("b")
+
+    assert play.skipped("n") == ("not_taken", False, "a")
+
+
+def test_a_quorum_decides_about_a_skip_when_its_edges_are_decided_whatever_it_reads() -> None:
+    play = Play(graph(once("b"), node("a"), node("c"), reading({"$from": "b"}, "a", "c", fan_in="any")))
+
+    play.succeed("a", "c", next=[])
+
+    assert play.skipped("n") == ("quorum", False, "")
 
 
 def test_a_quorum_that_is_too_small_is_skipped_by_failure_if_a_reference_it_lacked_is_broken() -> None:

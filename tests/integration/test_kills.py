@@ -119,7 +119,7 @@ async def test_many_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice
 async def test_a_kafka_outage_of_three_ttls_kills_no_running_attempt(how: str, tmp_path: Path) -> None:
     async with drama(tmp_path, seed=3, tasks=10) as play:
         ids = [await play.load.client.create_task(graph=one_node(4 * TTL_SEC + 5)) for _ in range(20)]
-        await play.busy()
+        await until("all of the long ones have begun", lambda: play.begun(ids))
         if how == "stopped":
             await play.strike(play.kafka, crash=False, away=3 * TTL_SEC)
         else:

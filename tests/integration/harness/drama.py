@@ -48,6 +48,10 @@ class Drama:
         count: int = await until(f"{AT_LEAST} attempts run", running, timeout=30, every=0.01)
         return count
 
+    def begun(self, task_ids: list[str]) -> bool:
+        self.ledger.look()
+        return set(task_ids) <= {run.task_id for run in self.ledger.runs}
+
     def pick(self, role: Role) -> Part:
         """Each in turn, so that every place is hit."""
         places = sorted(place for place, part in self.cluster.parts.items() if part.role == role and part.living)
