@@ -30,6 +30,7 @@ class Dispatcher:
         self._waiting: dict[str, list[tuple[int, int, Cell]]] = {}
         self._order = count()
         self._mean_sec: dict[str, float] = {}
+        self._shares: dict[tuple[str, str], int] = {}
 
     # ------------------------------------------------------------------------------------------ placing
 
@@ -40,7 +41,7 @@ class Dispatcher:
             return []
         placed: list[Placed] = []
         for role, names in task.ready.items():
-            quota = self._quota(role)
+            quota = self._shares.pop((cell.task_id, role), None) or self._quota(role)
             views = list(self._fleet.of_role(role))
             for name in names:
                 view = self._best(role, views) if quota > 0 else None
@@ -64,18 +65,23 @@ class Dispatcher:
         heapq.heappush(self._waiting.setdefault(role, []), (-priority, next(self._order), cell))
 
     def serve(self) -> list[Cell]:
-        """The waiting cells to be offered again, as many as there is room for."""
+        """The waiting cells to be offered again now, as many as there is room for, each with its share of it."""
+        self._shares.clear()
         served: list[Cell] = []
-        # A worker's room is shared by its roles: who has waited longest comes first, whatever the role.
+        waiting = sum(map(len, self._waiting.values()))
+        # A worker's room is shared by its roles: who has waited longest comes first, whatever the role, and each gets
+        # a share, so that whoever is offered first does not take it all.
         for role in sorted(self._waiting, key=lambda role: self._waiting[role][0][:2]):
             heap, room = self._waiting[role], self._room_for(role)
+            share = max(1, room // waiting)
             while heap and room > 0:
                 cell = heapq.heappop(heap)[2]
                 cell.waiting_roles.discard(role)
                 if cell.dead or cell.task is None:
                     continue
                 served.append(cell)
-                room -= len(cell.task.ready.get(role, ())) or 1
+                self._shares[cell.task_id, role] = share
+                room -= min(share, len(cell.task.ready.get(role, ())) or 1)
             if not heap:
                 del self._waiting[role]
         return served

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Collection
+from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -120,9 +121,8 @@ class RandomPlay:
                     result = await self.world.ask(methodcaller("wait", task_id), machine=machine)
                     self.world.stage.note("WAITED", task_id[:8], result.status)
                 else:
-                    seen = await self.world.ask(
-                        lambda api, since=seen: self._watch(api, task_id, since), machine=machine
-                    )  # type: ignore[misc]
+                    watching = partial(self._watch, task_id=task_id, since=seen)
+                    seen = await self.world.ask(watching, machine=machine)
                 return
             except (StoreUnavailable, BusUnavailable, ProcessDied, TaskNotFound):
                 self.world.stage.count("api_unavailable")

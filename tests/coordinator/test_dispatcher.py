@@ -286,3 +286,19 @@ def test_there_is_room_if_any_role_has_some() -> None:
     assert stand.dispatcher.has_room(["b", "a"])
     assert not stand.dispatcher.has_room(["b"])
     assert not stand.dispatcher.has_room([])
+
+
+def test_a_wide_task_does_not_shut_out_another_role_of_the_same_worker() -> None:
+    stand = Stand(prefetch=0)
+    stand.worker("w", 4, "wide", "narrow")
+    wide = cell_of("wide", *(node(f"n{n}", type="wide") for n in range(100)))
+    narrow = cell_of("narrow", node("n", type="narrow"))
+    assert len(stand.offer(wide)) == 4
+    assert stand.offer(narrow) == {}
+
+    for _ in range(2):
+        stand.dispatcher.give_back("w", "i")
+    served = stand.dispatcher.serve()
+    placed = [stand.offer(cell) for cell in served]
+
+    assert {"n": "w"} in placed

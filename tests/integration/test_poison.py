@@ -233,6 +233,10 @@ async def test_a_report_about_a_task_that_does_not_exist_is_buried(stage: Stage)
     facts = stage.one.runtime.topics.facts
     for partition in range(8):
         await stage.stranger.write(facts, partition, batch(stage.puppet, [f"nobody-{partition}", "default", item[2]]))
+    for partition in range(8):
+        (letter,) = await stage.stranger.about(f"nobody-{partition}")
+        assert "no such task" in letter["reason"]
+    for partition in range(8):
         await stage.stranger.write(
             facts, partition, batch(stage.puppet, [f"no\ud800body-{partition}", "default", item[2]])
         )

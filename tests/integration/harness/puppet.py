@@ -104,7 +104,9 @@ class Stranger:
 
     async def write(self, topic: str, partition: int, value: bytes | None, key: bytes | None = None) -> int:
         """Its offset."""
-        sent = await self._producer.send_and_wait(topic, value, key=key, partition=partition)
+        batch = self._producer.create_batch()  # `send` itself refuses what has neither key nor value
+        assert batch.append(key=key, value=value, timestamp=None) is not None
+        sent = await (await self._producer.send_batch(batch, topic, partition=partition))
         return int(sent.offset)
 
     async def look(self) -> None:
