@@ -1,7 +1,7 @@
 # Everything happens in $(VENV), which the first target that needs it creates; a stamp in it says what is installed, so
 # that a second run installs nothing.
 #
-#   make run | test | check | bench | nightly | services
+#   make run | test | check | counts | bench | nightly | services
 #   make test PYTEST_ARGS='-k lease -x'
 
 VENV        ?= .venv
@@ -14,7 +14,7 @@ REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test check bench nightly services install-services clean
+.PHONY: help run test check counts bench nightly services install-services clean
 .SILENT:
 
 help:
@@ -32,13 +32,18 @@ check: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Messages, documents and round trips per node: counts do not depend on the machine, so they can be held to.
+counts: install-services
+	$(BIN)/python -m bench.counts
+
 bench: install-services
-	test -f bench/__main__.py || { echo 'There is no bench/__main__.py: nothing to measure with.' >&2; exit 1; }
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench --backend embedded
 
 # No limit per test but a generous one: these are the long runs.
 nightly: install-services
-	$(REQUIRED) $(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+	$(BIN)/python -m flowkit.testing run --seeds 0:5000
+	$(REQUIRED) HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
 
 services: install-services
 	$(BIN)/python -m deploy.local up
