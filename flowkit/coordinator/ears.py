@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flowkit.coordinator.carrier import Carrier
-from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.cell import Cell
+from flowkit.coordinator.engine import MOST_AHEADS, Engine
 from flowkit.coordinator.expiry import Expiry
 from flowkit.coordinator.fleet import Fleet
 from flowkit.coordinator.leases import Leases
@@ -14,6 +17,7 @@ from flowkit.wire.messages import Beacon, Goodbye, Heartbeat, Held, Hello, Stop,
 from flowkit.wire.topics import Topics
 
 FETCH_SEC = 0.5
+MOST_DOUBTS = 10_000
 
 
 class Ears:
@@ -29,6 +33,8 @@ class Ears:
         self._publisher = publisher
         self._tail: Tail | None = None
         self._suspects: dict[str, float] = {}
+        self._unjudged: dict[str, dict[str, tuple[str, str, Held]]] = {}
+        engine.on_loaded = self._loaded
 
     async def start(self) -> None:
         self._tail = await self._bus.tail(self._topics.fleet)
@@ -69,19 +75,35 @@ class Ears:
     def _unwatched(self, message: Heartbeat, held: Held) -> None:
         """A worker holds a lease that is not watched here: its task is not loaded, or the lease is over."""
         cell = self._engine.get(held.task_id, held.partition)
+        if cell.loading:
+            # An ended task leaves memory before the next heartbeat: it is asked about as soon as it is there.
+            self._unjudged.setdefault(held.task_id, {})[held.token] = (message.worker, message.incarnation, held)
+            _bound(self._unjudged)
+        # A result just applied may be listed once more before its acknowledgement is back: only a second time tells.
+        elif self._suspects.pop(held.token, None) is None:
+            self._suspects[held.token] = message.mono
+            _bound(self._suspects)
+        else:
+            self._judge(cell, message.worker, message.incarnation, held)
+
+    def _loaded(self, cell: Cell) -> None:
+        for worker, incarnation, held in self._unjudged.pop(cell.task_id, {}).values():
+            if held.token not in self._leases.watches:
+                self._judge(cell, worker, incarnation, held)
+
+    def _judge(self, cell: Cell, worker: str, incarnation: str, held: Held) -> None:
         if cell.task is None or not cell.live or cell.flight is not None:
             return
         run = cell.task.runs.get(held.node)
         if run is not None and held.attempt > run.attempt:
             cell.aheads += 1
-            if cell.aheads <= 5:
+            if cell.aheads <= MOST_AHEADS:
                 self._engine.reload(cell, "ahead", 0.3)
             return
-        # A result just applied may be listed once more before its acknowledgement is back: only a second time tells.
-        if self._suspects.pop(held.token, None) is None:
-            self._suspects[held.token] = message.mono
-            if len(self._suspects) > 10_000:
-                self._suspects.pop(next(iter(self._suspects)))
-            return
         stop = Stop(held.token, held.task_id, held.node, held.attempt, "the lease is over", 0.0)
-        self._carrier.revoke_unknown(message.worker, message.incarnation, stop)
+        self._carrier.revoke_unknown(worker, incarnation, stop)
+
+
+def _bound(items: dict[str, Any]) -> None:
+    if len(items) > MOST_DOUBTS:
+        del items[next(iter(items))]

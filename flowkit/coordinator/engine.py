@@ -8,7 +8,7 @@ again while the reports wait (rule 2).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
 from flowkit.coordinator.carrier import Carrier
@@ -48,6 +48,7 @@ class Engine:
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
         self.heads = Heads(store, clock, self.maybe_evict)
         carrier.on_published = self.event_acknowledged
+        self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
         self._evict_after_sec = evict_after_sec
@@ -312,6 +313,7 @@ class Engine:
         first: Report = TimeReached() if task.created else Accepted(past.head.targets)
         cell.queue.appendleft(Item(first))
         self._dirty[cell.task_id] = cell
+        self.on_loaded(cell)
 
     def _missing(self, cell: Cell) -> None:
         cell.misses += 1

@@ -60,7 +60,10 @@ class Intake:
         while not self._publisher.room:
             await asyncio.sleep(0.05)
         for record in await self._member.fetch(FETCH_SEC):
-            self._take(record)
+            try:
+                self._take(record)
+            except Exception as error:  # whatever one record provokes must not cost the others
+                self._put_aside(record, error)
         self._engine.pump_dirty()
 
     def _take(self, record: Record) -> None:
@@ -93,6 +96,14 @@ class Intake:
             case Unreadable(text=text, why=why, task_id=task_id):
                 self._publisher.dead(Record(record.topic, record.partition, text, record.key), why, task_id)
                 receipt.settle()
+
+    def _put_aside(self, record: Record, error: Exception) -> None:
+        self._publisher.dead(record, f"{type(error).__name__}: {error}")
+        tracker = self._trackers.get(record.partition)
+        if tracker is not None and tracker.position > record.offset:
+            tracker.settled(record.offset)
+        elif tracker is not None:
+            tracker.read(record.offset, 0)
 
     # ------------------------------------------------------------------------------------------ offsets
 

@@ -264,5 +264,5 @@ class Task:
             return run.lease is not None and run.lease.cancelling
         if kind == Timer.QUEUED:
             queued = self.graph.nodes[node].timeouts.queued_sec
-            return run.state is NodeState.READY and queued is not None and run.ready_at == at - queued
+            return run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued == at
         return run.state not in ENDED_NODE and not (run.lease is not None and run.lease.cancelling)

@@ -125,12 +125,14 @@ def _told(row: Any) -> Told | Knock | Unreadable:
         task_id, tenant, content = row
         if not isinstance(task_id, str) or not isinstance(tenant, str):
             raise Corrupt("a task and a tenant are strings")
+        if not (task_id.isascii() and tenant.isascii()):
+            (task_id + tenant).encode()  # a lone surrogate is legal JSON, but no store can look for it
         if isinstance(content, list) and content[:1] == ["knock"]:
             return Knock(task_id, tenant, msgspec.convert(content, _KnockRow).what)
         return Told(task_id, tenant, decode_report(content))
     except UnknownFact as error:
         return Unreadable(dumps(row), str(error), row[0], newer=True)
-    except (Corrupt, msgspec.ValidationError) as error:
+    except (Corrupt, msgspec.ValidationError, UnicodeEncodeError) as error:
         return Unreadable(dumps(row), str(error))
 
 

@@ -236,16 +236,23 @@ async def test_a_report_about_a_task_that_does_not_exist_is_buried(stage: Stage)
     for partition in range(8):
         (letter,) = await stage.stranger.about(f"nobody-{partition}")
         assert "no such task" in letter["reason"]
-    for partition in range(8):
-        await stage.stranger.write(
-            facts, partition, batch(stage.puppet, [f"no\ud800body-{partition}", "default", item[2]])
-        )
-    for partition in range(8):
-        (letter,) = await stage.stranger.about(f"nobody-{partition}")
-        assert "no such task" in letter["reason"]
     await stage.stranger.write(facts, partition_of(task_id, 8), batch(stage.puppet, item))
     await finished(stage, task_id, 1)
     await stage.still_works()
+
+
+async def test_names_that_no_store_can_look_for_stop_nobody(stage: Stage) -> None:
+    """JSON can say a lone surrogate, UTF-8 cannot: asked for such a task, a database gives no answer at all."""
+    task_id, (item,) = await pulled(stage, 1)
+    partition, facts = partition_of(task_id, 8), stage.one.runtime.topics.facts
+    strange = [["no\ud800body", "default", item[2]], [task_id, "no\ud800body", item[2]], ["\x00", "default", item[2]]]
+    strange += [["\udfff", "default", ["knock", what]] for what in ("new", "request", "\ud800")]
+    for row in strange:
+        await stage.stranger.write(facts, partition, batch(stage.puppet, row))
+    await stage.still_works()
+    await stage.stranger.buried(facts, partition, -1, copies=5)
+    await stage.stranger.write(facts, partition, batch(stage.puppet, item))
+    await finished(stage, task_id, 1)
 
 
 async def test_what_a_newer_version_says_is_kept_for_one_that_understands_it(stage: Stage) -> None:

@@ -116,26 +116,24 @@ class Stranger:
 
     async def buried(self, topic: str, partition: int, offset: int, *, copies: int = 1) -> list[dict[str, str]]:
         """The headers of the dead letters about one record, once there are so many."""
+        place = {"topic": topic, "partition": str(partition), "offset": str(offset)}
+        return await self._letters(f"{topic}/{partition}/{offset} is in dead.v1", place, copies)
 
-        async def found() -> list[dict[str, str]]:
-            await self.look()
-            letters = []
-            for message in self.dead:
-                headers = {name: text.decode("utf-8", "replace") for name, text in message.headers}
-                if (headers["topic"], headers["partition"], headers["offset"]) == (topic, str(partition), str(offset)):
-                    letters.append(headers)
-            return letters if len(letters) >= copies else []
-
-        letters: list[dict[str, str]] = await until(f"{topic}/{partition}/{offset} is in dead.v1", found, every=0)
-        return letters
-
-    async def about(self, task_id: str, *, timeout: float = 20.0) -> list[dict[str, str]]:
+    async def about(self, task_id: str) -> list[dict[str, str]]:
         """The headers of the dead letters about a task."""
+        return await self._letters(f"a dead letter about {task_id}", {"task_id": task_id}, 1)
 
+    async def _letters(self, what: str, fitting: dict[str, str], copies: int) -> list[dict[str, str]]:
         async def found() -> list[dict[str, str]]:
+            letters = [headers for headers in map(headers_of, self.dead) if fitting.items() <= headers.items()]
+            if len(letters) >= copies:
+                return letters
             await self.look()
-            every = [{name: text.decode("utf-8", "replace") for name, text in m.headers} for m in self.dead]
-            return [headers for headers in every if headers.get("task_id") == task_id]
+            return []
 
-        letters: list[dict[str, str]] = await until(f"a dead letter about {task_id}", found, timeout=timeout, every=0)
+        letters: list[dict[str, str]] = await until(what, found, every=0)
         return letters
+
+
+def headers_of(message: Any) -> dict[str, str]:
+    return {name: text.decode("utf-8", "replace") for name, text in message.headers}
