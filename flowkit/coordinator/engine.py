@@ -295,6 +295,10 @@ class Engine:
         if past is None:
             self._missing(cell)
             return
+        if past.head.partition not in self.owned:
+            self._not_ours(cell, past.head.partition)
+            return
+        cell.partition = past.head.partition  # whatever the message said that asked for it
         cell.head, cell.task, cell.loading = past.head, past.task, False
         if past.task is None:
             self._quarantine(cell, past.error)
@@ -323,6 +327,15 @@ class Engine:
         for item in cell.queue:
             self.carrier.refuse(cell, item, "no such task")
         self._settle(cell.queue)
+        self.drop(cell)
+
+    def _not_ours(self, cell: Cell, partition: int) -> None:
+        """A message that went astray asked for another owner's task, who alone may decide about it; or the partition
+        has just left, and the next owner reads again what is not settled here."""
+        if cell.partition != partition:
+            for item in cell.queue:
+                self.carrier.refuse(cell, item, f"its task belongs to partition {partition}")
+            self._settle(cell.queue)
         self.drop(cell)
 
     # ------------------------------------------------------------------------------------------ leaving

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flowkit.ports import Bus, Clock, Record
 from flowkit.service import Supervisor
 from flowkit.telemetry import DeadLettered, Telemetry
+from flowkit.wire.dead import dead_letter
 from flowkit.wire.messages import Job, Stop, encode_work
 from flowkit.wire.topics import MAX_MESSAGE_BYTES, WORK_PARTITIONS, Topics, partition_of
 
@@ -56,15 +57,7 @@ class Publisher:
     def dead(self, record: Record, reason: str, task_id: str = "") -> None:
         """Send a message that nobody could read or apply to `dead.v1`, as it was found."""
         self._telemetry.emit(DeadLettered(record.topic, reason, task_id))
-        headers = (
-            ("reason", reason[:1000].encode("utf-8", "replace")),
-            ("topic", record.topic.encode()),
-            ("partition", str(record.partition).encode()),
-            ("offset", str(record.offset).encode()),
-            ("task_id", task_id.encode("utf-8", "replace")),
-        )
-        value = record.value if record.value is None else record.value[: 900 * 1024]
-        self.send(Parcel(Record(self._topics.dead, 0, value, record.key, headers), wanted=lambda: True))
+        self.send(Parcel(dead_letter(self._topics, record, reason, task_id), wanted=lambda: True))
 
     @property
     def room(self) -> bool:

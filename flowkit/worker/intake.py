@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,10 +12,12 @@ from flowkit.ports import Bus, Record, Tail
 from flowkit.service import Supervisor
 from flowkit.telemetry import DeadLettered, Telemetry
 from flowkit.wire.codec import dumps
+from flowkit.wire.dead import dead_letter
 from flowkit.wire.messages import Job, Stop, decode_control, decode_work
 from flowkit.wire.topics import WORK_PARTITIONS, Topics, partition_of
 
 FETCH_SEC = 5.0
+RETRY_SEC = 0.5
 MOST_DEAD = 1000
 
 
@@ -36,7 +39,7 @@ class Intake:
         self._say_hello = say_hello
         self._work: Tail | None = None
         self._control: Tail | None = None
-        self._dead: deque[tuple[Record, str]] = deque()
+        self._dead: deque[Record] = deque()
 
     async def open(self) -> None:
         """Begin to read: what is sent from now on will be seen."""
@@ -99,21 +102,14 @@ class Intake:
         if len(self._dead) >= MOST_DEAD:
             self._telemetry.count("dead_letters_dropped")
             return
-        self._dead.append((record, reason))
+        self._dead.append(dead_letter(self._topics, record, reason))
         if len(self._dead) == 1:
             self._supervisor.spawn(self._bury_all(), "dead-letters")
 
     async def _bury_all(self) -> None:
         while self._dead:
-            record, reason = self._dead[0]
-            headers = (
-                *record.headers,
-                ("reason", reason[:1000].encode("utf-8", "replace")),
-                ("topic", record.topic.encode()),
-                ("partition", str(record.partition).encode()),
-                ("offset", str(record.offset).encode()),
-            )
-            try:
-                await self._bus.publish([Record(self._topics.dead, 0, record.value, record.key, headers)])
-            finally:
+            (buried,) = await self._bus.publish([self._dead[0]])
+            if buried:
                 self._dead.popleft()
+            else:
+                await asyncio.sleep(RETRY_SEC)

@@ -1,4 +1,4 @@
-"""Large decisions: how they are cut into commits."""
+"""Large decisions: how they are cut into commits. And what becomes of messages about another owner's tasks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from flowkit.adapters.memory_bus import MemoryBus
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.clock import ManualClock
 from flowkit.config import CoordinatorConfig
-from flowkit.coordinator.cell import Cell
+from flowkit.coordinator.cell import Cell, Item
+from flowkit.coordinator.history import Past
+from flowkit.coordinator.offsets import OffsetTracker
 from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.core import facts as f
-from flowkit.ports import Commit
+from flowkit.core.reports import Started
+from flowkit.ports import Commit, Head
 from flowkit.wire.facts import decode_facts
+from tests.core.builders import graph, new_task, node
 
 
 async def cut(recorded: Sequence[f.Fact], most: int) -> list[Commit]:
@@ -47,3 +51,46 @@ async def test_an_answered_request_is_never_cut_from_what_it_did() -> None:
     )
 
     assert [len(decode_facts(commit.body)) for commit in commits] == [1, 2, 1]
+
+
+# Messages that went astray.
+
+
+class Stray:
+    """A coordinator that owns `owned`, and a message in `asked` about a task that belongs to partition 5."""
+
+    def __init__(self, *owned: int, asked: int) -> None:
+        self.runtime = CoordinatorRuntime(
+            store=MemoryStore(), bus=MemoryBus(), clock=ManualClock(), cfg=CoordinatorConfig()
+        )
+        self.letters: list[tuple[str, str]] = []
+        self.runtime.publisher.dead = lambda record, why, task_id="": self.letters.append((task_id, why))  # type: ignore[method-assign]
+        engine = self.engine = self.runtime.engine
+        engine.owned |= set(owned)
+        self.tracker = OffsetTracker()
+        self.cell = engine.get("t", asked)
+        engine.feed(self.cell, Item(Started("n", 1, "k"), self.tracker.read(7, 1)))
+        engine.loaded(self.cell, Past(Head("t", 5, "ref"), new_task(graph(node("n"))), []))
+
+
+async def test_a_message_in_the_wrong_partition_makes_nobody_else_an_owner() -> None:
+    stray = Stray(3, asked=3)
+
+    assert stray.engine.cells == {}
+    assert stray.letters == [("t", "its task belongs to partition 5")]
+    assert stray.tracker.to_commit() == 8, "it is done with"
+
+
+async def test_the_owner_of_both_partitions_files_the_task_under_its_own() -> None:
+    stray = Stray(3, 5, asked=3)
+
+    assert stray.engine.cells["t"].partition == 5
+    assert stray.letters == []
+
+
+async def test_a_message_for_a_partition_that_has_just_left_is_the_next_owners() -> None:
+    stray = Stray(asked=5)
+
+    assert stray.engine.cells == {}
+    assert stray.letters == []
+    assert stray.tracker.to_commit() == 7, "whoever owns the partition now reads it again"

@@ -151,6 +151,29 @@ async def test_a_flood_of_rubbish_is_bounded() -> None:
 
 
 @virtual
+async def test_a_monster_does_not_hold_up_the_letters_behind_it() -> None:
+    async with Stand([echo]) as stand:
+        await stand.say_raw(b"\xff" * 1_040_000)
+        await stand.say_raw(b"rubbish")
+        letters: list[Record] = []
+        while len(letters) < 2:
+            letters += await stand.dead()
+        assert [(letter.value or b"")[:7] for letter in letters] == [b"\xff" * 7, b"rubbish"]
+
+
+@virtual
+async def test_a_letter_that_was_refused_is_sent_again() -> None:
+    async with Stand([echo]) as stand:
+        stand.bus.deaf.add(stand.topics.dead)
+        await stand.say_raw(b"rubbish")
+        assert isinstance(await stand.run("echo"), Succeeded)
+        assert await stand.dead() == []
+        stand.bus.deaf.clear()
+        (letter,) = await stand.dead()
+        assert letter.value == b"rubbish"
+
+
+@virtual
 async def test_a_tail_that_fails_is_read_again() -> None:
     async with Stand([echo]) as stand:
         tail: Any = stand.runtime._intake._work
