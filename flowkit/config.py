@@ -64,7 +64,8 @@ class CoordinatorConfig(CommonSettings):
     `accept_sec`: how long a dispatched attempt may take to reach its worker. `prefetch`: how many attempts beyond its
     slots a worker may be sent when its nodes are short. `sweep_sec`: how often the store is searched for work
     that no message announced. `cancel_grace_sec`: how long a cancelled attempt may take to stop.
-    `evict_after_sec`: a task with nothing to do for so long leaves memory.
+    `evict_after_sec`: a task with nothing to do for so long leaves memory. `tune_gc`: let Python's cycle collector
+    run seldom, and all of it only when idle; an app that has set its thresholds itself is left alone.
     """
 
     group: str = ""
@@ -78,6 +79,7 @@ class CoordinatorConfig(CommonSettings):
     commit_flights: int = 2
     max_commit_bytes: int = 512 * 1024
     worker_types: list[str] = field(default_factory=list)
+    tune_gc: bool = True
 
     @property
     def consumer_group(self) -> str:
@@ -100,6 +102,10 @@ class WorkerConfig(CommonSettings):
     drain_sec: float = 30.0
     started_after_sec: float = 0.5
     max_output_bytes: int = 64 * 1024 * 1024
+
+
+_YES = frozenset({"1", "true", "yes", "on"})
+_NO = frozenset({"0", "false", "no", "off"})
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -127,6 +133,10 @@ def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
     """A value of the declared type from what an environment, a file or a caller gave."""
     try:
         match kind.removesuffix(" | None"):
+            case "bool" if isinstance(value, bool):
+                return value
+            case "bool" if isinstance(value, str) and value.lower() in _YES | _NO:
+                return value.lower() in _YES
             case "float" if isinstance(value, (int, float, str)) and not isinstance(value, bool):
                 return float(value)
             case "int" if isinstance(value, (int, str)) and not isinstance(value, bool):

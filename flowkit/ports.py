@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from flowkit.core.immutable import immutable
+
 
 class Outcome(enum.Enum):
     """What became of one insert or guarded update. Only OK may be acted on; UNKNOWN may still happen."""
@@ -20,7 +22,7 @@ class Outcome(enum.Enum):
 # ---------------------------------------------------------------------------------------------- what is stored
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Head:
     """A task's front page. The first block is written once, by the insert that accepts the task; the second
     only by the owner of its partition, write-behind. Times are seconds since the epoch (UTC).
@@ -53,7 +55,7 @@ class Head:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class HeadUpdate:
     """The owner's fields of a head; applied only where `seq < new.seq or (seq = new.seq and published_seq < new's)`."""
 
@@ -68,7 +70,7 @@ class HeadUpdate:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Commit:
     """One insert-only step of a task's history. `(task_id, seq)` is unique; `id` names this very document and `prev`
     the one before it (empty for seq 1). `body` is the JSON text of the recorded facts."""
@@ -193,7 +195,7 @@ class Store(Protocol):
 # ---------------------------------------------------------------------------------------------- what travels
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Record:
     """One message. To publish: `partition` is given (the engine always knows it). As received: `offset` is set,
     and `value` None means an empty message."""

@@ -91,7 +91,8 @@ class MongoStore:
             answers = await self._update_round([updates[index] for index in round_])
             for index, outcome in zip(round_, answers, strict=True):
                 outcomes[index] = outcome
-            waiting = [index for index in waiting if index not in set(round_)]
+            done = set(round_)
+            waiting = [index for index in waiting if index not in done]
         return outcomes
 
     async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:

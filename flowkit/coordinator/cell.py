@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flowkit.coordinator.offsets import Receipt
 from flowkit.core.effects import Effect
 from flowkit.core.facts import Fact
+from flowkit.core.immutable import immutable
 from flowkit.core.model import Task
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
@@ -37,7 +38,7 @@ class Flight:
     reserved: list[Placed]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Front:
     """The head's changing fields as of an acknowledged commit."""
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock
+from flowkit.collector import EVERY_SEC, CycleCollection
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.runtime import CoordinatorRuntime
@@ -47,6 +48,7 @@ class Coordinator:
             self.cfg.facts_partitions = 1
         self._runtime: CoordinatorRuntime | None = None
         self._coordinating = False
+        self._collection = CycleCollection()
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -65,6 +67,8 @@ class Coordinator:
                 telemetry=self.telemetry,
             )
             await self._begin(self._runtime)
+            if self.cfg.tune_gc and self._collection.begin():
+                self._runtime.supervisor.loop("garbage", self._collection.step, every=EVERY_SEC)
         except BaseException:
             self._runtime = None
             await self._backend.stop()
@@ -103,6 +107,7 @@ class Coordinator:
         runtime, self._runtime = self._runtime, None
         if runtime is None:
             return
+        self._collection.end()
         try:
             await runtime.stop()
             if self._backend.file is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from flowkit.core.graph import Node
+from flowkit.core.immutable import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Dispatch:
     """Send one attempt to the worker that holds its lease. `inputs` may hold `Artifact`s."""
 
@@ -21,7 +21,7 @@ class Dispatch:
     inputs: Any
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Revoke:
     """Tell a worker that a lease is over. `grace_sec` is how long the attempt may take to stop by itself."""
 

@@ -5,23 +5,23 @@ The wire tag of a fact is stable for ever; a new field goes to the end and has a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from flowkit.core.immutable import immutable
 from flowkit.core.payload import Payload
 
 ErrorInfo = dict[str, Any]
 """`code` and `message`, and where known `type`, `traceback`, `node_id`."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TaskCreated:
     """A coordinator took the accepted task up. `not_needed` are the nodes that no target needs."""
 
     not_needed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AttemptLeased:
     """A worker got the right to one attempt. `accept_by` is in the worker's own monotonic clock (seconds)."""
 
@@ -33,14 +33,14 @@ class AttemptLeased:
     accept_by: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AttemptStarted:
     node: str
     attempt: int
     token: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AttemptSucceeded:
     """`next` are the successors that the handler chose, None for all; `run_sec` as the worker measured it."""
 
@@ -52,7 +52,7 @@ class AttemptSucceeded:
     run_sec: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AttemptFailed:
     """`retry_at` (epoch seconds) is when it is tried again; None makes the node `failed`. `budget` names the retry
     rule's code that this failure was counted for, or is empty for the policy's own."""
@@ -66,7 +66,7 @@ class AttemptFailed:
     run_sec: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LeaseLost:
     """An attempt ended without a result, through no fault of its node. `why`: `expired`, `unaccepted`, `declined`,
     `released`. `retry_at` None makes the node `failed` with `error`; `costs` says that the loss budget paid."""
@@ -80,14 +80,14 @@ class LeaseLost:
     error: ErrorInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RetryDue:
     """The wait of a node is over; it is ready again."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NodeFailed:
     """The node failed without a result of its attempt: inputs that cannot be built, a timeout in the queue or in
     all."""
@@ -96,7 +96,7 @@ class NodeFailed:
     error: ErrorInfo
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NodeSkipped:
     """`reason`: `upstream_failed`, `not_taken`, `no_output`, `quorum`, `not_needed`; `cause` the node behind it."""
 
@@ -106,7 +106,7 @@ class NodeSkipped:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NodeCancelling:
     """A running attempt was told to stop; at `until` (epoch seconds) nobody waits for it any more."""
 
@@ -115,13 +115,13 @@ class NodeCancelling:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NodeCancelled:
     node: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RequestApplied:
     """Request number `n` was answered; `why` explains a refusal (`accepted` false)."""
 
@@ -133,17 +133,17 @@ class RequestApplied:
     principal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TaskPaused:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TaskResumed:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TaskCancelling:
     """Everything open is cancelled: at once what does not run, at `until` what still does. The task will end as
     `outcome` (`cancelled`, or `failed` for a timeout or fail-fast), with `error`."""
@@ -154,7 +154,7 @@ class TaskCancelling:
     error: ErrorInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TaskRestarted:
     """A new generation of an ended task. `nodes` are those that run again; None is all of them."""
 
@@ -162,7 +162,7 @@ class TaskRestarted:
     nodes: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TaskEnded:
     """`status` is `finished`, `failed` or `cancelled`: final for this generation."""
 

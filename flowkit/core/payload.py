@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from flowkit.core.immutable import immutable
 
-@dataclass(frozen=True, slots=True)
+
+@immutable
 class Artifact:
     """A value kept in the artifact store. `ref` is its content hash, `size` its bytes, `kind` is `json` or
     `bytes`; `path` leads into the JSON value where only a part is meant."""
@@ -20,7 +22,7 @@ class Artifact:
         return replace(self, path=self.path + path)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Payload:
     """An output: `value`, or `artifact` where the value was too large to travel (then `value` is None)."""
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from flowkit.core.facts import ErrorInfo
+from flowkit.core.immutable import immutable
 from flowkit.core.payload import Payload
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Accepted:
     """The task's head stands in the store: begin."""
 
     targets: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Placed:
     """The dispatcher found a worker for a ready node."""
 
@@ -27,7 +28,7 @@ class Placed:
     accept_by: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Started:
     """The worker runs the attempt, and for longer than a moment."""
 
@@ -36,7 +37,7 @@ class Started:
     token: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Succeeded:
     node: str
     attempt: int
@@ -46,7 +47,7 @@ class Succeeded:
     run_sec: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Failed:
     """`permanent` says that trying again is of no use; `retry_after` (seconds) overrides the policy's backoff;
     `policy` is
@@ -62,7 +63,7 @@ class Failed:
     policy: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Declined:
     """The worker did not begin: it is full, draining, too late, or does not serve the role."""
 
@@ -72,7 +73,7 @@ class Declined:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Released:
     """The worker gave up an attempt that it had begun: it drains, or stopped it when it was told to."""
 
@@ -82,7 +83,7 @@ class Released:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Expired:
     """The lease was not renewed in time. `unaccepted`: its living worker never named it."""
 
@@ -92,7 +93,7 @@ class Expired:
     unaccepted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Requested:
     """An API call: `kind` is `cancel`, `pause`, `resume` or `restart`."""
 
@@ -103,7 +104,7 @@ class Requested:
     principal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TimeReached:
     """Nothing but time has passed: look at the timers."""
 

@@ -61,7 +61,7 @@ def describe_tasks(world: World) -> list[str]:
 
 
 def _shown(fact: f.Fact) -> str:
-    fields = [repr(getattr(fact, name)) for name in type(fact).__slots__ if name not in UNSHOWN]
+    fields = [repr(getattr(fact, name)) for name in getattr(type(fact), "__slots__", ()) if name not in UNSHOWN]
     return f"{type(fact).__name__}({', '.join(fields)})"
 
 

@@ -7,12 +7,13 @@ envelope (`UnknownFact`), and an unreadable record is `Corrupt`; one unreadable 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from flowkit.core.immutable import immutable
 from flowkit.core.payload import Artifact
 from flowkit.core.reports import AttemptReport
 from flowkit.errors import Corrupt, UnknownFact
@@ -26,7 +27,7 @@ VERSION = 1
 # ---------------------------------------------------------------------------------------------- facts.v1
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Told:
     """One item of `facts`: a worker's report about a task."""
 
@@ -35,7 +36,7 @@ class Told:
     report: AttemptReport
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Knock:
     """The doorbell: something about the task stands in the store. `what` is `new` or `request`."""
 
@@ -44,7 +45,7 @@ class Knock:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unreadable:
     """An item that could not be read, as JSON text, and why. `newer`: a newer version's."""
 
@@ -54,7 +55,7 @@ class Unreadable:
     newer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FactsBatch:
     """What one sender says. `held` is how many attempts the worker holds (running and queued); -1: no worker."""
 
@@ -181,7 +182,7 @@ class Stop(msgspec.Struct, array_like=True, tag="stop", frozen=True):
     grace_sec: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class WorkBatch:
     """What a coordinator has for one worker; `unreadable` are items that this version does not understand."""
 
@@ -257,7 +258,8 @@ class Held(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
-    """A worker introduces itself. `mono` is its monotonic clock (seconds) when it wrote this."""
+    """A worker introduces itself. `mono` is its monotonic clock (seconds) when it wrote this; `schemas` are those of the
+    inputs that its roles take (JSON Schema)."""
 
     worker: str
     incarnation: str
@@ -267,6 +269,7 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
     labels: dict[str, str] = {}
     version: str = ""
     draining: bool = False
+    schemas: dict[str, Any] = {}
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):
@@ -333,7 +336,7 @@ def decode_control(value: bytes | None) -> SayHello:
 # ---------------------------------------------------------------------------------------------- events.v1
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Event:
     """One committed step as the world sees it; `facts` is None where it was too large to travel: read the commit."""
 
@@ -380,16 +383,30 @@ def decode_event(value: bytes | None) -> Event:
 
 def event_headers(commit: Commit) -> tuple[tuple[str, bytes], ...]:
     """CloudEvents 1.0, Kafka protocol binding, binary mode."""
-    at = datetime.fromtimestamp(commit.at, UTC).isoformat()
     return (
-        ("ce_specversion", b"1.0"),
+        *_SAME_FOR_ALL,
         ("ce_id", f"{commit.task_id}:{commit.seq}".encode()),
-        ("ce_type", b"flowkit.task.committed.v1"),
-        ("ce_source", b"/flowkit/coordinator"),
         ("ce_subject", commit.task_id.encode()),
-        ("ce_time", at.encode()),
-        ("content-type", b"application/json"),
+        ("ce_time", _rfc3339(commit.at)),
     )
+
+
+_SAME_FOR_ALL = (
+    ("ce_specversion", b"1.0"),
+    ("ce_type", b"flowkit.task.committed.v1"),
+    ("ce_source", b"/flowkit/coordinator"),
+    ("content-type", b"application/json"),
+)
+
+
+def _rfc3339(at: float) -> bytes:
+    seconds, micros = divmod(round(at * 1_000_000), 1_000_000)
+    return b"%s.%06dZ" % (_to_the_second(seconds), micros)
+
+
+@lru_cache(maxsize=16)
+def _to_the_second(seconds: int) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 # ---------------------------------------------------------------------------------------------- common

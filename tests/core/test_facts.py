@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 from flowkit.core import facts as f
+from flowkit.core.immutable import immutable
 
 # What stands in stores. A line may be added, and fields at a line's end; nothing else may change.
 FOR_EVER = {
@@ -47,9 +48,15 @@ def test_tags_and_fields_are_for_ever(tag: str) -> None:
 
 
 @pytest.mark.parametrize("kind", f.TAGS.values(), ids=lambda kind: kind.__name__)
-def test_facts_never_change(kind: type) -> None:
+def test_facts_are_values(kind: type) -> None:
     required = [field for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
-    fact = kind(*[None] * len(required))
+    fact, same = kind(*[None] * len(required)), kind(*[None] * len(required))
 
-    with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
+    assert fact == same
+    assert len({fact, same}) == 1
+    with pytest.raises((AttributeError, TypeError)):
         fact.anything = 1
+
+
+def test_type_checkers_take_facts_for_frozen() -> None:
+    assert immutable.__dataclass_transform__["frozen_default"]

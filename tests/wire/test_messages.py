@@ -294,7 +294,7 @@ def test_event_headers_are_those_of_cloudevents() -> None:
     assert headers["ce_id"] == b"t:2"
     assert headers["ce_type"] == b"flowkit.task.committed.v1"
     assert headers["ce_subject"] == b"t"
-    assert headers["ce_time"] == b"2023-11-14T22:13:20.500000+00:00"
+    assert headers["ce_time"] == b"2023-11-14T22:13:20.500000Z"
     assert headers["content-type"] == b"application/json"
 
 
