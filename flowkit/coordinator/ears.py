@@ -71,6 +71,8 @@ class Ears:
         for held in message.held:
             if not self._leases.heard(held.token) and held.partition in self._engine.owned:
                 self._unwatched(message, held)
+        if message.whole:
+            self._leases.all_named(message.worker, message.incarnation, message.mono)
 
     def _unwatched(self, message: Heartbeat, held: Held) -> None:
         """A worker holds a lease that is not watched here: its task is not loaded, or the lease is over."""

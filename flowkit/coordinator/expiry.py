@@ -1,8 +1,10 @@
-"""Ends the leases of workers that fell silent, once it is certain that the silence is theirs (rule 6)."""
+"""Ends the leases of workers that fell silent, once it is certain that the silence is theirs (rule 6), and those that
+never reached their worker."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import count
 
 from flowkit.coordinator.cell import Item
@@ -51,18 +53,23 @@ class Expiry:
         self._supervisor = supervisor
         self._telemetry = telemetry
         self._checking: set[str] = set()
+        self._reading: set[int] = set()
         self._beacons: dict[str, asyncio.Event] = {}
         self._renewals: dict[str, tuple[str, int]] = {}
         self._nonces = count(1)
 
     async def step(self) -> None:
-        """Begin a check of every worker whose leases are overdue."""
+        """Begin a check of every worker whose leases are overdue, and take back what workers say they never got."""
         self._fleet.forget_silent()
         self._renewals = {t: seen for t, seen in self._renewals.items() if t in self._leases.watches}
         for worker in self._leases.overdue():
             if worker not in self._checking:
                 self._checking.add(worker)
                 self._supervisor.spawn(self._check(worker), f"expiry-{worker}")
+        for partition, watches in self._leases.missed().items():
+            if partition not in self._reading:
+                self._reading.add(partition)
+                self._supervisor.spawn(self._take_back(partition, watches), f"lost-dispatches-{partition}")
 
     def beacon_back(self, beacon: Beacon) -> None:
         waiting = self._beacons.get(beacon.nonce)
@@ -126,11 +133,25 @@ class Expiry:
             return
         view = self._fleet.workers.get(worker)
         for watch in self._late(worker):
-            cell = watch.cell
-            if cell.partition != partition or watch.token not in suspects:
+            if watch.cell.partition != partition or watch.token not in suspects:
                 continue  # what became late since then has not been asked after
             living = view is not None and view.incarnation == watch.incarnation and view.heard_at > watch.heard
-            unaccepted = living and not watch.named
-            self._telemetry.emit(LeaseExpired(cell.task_id, watch.node, watch.attempt, worker))
-            self._engine.feed(cell, Item(Expired(watch.node, watch.attempt, watch.token, unaccepted)))
+            self._expire(watch, unaccepted=living and not watch.named)
         self._engine.pump_dirty()
+
+    async def _take_back(self, partition: int, watches: Sequence[Watch]) -> None:
+        """Their worker lives and does not have them: either they never arrived, or their results are in the
+        partition."""
+        try:
+            if await self.results_read(partition):
+                for watch in watches:
+                    if self._leases.watches.get(watch.token) is watch and not watch.cell.closing:
+                        self._expire(watch, unaccepted=True)
+                self._engine.pump_dirty()
+        finally:
+            self._reading.discard(partition)
+
+    def _expire(self, watch: Watch, *, unaccepted: bool) -> None:
+        cell = watch.cell
+        self._telemetry.emit(LeaseExpired(cell.task_id, watch.node, watch.attempt, watch.worker))
+        self._engine.feed(cell, Item(Expired(watch.node, watch.attempt, watch.token, unaccepted)))

@@ -13,7 +13,8 @@ from flowkit.ports import Clock
 
 @dataclass(slots=True)
 class Watch:
-    """One lease. `heard` is when a heartbeat that names it was last received; `named` whether one ever was."""
+    """One lease. `heard` is when a heartbeat that names it was last received; `named` whether one ever was. `missed`:
+    its worker said after `accept_by`, in its own clock, that it does not have it, so it never will."""
 
     token: str
     cell: Cell
@@ -22,7 +23,9 @@ class Watch:
     worker: str
     incarnation: str
     heard: float
+    accept_by: float
     named: bool = False
+    missed: bool = False
 
 
 class Leases:
@@ -42,7 +45,10 @@ class Leases:
             return False
         freed = token is not None and self._release(cell, node, token)
         if lease is not None:
-            watch = Watch(lease.token, cell, node, run.attempt, lease.worker, lease.incarnation, self._clock.mono())
+            watch = Watch(
+                lease.token, cell, node, run.attempt, lease.worker, lease.incarnation, self._clock.mono(),
+                lease.accept_by,
+            )  # fmt: skip
             self.watches[lease.token] = watch
             self._by_worker.setdefault(lease.worker, {})[lease.token] = watch
             cell.watches[node] = lease.token
@@ -60,8 +66,23 @@ class Leases:
         watch = self.watches.get(token)
         if watch is None:
             return False
-        watch.heard, watch.named = self._clock.mono(), True
+        watch.heard, watch.named, watch.missed = self._clock.mono(), True, False
         return True
+
+    def all_named(self, worker: str, incarnation: str, mono: float) -> None:
+        """A worker has named all that it had at `mono` in its clock. A dispatch that it had not taken by its accept
+        deadline is lost: no TTL needs to pass, however often its task changes owners."""
+        for watch in self._by_worker.get(worker, {}).values():
+            if not watch.named and watch.accept_by < mono and watch.incarnation == incarnation:
+                watch.missed = True
+
+    def missed(self) -> dict[int, list[Watch]]:
+        """The leases whose dispatch was lost, or whose result has not been read yet, by partition."""
+        found: dict[int, list[Watch]] = {}
+        for watch in self.watches.values():
+            if watch.missed:
+                found.setdefault(watch.cell.partition, []).append(watch)
+        return found
 
     def overdue(self) -> dict[str, list[Watch]]:
         """The leases not heard of for longer than the TTL, by worker."""

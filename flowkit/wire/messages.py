@@ -274,7 +274,7 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):
     """A worker lives, and holds these attempts. Everything of the hello comes along: a coordinator that missed it
-    needs no other."""
+    needs no other. `whole`: it names all that the worker had at `mono`, so what it does not name is not there."""
 
     worker: str
     incarnation: str
@@ -286,6 +286,7 @@ class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):
     cpu: float = 0.0
     memory_mb: float = 0.0
     draining: bool = False
+    whole: bool = False
 
 
 class Goodbye(msgspec.Struct, tag="goodbye", tag_field="type", frozen=True):

@@ -126,8 +126,10 @@ class Heart:
         """One renewal: over the bus, and in the store where the bus does not acknowledge it in time."""
         at = self._clock.mono()
         message = self._message(at)
-        parts = self._parts([attempt for attempt in list(self._held.values()) if not attempt.lost], message)
-        sending = asyncio.ensure_future(self._bus.publish([self._record(message, part) for part in parts]))
+        held = list(self._held.values())  # after the time: what is not in it by then was not taken before
+        parts = self._parts([attempt for attempt in held if not attempt.lost], message)
+        whole = len(parts) == 1 and len(parts[0]) == len(held)
+        sending = asyncio.ensure_future(self._bus.publish([self._record(message, part, whole) for part in parts]))
         try:
             await asyncio.wait({sending}, timeout=self._heartbeat_sec)
             if not all(_answer(sending, len(parts))):
@@ -168,8 +170,8 @@ class Heart:
             self.draining,
         )  # fmt: skip
 
-    def _record(self, message: Heartbeat, part: Sequence[Attempt]) -> Record:
-        named = msgspec.structs.replace(message, held=[attempt.held() for attempt in part])
+    def _record(self, message: Heartbeat, part: Sequence[Attempt], whole: bool) -> Record:
+        named = msgspec.structs.replace(message, held=[attempt.held() for attempt in part], whole=whole)
         return Record(self._topic, self._partition, encode_message(named), self._key)
 
 

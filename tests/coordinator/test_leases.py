@@ -6,7 +6,7 @@ from flowkit.coordinator.cell import Cell
 from flowkit.core.decide import decide
 from flowkit.core.payload import Payload
 from flowkit.core.reports import Placed, Released, Report, Succeeded
-from tests.coordinator.stand import TTL, Stand, cell_of
+from tests.coordinator.stand import ACCEPT, TTL, Stand, cell_of
 from tests.core.builders import START
 
 
@@ -176,3 +176,50 @@ def test_a_cell_that_was_loaded_anew_keeps_its_watch_when_the_old_cell_is_droppe
 
     assert stand.leases.watches["k1"].cell is new
     assert view.mine >= 1
+
+
+# What never reached its worker.
+
+
+def test_a_lease_that_its_worker_does_not_name_after_the_accept_deadline_never_reached_it() -> None:
+    stand = Stand()
+    stand.worker("w")
+    leased(stand)  # to be accepted by 7.0 in the worker's clock
+
+    stand.leases.all_named("w", "i", ACCEPT)
+    assert stand.leases.missed() == {}, "it may still be on its way"
+
+    stand.leases.all_named("w", "i", ACCEPT + 0.1)
+    assert [watch.token for watch in stand.leases.missed()[0]] == ["k1"]
+
+
+def test_what_another_life_or_another_worker_does_not_name_tells_nothing() -> None:
+    stand = Stand()
+    stand.worker("w")
+    leased(stand)
+
+    stand.leases.all_named("w", "another", 100.0)
+    stand.leases.all_named("x", "i", 100.0)
+
+    assert stand.leases.missed() == {}
+
+
+def test_what_was_named_once_has_arrived() -> None:
+    stand = Stand()
+    stand.worker("w")
+    leased(stand)
+
+    stand.leases.heard("k1")
+    stand.leases.all_named("w", "i", 100.0)
+    assert stand.leases.missed() == {}
+
+
+def test_a_sign_of_life_outweighs_a_silence() -> None:
+    stand = Stand()
+    stand.worker("w")
+    leased(stand)
+
+    stand.leases.all_named("w", "i", 100.0)
+    stand.leases.heard("k1")
+
+    assert stand.leases.missed() == {}

@@ -46,7 +46,7 @@ async def test_a_heartbeat_says_who_lives_and_what_it_holds() -> None:
         beat = stand.beats[-1]
         assert (beat.worker, beat.incarnation) == (WORKER, stand.runtime.incarnation)
         assert (beat.roles, beat.slots, beat.labels) == (["endless"], 1, {"zone": "a"})
-        assert (beat.cpu, beat.memory_mb, beat.draining) == (0.5, 123.0, False)
+        assert (beat.cpu, beat.memory_mb, beat.draining, beat.whole) == (0.5, 123.0, False, True)
         assert {held.token for held in beat.held} == {running.token, queued.token}
         assert beat.held[0].partition == running.partition
         assert len(stand.beats) == 3
@@ -82,7 +82,9 @@ async def test_a_long_list_is_split_and_every_part_named() -> None:
         await stand.read()
 
         assert stand.named() == {job.token for job in jobs}
-        assert len([beat for beat in stand.beats if beat.mono == stand.beats[-1].mono]) > 1
+        parts = [beat for beat in stand.beats if beat.mono == stand.beats[-1].mono]
+        assert len(parts) > 1
+        assert not any(part.whole for part in parts), "what one does not name another may"
         fleet = [record for record in stand.bus.published if record.topic == stand.topics.fleet]
         assert max(len(record.value or b"") for record in fleet) <= MAX_MESSAGE_BYTES
 
@@ -317,6 +319,7 @@ async def test_what_was_lost_and_unwinds_is_named_no_more() -> None:
         await heart.heart.beat()
         await stand.read()
         assert stand.named() == set()
+        assert not stand.beats[-1].whole, "it still runs: nobody may take it for lost on its way"
 
 
 @virtual
