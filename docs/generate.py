@@ -34,6 +34,8 @@ from flowkit.ports import Commit, Record
 from flowkit.wire import messages as m
 from flowkit.wire.facts import body_of, encode_facts, row_of
 from flowkit.wire.topics import Topics
+from flowkit.worker.registry import Registry
+from flowkit.worker.schema import schemas_of
 
 DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "flowkit"
@@ -191,6 +193,7 @@ MISTAKES: dict[str, Any] = {
     "E_NOT_YET": {"nodes": [N | {"foreach": [1, 2]}]},
     "E_PARAMS_SIZE": None,
     "E_TARGET_UNKNOWN": None,
+    "E_INPUTS": None,
 }
 TOLD = {
     "E_DEPTH": "values are nested too deep; flatten them",
@@ -198,6 +201,7 @@ TOLD = {
     "E_MORE": "there are more than 50 problems; mend these first",
     "E_PARAMS_SIZE": "the params are over 1 MiB; pass a reference instead",
     "E_TARGET_UNKNOWN": "one of `targets` is no node of the graph",
+    "E_INPUTS": "what a node is given cannot fit its handler: a name is missing or unknown, or a value of another kind",
 }
 
 
@@ -222,7 +226,10 @@ def _code_row(code: str) -> tuple[str, str, str]:
 def codes_in_code() -> set[str]:
     """Every `E_...` that the code which reads graphs and creates tasks can say."""
     found = set()
-    files = [*(PACKAGE / "core").glob("*.py"), PACKAGE / "coordinator" / "tasks.py"]
+    files = [
+        *(PACKAGE / "core").glob("*.py"),
+        *(PACKAGE / "coordinator" / f"{name}.py" for name in ("tasks", "admission")),
+    ]
     for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"E_[A-Z_]+", node.value):
             found.add(node.value)
@@ -441,6 +448,11 @@ def facts_table() -> str:
 
 # ---------------------------------------------------------------------------------------------- messages
 
+
+def shout(text: str) -> str:
+    return text.upper() + "!"
+
+
 TASK, TENANT = "01a1fd30-08d4-752d-a6e7-2d7679606763", "default"
 JOB = m.Job(
     task_id=TASK, tenant=TENANT, principal="local", partition=5, node="loud", role="shout", attempt=1, token=TOKEN,
@@ -457,7 +469,9 @@ REPORTS: dict[str, r.AttemptReport] = {
     "released": r.Released("loud", 1, TOKEN, "drain"),
 }  # fmt: skip
 FLEET: dict[type, Any] = {
-    m.Hello: m.Hello(WORKER, INCARNATION, ["greet", "shout"], 16, 797.25, {"zone": "a"}),
+    m.Hello: m.Hello(
+        WORKER, INCARNATION, ["greet", "shout"], 16, 797.25, {"zone": "a"}, schemas=schemas_of(Registry([shout]))
+    ),
     m.Heartbeat: m.Heartbeat(WORKER, INCARNATION, ["greet", "shout"], 16, 799.25, [HELD], {"zone": "a"}, 0.4, 61.5),
     m.Goodbye: m.Goodbye(WORKER, INCARNATION),
     m.Beacon: m.Beacon(COORDINATOR, f"{COORDINATOR}.17"),

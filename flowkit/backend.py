@@ -6,12 +6,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+from flowkit.core.signature import Signature
 from flowkit.errors import ConfigError
 from flowkit.ports import Bus, Store
 
@@ -24,18 +26,23 @@ if TYPE_CHECKING:
 class Backend:
     """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a
     coordinator and a worker meet. `file` is the SQLite store where there is one; `coordinated`: a coordinator of this
-    process runs on it, or stands by."""
+    process runs on it, or stands by. `workers`: for each worker of this process on it, what its roles take."""
 
     store: Store
     bus: Bus
     file: SqliteStore | None = None
     temporary: bool = False
     coordinated: bool = False
+    workers: list[Mapping[str, Signature | None]] = field(default_factory=list)
     _users: int = 0
 
     @property
     def embedded(self) -> bool:
         return self.file is not None
+
+    def signatures_of(self, role: str) -> list[Signature | None]:
+        """What the workers of this process that serve a role take; None for one that does not say."""
+        return [roles[role] for roles in self.workers if role in roles]
 
     async def start(self) -> None:
         """Connect, if nobody in this process has. Raises `StoreUnavailable`, `BusUnavailable`."""

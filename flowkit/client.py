@@ -19,6 +19,7 @@ from flowkit.coordinator.tasks import Creation, Page, Tasks
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph import Graph
+from flowkit.core.signature import agreed
 from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
 from flowkit.ports import Clock
 from flowkit.service import Supervisor
@@ -65,6 +66,7 @@ class Client:
             store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
             history=History(self.backend.store, self._graphs), hub=self._hub, supervisor=self._supervisor,
             telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
+            signature_of=lambda role: agreed(self.backend.signatures_of(role)),
         )  # fmt: skip
         if self.backend.file is not None:
             self._supervisor.loop("changed", self._look_for_changes, every=CHANGED_SEC)

@@ -33,7 +33,7 @@ class House:
     @property
     def owner(self) -> bool:
         """Whether this process coordinates the file."""
-        return self._backend.coordinated
+        return self.coordinator.coordinating
 
     async def start(self) -> None:
         await self.coordinator.start()

@@ -65,6 +65,7 @@ class Coordinator:
                 clock=self.clock,
                 cfg=self.cfg,
                 telemetry=self.telemetry,
+                at_hand=self._backend.signatures_of,
             )
             await self._begin(self._runtime)
             if self.cfg.tune_gc and self._collection.begin():
@@ -137,6 +138,11 @@ class Coordinator:
             loop.add_signal_handler(number, asked.set)
         async with self:
             await asked.wait()
+
+    @property
+    def coordinating(self) -> bool:
+        """Whether it decides about tasks; on a file that another process coordinates, it stands by."""
+        return self._coordinating
 
     @property
     def runtime(self) -> CoordinatorRuntime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from flowkit.core.signature import Signature, read_signature
 from flowkit.ports import Clock
 from flowkit.telemetry import Telemetry, WorkerSeen
 from flowkit.wire.messages import Goodbye, Heartbeat, Hello
@@ -27,6 +28,7 @@ class WorkerView:
     others: int = 0
     cpu: float = 0.0
     memory_mb: float = 0.0
+    signatures: dict[str, Signature | None] = field(default_factory=dict)
 
     def note_held(self, held: int) -> None:
         self.others = max(0, held - self.mine)
@@ -66,6 +68,8 @@ class Fleet:
         view.mono, view.heard_at = message.mono, self._clock.mono()
         if isinstance(message, Heartbeat):
             view.cpu, view.memory_mb = message.cpu, message.memory_mb
+        else:
+            view.signatures = {role: read_signature(schema) for role, schema in message.schemas.items()}
         return view
 
     def left(self, message: Goodbye) -> WorkerView | None:
@@ -88,6 +92,10 @@ class Fleet:
         """The workers of a role that may be given work now."""
         limit = self._clock.mono() - self._fresh_sec
         return [v for v in self._by_role.get(role, {}).values() if v.heard_at >= limit and not v.draining]
+
+    def signatures_of(self, role: str) -> list[Signature | None]:
+        """What each worker of a role says that it takes; None for one that does not say."""
+        return [view.signatures.get(role) for view in self.of_role(role)]
 
     @property
     def roles(self) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.carrier import Carrier
@@ -25,6 +26,7 @@ from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
 from flowkit.core.reports import TimeReached
+from flowkit.core.signature import Signature, agreed
 from flowkit.ports import Bus, Clock, Record, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
@@ -36,7 +38,8 @@ EXPIRY_SEC = 0.5
 
 
 class CoordinatorRuntime:
-    """`store` and `bus` are started by whoever made them. `api` is what users call."""
+    """`store` and `bus` are started by whoever made them. `api` is what users call. `at_hand` tells what the handlers
+    of this process take, by role; of others their workers' hellos do."""
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class CoordinatorRuntime:
         cfg: CoordinatorConfig,
         telemetry: Telemetry | None = None,
         new_token_prefix: str | None = None,
+        at_hand: Callable[[str], list[Signature | None]] = lambda role: [],
     ) -> None:
         self.cfg = cfg
         self.clock = clock
@@ -57,6 +61,7 @@ class CoordinatorRuntime:
         self.coordinator_id = f"{cfg.coordinator_id or 'c'}-{unique}"
         self.topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self.supervisor = Supervisor(self.coordinator_id, self.telemetry)
+        self._at_hand = at_hand
         self._tokens = 0
         self._build()
 
@@ -102,6 +107,7 @@ class CoordinatorRuntime:
             store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
             hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry, engine=self.engine,
             requests=self.requests,
+            signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
         )  # fmt: skip
 
@@ -135,6 +141,9 @@ class CoordinatorRuntime:
         await self.supervisor.stop()
         await self.ears.stop()
         await self.api.stop()
+
+    def _signature_of(self, role: str) -> Signature | None:
+        return agreed(self._at_hand(role) or self.fleet.signatures_of(role))
 
     async def _sweep(self) -> None:
         await self.sweeper.step()

@@ -10,6 +10,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flowkit.coordinator.admission import (
+    Admission,
+    SignatureOf,
+    check_options,
+    checked_grace,
+    checked_labels,
+    checked_params,
+    nobody_known,
+    plain_reason,
+)
 from flowkit.coordinator.artifacts import materialise
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.explain import explain
@@ -47,7 +57,6 @@ ANSWER_SEC = 10.0
 INSERT_TRIES = 8
 MOST_READS = 32
 """How many tasks are read from the store at once: ten thousand waiters must not crowd out the engine."""
-MAX_PARAMS_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,7 @@ class Tasks:
         telemetry: Telemetry,
         engine: Engine | None = None,
         requests: RequestReader | None = None,
+        signature_of: SignatureOf = nobody_known,
         cancel_grace_sec: float = 30.0,
         tenant: str = "default",
         principal: str = "local",
@@ -107,6 +117,7 @@ class Tasks:
         self._engine = engine
         self._requests = requests
         self._supervisor = supervisor
+        self._admission = Admission(signature_of)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
         self._tail = EventTail(bus, topics, hub, supervisor, telemetry)
@@ -127,8 +138,9 @@ class Tasks:
             if key not in prepared:
                 prepared[key] = await self._prepare(creation.graph)
             ref, graph = prepared[key]
-            _check_targets(creation.targets, graph)
-            heads.append(self._head(creation, ref, graph))
+            params, text = checked_params(creation.params)
+            await self._admission.check(ref, graph, params, creation.targets)
+            heads.append(self._head(creation, ref, graph, text))
             graphs.append(graph)
         await self._accept(heads, graphs)
         return [head.task_id for head in heads]
@@ -139,9 +151,9 @@ class Tasks:
         graph, data = await asyncio.to_thread(_read_graph, raw) if large else _read_graph(raw)
         return await self._graphs.put(data, graph), graph
 
-    def _head(self, creation: Creation, ref: str, graph: Graph) -> Head:
-        params = _params_text(creation.params)
-        labels = {str(key): str(value) for key, value in (creation.labels or {}).items()}
+    def _head(self, creation: Creation, ref: str, graph: Graph, params: str) -> Head:
+        labels = checked_labels(creation.labels)
+        check_options(creation.priority, creation.timeout)
         now, fingerprint = self._clock.wall(), ""
         if creation.idempotency_key is None:
             task_id = uuid_of(int(now * 1000) << 80 | random.getrandbits(80), version=7)
@@ -360,8 +372,8 @@ class Tasks:
         """Ask to cancel a task, or one node of it. Returns once the request is durable; False for an unknown task."""
         args = {
             "node_id": node_id,
-            "reason": reason,
-            "grace_sec": self._cancel_grace_sec if grace_sec is None else grace_sec,
+            "reason": plain_reason(reason),
+            "grace_sec": self._cancel_grace_sec if grace_sec is None else checked_grace(grace_sec),
         }
         try:
             await self._request(task_id, "cancel", args)
@@ -372,7 +384,7 @@ class Tasks:
     async def pause(self, task_id: str, *, reason: str = "") -> bool:
         """Place no more nodes of this task; what runs goes on. True once it is applied; False where no coordinator
         answered in time: the request is durable, and will be. Raises `RequestRefused`."""
-        return await self._request_and_wait(task_id, "pause", {"reason": reason})
+        return await self._request_and_wait(task_id, "pause", {"reason": plain_reason(reason)})
 
     async def resume(self, task_id: str) -> bool:
         """Undo `pause`. Answers as it does."""
@@ -441,33 +453,12 @@ _PAST = {"pause": "paused", "resume": "resumed", "restart": "restarted", "cancel
 
 
 def _read_graph(raw: Any) -> tuple[Graph, bytes]:
-    data = dumps(normalise(raw))
+    graph = normalise(raw)
+    try:
+        data = dumps(graph)
+    except (ValueError, TypeError) as error:  # a number of thousands of digits, say
+        raise GraphError([Problem("E_VALUE", "graph", str(error))]) from error
     return parse_graph(raw), data
-
-
-def _params_text(params: Any) -> str:
-    text = dumps({} if params is None else params)
-    if len(text) > MAX_PARAMS_BYTES:
-        raise GraphError(
-            [
-                Problem(
-                    "E_PARAMS_SIZE",
-                    "params",
-                    f"{len(text)} bytes, at most {MAX_PARAMS_BYTES}: pass a reference instead",
-                )
-            ]
-        )
-    return text.decode()
-
-
-def _check_targets(targets: Sequence[str], graph: Graph) -> None:
-    problems = [
-        Problem("E_TARGET_UNKNOWN", f"targets[{place}]", f"no node {name!r}{did_you_mean(name, graph.nodes)}")
-        for place, name in enumerate(targets)
-        if name not in graph.nodes
-    ]
-    if problems:
-        raise GraphError(problems)
 
 
 def _id_of_key(tenant: str, key: str) -> str:

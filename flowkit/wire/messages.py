@@ -273,8 +273,9 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):
-    """A worker lives, and holds these attempts. Everything of the hello comes along: a coordinator that missed it
-    needs no other. `whole`: it names all that the worker had at `mono`, so what it does not name is not there."""
+    """A worker lives, and holds these attempts. Everything of the hello but the schemas comes along: a coordinator that
+    missed it can place work all the same. `whole`: it names all that the worker had at `mono`, so what it does not name
+    is not there."""
 
     worker: str
     incarnation: str

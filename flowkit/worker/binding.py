@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from flowkit.errors import ConfigError, InputError, did_you_mean
+from flowkit.core.signature import misfit
+from flowkit.errors import ConfigError, InputError
 
 CONTEXT_NAMES = frozenset({"Context", "RunContext"})
 PLAIN_TYPES = frozenset({int, str, bool, float, dict, list})
@@ -25,6 +26,7 @@ class Parameter:
     name: str
     default: Any
     convert: Callable[[Any], Any] | None
+    annotation: Any = MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +102,7 @@ class Binding:
     def _misfit(self, inputs: dict[str, Any]) -> InputError:
         missing, unknown = self.unfit(inputs)
         known = [parameter.name for parameter in self.parameters]
-        parts = []
-        if missing:
-            parts.append(f"misses {_listed(missing)}")
-        if unknown:
-            parts.append(f"does not take {_listed(unknown)}{did_you_mean(unknown[0], known)}")
-        takes = _listed(known) if known else "nothing"
-        hint = " (a parameter named `inputs` gets them all)" if len(known) == 1 and missing else ""
-        return InputError(f"{self.owner!r} {' and '.join(parts)}; it takes {takes}{hint}")
+        return InputError(f"{self.owner!r} {misfit(missing, unknown, known)}")
 
 
 def binding_of(function: Callable[..., Any], owner: str) -> Binding:
@@ -133,7 +128,7 @@ def binding_of(function: Callable[..., Any], owner: str) -> Binding:
             context, parameter = raw.name, Parameter(raw.name, None, None)
         else:
             annotation = _resolved(raw.annotation, globalns, f"{owner}({raw.name})")
-            parameter = Parameter(raw.name, raw.default, _converter(annotation, owner, raw.name))
+            parameter = Parameter(raw.name, raw.default, _converter(annotation, owner, raw.name), annotation)
             parameters.append(parameter)
         if raw.kind is raw.POSITIONAL_ONLY:
             positional.append(parameter)
@@ -219,11 +214,6 @@ def _explained(name: str, error: ValueError) -> str:
     found = details(include_url=False, include_context=False, include_input=False)
     lines = (".".join(map(str, (name, *item["loc"]))) + f": {item['msg']}" for item in found[:MOST_NAMES])
     return "; ".join(lines)
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:MOST_NAMES])
-    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
 def _kind_of(value: Any) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import msgspec
 
@@ -47,6 +47,7 @@ class Identity:
     slots: int
     labels: Mapping[str, str]
     version: str
+    schemas: Mapping[str, Any] = field(default_factory=dict)
 
     def hello(self, mono: float, draining: bool) -> Hello:
         return Hello(
@@ -58,6 +59,7 @@ class Identity:
             dict(self.labels),
             self.version,
             draining,
+            dict(self.schemas),
         )
 
 

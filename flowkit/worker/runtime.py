@@ -24,6 +24,7 @@ from flowkit.worker.outbox import Outbox
 from flowkit.worker.performer import Performer
 from flowkit.worker.pulse import LoopPulse, Pulse, ThreadPulse
 from flowkit.worker.registry import Registry
+from flowkit.worker.schema import schemas_of
 from flowkit.worker.slots import LOOK_SEC, Slots
 from flowkit.worker.threads import Threads
 
@@ -73,6 +74,7 @@ class WorkerRuntime:
         self._topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self._undertaker = Undertaker()
         self._supervisor = Supervisor(self.worker_id, self.telemetry)
+        self.schemas = schemas_of(registry)
         self.running = False
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -94,7 +96,7 @@ class WorkerRuntime:
         self.incarnation = self._new_id(8)
         self._identity = Identity(
             self.worker_id, self.incarnation, tuple(self._registry.roles), self._registry.room(self._cfg.slots),
-            dict(self._cfg.labels), self._cfg.worker_version,
+            dict(self._cfg.labels), self._cfg.worker_version, self.schemas,
         )  # fmt: skip
         self.loop = asyncio.get_running_loop()
         await self._bus.ensure_topics(self._topics.specs())

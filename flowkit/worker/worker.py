@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.clock import SystemClock
 from flowkit.config import WorkerConfig
+from flowkit.core.signature import read_signature
 from flowkit.errors import ConfigError
 from flowkit.ports import Bus, Clock, Outcome, Renewal, Store
 from flowkit.telemetry import Telemetry
@@ -49,6 +50,8 @@ class Worker:
         if self._backend.embedded:
             self.cfg.facts_partitions = 1
         self._runtime = self._make_runtime(self._backend)
+        schemas = self._runtime.schemas
+        self._signatures = {role: read_signature(schemas.get(role)) for role in self._registry.roles}
         self._started = False
 
     @property
@@ -82,6 +85,7 @@ class Worker:
         except BaseException:
             await self._backend.stop()
             raise
+        self._backend.workers.append(self._signatures)
         self._started = True
 
     def _check_company(self) -> None:
@@ -158,6 +162,7 @@ class Worker:
         finally:
             if self._started and not self._runtime.running:
                 self._started = False
+                self._backend.workers.remove(self._signatures)
                 await self._backend.stop()
 
     # ------------------------------------------------------------------------------------------ wiring

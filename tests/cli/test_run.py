@@ -50,7 +50,9 @@ def test_the_whole_result_as_json(cli: Cli) -> None:
 
 
 def test_a_failed_run_says_where_and_why(cli: Cli, write: Write) -> None:
-    graph = write(node("a", "greet", inputs={"name": "Ada"}), node("b", "fail"), node("c", "greet", "b"))
+    graph = write(
+        node("a", "greet", inputs={"name": "Ada"}), node("b", "fail"), node("c", "greet", "b", inputs={"name": "Cy"})
+    )
 
     ran = cli("run", graph, "--handlers", "app")
 

@@ -183,7 +183,7 @@ def test_a_finished_task_is_shown(cli: Cli) -> None:
 
 
 def test_a_failed_task_is_shown_with_its_traceback(cli: Cli, write: Callable[..., Path]) -> None:
-    task_id = ran(cli, write(node("a", "fail"), node("b", "greet", "a")))
+    task_id = ran(cli, write(node("a", "fail"), node("b", "greet", "a", inputs={"name": "Ada"})))
 
     shown = settled(cli("tasks", "show", task_id, *DB).out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowkit.core.signature import BY_NAME, Signature
 from flowkit.wire.messages import Goodbye, Heartbeat, Hello
 from tests.coordinator.stand import FRESH, TTL, Stand
 
@@ -162,3 +163,16 @@ def test_a_worker_may_come_and_go_under_the_same_roles_as_others() -> None:
 
     assert names(stand, "a") == set()
     assert stand.fleet.roles == set()
+
+
+def test_what_a_role_takes_is_what_its_living_workers_say() -> None:
+    stand = Stand()
+    schema = {"required": ["n"], "additionalProperties": False, BY_NAME: {"n": "integer"}}
+    stand.fleet.heard(Hello("v", "i", ["work"], 1, 0.0, schemas={"work": schema, "odd": "nonsense"}))
+    assert stand.fleet.signatures_of("work") == [Signature({"n": "integer"}, ("n",))]
+
+    stand.fleet.heard(Heartbeat("v", "i", ["work"], 1, 1.0))
+    stand.fleet.heard(Heartbeat("w", "i", ["work"], 1, 1.0))
+
+    assert stand.fleet.signatures_of("work") == [Signature({"n": "integer"}, ("n",)), None]
+    assert stand.fleet.signatures_of("other") == []

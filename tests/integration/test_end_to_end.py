@@ -370,6 +370,18 @@ async def test_a_wrong_graph_is_refused_with_every_problem(site: Site) -> None:
     assert {problem.code for problem in refused.value.problems} == {"E_PARENT_UNKNOWN", "E_CHILD_UNKNOWN"}
 
 
+async def test_inputs_that_no_worker_takes_are_refused_once_its_hello_has_come(site: Site) -> None:
+    misspelt = {"nodes": [{"node_id": "a", "type": "add", "inputs": {"m": 1, "by": 2}}]}
+    async with running(site) as coordinator:
+        await until("the hello", lambda: any(coordinator.runtime.fleet.signatures_of("add")))
+        with pytest.raises(GraphError) as caught:
+            await coordinator.create_task(graph=misspelt)
+        fits = await coordinator.create_task(graph=chain({"node_id": "a", "type": "add"}), params={"n": 1})
+        assert (await coordinator.wait_task(fits, timeout=20)).output == {"n": 2}
+
+    assert [(problem.code, problem.place) for problem in caught.value.problems] == [("E_INPUTS", "nodes[0].inputs")]
+
+
 async def test_a_list_is_filtered_and_comes_in_pages(site: Site) -> None:
     async with running(site) as coordinator:
         graph = {"name": "etl", **fan(2)}

@@ -1,0 +1,148 @@
+"""What is asked of a task beside a readable graph before it is accepted: params that JSON can say, options that can be
+stored, targets that exist, and inputs that fit what the roles take, as far as their handlers are known."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flowkit.core import selection
+from flowkit.core.graph import Graph
+from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
+from flowkit.core.signature import Signature, misfits, params_misfits
+from flowkit.core.values import Copier
+from flowkit.errors import GraphError, Problem, did_you_mean
+from flowkit.wire.codec import dumps
+
+MAX_PARAMS_BYTES: Final = 1024 * 1024
+LONGEST_REASON: Final = 1000
+MOST_PRIORITY: Final = 1_000_000_000
+LONGEST_TIMEOUT_SEC: Final = 1e9
+LARGE_NODES: Final = 2000
+KNOWN_GRAPHS: Final = 256
+
+SignatureOf = Callable[[str], Signature | None]
+
+
+def nobody_known(role: str) -> Signature | None:
+    """Where no handler is at hand, nothing is said about inputs."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What became of a graph when its roles took what `signatures` say."""
+
+    signatures: Mapping[str, Signature | None]
+    problems: Sequence[tuple[str, Problem]]
+
+
+class Admission:
+    """Checks inputs against the roles' signatures; a graph that comes again costs a look at its roles."""
+
+    def __init__(self, signature_of: SignatureOf = nobody_known) -> None:
+        self._signature_of = signature_of
+        self._findings: OrderedDict[str, _Finding] = OrderedDict()
+
+    async def check(self, ref: str, graph: Graph, params: Mapping[str, Any], targets: Sequence[str]) -> None:
+        """Raise `GraphError` for targets that are no nodes, and for inputs that cannot fit."""
+        if targets:
+            _check_targets(targets, graph)
+        finding = await self._finding(ref, graph)
+        if not any(finding.signatures.values()):
+            return
+        found = [*finding.problems, *params_misfits(graph, params, finding.signatures.__getitem__)]
+        if found:
+            left_out = set(selection.not_needed(graph, targets))
+            problems = [problem for node, problem in found if node not in left_out]
+            if problems:
+                raise GraphError(problems[:MAX_PROBLEMS])
+
+    async def _finding(self, ref: str, graph: Graph) -> _Finding:
+        known = self._findings.get(ref)
+        roles = known.signatures if known is not None else {node.type for node in graph.nodes.values()}
+        signatures = {role: self._signature_of(role) for role in roles}
+        if known is not None and known.signatures == signatures:
+            self._findings.move_to_end(ref)
+            return known
+        problems: list[tuple[str, Problem]] = []
+        if any(signatures.values()):
+            look = misfits(graph, signatures.__getitem__)
+            problems = await asyncio.to_thread(list, look) if len(graph.nodes) > LARGE_NODES else list(look)
+        finding = self._findings[ref] = _Finding(signatures, problems)
+        if len(self._findings) > KNOWN_GRAPHS:
+            self._findings.popitem(last=False)
+        return finding
+
+
+def checked_params(params: object) -> tuple[dict[str, Any], str]:
+    """A copy of the params, and their JSON text. Raises `GraphError` for what JSON cannot say, and for too much."""
+    if params is None:
+        return {}, "{}"
+    if not isinstance(params, Mapping):
+        raise GraphError([Problem("E_TYPE", "params", f"expected an object, found {shown(params)}")])
+    problems = Problems()
+    copied = Copier(problems).copy(params if isinstance(params, dict) else dict(params), "params")
+    problems.raise_any()
+    try:
+        text = dumps(copied)
+    except (ValueError, TypeError) as error:  # a number of thousands of digits, say
+        raise GraphError([Problem("E_VALUE", "params", str(error))]) from error
+    if len(text) > MAX_PARAMS_BYTES:
+        say = f"{len(text)} bytes, at most {MAX_PARAMS_BYTES}: pass a reference instead"
+        raise GraphError([Problem("E_PARAMS_SIZE", "params", say)])
+    return copied, text.decode()
+
+
+def checked_labels(labels: object) -> dict[str, str]:
+    """The labels as text. Raises `GraphError` for what no store can look for."""
+    if not labels:
+        return {}
+    if not isinstance(labels, Mapping):
+        raise GraphError([Problem("E_TYPE", "labels", f"expected an object, found {shown(labels)}")])
+    texts = {str(key): str(value) for key, value in labels.items()}
+    problems = Problems()
+    Copier(problems).copy(texts, "labels")
+    problems.raise_any()
+    return texts
+
+
+def check_options(priority: object, timeout: object) -> None:
+    """Raise `GraphError` for a priority or a timeout (seconds) that means nothing."""
+    problems = Problems()
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
+        problems.add("E_VALUE", "priority", f"expected a whole number up to {MOST_PRIORITY:,}, found {shown(priority)}")
+    if timeout is not None:
+        number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if not number or not 0 < timeout <= LONGEST_TIMEOUT_SEC:  # type: ignore[operator]
+            problems.add("E_VALUE", "timeout", f"expected seconds above 0, found {shown(timeout)}")
+    problems.raise_any()
+
+
+def plain_reason(reason: object) -> str:
+    """A caller's reason as text that may be stored and shown."""
+    text = str(reason)
+    text = text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 3]}..."
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def checked_grace(grace_sec: object) -> float:
+    """Raises `ValueError` for a grace that is no number of seconds."""
+    number = isinstance(grace_sec, int | float) and not isinstance(grace_sec, bool)
+    if not number or not math.isfinite(grace_sec) or grace_sec < 0:  # type: ignore[arg-type, operator]
+        raise ValueError(f"grace_sec is a number of seconds, 0 or more, not {grace_sec!r}")
+    return float(grace_sec)  # type: ignore[arg-type]
+
+
+def _check_targets(targets: Sequence[str], graph: Graph) -> None:
+    problems = [
+        Problem("E_TARGET_UNKNOWN", f"targets[{place}]", f"no node {name!r}{did_you_mean(name, graph.nodes)}")
+        for place, name in enumerate(targets)
+        if name not in graph.nodes
+    ]
+    if problems:
+        raise GraphError(problems)

@@ -1,0 +1,37 @@
+"""Where handlers are in the same process, what cannot fit them is refused before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowkit import Client, Embedded, GraphError, Worker
+from flowkit.backend import temporary_backend
+
+
+def greet(name: str) -> str:
+    return f"hello {name}"
+
+
+def grete(nmae: str) -> str:
+    return nmae
+
+
+HELLO = {"nodes": [{"node_id": "hi", "type": "greet"}]}
+
+
+async def test_the_first_task_already_is_held_against_the_handlers() -> None:
+    async with Embedded(handlers=[greet]) as engine:
+        with pytest.raises(GraphError, match=r"E_INPUTS at params: .* does not take nmae \(did you mean 'name'\?\)"):
+            await engine.submit(HELLO, params={"nmae": "Ada"})
+        assert (await (await engine.submit(HELLO, params={"name": "Ada"})).result()).output == "hello Ada"
+
+
+async def test_a_client_knows_the_handlers_of_its_process_as_long_as_they_are_there() -> None:
+    backend = temporary_backend()
+    async with Client(backend=backend) as client, Worker(handlers=[greet], backend=backend) as worker:
+        with pytest.raises(GraphError):
+            await client.create_task(graph=HELLO, params={"nmae": "Ada"})
+        async with Worker(handlers={"greet": grete}, backend=backend):
+            assert await client.create_task(graph=HELLO, params={"nmae": "Ada"})  # one of the two may take it
+        await worker.stop()
+        assert await client.create_task(graph=HELLO, params={"nmae": "Ada"})
