@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import count
 
@@ -28,6 +29,7 @@ class Dispatcher:
         self._prefetch = prefetch
         self._new_token = new_token
         self._waiting: dict[str, list[tuple[int, int, Cell]]] = {}
+        self._gone: Counter[str] = Counter()  # how many of those that wait, by role, are dead
         self._order = count()
         self._mean_sec: dict[str, float] = {}
         self._shares: dict[tuple[str, str], int] = {}
@@ -64,11 +66,17 @@ class Dispatcher:
         priority = cell.head.priority if cell.head is not None else 0
         heapq.heappush(self._waiting.setdefault(role, []), (-priority, next(self._order), cell))
 
+    def forget(self, cell: Cell) -> None:
+        """The cell is dead: it wants no room any more, and takes no part in what there is."""
+        if cell.waiting_roles:
+            self._gone.update(cell.waiting_roles)
+            cell.waiting_roles.clear()
+
     def serve(self) -> list[Cell]:
         """The waiting cells to be offered again now, as many as there is room for, each with its share of it."""
         self._shares.clear()
         served: list[Cell] = []
-        waiting = sum(map(len, self._waiting.values()))
+        waiting = max(1, self._all_waiting())
         # A worker's room is shared by its roles: who has waited longest comes first, whatever the role, and each gets
         # a share, so that whoever is offered first does not take it all.
         for role in sorted(self._waiting, key=lambda role: self._waiting[role][0][:2]):
@@ -76,14 +84,18 @@ class Dispatcher:
             share = max(1, room // waiting)
             while heap and room > 0:
                 cell = heapq.heappop(heap)[2]
+                if cell.dead:
+                    self._gone[role] -= 1
+                    continue
                 cell.waiting_roles.discard(role)
-                if cell.dead or cell.task is None:
+                if cell.task is None:
                     continue
                 served.append(cell)
                 self._shares[cell.task_id, role] = share
                 room -= min(share, len(cell.task.ready.get(role, ())) or 1)
             if not heap:
                 del self._waiting[role]
+                self._gone.pop(role, None)
         return served
 
     def give_back(self, worker: str, incarnation: str) -> None:
@@ -108,7 +120,7 @@ class Dispatcher:
 
     def waiting_for(self, role: str) -> int:
         """How many tasks wait for room at a role."""
-        return len(self._waiting.get(role, ()))
+        return len(self._waiting.get(role, ())) - self._gone[role]
 
     @property
     def roles(self) -> set[str]:
@@ -135,9 +147,12 @@ class Dispatcher:
     def _room_for(self, role: str) -> int:
         return sum(max(0, self._room(role, view)) for view in self._fleet.of_role(role))
 
+    def _all_waiting(self) -> int:
+        return sum(map(len, self._waiting.values())) - self._gone.total()
+
     def _quota(self, role: str) -> int:
         """What one cell may take at once: its share of the room, so that a wide task does not shut others out, not even
         those of other roles that the same workers serve."""
-        waiting = sum(map(len, self._waiting.values()))
+        waiting = self._all_waiting()
         room = self._room_for(role)
         return room if waiting == 0 else max(1, room // (waiting + 1)) if room else 0

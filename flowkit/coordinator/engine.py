@@ -343,6 +343,7 @@ class Engine:
     def drop(self, cell: Cell) -> None:
         """Forget a cell: it is never used again."""
         cell.dead = True
+        self.dispatcher.forget(cell)
         self.leases.drop(cell)
         self.timers.set(cell, None)
         self.to_load.pop(cell.task_id, None)

@@ -23,6 +23,7 @@ class Graphs:
         self._store = store
         self._cache: OrderedDict[str, Graph] = OrderedDict()
         self._nodes = 0
+        self._reading: dict[str, asyncio.Task[Graph]] = {}
 
     def known(self, ref: str) -> Graph | None:
         graph = self._cache.get(ref)
@@ -33,14 +34,26 @@ class Graphs:
     async def get(self, ref: str) -> Graph:
         """The graph of this reference. Raises `Corrupt` if it is not there or cannot be read."""
         graph = self.known(ref)
-        if graph is None:
-            try:
-                data = await self._store.get_blob(ref, kind="graph")
-            except KeyError as error:
-                raise Corrupt(f"graph {ref} is not in the store") from error
-            graph = await parse_off_loop(data)
-            self._keep(ref, graph)
-        return graph
+        if graph is not None:
+            return graph
+        reading = self._reading.get(ref)
+        if reading is None:
+            # The tasks of one graph are loaded together: it is read once for all of them, whoever gives up meanwhile.
+            reading = self._reading[ref] = asyncio.get_running_loop().create_task(self._read(ref))
+            reading.add_done_callback(lambda done: self._read_it(ref, done))
+        return await asyncio.shield(reading)
+
+    async def _read(self, ref: str) -> Graph:
+        try:
+            data = await self._store.get_blob(ref, kind="graph")
+        except KeyError as error:
+            raise Corrupt(f"graph {ref} is not in the store") from error
+        return await parse_off_loop(data)
+
+    def _read_it(self, ref: str, done: asyncio.Task[Graph]) -> None:
+        del self._reading[ref]
+        if not done.cancelled() and done.exception() is None:
+            self._keep(ref, done.result())
 
     async def put(self, data: bytes, graph: Graph) -> str:
         """Store a graph's canonical text, durably, and give its reference."""
@@ -51,6 +64,8 @@ class Graphs:
         return ref
 
     def _keep(self, ref: str, graph: Graph) -> None:
+        if ref in self._cache:
+            return
         self._cache[ref] = graph
         self._nodes += len(graph.nodes)
         while self._nodes > CACHED_NODES and len(self._cache) > 1:

@@ -255,10 +255,29 @@ def test_a_dead_cell_is_not_served() -> None:
     stand.offer(cell)
     stand.offer(other)
     cell.dead = True
+    stand.dispatcher.forget(cell)
 
     stand.worker("w", 1)
 
     assert stand.dispatcher.serve() == [other]
+
+
+def test_dead_cells_take_no_share_of_the_room() -> None:
+    stand = Stand(prefetch=0)
+    dead = [cell_of(f"dead{n}") for n in range(9)]
+    living = [cell_of("one", width=50), cell_of("two", width=50)]
+    for cell in (*dead, living[0]):
+        stand.offer(cell)
+    for cell in dead:
+        cell.dead = True
+        stand.dispatcher.forget(cell)
+    assert stand.dispatcher.waiting_for("work") == 1
+
+    stand.worker("w", 10)
+    assert len(stand.offer(living[1])) == 5  # half of the room, not a tenth: only one other waits
+    assert stand.dispatcher.serve() == living
+    assert [len(stand.offer(cell)) for cell in living] == [2, 2]
+    assert stand.dispatcher.waiting_for("work") == 2
 
 
 def test_a_wide_task_does_not_shut_others_out() -> None:

@@ -1,0 +1,88 @@
+"""Graphs are read once, however many ask, and the cache counts what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from flowkit.adapters.memory import MemoryStore
+from flowkit.coordinator import graphs as module
+from flowkit.coordinator.graphs import Graphs
+from flowkit.core.dialect import parse_graph
+from flowkit.errors import Corrupt
+from flowkit.wire.codec import dumps
+from tests.core.builders import graph, node
+
+
+class Counting(MemoryStore):
+    """Counts what is read, and takes a moment to answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    async def get_blob(self, ref: str, *, kind: str) -> bytes:
+        self.read.append(ref)
+        await asyncio.sleep(0)
+        return await super().get_blob(ref, kind=kind)
+
+
+def text(size: int, name: str = "g") -> bytes:
+    return dumps(graph(*(node(f"n{n}") for n in range(size)), name=name))
+
+
+async def stored(store: MemoryStore, data: bytes) -> str:
+    return await Graphs(store).put(data, parse_graph(module.loads(data)))
+
+
+async def test_many_who_ask_at_once_read_once_and_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CACHED_NODES", 10)
+    store = Counting()
+    refs = [await stored(store, text(4, name)) for name in "ab"]
+    graphs = Graphs(store)
+
+    for ref in refs:
+        found = await asyncio.gather(*[graphs.get(ref) for _ in range(50)])
+        assert all(one is found[0] for one in found)
+
+    assert store.read == refs
+    assert all(graphs.known(ref) is not None for ref in refs)  # eight nodes in all: there is room for both
+
+
+async def test_putting_what_is_being_read_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CACHED_NODES", 7)
+    store = Counting()
+    data = text(4)
+    ref = await stored(store, data)
+    other = await stored(store, text(3, "other"))
+    graphs = Graphs(store)
+
+    await asyncio.gather(graphs.get(ref), graphs.put(data, parse_graph(module.loads(data))))
+    await graphs.get(other)
+
+    assert graphs.known(ref) is not None
+
+
+async def test_one_who_gives_up_does_not_take_the_graph_from_the_others() -> None:
+    store = Counting()
+    ref = await stored(store, text(1))
+    graphs = Graphs(store)
+
+    first, second = asyncio.ensure_future(graphs.get(ref)), asyncio.ensure_future(graphs.get(ref))
+    await asyncio.sleep(0)
+    first.cancel()
+
+    assert list((await second).nodes) == ["n0"]
+
+
+async def test_a_graph_that_is_not_there_is_looked_for_again() -> None:
+    store = Counting()
+    graphs = Graphs(store)
+    answers: list[Any] = await asyncio.gather(*[graphs.get("r") for _ in range(3)], return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Corrupt] * 3
+
+    with pytest.raises(Corrupt):
+        await graphs.get("r")
+    assert store.read == ["r", "r"]
