@@ -32,7 +32,7 @@ class Dispatcher:
         self._gone: Counter[str] = Counter()  # how many of those that wait, by role, are dead
         self._order = count()
         self._mean_sec: dict[str, float] = {}
-        self._shares: dict[tuple[str, str], int] = {}
+        self._served: dict[tuple[str, str], tuple[int, int]] = {}  # what each may take, and since when it waits
 
     # ------------------------------------------------------------------------------------------ placing
 
@@ -43,14 +43,15 @@ class Dispatcher:
             return []
         placed: list[Placed] = []
         for role, names in task.ready.items():
-            quota = self._shares.pop((cell.task_id, role), None) or self._quota(role)
+            share, since = self._served.pop((cell.task_id, role), (0, None))
+            quota = share or self._quota(role)
             views = list(self._fleet.of_role(role))
             for name in names:
                 view = self._best(role, views) if quota > 0 else None
                 if view is None:
-                    self.wait(role, cell)
+                    self.wait(role, cell, since)
                     break
-                quota -= 1
+                quota, since = quota - 1, None
                 view.mine += 1
                 accept_by = self._fleet.mono_of(view) + self._accept_sec
                 placed.append(Placed(name, self._new_token(), view.worker, view.incarnation, accept_by))
@@ -59,12 +60,14 @@ class Dispatcher:
     def has_room(self, roles: Iterable[str]) -> bool:
         return any(self._room_for(role) > 0 for role in roles)
 
-    def wait(self, role: str, cell: Cell) -> None:
+    def wait(self, role: str, cell: Cell, since: int | None = None) -> None:
+        """`since`: it waited before, and another role took the room that it was called for; it keeps its turn."""
         if role in cell.waiting_roles:
             return
         cell.waiting_roles.add(role)
         priority = cell.head.priority if cell.head is not None else 0
-        heapq.heappush(self._waiting.setdefault(role, []), (-priority, next(self._order), cell))
+        turn = next(self._order) if since is None else since
+        heapq.heappush(self._waiting.setdefault(role, []), (-priority, turn, cell))
 
     def forget(self, cell: Cell) -> None:
         """The cell is dead: it wants no room any more, and takes no part in what there is."""
@@ -74,7 +77,7 @@ class Dispatcher:
 
     def serve(self) -> list[Cell]:
         """The waiting cells to be offered again now, as many as there is room for, each with its share of it."""
-        self._shares.clear()
+        self._served.clear()
         served: list[Cell] = []
         waiting = max(1, self._all_waiting())
         # A worker's room is shared by its roles: who has waited longest comes first, whatever the role, and each gets
@@ -83,7 +86,7 @@ class Dispatcher:
             heap, room = self._waiting[role], self._room_for(role)
             share = max(1, room // waiting)
             while heap and room > 0:
-                cell = heapq.heappop(heap)[2]
+                _, turn, cell = heapq.heappop(heap)
                 if cell.dead:
                     self._gone[role] -= 1
                     continue
@@ -91,7 +94,7 @@ class Dispatcher:
                 if cell.task is None:
                     continue
                 served.append(cell)
-                self._shares[cell.task_id, role] = share
+                self._served[cell.task_id, role] = share, turn
                 room -= min(share, len(cell.task.ready.get(role, ())) or 1)
             if not heap:
                 del self._waiting[role]

@@ -321,3 +321,39 @@ def test_a_wide_task_does_not_shut_out_another_role_of_the_same_worker() -> None
     placed = [stand.offer(cell) for cell in served]
 
     assert {"n": "w"} in placed
+
+
+def test_who_was_called_for_room_that_another_role_took_keeps_its_turn() -> None:
+    """A rare role beside a frequent one, on the same worker: it must not go to the end whenever it is too late."""
+    stand = Stand(prefetch=0)
+    view = stand.worker("w", 1, "often", "rare")
+    view.note_held(1)
+    often = [cell_of(f"often{n}", node("n", type="often")) for n in range(6)]
+    rare = cell_of("rare", node("n", type="rare"))
+    for cell in (*often[:2], rare, *often[2:]):
+        stand.offer(cell)
+
+    order = []
+    for _ in range(7):
+        view.note_held(0)  # room for one
+        placed = [cell for cell in stand.dispatcher.serve() if stand.offer(cell)]
+        order += placed
+        view.mine = 0
+        view.note_held(1)
+
+    assert order == [*often[:2], rare, *often[2:]]
+
+
+def test_a_wide_task_that_took_its_share_waits_behind_the_others_again() -> None:
+    stand = Stand(prefetch=0)
+    wide, other = cell_of("wide", width=9), cell_of("other", width=9)
+    for cell in (wide, other):
+        stand.offer(cell)
+    view = stand.worker("w", 1)
+
+    order = []
+    for _ in range(4):
+        order += [cell for cell in stand.dispatcher.serve() if stand.offer(cell)]
+        view.mine = 0
+
+    assert order == [wide, other, wide, other]
