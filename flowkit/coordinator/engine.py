@@ -226,7 +226,6 @@ class Engine:
         if outcome is Outcome.OK:
             self._acknowledged(flight)
         else:
-            self._unused(flight.reserved)
             self.reload(cell, "lost_race" if outcome is Outcome.DUPLICATE else "unknown_outcome",
                         0.0 if outcome is Outcome.DUPLICATE else 0.2)  # fmt: skip
 
@@ -343,6 +342,8 @@ class Engine:
     def drop(self, cell: Cell) -> None:
         """Forget a cell: it is never used again."""
         cell.dead = True
+        if cell.flight is not None:  # what becomes of its commit, somebody else will find out
+            self._unused(cell.flight.reserved)
         self.dispatcher.forget(cell)
         self.leases.drop(cell)
         self.timers.set(cell, None)

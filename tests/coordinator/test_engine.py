@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from flowkit.adapters.memory_bus import MemoryBus
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.clock import ManualClock
@@ -14,8 +16,9 @@ from flowkit.coordinator.offsets import OffsetTracker
 from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.core import facts as f
 from flowkit.core.reports import Started
-from flowkit.ports import Commit, Head
+from flowkit.ports import Commit, Head, Outcome
 from flowkit.wire.facts import decode_facts
+from flowkit.wire.messages import Hello
 from tests.core.builders import graph, new_task, node
 
 
@@ -51,6 +54,57 @@ async def test_an_answered_request_is_never_cut_from_what_it_did() -> None:
     )
 
     assert [len(decode_facts(commit.body)) for commit in commits] == [1, 2, 1]
+
+
+# What was reserved with a worker.
+
+
+class Flying:
+    """A task whose first commit, which places both of its nodes, is on its way."""
+
+    def __init__(self) -> None:
+        self.runtime = CoordinatorRuntime(
+            store=MemoryStore(), bus=MemoryBus(), clock=ManualClock(), cfg=CoordinatorConfig()
+        )
+        self.engine = self.runtime.engine
+        self.engine.owned.add(5)
+        self.worker = self.runtime.fleet.heard(Hello("w", "i", ["work"], 8, 0.0))
+        self.cell = self.engine.get("t", 5)
+        self.engine.loaded(self.cell, Past(Head("t", 5, "ref"), new_task(graph(node("a"), node("b"))), []))
+        self.engine.pump_dirty()
+        assert self.cell.flight is not None
+        assert self.worker.mine == 2
+        self.flight = self.cell.flight
+
+
+async def test_a_task_that_is_dropped_with_its_commit_on_the_way_keeps_no_room() -> None:
+    on = Flying()
+
+    on.engine.drop(on.cell)
+    assert on.worker.mine == 0
+
+    on.engine.outcome(on.flight, Outcome.OK)
+    assert on.worker.mine == 0
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DUPLICATE, Outcome.UNKNOWN])
+async def test_a_commit_that_was_not_taken_gives_its_room_back_once(outcome: Outcome) -> None:
+    on = Flying()
+    on.worker.mine += 1  # somebody else's
+
+    on.engine.outcome(on.flight, outcome)
+
+    assert on.worker.mine == 1
+
+
+async def test_a_commit_that_was_taken_keeps_its_room_while_the_leases_last() -> None:
+    on = Flying()
+
+    on.engine.outcome(on.flight, Outcome.OK)
+    assert on.worker.mine == 2
+
+    on.engine.drop(on.cell)
+    assert on.worker.mine == 0
 
 
 # Messages that went astray.
