@@ -1,7 +1,8 @@
 """Coordinators and workers are killed and frozen, Kafka and mongod crash, and nothing is lost or done twice.
 
 An independent ledger says what handlers did; an independent checker judges the commits. `make test` runs the short
-form, `make nightly` the whole. The figures go to standard output (`-s`), and to the file that FLOWKIT_REPORT names.
+form, `make nightly` the whole. Each prints a table of what was demanded and what was measured; the file that
+FLOWKIT_REPORT names gets it as a line of JSON.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import pytest
 pytest.importorskip("aiokafka")
 pytest.importorskip("pymongo")
 
+from deploy.local.server import LocalServer
 from flowkit.coordinator.views import TaskResult
-from tests.integration.harness.drama import AT_LEAST, TTL_SEC, Drama, drama
+from tests.integration.harness.demands import Demand, of_kills, of_outage, report
+from tests.integration.harness.drama import TTL_SEC, Drama, drama
 from tests.integration.harness.ledger import Ledger, Run
 from tests.integration.harness.processes import Cluster
-from tests.integration.harness.verdict import Verdict, figures, report
+from tests.integration.harness.verdict import Verdict
 from tests.integration.site import Site, until
 
 pytestmark = [
@@ -28,8 +31,6 @@ pytestmark = [
     # Sockets of the test's own client, dropped when their server crashes.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
-
-COORDINATOR_SEC = 8.0
 
 
 @pytest.fixture(autouse=True)
@@ -60,54 +61,53 @@ async def strike(play: Drama, times: int) -> None:
         await asyncio.sleep(3)
 
 
+async def crash(play: Drama, server: LocalServer, times: int) -> None:
+    for _ in range(times):
+        await play.strike(server, crash=True)
+        await asyncio.sleep(3)
+
+
 async def freeze(play: Drama, roles: list[Any]) -> None:
     for role in roles:
         await play.freeze(role, 2 * TTL_SEC)
         await asyncio.sleep(3)
 
 
-def judge(name: str, play: Drama, verdict: Verdict) -> None:
-    found = figures(verdict)
-    report(name, {**found, "happenings": dict(play.cluster.counts()), "doubts": play.load.doubts})
-
-    assert not play.cluster.complaints(), play.cluster.complaints()
-    assert not verdict.lost(), verdict.lost()[:5]
-    assert not verdict.applied_twice(), verdict.applied_twice()[:5]
-    assert not verdict.violations(), [str(violation) for violation in verdict.violations()[:10]]
-    assert not verdict.unexcused(), verdict.unexcused()[:10]
-    assert found["reruns"] <= found["hit"]
-    assert found["running_at_least"] >= AT_LEAST
-
-    recovery = found["recovery_sec"]
-    for kind in ("worker_kill", "worker_stop"):
-        if kind in recovery:
-            assert recovery[kind]["running"]["n"] > 0, f"{kind} hit nothing"
-            assert recovery[kind]["running"]["p99"] <= TTL_SEC + 2, recovery[kind]
-    for kind in ("coordinator_kill", "coordinator_stop"):
-        if kind in recovery:
-            assert recovery[kind]["partitions"]["n"] > 0, f"{kind} hit nothing"
-            assert recovery[kind]["partitions"]["p99"] <= COORDINATOR_SEC, recovery[kind]
+def judge(name: str, play: Drama, verdict: Verdict, demands: list[Demand], capsys: Any) -> None:
+    more = {"happenings": dict(play.cluster.counts()), "asked_again": play.load.doubts}
+    with capsys.disabled():
+        print(report(name, verdict, demands, more))
+    missed = [demand for demand in demands if not demand.met]
+    assert not missed, "\n".join(map(str, missed))
 
 
 @pytest.mark.timeout(300)
-async def test_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+async def test_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path, capsys: Any) -> None:
     async with drama(tmp_path, seed=1) as play:
         await kill_workers(play, 3)
         await kill_coordinators(play, 3)
         await strike(play, 1)
         await freeze(play, ["worker"])
-        judge("kills_short", play, await play.verdict())
+        verdict = await play.verdict()
+    plan = {"worker_kill": 3, "coordinator_kill": 3, "mongod_kill": 1, "kafka_restart": 1, "worker_stop": 1}
+    judge("kills_short", play, verdict, of_kills(verdict, plan), capsys)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-async def test_many_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+async def test_many_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path, capsys: Any) -> None:
     async with drama(tmp_path, seed=2) as play:
         await kill_workers(play, 20)
         await kill_coordinators(play, 20)
         await strike(play, 5)
+        await crash(play, play.kafka, 2)
         await freeze(play, ["worker", "coordinator"] * 5)
-        judge("kills_whole", play, await play.verdict(timeout=120))
+        verdict = await play.verdict(timeout=120)
+    plan = {
+        "worker_kill": 20, "coordinator_kill": 20, "mongod_kill": 5, "kafka_restart": 5, "kafka_kill": 2,
+        "worker_stop": 5, "coordinator_stop": 5,
+    }  # fmt: skip
+    judge("kills_whole", play, verdict, of_kills(verdict, plan), capsys)
 
 
 # ------------------------------------------------------------------------------------------ outages
@@ -116,7 +116,7 @@ async def test_many_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
-async def test_a_kafka_outage_of_three_ttls_kills_no_running_attempt(how: str, tmp_path: Path) -> None:
+async def test_a_kafka_outage_of_three_ttls_kills_no_running_attempt(how: str, tmp_path: Path, capsys: Any) -> None:
     async with drama(tmp_path, seed=3, tasks=10) as play:
         ids = [await play.load.client.create_task(graph=one_node(4 * TTL_SEC + 5)) for _ in range(20)]
         await until("all of the long ones have begun", lambda: play.begun(ids))
@@ -126,15 +126,9 @@ async def test_a_kafka_outage_of_three_ttls_kills_no_running_attempt(how: str, t
             await play.hold_breath(play.kafka, 3 * TTL_SEC)
         results = [await play.load.client.wait_task(task_id, timeout=60) for task_id in ids]
         verdict = await play.verdict()
-
-        found = figures(verdict)
-        report(f"outage_{how}", {**found, "happenings": dict(play.cluster.counts()), "doubts": play.load.doubts})
-        assert [result.status for result in results] == ["finished"] * len(ids)
-        assert not verdict.reruns(), verdict.unexcused()[:5]
-        assert {run.how for run in verdict.ledger.runs} == {"done"}
-        assert play.cluster.counts()["AttemptKilled"] == 0
-        assert not verdict.lost()
-        assert not verdict.violations(), [str(violation) for violation in verdict.violations()[:10]]
+    unfinished = [f"{result.task_id} {result.status}" for result in results if result.status != "finished"]
+    demands = of_outage(verdict, unfinished, killed=play.cluster.counts()["AttemptKilled"])
+    judge(f"outage_{how}", play, verdict, demands, capsys)
 
 
 def one_node(sec: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,13 @@ import pytest
 pytest.importorskip("aiokafka")
 pytest.importorskip("pymongo")
 
+import flowkit
 from flowkit import Coordinator, Worker
+from flowkit.adapters.mongo import MongoStore
+from flowkit.errors import Corrupt
+from flowkit.ports import Commit
+from flowkit.wire.codec import dumps
+from flowkit.wire.messages import Heartbeat, Held, Job, encode_message
 from flowkit.wire.topics import EVENT_PARTITIONS, FLEET_PARTITIONS, WORK_PARTITIONS, partition_of
 from tests.integration.harness.puppet import Puppet, Stranger
 from tests.integration.site import Site, until
@@ -44,8 +51,17 @@ UNREADABLE = {
 }
 
 
+# As large as a broker takes: with a letter's headers they would be larger.
+MONSTER = 1_040_000
+
+
 async def step(i: int = 0) -> int:
     return i
+
+
+async def odd(i: int) -> Any:
+    """One of a hundred gives what no JSON can say."""
+    return object() if i == 50 else i
 
 
 @dataclass
@@ -71,7 +87,7 @@ async def stage(site: Site) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(site.coordinator())
         two = await stack.enter_async_context(site.coordinator())
-        worker = await stack.enter_async_context(site.worker([step]))
+        worker = await stack.enter_async_context(site.worker([step, odd]))
         puppet = await stack.enter_async_context(Puppet(site, "pulled"))
         stranger = await stack.enter_async_context(Stranger(site))
         owned = (lambda: one.runtime.engine.owned, lambda: two.runtime.engine.owned)
@@ -167,6 +183,21 @@ def batch(puppet: Puppet, *items: Any, version: int = 1) -> bytes:
     return json.dumps(puppet.envelope(items, version)).encode()
 
 
+async def test_monsters_hold_up_neither_each_other_nor_the_letters_behind_them(stage: Stage) -> None:
+    topics, me = stage.one.runtime.topics, stage.worker.worker_id.encode()
+    work = partition_of(stage.worker.worker_id, WORK_PARTITIONS)
+    places = [(topics.facts, 0, None), (topics.fleet, 0, None), (topics.control, 0, None), (topics.work, work, me)]
+    for topic, partition, key in places:
+        copies = 2 if topic == topics.fleet else 1
+        written = [await stage.stranger.write(topic, partition, b"\xff" * MONSTER, key)]
+        if key is None:
+            written.append(await stage.stranger.write(topic, partition, b"no JSON", b"\xff" * MONSTER))
+        written.append(await stage.stranger.write(topic, partition, b"no JSON", key))
+        for offset in written:
+            assert len(await stage.stranger.buried(topic, partition, offset, copies=copies)) == copies, topic
+    await stage.still_works()
+
+
 # ------------------------------------------------------------------------------------------ one among many
 
 
@@ -213,6 +244,57 @@ async def test_an_item_that_nobody_understands_costs_the_99_others_of_its_record
     await stage.still_works()
 
 
+async def test_a_result_of_70_kb_that_should_have_been_a_reference_costs_its_99_neighbours_nothing(
+    stage: Stage,
+) -> None:
+    task_id, items = await pulled(stage, 100)
+    partition, facts = partition_of(task_id, 8), stage.one.runtime.topics.facts
+    large = json.dumps(items[50]).replace("[50]", json.dumps(["x" * 70_000]))
+    assert len(large) > 70_000
+    records = [batch(stage.puppet, item) for item in items]
+    records[50] = batch(stage.puppet, json.loads(large))
+    offsets = [await stage.stranger.write(facts, partition, value) for value in records]
+    (letter,) = await stage.stranger.buried(facts, partition, offsets[50])
+    assert "bytes" in letter["reason"]
+    await until("the 99 are applied", lambda: applied(stage, task_id, 99))
+
+    await stage.stranger.write(facts, partition, batch(stage.puppet, items[50]))
+    await finished(stage, task_id, 100)
+    assert len(stage.stranger.dead) == 1
+    await stage.still_works()
+
+
+async def applied(stage: Stage, task_id: str, count: int) -> bool:
+    view = await stage.one.get_task(task_id)
+    return sum(node.state == "finished" for node in view.nodes.values()) == count
+
+
+async def test_what_a_handler_gives_that_is_no_json_fails_its_node_alone(stage: Stage) -> None:
+    await one_of_a_hundred(stage.one)
+    await stage.stranger.look()
+    assert stage.stranger.dead == [], "the worker says so itself: nobody had to be told what nobody can read"
+    await stage.still_works()
+
+
+async def test_embedded_too_what_a_handler_gives_that_is_no_json_fails_its_node_alone(tmp_path: Path) -> None:
+    async with flowkit.Embedded(tmp_path / "flow.db", handlers=[step, odd]) as engine:
+        await one_of_a_hundred(engine.coordinator)
+
+
+async def one_of_a_hundred(coordinator: Coordinator) -> None:
+    graph = steps(100, "odd")
+    for node in graph["nodes"]:
+        node["retry_policy"] = {"max": 1}
+    result = await coordinator.wait_task(await coordinator.create_task(graph=graph), timeout=20)
+    view = await coordinator.get_task(result.task_id)
+    states = {name: node.state for name, node in view.nodes.items()}
+    assert states == {f"n{i}": "failed" if i == 50 else "finished" for i in range(100)}
+    assert {name: node.output for name, node in view.nodes.items() if name != "n50"} == {
+        f"n{i}": i for i in range(100) if i != 50
+    }
+    assert "JSON" in str(view.nodes["n50"].error), view.nodes["n50"].error
+
+
 # ------------------------------------------------------------------------------------------ what may not be applied
 
 
@@ -239,6 +321,108 @@ async def test_a_report_about_a_task_that_does_not_exist_is_buried(stage: Stage)
     await stage.stranger.write(facts, partition_of(task_id, 8), batch(stage.puppet, item))
     await finished(stage, task_id, 1)
     await stage.still_works()
+
+
+async def test_a_report_in_a_partition_of_another_owner_is_buried_and_makes_nobody_an_owner(stage: Stage) -> None:
+    task_id, (item,) = await pulled(stage, 1)
+    mine, facts = partition_of(task_id, 8), stage.one.runtime.topics.facts
+    owner, other = stage.one.runtime.engine, stage.two.runtime.engine
+    if mine in other.owned:
+        owner, other = other, owner
+    astray = min(other.owned)
+    for row in (item, [task_id, "default", ["knock", "new"]]):
+        await stage.stranger.write(facts, astray, batch(stage.puppet, row))
+        (letter, *_) = await stage.stranger.about(task_id)
+        assert f"belongs to partition {mine}" in letter["reason"]
+        assert task_id not in other.cells
+    assert (await stage.one.get_task(task_id)).status == "running"
+
+    await stage.stranger.write(facts, mine, batch(stage.puppet, item))
+    await finished(stage, task_id, 1)
+    await stage.still_works()
+
+
+async def test_work_that_a_newer_version_sends_is_kept_and_what_stands_beside_it_is_done(stage: Stage) -> None:
+    """A worker believes what it is sent: of a task that is not, or in another tenant's name, it is the result that
+    nobody takes."""
+    task_id, (item,) = await pulled(stage, 1)
+    me = stage.worker.worker_id
+    known = [job_of(stage, task_id, "intruder"), job_of(stage, "nobody", "default")]
+    rows = [["teleport", "n0"], *json.loads(dumps(known)), 17]
+    incarnation = stage.one.runtime.fleet.workers[me].incarnation
+    value = json.dumps([1, me, incarnation, "c", rows]).encode()
+    offset = await stage.stranger.write(
+        stage.one.runtime.topics.work, partition_of(me, WORK_PARTITIONS), value, me.encode()
+    )
+    letters = await stage.stranger.buried(
+        stage.one.runtime.topics.work, partition_of(me, WORK_PARTITIONS), offset, copies=2
+    )
+    assert all("not work" in letter["reason"] for letter in letters)
+    (letter,) = await stage.stranger.about("nobody")
+    assert "no such task" in letter["reason"]
+    (letter,) = await stage.stranger.about(task_id)
+    assert "tenant" in letter["reason"]
+
+    await stage.stranger.write(stage.one.runtime.topics.facts, partition_of(task_id, 8), batch(stage.puppet, item))
+    await finished(stage, task_id, 1)
+    await stage.still_works()
+
+
+def job_of(stage: Stage, task_id: str, tenant: str) -> Job:
+    token = f"k-{task_id}-{tenant}"
+    return Job(task_id, tenant, "me", partition_of(task_id, 8), "n0", "step", 1, token, 0, 1e12, {"i": 1})
+
+
+async def test_heartbeats_that_name_what_is_not_theirs_change_nothing(stage: Stage) -> None:
+    task_id, (item,) = await pulled(stage, 1)
+    topics, job = stage.one.runtime.topics, stage.puppet.jobs[0]
+    mine = job.partition
+    strange = [
+        Held("forged", task_id, "default", mine, "n0", 1),
+        Held("forged", task_id, "intruder", mine, "n0", 1),
+        Held("forged", task_id, "default", mine, "n0", 10**9),
+        Held("forged", task_id, "default", mine, "no such node", 1),
+        Held(job.token, task_id, "intruder", mine, "n0", 1),
+        *(Held("forged", task_id, "default", partition, "n0", 1) for partition in (*range(-1, 9), 10**6)),
+        *(Held("forged", "nobody", "default", partition, "n0", 1) for partition in range(8)),
+    ]
+    for partition in range(FLEET_PARTITIONS):
+        for mono in (1.0, 5.0, 1e9):
+            for held in strange:
+                beat = Heartbeat("ghost", "i", [], 0, mono, [held], whole=True)
+                await stage.stranger.write(topics.fleet, partition, encode_message(beat), b"ghost")
+    await stage.still_works()
+    assert (await stage.one.get_task(task_id)).status == "running"
+    await stage.stranger.write(topics.facts, mine, batch(stage.puppet, item))
+    await finished(stage, task_id, 1)
+    await stage.still_works()
+
+
+async def test_a_task_that_a_newer_version_wrote_on_is_left_to_it_and_costs_nobody_else(
+    stage: Stage, site: Site
+) -> None:
+    task_id, (item,) = await pulled(stage, 1)
+    store = MongoStore(site.db)
+    await store.start()
+    last = (await store.read_commits([task_id]))[-1]
+    newer = Commit(task_id, last.seq + 1, "newer-1", last.id, last.at + 1, "newer", '[["teleported","n0",1]]')
+    await store.insert_commits([newer])
+
+    await stage.stranger.write(stage.one.runtime.topics.facts, partition_of(task_id, 8), batch(stage.puppet, item))
+
+    for coordinator in (stage.one, stage.two):
+        await until("it says why it shows nothing", lambda c=coordinator: refused(c, task_id, "teleported"))
+    await stage.still_works()
+    assert [commit.id for commit in await store.read_commits([task_id])][-1] == "newer-1", "nobody wrote on after it"
+    await store.stop()
+
+
+async def refused(coordinator: Coordinator, task_id: str, why: str) -> bool:
+    try:
+        await coordinator.get_task(task_id)
+    except Corrupt as error:
+        return "quarantined" in str(error) and why in str(error)
+    return False
 
 
 async def test_names_that_no_store_can_look_for_stop_nobody(stage: Stage) -> None:

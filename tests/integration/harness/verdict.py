@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,14 +30,16 @@ ON_ITS_WAY_SEC = 0.25
 
 @dataclass(slots=True)
 class Fault:
-    """One fault: `kind` (`worker_kill`, ...), whom it hit, when, how long, and how many attempts ran then in all and
-    on the one that it hit."""
+    """One fault: `kind` (`worker_kill`, ...), whom it hit, when, and until when if it was not for good."""
 
     kind: str
     victim: str
     at: float
     until: float = 0.0
-    running: int = 0
+
+    @property
+    def frozen(self) -> bool:
+        return self.kind.endswith("_stop")
 
 
 @dataclass(slots=True)
@@ -133,13 +133,16 @@ class Recovery:
 
 @dataclass
 class Verdict:
-    """What a run comes to. `reruns` are the starts beyond the first of each key, by the fault that excuses them."""
+    """What a run comes to. `wrong` says which tasks ended otherwise than they must, `complaints` what failed by
+    itself."""
 
     faults: Sequence[Fault]
     ledger: Ledger
     facts: Facts
     accepted: Iterable[str]
     ttl_sec: float = 10.0
+    wrong: Sequence[str] = ()
+    complaints: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.ledger.look()
@@ -152,7 +155,7 @@ class Verdict:
 
     def violations(self) -> list[Violation]:
         """What the independent checker finds in commits, ledger and events."""
-        frozen = [Frozen(fault.victim, fault.at, fault.until) for fault in self.faults if fault.kind.endswith("stop")]
+        frozen = [Frozen(fault.victim, fault.at, fault.until) for fault in self.faults if fault.frozen]
         evidence = Evidence(
             heads=self.facts.heads, graphs=self.facts.graphs, accepted=list(self.accepted), events=self.facts.events,
             frozen=frozen, ttl_sec=self.ttl_sec,
@@ -182,15 +185,42 @@ class Verdict:
 
     # ------------------------------------------------------------------------------------------ executions
 
-    def victims(self, fault: Fault) -> list[Run]:
-        """The attempts that a kill or a freeze of a worker hit."""
+    def kinds(self) -> Counter[str]:
+        return Counter(fault.kind for fault in self.faults)
+
+    def fewest_running(self) -> int:
+        """At the fault that found the fewest attempts running on living workers; by the ledger, as it is known now."""
+        return min((len(self.running_at(fault.at)) for fault in self.faults), default=0)
+
+    def running_at(self, at: float) -> list[Run]:
+        gone = {f.victim for f in self.faults if f.at < at and (f.kind == "worker_kill" or (f.frozen and at < f.until))}
+        return [run for run in self.ledger.runs if run.running_at(at) and run.worker not in gone]
+
+    def running_on(self, fault: Fault) -> list[Run]:
+        """The attempts that ran on a worker when it was killed or frozen."""
+        if not fault.kind.startswith("worker"):
+            return []
+        return [run for run in self.ledger.runs if run.worker == fault.victim and run.running_at(fault.at)]
+
+    def just_done_on(self, fault: Fault) -> list[Run]:
+        """Those whose handler had just returned there, and whose result never came."""
         if not fault.kind.startswith("worker"):
             return []
         return [
             run
             for run in self.ledger.runs
-            if run.worker == fault.victim and run.running_at(fault.at, ON_ITS_WAY_SEC) and self._undelivered(run)
+            if run.worker == fault.victim
+            and run.running_at(fault.at, ON_ITS_WAY_SEC)
+            and not run.running_at(fault.at)
+            and self._undelivered(run)
         ]
+
+    def hit(self) -> set[int]:
+        """The runs (by id) that ran at a kill or a freeze of their worker: the ledger alone says so."""
+        return {id(run) for fault in self.faults for run in self.running_on(fault)}
+
+    def on_its_way(self) -> set[int]:
+        return {id(run) for fault in self.faults for run in self.just_done_on(fault)} - self.hit()
 
     def reruns(self) -> list[Run]:
         """Every start beyond the first of its key."""
@@ -198,7 +228,7 @@ class Verdict:
 
     def unexcused(self) -> list[str]:
         """Starts again of nodes whose attempt before was hit by no fault."""
-        hit = {id(run) for fault in self.faults for run in self.victims(fault)}
+        hit = self.hit() | self.on_its_way()
         said = []
         for key, runs in self.keys.items():
             for earlier, later in pairwise(runs):
@@ -218,20 +248,32 @@ class Verdict:
 
     def of_workers(self, kind: str) -> tuple[Recovery, Recovery]:
         """From the kill of a worker to the next start of what it ran; and to the next lease of what it was leased
-        without beginning it, before the kill or even after."""
+        without beginning it, before the kill or even after. What the next worker never began, because it was itself
+        killed or frozen, counts up to its lease."""
         running, leased = Recovery(), Recovery()
         for fault in self.faults:
             if fault.kind != kind:
                 continue
-            for run in self.victims(fault):
-                again = [other.began for other in self.keys[run.key] if other.attempt > run.attempt]
-                running.seconds.append(min(again, default=math.inf) - fault.at)
+            for run in self.running_on(fault):
+                if self._undelivered(run):
+                    running.seconds.append(self._again(run) - fault.at)
             for (task_id, node, attempt), lease in self.leases.items():
-                lost = lease.how not in ("succeeded", "declined") and lease.ended > fault.at
+                during = lease.at < (fault.until or math.inf) and lease.ended > fault.at
+                lost = during and lease.how not in ("succeeded", "declined")
                 if lease.worker == fault.victim and lost and (task_id, node, attempt) not in self.begun:
                     again = self.leases.get((task_id, node, attempt + 1))
                     leased.seconds.append((again.at if again is not None else math.inf) - fault.at)
         return running, leased
+
+    def _again(self, run: Run) -> float:
+        """When a node ran again that was hit: or was placed again, with a worker that was hit before it began."""
+        lease = self.leases.get((run.task_id, run.node, run.attempt + 1))
+        if lease is not None and (run.task_id, run.node, run.attempt + 1) not in self.begun and self._struck(lease):
+            return lease.at
+        return min((other.began for other in self.keys[run.key] if other.attempt > run.attempt), default=math.inf)
+
+    def _struck(self, lease: Lease) -> bool:
+        return any(fault.victim == lease.worker and fault.at < lease.ended for fault in self.faults)
 
     def of_coordinators(self, kind: str) -> tuple[Recovery, Recovery]:
         """From the kill of a coordinator to the first commit of each of its partitions; and to the next of each task
@@ -267,35 +309,27 @@ class Verdict:
                     back.seconds += [at - fault.until for at in later]
         return back, away
 
+    # ------------------------------------------------------------------------------------------ all of it
 
-def figures(verdict: Verdict) -> dict[str, Any]:
-    """All that a run has to show, as plain values."""
-    kinds = Counter(fault.kind for fault in verdict.faults)
-    recovery: dict[str, Any] = {}
-    for kind in kinds:
-        if kind.startswith("worker"):
-            running, leased = verdict.of_workers(kind)
-            recovery[kind] = {"running": running.row(), "leased": leased.row()}
-        elif kind.startswith("coordinator"):
-            partitions, tasks = verdict.of_coordinators(kind)
-            recovery[kind] = {"partitions": partitions.row(), "tasks": tasks.row()}
-        else:
-            back, away = verdict.of_services(kind)
-            recovery[kind] = {"back": back.row(), "away": away.row()}
-    return {
-        "faults": dict(kinds),
-        "running_at_least": min((fault.running for fault in verdict.faults), default=0),
-        "tasks": len(verdict.facts.heads),
-        "runs": len(verdict.ledger.runs),
-        "commits": len(verdict.facts.all_commits),
-        "lost": len(verdict.lost()),
-        "applied_twice": len(verdict.applied_twice()),
-        "violations": len(verdict.violations()),
-        "hit": sum(len(verdict.victims(fault)) for fault in verdict.faults),
-        "reruns": len(verdict.reruns()),
-        "unexcused_reruns": len(verdict.unexcused()),
-        "recovery_sec": recovery,
-    }
+    def figures(self) -> dict[str, Any]:
+        """All that a run has to show, as plain values."""
+        recovery: dict[str, Any] = {}
+        for kind in self.kinds():
+            if kind.startswith("worker"):
+                running, leased = self.of_workers(kind)
+                recovery[kind] = {"running": running.row(), "leased": leased.row()}
+            elif kind.startswith("coordinator"):
+                partitions, tasks = self.of_coordinators(kind)
+                recovery[kind] = {"partitions": partitions.row(), "tasks": tasks.row()}
+            else:
+                back, away = self.of_services(kind)
+                recovery[kind] = {"back": back.row(), "away": away.row()}
+        return {
+            "tasks": len(self.facts.heads),
+            "runs": len(self.ledger.runs),
+            "commits": len(self.facts.all_commits),
+            "recovery_sec": recovery,
+        }
 
 
 @dataclass(slots=True)
@@ -332,13 +366,3 @@ def _by_partition(facts: Facts) -> Mapping[int, list[Commit]]:
     for commits in found.values():
         commits.sort(key=attrgetter("at"))
     return found
-
-
-def report(name: str, figures: Mapping[str, Any]) -> None:
-    """A JSON line to standard output, and to the file that FLOWKIT_REPORT names."""
-    machine = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
-    line = json.dumps({"report": name, **figures, "machine": machine}, default=str)
-    print(line)
-    if path := os.environ.get("FLOWKIT_REPORT"):
-        with open(path, "a") as file:
-            file.write(line + "\n")
