@@ -16,6 +16,7 @@ from flowkit.core import reports as r
 from flowkit.core import selection
 from flowkit.core.effects import Dispatch, Effect, Revoke
 from flowkit.core.evolve import evolve
+from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
@@ -94,6 +95,11 @@ class _Decider:
                 self.put(f.AttemptStarted(report.node, report.attempt, report.token))
             case Verdict.SUCCEEDS:
                 assert isinstance(report, r.Succeeded)
+                if report.next and (wrong := self.no_successor(report.node, report.next)):
+                    error = {"code": "bad_output", "message": wrong}
+                    self.failed(run, r.Failed(report.node, report.attempt, report.token, error, True,
+                                              run_sec=report.run_sec))  # fmt: skip
+                    return
                 self.put(f.AttemptSucceeded(report.node, report.attempt, report.token, report.output,
                                             report.next, report.run_sec))  # fmt: skip
             case Verdict.FAILS:
@@ -102,7 +108,17 @@ class _Decider:
             case Verdict.IS_LOST:
                 self.lost(run, report)
             case Verdict.IS_CANCELLED:
-                self.put(f.NodeCancelled(report.node, run.reason))
+                self.put(f.NodeCancelled(report.node, run.reason, run.loser))
+
+    def no_successor(self, name: str, chosen: Iterable[str]) -> str:
+        """What is wrong with the successors that a handler chose; empty where nothing is."""
+        successors = {edge.target: None for edge in self.task.graph.outgoing[name]}
+        wrong = next((one for one in chosen if one not in successors), None)
+        if wrong is None:
+            return ""
+        hint = Problems().suggest(wrong, successors)
+        known = ", ".join(map(shown, list(successors)[:10])) + (", ..." if len(successors) > 10 else "")
+        return f"Next names {shown(wrong)}, which is no successor of {shown(name)}{hint}; they are: {known or 'none'}"
 
     def failed(self, run: NodeRun, report: r.Failed) -> None:
         node = self.task.graph.nodes[report.node]
@@ -112,6 +128,7 @@ class _Decider:
             run,
             code=str(report.error.get("code", "")),
             permanent=report.permanent,
+            final=report.final,
             retry_after=report.retry_after,
             name=f"{self.task.task_id}/{report.node}/{report.attempt}",
             now=self.now,
@@ -186,7 +203,8 @@ class _Decider:
                 case Timer.RETRY:
                     self.put(f.RetryDue(name))
                 case Timer.GRACE:
-                    self.put(f.NodeCancelled(name, task.runs[name].reason))
+                    run = task.runs[name]
+                    self.put(f.NodeCancelled(name, run.reason, run.loser))
                 case Timer.QUEUED:
                     limit = task.graph.nodes[name].timeouts.queued_sec
                     self.out_of_time(name, "queue_timeout", f"no worker took it within {limit:g} s")
@@ -246,13 +264,13 @@ class _Decider:
         else:
             self.cancel_all(reason, "cancelled", grace, None)
 
-    def cancel_node(self, name: str, reason: str, grace: float) -> None:
+    def cancel_node(self, name: str, reason: str, grace: float, *, loser: bool = False) -> None:
         run = self.task.runs[name]
         if run.lease is None:
-            self.put(f.NodeCancelled(name, reason))
+            self.put(f.NodeCancelled(name, reason, loser))
         elif not run.lease.cancelling:
             self.revoke(name, reason, grace)
-            self.put(f.NodeCancelling(name, reason, self.now + grace))
+            self.put(f.NodeCancelling(name, reason, self.now + grace, loser))
 
     def cancel_all(self, reason: str, outcome: str, grace: float, error: f.ErrorInfo | None) -> None:
         if self.task.status is TaskStatus.CANCELLING:
@@ -293,7 +311,7 @@ class _Decider:
         while task.agenda:
             name = task.agenda.popleft()
             while task.joined:
-                self.cancel_losers(task.joined.pop())
+                self.cancel_losers(*task.joined.pop())
             run = task.runs.get(name)
             if run is None:
                 continue
@@ -307,17 +325,22 @@ class _Decider:
             self.put(ended(task))
 
     def skip_if_stuck(self, name: str, run: NodeRun) -> bool:
-        """Skip a node that can no longer run; whether a failure behind it may have lost its last join thereby."""
+        """Skip a node that can no longer run; whether a failure may have lost thereby what would have answered it: its
+        last join, or its handler."""
         node = self.task.graph.nodes[name]
         if verdict(self.task, node, run) is not Start.SKIP:
             return False
         reason, by_failure, cause = skip_reason(self.task, node, run)
         self.put(f.NodeSkipped(name, reason, by_failure, cause))
-        return by_failure and node.fan_in.need is not None
+        if by_failure and node.fan_in.need is not None:
+            return True
+        return any(edge.on != SUCCESS for edge in self.task.graph.incoming[name])
 
-    def cancel_losers(self, join: str) -> None:
-        for name in selection.losers(self.task, join):
-            self.cancel_node(name, f"node {join!r} went on without it", CANCEL_GRACE_SEC)
+    def cancel_losers(self, join: str, losers: Iterable[str]) -> None:
+        for name in losers:
+            if self.task.runs[name].state in ENDED_NODE:
+                continue
+            self.cancel_node(name, f"node {join!r} went on without it", CANCEL_GRACE_SEC, loser=True)
 
     def fail_fast(self, suspects: Iterable[str]) -> None:
         task = self.task

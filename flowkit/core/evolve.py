@@ -9,6 +9,10 @@ from __future__ import annotations
 from flowkit.core import facts as f
 from flowkit.core.model import ENDED_NODE, NOT_NEEDED, Lease, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.readiness import Start, count, verdict
+from flowkit.core.selection import losers
+
+BEGUN = frozenset({"expired", "released"})
+"""Why a lease was lost whose attempt had begun."""
 
 
 def evolve(task: Task, fact: f.Fact, at: float) -> None:
@@ -38,11 +42,12 @@ def evolve(task: Task, fact: f.Fact, at: float) -> None:
             run = task.runs[name]
             run.reason, run.by_failure = reason, by_failure
             _end(task, name, run, NodeState.SKIPPED, at)
-        case f.NodeCancelling(node=name, reason=reason, until=until):
+        case f.NodeCancelling(node=name, reason=reason, until=until, loser=loser):
+            task.runs[name].loser = loser
             _cancelling(task, name, reason, until)
-        case f.NodeCancelled(node=name, reason=reason):
+        case f.NodeCancelled(node=name, reason=reason, loser=loser):
             run = task.runs[name]
-            run.reason = reason
+            run.reason, run.loser = reason, loser
             _end(task, name, run, NodeState.CANCELLED, at)
         case _:
             _evolve_task(task, fact, at)
@@ -93,7 +98,7 @@ def _leased(task: Task, fact: f.AttemptLeased, at: float) -> None:
 
 def _failed(task: Task, fact: f.AttemptFailed, at: float) -> None:
     run = task.runs[fact.node]
-    run.error, run.run_sec = fact.error, fact.run_sec
+    run.error, run.run_sec, run.ready_at = fact.error, fact.run_sec, None
     if fact.budget:
         run.budgets = {**(run.budgets or {}), fact.budget: (run.budgets or {}).get(fact.budget, 0) + 1}
     else:
@@ -107,6 +112,8 @@ def _lost(task: Task, fact: f.LeaseLost, at: float) -> None:
         run.losses += 1
     elif fact.why == "declined":
         run.declines += 1
+    if fact.why in BEGUN:
+        run.ready_at = None
     if fact.error is not None:
         run.error = fact.error
     _again_or_failed(task, fact.node, run, fact.retry_at, at)
@@ -126,12 +133,14 @@ def _again_or_failed(task: Task, name: str, run: NodeRun, retry_at: float | None
 
 def _ready(task: Task, name: str, run: NodeRun, at: float) -> None:
     timeouts = task.graph.nodes[name].timeouts
-    if run.ready_at is None and timeouts.total_sec is not None:
+    if run.started_at is None and timeouts.total_sec is not None:
         task.arm(at + timeouts.total_sec, Timer.TOTAL, name)
-    run.state, run.wake, run.ready_at = NodeState.READY, None, at
+    if run.ready_at is None:  # else its attempt never began, and it has waited since then
+        run.ready_at = at
+    run.state, run.wake = NodeState.READY, None
     task.set_ready(name)
     if timeouts.queued_sec is not None:
-        task.arm(at + timeouts.queued_sec, Timer.QUEUED, name)
+        task.arm(run.ready_at + timeouts.queued_sec, Timer.QUEUED, name)
 
 
 def _cancelling(task: Task, name: str, reason: str, until: float) -> None:
@@ -182,7 +191,8 @@ def _reconsider(task: Task, name: str, run: NodeRun, at: float) -> None:
     match verdict(task, node, run):
         case Start.START:
             if node.fan_in.cancel_losers and run.undecided:
-                task.joined.append(name)
+                # Found here, so that a replay, which knows how all went on, finds the same.
+                task.joined.append((name, losers(task, name)))
                 task.agenda.append(name)
             _ready(task, name, run, at)
         case Start.SKIP:

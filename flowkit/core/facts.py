@@ -108,17 +108,22 @@ class NodeSkipped:
 
 @immutable
 class NodeCancelling:
-    """A running attempt was told to stop; at `until` (epoch seconds) nobody waits for it any more."""
+    """A running attempt was told to stop; at `until` (epoch seconds) nobody waits for it any more. `loser`: a join went
+    on without it."""
 
     node: str
     reason: str
     until: float
+    loser: bool = False
 
 
 @immutable
 class NodeCancelled:
+    """`loser`: a join went on without it; nothing was wrong with it."""
+
     node: str
     reason: str
+    loser: bool = False
 
 
 @immutable

@@ -39,7 +39,8 @@ class FanIn:
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """A budget of its own for some error codes: `max_attempts` failures with one of `codes`."""
+    """A budget of its own for each of some error codes: `max_attempts` failures with one of `codes`, counted for every
+    code by itself."""
 
     codes: tuple[str, ...]
     max_attempts: int

@@ -110,7 +110,7 @@ class EdgeKind:
 
 RULE: Final = Record("rule", "a retry rule", {
     "on": Key(CODES, "The error codes that it is for.", required=True),
-    "max": Key(COUNT, "Failures with these codes; the one that reaches it is final.", required=True),
+    "max": Key(COUNT, "Failures with each of these codes; the one that reaches it is final.", required=True),
     "backoff_sec": Key(WAIT, "The first wait; the policy's if left out."),
     "factor": Key(FACTOR, "By which each wait grows; the policy's if left out."),
     "cap_sec": Key(WAIT, "The longest wait; the policy's if left out."),
@@ -123,12 +123,12 @@ RETRY_POLICY: Final = Record("retry_policy", "a retry policy", {
     "cap_sec": Key(WAIT, "The longest wait (default 60)."),
     "jitter": Key(Flag(), "Whether a wait is a random part of itself (default true)."),
     "permanent_on": Key(CODES, "Error codes that are never tried again."),
-    "rules": Key(ListOf(RULE, "a list of retry rules"), "Budgets of their own for some error codes."),
+    "rules": Key(ListOf(RULE, "a list of retry rules"), "For some error codes, a budget of its own for each."),
     "lost_max": Key(COUNT, "Attempts that may be lost with their worker (default 5)."),
 })  # fmt: skip
 
 TIMEOUTS: Final = Record("timeouts", "timeouts", {
-    "queued_sec": Key(LIMIT, "From ready to begun."),
+    "queued_sec": Key(LIMIT, "From ready to begun; a worker that declines does not stop it."),
     "run_sec": Key(LIMIT, "One attempt's run; the same as `timeout_sec`."),
     "heartbeat_sec": Key(LIMIT, "Between two reports of progress."),
     "total_sec": Key(LIMIT, "From first ready to the end, all attempts together."),

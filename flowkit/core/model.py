@@ -62,7 +62,8 @@ class NodeRun:
     `undecided`, `taken`, `broken` count its incoming edges and `unread` the sources that it reads without an edge: they
     count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
     last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
-    `declines`) begin anew with each generation. Times are epoch seconds.
+    `declines`) begin anew with each generation. `ready_at` is since when the next attempt waits to begin; `loser`: a
+    join went on without it. Times are epoch seconds.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class NodeRun:
         "error",
         "failures",
         "lease",
+        "loser",
         "losses",
         "next",
         "output",
@@ -109,6 +111,7 @@ class NodeRun:
         self.error: ErrorInfo | None = None
         self.reason = ""
         self.by_failure = False
+        self.loser = False
         self.wake: float | None = None
         self.ready_at: float | None = None
         self.started_at: float | None = None
@@ -165,8 +168,8 @@ class Task:
 
     `ready` are the nodes that wait for a worker, by role, oldest first; `leased` those that have one; `agenda` the
     nodes about which `settle` has something to decide; `joined` the quorums that started while some of their parents
-    had not ended and are to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes in order;
-    `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node).
+    had not ended, each with what is to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes
+    in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node).
     """
 
     __slots__ = (
@@ -219,7 +222,7 @@ class Task:
         self.ready: dict[str, OrderedDict[str, None]] = {}
         self.leased: dict[str, None] = {}
         self.agenda: deque[str] = deque()
-        self.joined: list[str] = []
+        self.joined: list[tuple[str, list[str]]] = []
         self.failed: dict[str, None] = {}
         self.timers: list[tuple[float, int, str, str]] = []
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from flowkit.core.facts import ErrorInfo, TaskEnded
 from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import task_output
-from flowkit.core.model import NOT_NEEDED, NodeState, Task
+from flowkit.core.model import NodeState, Task
 from flowkit.errors import InputError
 
 _RAN = frozenset({NodeState.READY, NodeState.RUNNING, NodeState.WAITING, NodeState.FINISHED, NodeState.FAILED})
@@ -40,7 +40,9 @@ def handled(task: Task, name: str, known: set[str] | None = None) -> bool:
     `known` are nodes that are known to lead to such a join; more are added."""
     if task.graph.nodes[name].continue_on_failure:
         return True
-    if any(edge.on != SUCCESS and task.runs[edge.target].reason != NOT_NEEDED for edge in task.graph.outgoing[name]):
+    # A handler that was skipped, whyever, did not run: nobody was told.
+    outgoing = task.graph.outgoing[name]
+    if any(edge.on != SUCCESS and task.runs[edge.target].state is not NodeState.SKIPPED for edge in outgoing):
         return True
     return _leads_to_join(task, name, _RAN, set() if known is None else known)
 

@@ -50,8 +50,8 @@ class Succeeded:
 @immutable
 class Failed:
     """`permanent` says that trying again is of no use; `retry_after` (seconds) overrides the policy's backoff;
-    `policy` is
-    the `retry_policy` that the handler came with, for a node that has none of its own."""
+    `policy` is the `retry_policy` that the handler came with, for a node that has none of its own. `final`: the handler
+    itself said that it is permanent, so no rule of a policy says otherwise."""
 
     node: str
     attempt: int
@@ -61,6 +61,7 @@ class Failed:
     retry_after: float | None = None
     run_sec: float = 0.0
     policy: dict[str, Any] | None = None
+    final: bool = False
 
 
 @immutable

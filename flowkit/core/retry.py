@@ -17,8 +17,14 @@ LONGEST_WAIT_SEC = 1e9
 
 
 def retry_at(policy: RetryPolicy, run: NodeRun, *, code: str, permanent: bool, retry_after: float | None,
-             name: str, now: float) -> tuple[float | None, str]:  # fmt: skip
-    """When to try again (epoch seconds; None = never), and the rule's code whose budget pays (empty = the policy's)."""
+             name: str, now: float, final: bool = False) -> tuple[float | None, str]:  # fmt: skip
+    """When to try again (epoch seconds; None = never), and the rule's code whose budget pays (empty = the policy's).
+
+    A rule that names the code goes before `permanent`, which may be no more than the default for an exception such as
+    `ValueError`; before `final`, which the handler said itself, goes nothing.
+    """
+    if final:
+        return None, ""
     rule = next((rule for rule in policy.rules if code in rule.codes), None)
 
     if rule is not None:

@@ -43,11 +43,13 @@ def descendants(graph: Graph, seeds: Iterable[str]) -> set[str]:
 
 def unfinished_business(task: Task) -> set[str]:
     """What a restart of the failed part runs again: all that failed, was cancelled or was skipped because of a
-    failure."""
+    failure; but not what a join went on without, with which nothing was wrong."""
     seeds = [
         name
         for name, run in task.runs.items()
-        if run.state in (NodeState.FAILED, NodeState.CANCELLED) or (run.state is NodeState.SKIPPED and run.by_failure)
+        if run.state is NodeState.FAILED
+        or (run.state is NodeState.CANCELLED and not run.loser)
+        or (run.state is NodeState.SKIPPED and run.by_failure)
     ]
     return descendants(task.graph, seeds)
 

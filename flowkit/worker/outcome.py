@@ -33,6 +33,7 @@ class Judgement:
     code: str
     permanent: bool = False
     retry_after: float | None = None
+    final: bool = False
 
 
 class AttemptFailure(Exception):
@@ -53,10 +54,11 @@ def judge(error: BaseException, classify: Classify | None = None) -> Judgement:
     if classify is not None and not isinstance(error, InputError):
         try:
             code, permanent = classify(error)
-            return Judgement(clean(str(code), LONGEST_CODE), bool(permanent), after)
+            final = bool(permanent) and isinstance(error, Permanent)
+            return Judgement(clean(str(code), LONGEST_CODE), bool(permanent), after, final)
         except Exception:  # a classifier that fails must not hide what it was asked about
-            return Judgement(_code_of(error), isinstance(error, PERMANENT), after)
-    return Judgement(_code_of(error), isinstance(error, PERMANENT), after)
+            return Judgement(_code_of(error), isinstance(error, PERMANENT), after, isinstance(error, Permanent))
+    return Judgement(_code_of(error), isinstance(error, PERMANENT), after, isinstance(error, Permanent))
 
 
 def failed(node: str, attempt: int, token: str, error: BaseException, *, run_sec: float,
@@ -67,7 +69,9 @@ def failed(node: str, attempt: int, token: str, error: BaseException, *, run_sec
     if not isinstance(error, AttemptFailure | InputError):
         info["traceback"] = traceback_of(error)
     _fit(info)
-    return Failed(node, attempt, token, info, judgement.permanent, judgement.retry_after, run_sec)
+    return Failed(
+        node, attempt, token, info, judgement.permanent, judgement.retry_after, run_sec, final=judgement.final
+    )
 
 
 def traceback_of(error: BaseException) -> str:

@@ -112,7 +112,7 @@ class Oracle:
             if self.graph.nodes[name].continue_on_failure:
                 return True
             targets = [edge.target for edge in self.graph.outgoing[name] if edge.on != "success"]
-            if any(self.run(target).reason != "not_needed" for target in targets):
+            if any(self.state(target) != "skipped" for target in targets):
                 return True
         for edge in self.graph.outgoing[name]:
             if edge.lenient:

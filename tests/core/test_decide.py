@@ -106,6 +106,33 @@ def test_a_hop_is_one_decision_result_and_next_lease() -> None:
     assert play.dispatches()["b"].inputs == 5  # I7: the inputs are the applied results
 
 
+# Chosen successors.
+
+
+def test_a_choice_that_is_no_successor_fails_the_attempt_for_good_with_the_nearest() -> None:
+    play = Play(graph(node("a"), node("review", "a"), node("ship", "a"), node("c", "ship")))
+
+    play.succeed("a", output=1, next=["ship", "reveiw"])
+
+    assert play.states == {"a": "failed", "review": "skipped", "ship": "skipped", "c": "skipped"}
+    assert play.task.error == {
+        "code": "bad_output",
+        "message": "Next names 'reveiw', which is no successor of 'a' (did you mean 'review'?); "
+        "they are: 'review', 'ship'",
+        "node_id": "a",
+    }
+    assert play.task.runs["a"].output is None
+
+
+def test_only_direct_successors_can_be_chosen_those_by_reference_included() -> None:
+    def chosen(name: str) -> str:
+        play = Play(graph(node("a"), node("b", inputs={"x": {"$from": "a"}}), node("c", "b")))
+        play.succeed("a", next=[name])
+        return play.state("a")
+
+    assert [chosen(name) for name in "bca"] == ["finished", "failed", "failed"]
+
+
 # Fencing.
 
 
@@ -223,6 +250,38 @@ def test_a_node_that_is_ready_again_may_wait_anew() -> None:
     play.wait(1)
 
     assert play.state("a") == "failed"
+
+
+def test_a_worker_that_declines_or_never_hears_of_it_does_not_stop_the_time_in_the_queue() -> None:
+    play = queued()
+    play.wait(3)
+    play.decline("a")
+    play.wait(3)
+    play.decline("a")
+    play.lose("a", unaccepted=True)
+    play.wait(3)
+    assert play.state("a") == "ready"
+
+    play.place("a")
+    play.wait(5)
+    assert play.state("a") == "running"  # who has taken it has it
+    play.decline("a")
+    play.wait(1)
+
+    assert play.task.runs["a"].error == {"code": "queue_timeout", "message": "no worker took it within 10 s"}
+
+
+def test_an_attempt_that_began_stops_the_time_in_the_queue() -> None:
+    for over in ("lose", "release"):
+        play = queued()
+        play.wait(9)
+        getattr(play, over)("a")
+
+        play.wait(9)
+        assert play.state("a") == "ready"
+        play.wait(1)
+
+        assert play.state("a") == "failed"
 
 
 def test_a_failure_in_the_queue_is_not_retried() -> None:

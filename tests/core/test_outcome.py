@@ -75,6 +75,54 @@ def test_a_failure_is_handled_though_a_success_edge_of_the_same_node_was_broken(
     assert play.status == "finished"
 
 
+def both_ways(**more: Any) -> Play:
+    """Something to alert of when `merge` fails, or when `check` after it finds errors."""
+    edges = [edge("merge", "check"), edge("check", "alert"), edge("merge", "alert", "failure")]
+    return Play(graph(once("merge"), node("check"), node("alert", **more), edges=edges))
+
+
+def test_a_failure_whose_handler_was_skipped_is_not_handled() -> None:
+    play = both_ways()
+
+    play.fail("merge", code="Boom")
+
+    # The edge from `check` is broken, and `all` wants none broken: nobody was told, so the task must not look well.
+    assert play.states == {"merge": "failed", "check": "skipped", "alert": "skipped"}
+    assert end_of(play) == f.TaskEnded("failed", {"code": "Boom", "message": "no", "node_id": "merge"})
+
+
+def test_a_handler_of_two_edges_runs_with_any() -> None:
+    play = both_ways(fan_in="any")
+    play.fail("merge")
+
+    play.succeed("alert")
+
+    assert play.states == {"merge": "failed", "check": "skipped", "alert": "finished"}
+    assert play.status == "finished"
+
+
+def test_one_handler_that_runs_is_enough() -> None:
+    edges = [edge("a", "x", "failure"), edge("b", "x"), edge("a", "y", "failure")]
+    play = Play(graph(once("a"), node("b", "a"), node("x"), node("y"), edges=edges))
+    play.fail("a")
+
+    play.succeed("y")
+
+    assert play.states == {"a": "failed", "b": "skipped", "x": "skipped", "y": "finished"}
+    assert play.status == "finished"
+
+
+def test_fail_fast_cancels_once_the_handler_of_a_failure_is_skipped() -> None:
+    edges = [edge("a", "x", "failure"), edge("b", "x")]
+    play = Play(graph(once("a"), node("r"), node("b", "r"), node("x"), node("z", "r"), edges=edges, fail_fast=True))
+    play.fail("a")
+    assert play.status == "running"
+
+    play.ask("cancel", node_id="b")
+
+    assert (play.state("x"), play.status) == ("skipped", "failed")
+
+
 def test_the_handler_of_a_failure_may_fail_itself() -> None:
     play = Play(graph(once("a"), once("alert"), edges=[edge("a", "alert", "failure")]))
     play.fail("a")

@@ -138,6 +138,16 @@ def test_a_permanent_failure_is_not_retried() -> None:
     assert play.state("a") == "failed"
 
 
+def test_a_rule_that_names_the_code_goes_before_a_default_but_not_before_the_handlers_own_word() -> None:
+    node_ = node("a", retry_policy={"rules": [{"on": ["ValueError"], "max": 5, "backoff_sec": 0}]})
+
+    play = Play(graph(node_))
+    play.fail("a", code="ValueError", permanent=True)
+    assert play.state("a") == "ready"
+    play.fail("a", code="ValueError", permanent=True, final=True)
+    assert play.state("a") == "failed"
+
+
 def test_codes_of_permanent_on_are_not_retried() -> None:
     policy = RetryPolicy(permanent_on=("bad_input",))
 

@@ -96,6 +96,40 @@ def test_unfinished_business_is_what_was_cancelled() -> None:
     assert unfinished_business(play.task) == {"b"}
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_loser_that_a_join_went_on_without_is_no_unfinished_business(begun: bool) -> None:
+    play = Play(graph(node("p"), node("q"), node("j", "p", "q", fan_in="any", losers="cancel"), once("k", "j")))
+    if begun:
+        play.place("p")
+    play.succeed("q")
+    if begun:
+        play.release("p")
+    play.succeed("j")
+    play.fail("k")
+    assert (play.states["p"], play.status) == ("cancelled", "failed")
+
+    assert unfinished_business(play.task) == {"k"}
+    assert play.ask("restart", failed_only=True) == ""
+    play.succeed("k")
+
+    assert play.status == "finished"
+    assert play.attempt("j") == 1
+
+
+def test_a_loser_that_outlived_its_grace_is_one_too_and_runs_again_with_the_whole() -> None:
+    play = Play(graph(node("p"), node("q"), node("j", "p", "q", fan_in="any", losers="cancel")))
+    play.place("p")
+    play.succeed("q")
+    play.wait(30)
+    play.succeed("j")
+    assert unfinished_business(play.task) == set()
+
+    play.ask("restart")
+    play.ask("cancel", node_id="p")
+
+    assert unfinished_business(play.task) >= {"p"}
+
+
 def test_what_was_skipped_by_choice_is_no_unfinished_business() -> None:
     play = Play(graph(node("a"), node("b", "a")))
 
@@ -267,3 +301,13 @@ def test_losers_of_a_count_go_when_it_is_reached() -> None:
     play.succeed("b")
 
     assert play.states == {"a": "finished", "b": "finished", "c": "cancelled", "j": "ready"}
+
+
+def test_who_has_lost_is_decided_when_the_join_starts_and_not_again_when_its_history_is_read() -> None:
+    join = once("e", "a", "b", "c", inputs={"x": {"$from": "a.v"}}, fan_in="any", losers="cancel")
+    play = Play(graph(once("a"), once("b"), once("c", "a", "b"), join, once("f", "b", "c", "e")))
+    play.succeed("a")
+
+    play.place("e")  # it fails for want of `v`, and with it `f`, for which `b` and `c` were waited for too
+
+    assert play.states == {"a": "finished", "b": "ready", "c": "pending", "e": "failed", "f": "skipped"}
