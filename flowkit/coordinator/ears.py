@@ -67,7 +67,8 @@ class Ears:
 
     def _heartbeat(self, message: Heartbeat) -> None:
         view = self._fleet.heard(message)
-        view.note_held(len(message.held))
+        if view is not None:
+            view.note_held(len(message.held))
         for held in message.held:
             if not self._leases.heard(held.token) and held.partition in self._engine.owned:
                 self._unwatched(message, held)

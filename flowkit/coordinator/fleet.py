@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ from flowkit.core.signature import Signature, read_signature
 from flowkit.ports import Clock
 from flowkit.telemetry import Telemetry, WorkerSeen
 from flowkit.wire.messages import Goodbye, Heartbeat, Hello
+
+MOST_REPLACED = 8
 
 
 @dataclass(slots=True)
@@ -45,15 +48,22 @@ class Fleet:
         self._ttl_sec = ttl_sec
         self._fresh_sec = fresh_sec
         self.workers: dict[str, WorkerView] = {}
+        self._replaced: dict[str, deque[str]] = {}
         self._by_role: dict[str, dict[str, WorkerView]] = {}
 
-    def heard(self, message: Hello | Heartbeat) -> WorkerView:
-        """Note a sign of life; a new incarnation replaces the old one."""
+    def heard(self, message: Hello | Heartbeat) -> WorkerView | None:
+        """Note a sign of life; a new incarnation replaces the old one. None for one that was replaced before: a process
+        that stood still while its successor said hello gets nothing any more, as long as that one is heard of."""
         view = self.workers.get(message.worker)
         roles = tuple(message.roles)
         if view is None or view.incarnation != message.incarnation:
             if view is not None:
+                replaced = self._replaced.setdefault(message.worker, deque(maxlen=MOST_REPLACED))
+                if message.incarnation in replaced and view.heard_at >= self._clock.mono() - self._fresh_sec:
+                    return None
                 self._forget(view)
+                self._replaced[message.worker] = replaced
+                replaced.append(view.incarnation)
             view = WorkerView(message.worker, message.incarnation, roles, message.slots, message.mono, 0.0)
             self.workers[message.worker] = view
             self._index(view)
@@ -109,6 +119,7 @@ class Fleet:
     def _forget(self, view: WorkerView) -> None:
         if self.workers.get(view.worker) is view:
             del self.workers[view.worker]
+            self._replaced.pop(view.worker, None)
         self._unindex(view)
 
     def _index(self, view: WorkerView) -> None:

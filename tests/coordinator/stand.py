@@ -42,7 +42,10 @@ class Stand:
     def worker(self, name: str, slots: int = 1, *roles: str, incarnation: str = "i", mono: float = 0.0,
                draining: bool = False) -> WorkerView:  # fmt: skip
         """A worker that said hello just now."""
-        return self.fleet.heard(Hello(name, incarnation, list(roles) or ["work"], slots, mono, draining=draining))
+        hello = Hello(name, incarnation, list(roles) or ["work"], slots, mono, draining=draining)
+        view = self.fleet.heard(hello)
+        assert view is not None
+        return view
 
     def offer(self, cell: Cell) -> dict[str, str]:
         """Offer the cell and fold what was placed, as the engine does; which node went to which worker."""

@@ -27,6 +27,7 @@ def test_a_heartbeat_does_as_well_as_a_hello() -> None:
 
     view = stand.fleet.heard(Heartbeat("w", "i", ["a"], 2, 5.0, cpu=0.5, memory_mb=10.0, labels={"zone": "eu"}))
 
+    assert view is not None
     assert names(stand, "a") == {"w"}
     assert (view.cpu, view.memory_mb, view.labels) == (0.5, 10.0, {"zone": "eu"})
 
@@ -176,3 +177,30 @@ def test_what_a_role_takes_is_what_its_living_workers_say() -> None:
 
     assert stand.fleet.signatures_of("work") == [Signature({"n": "integer"}, ("n",)), None]
     assert stand.fleet.signatures_of("other") == []
+
+
+def test_a_process_that_thaws_after_its_successor_said_hello_does_not_take_its_place() -> None:
+    stand = Stand()
+    stand.worker("w", incarnation="old")
+    new = stand.worker("w", incarnation="new")
+    new.mine = 3
+
+    for _ in range(3):
+        stand.clock.advance(2)
+        assert stand.fleet.heard(Heartbeat("w", "old", ["work"], 9, 1.0)) is None
+        assert stand.fleet.heard(Heartbeat("w", "new", ["work"], 1, 1.0)) is new
+
+    assert (new.mine, new.slots) == (3, 1)
+    assert stand.seen == [("w", "hello"), ("w", "hello")]
+
+
+def test_it_is_heard_again_once_its_successor_is_not() -> None:
+    stand = Stand()
+    stand.worker("w", incarnation="old")
+    stand.worker("w", incarnation="new")
+
+    stand.clock.advance(FRESH + 0.1)
+    assert stand.worker("w", incarnation="old").incarnation == "old"
+    stand.fleet.left(Goodbye("w", "old"))
+
+    assert stand.worker("w", incarnation="new").incarnation == "new"
