@@ -1,6 +1,8 @@
 """FlowKit: durable graphs of Python functions, embedded in one process or spread over Kafka and MongoDB.
 
 Names are loaded when they are first used, so that importing the package costs next to nothing.
+
+PYTEST_DONT_REWRITE: pytest would warn where FlowKit, which brings a plugin of pytest, was imported before it.
 """
 
 from __future__ import annotations

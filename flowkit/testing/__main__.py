@@ -1,4 +1,4 @@
-"""`python -m flowkit.testing run|trace|table|guards`: simulate seeds, show one, take guards away."""
+"""`python -m flowkit.testing run|trace|guards`: simulate seeds, show one, take each guard away in turn."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from flowkit.testing import runner
-from flowkit.testing.guards import GUARDS, removed
+from flowkit.testing import runner, teeth
+from flowkit.testing.guards import GUARDS, HARMLESS, find, removed
 from flowkit.testing.world import MODES
 
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flowkit.testing", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | trace | table | guards")
+    commands = parser.add_subparsers(required=True, metavar="run | trace | guards")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--mode", choices=MODES, default="chaos")
     common.add_argument("--without", action="append", default=[], metavar="GUARD", help="take this guard away")
@@ -35,12 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("seed", type=int)
     trace.set_defaults(run=_trace)
 
-    table = commands.add_parser("table", parents=[common], help="take each guard away in turn: who notices?")
-    table.add_argument("--seeds", type=_seeds, default=range(300), metavar="A:B")
-    table.add_argument("--jobs", type=int, default=None)
-    table.set_defaults(run=_table)
-
-    guards = commands.add_parser("guards", help="list the guards that --without takes away")
+    guards = commands.add_parser("guards", help="list the guards that --without takes away, or see who misses them")
+    guards.add_argument("names", nargs="*", metavar="GUARD", help="these only")
+    guards.add_argument("--measure", action="store_true", help="take each away until a seed breaks a promise")
+    guards.add_argument("--most", type=int, default=teeth.MOST_SEEDS, metavar="N", help="give up after so many seeds")
+    guards.add_argument("--write", type=Path, metavar="FILE", help="measure, and write the result there as JSON")
+    guards.add_argument("--jobs", type=int, default=None, help="processes (default: one per core)")
     guards.set_defaults(run=_guards)
     return parser
 
@@ -73,27 +74,26 @@ def _trace(options: argparse.Namespace) -> int:
     return 1 if report.violations else 0
 
 
-def _table(options: argparse.Namespace) -> int:
-    """Which checks notice which guard's absence, and in how many seeds."""
-    names = options.without or list(GUARDS)
-    for name in names:
-        guard = GUARDS[name]
-        directed = [*guard.directed, *options.directed]
-        count = len(options.seeds)
-        tally = runner.run_in_processes(
-            options.seeds.start, options.seeds.stop, guard.mode, without=[name], directed=directed, jobs=options.jobs
-        )
-        kinds = sorted(((len({seed for seed, _ in found}), kind) for kind, found in tally.bad.items()), reverse=True)
-        shown = ", ".join(f"{kind} {100 * hit / count:.1f} %" for hit, kind in kinds[:4]) or "nobody noticed"
-        ratio = tally.runs / max(1, tally.needed)
-        _say(f"{name:20s} rule {guard.rule:2d} {100 * len(tally.bad_seeds) / count:5.1f} %  runs {ratio:.3f}  {shown}")
-    return 0
-
-
 def _guards(options: argparse.Namespace) -> int:
-    for guard in GUARDS.values():
-        _say(f"{guard.name:20s} rule {guard.rule:2d}  {guard.about}")
-    return 0
+    names = options.names or list(GUARDS)
+    if not options.measure and options.write is None:
+        for guard in map(find, names):
+            _say(f"{guard.name:20s} rule {guard.rule:2d}  {guard.about}")
+        return 0
+
+    def note(one: teeth.Bite) -> None:
+        _say_bite(one)
+        if options.write is not None:
+            teeth.write(options.write, {**teeth.read(options.write), one.guard: one})
+
+    found = teeth.bite_all(names, options.most, options.jobs or os.cpu_count() or 1, note)
+    return 0 if all(one.kinds or one.guard in HARMLESS for one in found) else 1
+
+
+def _say_bite(one: teeth.Bite) -> None:
+    noticed = f"{', '.join(one.kinds)}: {one.command}" if one.kinds else "nobody noticed"
+    _say(f"{one.guard:20s} {one.seeds:5d} seeds  {noticed}")
+    sys.stdout.flush()
 
 
 def _say(text: str) -> None:

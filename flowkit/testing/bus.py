@@ -33,6 +33,7 @@ class Broker:
         self._told: set[str] = set()
         self.on_append: Callable[[Record], None] = lambda record: None
         self.on_acknowledged: Callable[[Machine, Record], None] = lambda machine, record: None
+        self.on_lost_work: Callable[[], None] = lambda: None
 
     @property
     def lost_at(self) -> float:
@@ -101,6 +102,9 @@ class Broker:
         if stage.tilt["late_work"] and b'["job"' in value and stage.chance(stage.tilt["late_work"]):
             stage.count("D_late_work")
             stage.later(stage.dice.uniform(4.5, 12), self._append, record)
+            return True
+        if stage.tilt["lost_work"] and b'["job"' in value and stage.chance(stage.tilt["lost_work"]):
+            self.on_lost_work()
             return True
         if stage.tilt["lost_stop"] and b'["stop"' in value:
             tokens = {item.token for item in decode_work(value).items}

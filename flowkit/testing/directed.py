@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from flowkit.core.reports import Succeeded
-from flowkit.ports import Commit, Record
+from flowkit.ports import Commit, Head, Outcome, Record
 from flowkit.testing.faults import STORM_SEC
 from flowkit.testing.machine import KAFKA, MONGO, Machine
 from flowkit.wire.messages import Told, decode_facts_batch
 from flowkit.wire.topics import FLEET_PARTITIONS, partition_of
 
 if TYPE_CHECKING:
+    from flowkit.testing.store import FaultyStore
     from flowkit.testing.world import World
 
 Strike = Callable[[], None]
@@ -50,6 +51,87 @@ def result_then_stall(world: World) -> None:
     world.broker.on_acknowledged = acknowledged
 
 
+def result_then_slow(world: World) -> None:
+    """As `result_then_stall`; and when they can read on, a commit of the task is out for longer than an expiry takes."""
+    stage, heard = world.stage, world.broker.on_acknowledged
+    stage.wanted.add("nudged")
+
+    def slow(until: float) -> None:
+        world.replica.slow_until = max(world.replica.slow_until, until)
+
+    def acknowledged(machine: Machine, record: Record) -> None:
+        heard(machine, record)
+        if record.topic != world.topics.facts or not stage.chance(0.3):
+            return
+        items = decode_facts_batch(record.value).items
+        if any(isinstance(item, Told) and isinstance(item.report, Succeeded) for item in items):
+            stage.count("D_result_then_slow")
+            until = min(stage.now + 12.0, world.heal_at)
+            for coordinator in world.coordinators:
+                place = coordinator.name, record.topic, record.partition
+                world.broker.stalls[place] = max(until, world.broker.stalls.get(place, 0.0))
+            stage.at(until - 0.5, slow, until + 2.5)
+
+    world.broker.on_acknowledged = acknowledged
+
+
+def restart_then_roll_back(world: World) -> None:
+    """A restart's head is slow, is asked for again, and is then rolled back; and everybody who knew of it dies."""
+    stage = world.stage
+
+    def all_die() -> None:
+        for machine in [*world.coordinators, *world.workers]:
+            machine.crash(stage.dice.uniform(0.5, 3))
+        world.broker.lose_all()
+
+    def acknowledged(machine: Machine, commits: list[Commit]) -> None:
+        if stage.storm and any('["restarted"' in commit.body for commit in commits):
+            stage.count("D_restart_then_roll_back")
+            rolled_back = stage.dice.uniform(3.2, 4.5)
+            _roll_back(world, rolled_back)
+            stage.later(rolled_back + stage.dice.uniform(3, 4.5), all_die)
+
+    world.on_boot.append(lambda machine, runtime, store: store.hear_acknowledged(acknowledged))
+
+
+def accept_then_roll_back(world: World) -> None:
+    """A task's head is slow, is sent again, and is then rolled back."""
+    stage = world.stage
+
+    def boot(machine: Machine, runtime: Any, store: FaultyStore) -> None:
+        insert = store.insert_heads
+
+        async def insert_heads(heads: Sequence[Head]) -> list[Outcome]:
+            if stage.chance(0.3):
+                stage.count("D_accept_then_roll_back")
+                _roll_back(world, stage.dice.uniform(2.7, 4))
+            return await insert(heads)
+
+        store.insert_heads = insert_heads  # type: ignore[method-assign]
+
+    world.on_boot.append(boot)
+
+
+def restart_before_timeout(world: World) -> None:
+    """Tasks with a timeout are cancelled and restarted before it has passed."""
+    world.stage.wanted.add("timed")
+
+
+def freeze_before_answer(world: World) -> None:
+    """A coordinator stands still from the moment that its lease stands until another has ended it."""
+    stage, heard = world.stage, world.replica.on_applied
+    by_name = {machine.name: machine for machine in world.coordinators}
+
+    def applied(commit: Commit) -> None:
+        heard(commit)
+        machine = by_name.get(commit.by.partition("-")[0])
+        if machine is not None and '["leased"' in commit.body and stage.chance(0.1):
+            stage.count("D_freeze_before_answer")
+            machine.freeze(stage.dice.uniform(15, 25))
+
+    world.replica.on_applied = applied
+
+
 def fleet_stall(world: World) -> None:
     """A coordinator hears nothing of the fleet for longer than a TTL; Kafka acknowledges heartbeats all the same."""
 
@@ -61,7 +143,7 @@ def fleet_stall(world: World) -> None:
 
 
 def fleet_partition_stall(world: World) -> None:
-    """The same for the partition of one worker: beacons through another one come back."""
+    """No coordinator hears of one worker for longer than a TTL; beacons through another partition come back."""
 
     def strike(number: int) -> None:
         worker = world.stage.dice.choice(world.workers)
@@ -69,6 +151,21 @@ def fleet_partition_stall(world: World) -> None:
             _stall_fleet(world, machine, [partition_of(worker.name, FLEET_PARTITIONS)])
 
     _often(world, 3, strike, "fleet_partition_stall")
+
+
+def stall_and_death(world: World) -> None:
+    """Nobody hears of one worker, while another dies: a beacon through the dead one's partition comes back."""
+
+    world.stage.wanted.add("long")
+
+    def strike(number: int) -> None:
+        stage = world.stage
+        stalled, dying = stage.dice.sample(world.workers, 2)
+        for machine in world.coordinators:
+            _stall_fleet(world, machine, [partition_of(stalled.name, FLEET_PARTITIONS)])
+        stage.later(stage.dice.uniform(0, 1), dying.crash, stage.dice.uniform(12, 15))
+
+    _often(world, 3, strike, "stall_and_death")
 
 
 def worker_without_kafka(world: World) -> None:
@@ -111,8 +208,26 @@ def late_work(world: World) -> None:
     world.stage.tilt["late_work"] = 0.15
 
 
+def lost_work_then_new_owner(world: World) -> None:
+    """Dispatches are lost, and just before their leases expire the partitions change hands."""
+    stage = world.stage
+    stage.wanted.add("long")
+    stage.tilt["lost_work"] = 0.2
+
+    def shuffle() -> None:
+        if stage.storm:
+            for group in world.broker.groups.values():
+                group.shuffle()
+
+    def lost() -> None:
+        stage.count("D_lost_work_then_new_owner")
+        stage.later(stage.dice.uniform(8, 10), shuffle)
+
+    world.broker.on_lost_work = lost
+
+
 def lost_stops(world: World) -> None:
-    """Workers are not told that a lease is over when they are told first, in any weather."""
+    """The first word to a worker that a lease is over gets lost, in any weather."""
     world.stage.tilt["lost_stop"] = 1.0
 
 
@@ -175,6 +290,18 @@ def _often(world: World, times: int, strike: Callable[[int], None], name: str) -
         world.stage.at(world.stage.dice.uniform(2, STORM_SEC - 3), fire, number)
 
 
+def _roll_back(world: World, after: float) -> None:
+    """Writes are not majority from now on, and are rolled back in so many seconds."""
+    replica = world.replica
+
+    def strike() -> None:
+        replica.fail_over()
+        replica.slow_until = world.stage.now
+
+    replica.slow_until = min(world.stage.now + 8, world.heal_at)
+    world.stage.later(after, strike)
+
+
 def _stall_fleet(world: World, machine: Machine, partitions: range | list[int]) -> None:
     until = min(world.stage.now + world.stage.dice.uniform(11, 18), world.heal_at)
     for partition in partitions:
@@ -186,12 +313,19 @@ DIRECTED: dict[str, Callable[[World], None]] = {
     for fault in (
         restart_then_crash,
         result_then_stall,
+        result_then_slow,
+        restart_then_roll_back,
+        restart_before_timeout,
+        accept_then_roll_back,
+        freeze_before_answer,
         fleet_stall,
         fleet_partition_stall,
+        stall_and_death,
         worker_without_kafka,
         worker_without_anything,
         workers_restart,
         late_work,
+        lost_work_then_new_owner,
         lost_stops,
         stale_loads,
         late_heads,

@@ -188,3 +188,19 @@ CHAOS: tuple[tuple[float, str, Kind], ...] = (
     (0.015, "facts_down", _facts_down),
     (0.02, "fleet_stall", _fleet_stall),
 )
+
+# Everything that is done to a world, by the name under which it is counted: what was planned, what befalls single
+# messages, writes and reads, and what strikes a coordinator where it hurts most.
+INJECTED: tuple[str, ...] = (
+    *(f"F_{name}" for _, name, _ in CHAOS),
+    "bug_freeze_before_insert",
+    "bug_crash_after_commit",
+    "kafka_lost",
+    "kafka_doubled",
+    "kafka_late",
+    "kafka_ack_lost",
+    "mongo_lost",
+    "mongo_late",
+    "mongo_ack_lost",
+    "stale_read",
+)

@@ -88,6 +88,11 @@ class Group:
                 late = stage.dice.uniform(0, LATE_SEC) if set(member.held) - set(share) else stage.latency()
                 stage.later(late, member.news.set)
 
+    def shuffle(self) -> None:
+        """Give every partition to somebody, perhaps to somebody else."""
+        if self._beats:
+            self._rebalance(list(self._beats))
+
     def _hears(self, member: GroupMember) -> bool:
         return not member.machine.frozen and self.reachable(member.machine)
 

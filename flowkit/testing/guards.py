@@ -34,6 +34,11 @@ class Guard:
         """The faults that look for its absence, where random chaos hardly does."""
         return LOOKED_FOR.get(self.name, ())
 
+    @property
+    def seconds(self) -> tuple[str, ...]:
+        """The guards that do the same work: its absence shows only where they are gone as well."""
+        return SECONDS.get(self.name, ())
+
 
 ENGINE = "flowkit.coordinator.engine:Engine"
 EXPIRY = "flowkit.coordinator.expiry:Expiry"
@@ -44,14 +49,19 @@ STORE = "flowkit.testing.store:FaultyStore"
 # fmt: off
 ROWS = (
     Guard("one_in_flight", 1, "one commit of a task in flight", f"{ENGINE}.pump", r.pump_in_spite_of_a_flight),
-    Guard("heard_in_flight", 1, "heartbeats count while a commit is out", f"{C}.leases:Leases.heard", r.deaf_in_flight),
+    Guard("heard_in_flight", 1, "heartbeats count while a commit is out",
+          f"{C}.leases:Leases.heard", r.deaf_in_flight),
     Guard("unique", 1, "(task, seq) is unique in the store"),
     Guard("majority", 2, "a write is acknowledged once a majority holds it"),
     Guard("unknown_no_yes", 2, "an unknown outcome is not a yes", f"{ENGINE}.outcome", r.unknown_is_yes),
     Guard("duplicate_no_yes", 2, "a duplicate key is not a yes", f"{ENGINE}.outcome", r.duplicate_is_yes),
+    Guard("confirm_task", 2, "a duplicate head is a yes once a majority has it",
+          f"{C}.tasks:Tasks._confirm", r.nothing_found),
     Guard("keep_reports", 2, "reports of a lost commit are decided again", f"{ENGINE}.reload", r.forget_reports),
     Guard("no_redispatch", 2, "leases found on loading are not sent again", f"{ENGINE}.loaded", r.dispatch_on_load),
     Guard("publish_after", 3, "nothing leaves before its commit is acknowledged", f"{ENGINE}._fly", r.publish_before),
+    Guard("due_from_lease", 3, "the accept deadline counts from the lease",
+          f"{ENGINE}._acknowledged", r.due_when_sent),
     Guard("accept_deadline", 3, "a late dispatch is declined", f"{W}.slots:Slots._take", r.accept_late),
     Guard("token", 4, "a result counts for its own token", f"{CORE}.decide:_Decider.attempt", r.any_token),
     Guard("dedupe", 4, "a worker runs a token once", f"{W}.tokens:Tokens.add", r.always(True)),
@@ -62,19 +72,27 @@ ROWS = (
     Guard("held_until_ack", 5, "held until the result is acknowledged", f"{W}.heart:Heart._parts", r.only_running),
     Guard("resend", 5, "results are sent until acknowledged", f"{W}.outbox:Outbox._again", r.never_again),
     Guard("exp_beacon", 6, "a beacon comes back before an expiry", f"{EXPIRY}.road_works", r.surely),
+    Guard("beacon_fresh", 6, "it is sent after the deadline", f"{EXPIRY}.road_works", r.any_beacon),
     Guard("beacon_part", 6, "it goes through the worker's partition", f"{C}.expiry:partition_of", r.always(0)),
     Guard("exp_workers", 6, "renewals in the store are looked at", f"{EXPIRY}.note_renewals", r.surely),
     Guard("first_seen", 6, "a count not seen before is a renewal", f"{EXPIRY}.note_renewals", r.first_count_is_old),
     Guard("exp_facts", 6, "results are read up to now before an expiry", f"{EXPIRY}.results_read", r.surely),
     Guard("exp_queue", 6, "an expiry waits behind what was read", f"{ENGINE}.feed", r.expiry_first),
+    Guard("missed_late", 6, "only after its accept deadline may a worker not name what it was sent",
+          f"{C}.leases:Leases.all_named", r.missed_at_once),
     Guard("renew_in_store", 6, "a worker renews in the store too", f"{W}.heart:Heart._renew_in_store", r.surely),
     Guard("self_kill", 7, "a worker that cannot renew stops", f"{W}.heart:Heart.step_guard", r.surely),
     Guard("full_ttl", 8, "a lease found on loading gets a full TTL", f"{C}.leases:Leases.sync", r.no_ttl),
     Guard("republish", 8, "unpublished events go out on loading", f"{ENGINE}.loaded", r.no_republish),
+    Guard("load_active", 8, "a new owner loads what is active", f"{C}.takeover:Takeover._load_active", r.surely),
     Guard("let_go", 8, "a revoked owner stops", f"{C}.takeover:Takeover.end", r.surely),
     Guard("head_guard", 9, "a head never goes back", f"{STORE}.update_heads", r.unguarded_heads),
+    Guard("head_published", 9, "at the same seq the head with more published wins",
+          f"{STORE}.update_heads", r.heads_by_seq_alone),
     Guard("head_confirm", 9, "no match is confirmed by a read", f"{HEADS}._ask_why", r.no_match_is_yes),
     Guard("evict_head", 9, "a task leaves memory after its head", f"{HEADS}.step", r.evict_before_head),
+    Guard("confirm_request", 10, "a duplicate request is another's, till one's own is read",
+          f"{C}.tasks:Tasks._insert", r.any_request_is_mine),
     Guard("flag_head", 10, "a request is marked after the head", f"{HEADS}.step", r.mark_before_head),
     Guard("requests_scan", 10, "the sweeper finds requests", f"{STORE}.open_requests", r.nothing_found),
     Guard("request_order", 10, "requests are read in order", f"{STORE}.read_requests", r.backwards),
@@ -84,12 +102,15 @@ ROWS = (
           "flowkit.adapters.memory_store:unpublished_or_wake", r.wake_alone),
     Guard("open_until_published", 12, "open until the last event is out", f"{C}.heads:update_of", r.closed_at_once),
     Guard("generation", 13, "a timer carries its generation", f"{CORE}.model:Task.timer_live", r.any_generation),
+    Guard("timers_cleared", 13, "a restart forgets the timers", f"{CORE}.model:Task.__init__", r.timers_kept),
     Guard("attempts_grow", 13, "attempt numbers never repeat", f"{CORE}.model:NodeRun.reset", r.attempts_anew),
 )
 # fmt: on
 
 LOOKED_FOR = {
-    "no_redispatch": ("slow_then_crash", "workers_restart"),
+    "confirm_task": ("accept_then_roll_back",),
+    "no_redispatch": ("lost_work_then_new_owner",),
+    "due_from_lease": ("freeze_before_answer",),
     "accept_deadline": ("late_work",),
     "incarnation": ("late_work", "workers_restart"),
     "ahead": ("stale_loads",),
@@ -97,19 +118,33 @@ LOOKED_FOR = {
     "revoke": ("lost_stops",),
     "held_until_ack": ("facts_down",),
     "exp_beacon": ("fleet_stall",),
+    "beacon_fresh": ("stall_and_death",),
     "beacon_part": ("fleet_partition_stall",),
     "exp_workers": ("worker_without_kafka",),
     "first_seen": ("worker_without_kafka",),
     "exp_facts": ("result_then_stall",),
-    "exp_queue": ("result_then_stall", "slow_then_crash"),
+    "exp_queue": ("result_then_slow",),
     "heard_in_flight": ("slow_then_fail_over",),
     "self_kill": ("worker_without_anything",),
     "head_guard": ("late_heads",),
-    "head_confirm": ("slow_then_fail_over",),
+    "head_confirm": ("restart_then_roll_back",),
     "flag_head": ("restart_then_crash",),
     "offsets_last": ("slow_then_crash",),
     "sweep_unpublished": ("lost_doorbells",),
-    "generation": ("restart_then_crash",),
+    "generation": ("restart_before_timeout",),
+    "timers_cleared": ("restart_before_timeout",),
+}
+
+SECONDS = {
+    "generation": ("timers_cleared",),
+    "timers_cleared": ("generation",),
+    "sweep_unpublished": ("load_active",),
+    "load_active": ("sweep_unpublished",),
+}
+
+# They save work or time; the promises stand without them.
+HARMLESS = {
+    "let_go": "two owners at once are waste, never harm: the unique key and the tokens see to that",
 }
 
 GUARDS: dict[str, Guard] = {guard.name: guard for guard in ROWS}

@@ -142,6 +142,7 @@ class Observer:
             if lost_at < 0:
                 self.unjust[lease] = "wasted_result"
             else:
+                self.unjust.pop(lease, None)  # an earlier attempt to end it came to nothing
                 self.stage.count("wasted_after_loss")
             return
         if not machine.alive or now - machine.last_freeze <= TTL_SEC or now - lost_at <= 2 * TTL_SEC:

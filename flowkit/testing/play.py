@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from functools import partial
 from operator import methodcaller
 from typing import Any
 
-from flowkit.errors import BusUnavailable, RequestRefused, Retry, StoreUnavailable, TaskNotFound
+from flowkit.errors import BusUnavailable, Corrupt, RequestRefused, Retry, StoreUnavailable, TaskNotFound
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
-from flowkit.testing.scenario import ROLE, TaskPlan, fits, plan_task, value_of
+from flowkit.testing.scenario import CHANGES, ROLE, TaskPlan, fits, plan_task, value_of
 from flowkit.testing.world import ProcessDied, Report, World
 from flowkit.wire.codec import loads
 
@@ -46,6 +46,8 @@ class RandomPlay:
         self.plans = {
             plan.key: plan for plan in (plan_task(self.dice, number, steered=steered) for number in range(TASKS))
         }
+        for change in (CHANGES[name] for name in sorted(world.stage.wanted)):
+            self.plans = {key: change(plan, self.dice) for key, plan in self.plans.items()}
         self._runs = 0
         self._failed: Counter[str] = Counter()
         self._paused: set[str] = set()
@@ -104,7 +106,15 @@ class RandomPlay:
             return
         self.world.accepted[accepted[0]] = self.world.stage.now
         self.world.stage.note("ACCEPTED", plan.key, accepted[0][:8])
-        await asyncio.gather(self._steer(plan, accepted[0], dice), self._listen(plan, accepted[0], dice))
+        steering, listening = self._steer(plan, accepted[0], dice), self._listen(plan, accepted[0], dice)
+        await asyncio.gather(*(self._while_readable(accepted[0], doing) for doing in (steering, listening)))
+
+    async def _while_readable(self, task_id: str, doing: Coroutine[Any, Any, None]) -> None:
+        """A user who is told that a task cannot be read complains, and gives up."""
+        try:
+            await doing
+        except Corrupt as error:
+            self.world.observer.say("quarantined", task_id, error)
 
     async def _steer(self, plan: TaskPlan, task_id: str, dice: random.Random) -> None:
         for kind, gap in plan.steps:

@@ -1,6 +1,7 @@
 """A pytest plugin: `flowkit_world` makes simulated clusters, `manual_clock` is a clock that a test moves.
 
-Switch it on with `pytest_plugins = ["flowkit.testing.plugin"]` in the root `conftest.py`.
+pytest finds it wherever FlowKit is installed, also where nobody asks for a fixture of it: so it imports nothing at
+the top that is not there anyway.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from flowkit.clock import ManualClock
-
 if TYPE_CHECKING:
+    from flowkit.clock import ManualClock
     from flowkit.testing.world import World
 
 
@@ -51,4 +51,6 @@ def flowkit_world() -> MakeWorld:
 @pytest.fixture
 def manual_clock() -> ManualClock:
     """A clock that stands still until the test moves it."""
+    from flowkit.clock import ManualClock
+
     return ManualClock(1_700_000_000.0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from flowkit.ports import HeadUpdate, Outcome
+from flowkit.ports import Head, HeadUpdate, Outcome, Request
 
 
 def unchanged(original: Any) -> Any:
@@ -42,6 +42,8 @@ def pump_in_spite_of_a_flight(original: Any) -> Any:
         original(engine, cell)
         if cell.flight is None and not cell.dead:
             cell.flight = flight
+        elif flight is not None:
+            engine._unused(flight.reserved)  # nobody looks at it any more
 
     return pump
 
@@ -82,9 +84,27 @@ def dispatch_on_load(original: Any) -> Any:
             run, node = cell.task.runs[name], cell.task.graph.nodes[name]
             lease, inputs = run.lease, node_inputs(cell.task, node)
             again = Dispatch(node, run.attempt, lease.token, lease.worker, lease.incarnation, lease.accept_by, inputs)
-            engine.carrier.carry_out(cell, again)
+            engine.carrier.carry_out(cell, _due_anew(engine, again))
 
     return loaded
+
+
+def due_when_sent(original: Any) -> Any:
+    def acknowledged(engine: Any, flight: Any) -> None:
+        flight.effects = [_due_anew(engine, effect) for effect in flight.effects]
+        original(engine, flight)
+
+    return acknowledged
+
+
+def _due_anew(engine: Any, effect: Any) -> Any:
+    """A dispatch that may be accepted from now on, instead of from its lease on."""
+    from flowkit.core.effects import Dispatch
+
+    fleet = engine.dispatcher._fleet
+    if not isinstance(effect, Dispatch) or (view := fleet.workers.get(effect.worker)) is None:
+        return effect
+    return replace(effect, accept_by=fleet.mono_of(view) + 5.0)
 
 
 def publish_before(original: Any) -> Any:
@@ -123,6 +143,19 @@ def any_generation(original: Any) -> Any:
     return timer_live
 
 
+class _Kept(list[Any]):
+    def clear(self) -> None:
+        """It keeps what it has."""
+
+
+def timers_kept(original: Any) -> Any:
+    def init(task: Any, **options: Any) -> None:
+        original(task, **options)
+        task.timers = _Kept(task.timers)
+
+    return init
+
+
 def attempts_anew(original: Any) -> Any:
     def reset(run: Any, undecided: int, unread: int) -> None:
         original(run, undecided, unread)
@@ -152,6 +185,13 @@ def deaf_in_flight(original: Any) -> Any:
     return heard
 
 
+def missed_at_once(original: Any) -> Any:
+    def all_named(leases: Any, worker: str, incarnation: str, mono: float) -> None:
+        original(leases, worker, incarnation, mono + 3600.0)
+
+    return all_named
+
+
 def expiry_first(original: Any) -> Any:
     def feed(engine: Any, cell: Any, item: Any) -> None:
         from flowkit.core.reports import Expired
@@ -161,6 +201,22 @@ def expiry_first(original: Any) -> Any:
             cell.queue.appendleft(cell.queue.pop())
 
     return feed
+
+
+def any_beacon(original: Any) -> Any:
+    """One that came back lately is enough, whenever it was sent."""
+
+    async def road_works(expiry: Any, worker: str) -> bool:
+        now = expiry._engine.clock.mono()
+        back = getattr(expiry, "back_at", None)
+        if back is not None and now - back < 3.0:
+            return True
+        if not await original(expiry, worker):
+            return False
+        expiry.back_at = expiry._engine.clock.mono()
+        return True
+
+    return road_works
 
 
 def first_count_is_old(original: Any) -> Any:
@@ -184,6 +240,19 @@ def revoke_any(original: Any) -> Any:
             ears._carrier.revoke_unknown(message.worker, message.incarnation, stop)
 
     return unwatched
+
+
+# ---------------------------------------------------------------------------------------------- what is asked for
+
+
+def any_request_is_mine(original: Any) -> Any:
+    async def insert(tasks: Any, request: Request) -> Request | None:
+        there = await tasks.store.read_requests(request.task_id)
+        request = replace(request, n=max((old.n for old in there), default=0) + 1)
+        outcome = await tasks.store.insert_request(request)
+        return None if outcome is Outcome.UNKNOWN else request
+
+    return insert
 
 
 # ---------------------------------------------------------------------------------------------- workers
@@ -225,8 +294,22 @@ def never_again(original: Any) -> Any:
 
 
 def unguarded_heads(original: Any) -> Any:
+    def fits(update: HeadUpdate, head: Head) -> bool:
+        return True
+
+    return _heads_if(fits)
+
+
+def heads_by_seq_alone(original: Any) -> Any:
+    def fits(update: HeadUpdate, head: Head) -> bool:
+        return head.seq < update.seq
+
+    return _heads_if(fits)
+
+
+def _heads_if(fits: Callable[[HeadUpdate, Head], bool]) -> Any:
     async def update_heads(store: Any, updates: Sequence[HeadUpdate]) -> list[Outcome]:
-        return list(await store.force_heads(updates))
+        return list(await store.write_heads(updates, fits))
 
     return update_heads
 

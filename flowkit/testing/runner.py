@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
+from flowkit.testing.faults import INJECTED
 from flowkit.testing.guards import removed
 from flowkit.testing.world import Report
 
@@ -36,6 +37,11 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     recover: list[float] = field(default_factory=list)
     bad: defaultdict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def faults(self) -> int:
+        """How many faults were injected: planned ones, and those that befell single messages, reads and writes."""
+        return sum(self.counts[name] for name in INJECTED)
 
     @property
     def bad_seeds(self) -> set[int]:
@@ -74,9 +80,11 @@ def run_seeds(
     without: Sequence[str] = (),
     directed: Sequence[str] = (),
     budget_sec: float | None = None,
+    until_bad: bool = False,
     on_report: Callable[[Report], None] | None = None,
 ) -> Tally:
-    """Simulate the seeds, one after the other, in this process; no further seed once `budget_sec` are spent."""
+    """Simulate the seeds, one after the other, in this process; no further seed once `budget_sec` are spent, or once
+    one broke a promise, if `until_bad`."""
     from flowkit.testing.play import simulate
 
     tally = Tally(mode, list(without), list(directed))
@@ -89,12 +97,12 @@ def run_seeds(
                 last = traceback.format_exception(error)[-3:]
                 tally.bad["world_failed"].append((seed, " ".join("".join(last).split())))
                 tally.seeds += 1
-                continue
-            tally.add(report)
-            if on_report is not None:
-                on_report(report)
+            else:
+                tally.add(report)
+                if on_report is not None:
+                    on_report(report)
             gc.collect()
-            if budget_sec is not None and time.perf_counter() - began > budget_sec:
+            if (until_bad and tally.bad) or (budget_sec is not None and time.perf_counter() - began > budget_sec):
                 break
     tally.seconds = time.perf_counter() - began
     return tally
@@ -148,6 +156,7 @@ def describe(tally: Tally) -> str:
     count = max(1, tally.seeds)
     faults = {name: n for name, n in sorted(tally.counts.items())}
     planned = sum(n for name, n in faults.items() if name.startswith("F_"))
+    injected = tally.faults / count
     recover = sorted(tally.recover) or [0.0]
     lines = [
         f"{tally.seeds} seeds, mode {tally.mode}" + _listed("without", tally.without) + _listed("with", tally.directed),
@@ -156,7 +165,7 @@ def describe(tally: Tally) -> str:
         f"  {tally.runs / max(1, tally.needed):.3f} runs per needed run, {tally.runs} in all, at most "
         f"{tally.most_runs} of one node",
         f"  recovered within {recover[len(recover) // 2]:.0f} s (median), {recover[-1]:.0f} s (longest)",
-        f"  {planned / count:.2f} planned faults per seed:",
+        f"  {injected:.2f} faults per seed, {planned / count:.2f} of them planned:",
     ]
     lines += [f"    {name:28s} {n:7d}  {n / count:8.2f}" for name, n in faults.items()]
     if not tally.bad:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 ROLE = "work"
@@ -52,6 +53,30 @@ def plan_task(dice: random.Random, number: int, *, steered: bool) -> TaskPlan:
     steps = random_steps(dice) if steered else []
     at, twice = dice.uniform(1, 12), dice.random() < 0.15
     return TaskPlan(f"t{number}", at, graph, behaviour, steps, twice, dice.choice(("", "wait", "watch")))
+
+
+def timed(plan: TaskPlan, dice: random.Random) -> TaskPlan:
+    """The same task with a timeout that none of its generations reaches by itself: it is cancelled and restarted."""
+    graph = {**plan.graph, "timeout_sec": 20.0}
+    behaviour = {name: replace(was, seconds=dice.uniform(6, 12)) for name, was in plan.behaviour.items()}
+    steps = [("cancel", dice.uniform(4, 9)), ("restart", dice.uniform(0.5, 2))]
+    return replace(plan, graph=graph, behaviour=behaviour, steps=steps)
+
+
+def long(plan: TaskPlan, dice: random.Random) -> TaskPlan:
+    """The same task with nodes that all run for longer than a TTL."""
+    behaviour = {name: replace(was, seconds=dice.uniform(14, 24)) for name, was in plan.behaviour.items()}
+    return replace(plan, behaviour=behaviour)
+
+
+def nudged(plan: TaskPlan, dice: random.Random) -> TaskPlan:
+    """The same task, paused and resumed all the time, so that a commit is often on its way."""
+    steps = [("pause" if number % 2 == 0 else "resume", dice.uniform(0.2, 1)) for number in range(30)]
+    return replace(plan, steps=steps)
+
+
+# What may be done to the plans of a world.
+CHANGES: dict[str, Callable[[TaskPlan, random.Random], TaskPlan]] = {"timed": timed, "long": long, "nudged": nudged}
 
 
 def random_steps(dice: random.Random) -> Steps:

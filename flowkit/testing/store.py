@@ -52,9 +52,11 @@ class FaultyStore:
             [Write(methodcaller("update_heads", [new]), (("head", new.task_id),)) for new in updates]
         )
 
-    async def force_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
-        """`update_heads` as it would be without its guard: to see that somebody notices."""
-        return await self._write([Write(partial(_force_head, new), (("head", new.task_id),)) for new in updates])
+    async def write_heads(
+        self, updates: Sequence[HeadUpdate], fits: Callable[[HeadUpdate, Head], bool]
+    ) -> list[Outcome]:
+        """`update_heads` with another guard than its own: to see that somebody notices."""
+        return await self._write([Write(partial(_write_head, new, fits), (("head", new.task_id),)) for new in updates])
 
     async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
         return await self._read(methodcaller("read_heads", list(task_ids)))  # type: ignore[no-any-return]
@@ -166,10 +168,13 @@ class FaultyStore:
             await self._stage.loop.create_future()
 
 
-async def _force_head(update: HeadUpdate, store: MemoryStore) -> list[Outcome]:
+async def _write_head(
+    update: HeadUpdate, fits: Callable[[HeadUpdate, Head], bool], store: MemoryStore
+) -> list[Outcome]:
     head = store.data.heads.get(update.task_id)
-    if head is not None:
-        store.data.heads[update.task_id] = replace(head, seq=-1, published_seq=-1)
+    if head is None or not fits(update, head):
+        return [Outcome.NO_MATCH]
+    store.data.heads[update.task_id] = replace(head, seq=-1, published_seq=-1)
     return await store.update_heads([update])
 
 

@@ -47,8 +47,8 @@ class Node:
 
 @dataclass(slots=True)
 class Walk:
-    """`leases` are all that were committed, by node and attempt, and `over` says when those ended; `requests` are the
-    numbers of those applied."""
+    """`began` is when this generation did. `leases` are all that were committed, by node and attempt, and `over` says
+    when those ended; `requests` are the numbers of those applied."""
 
     task: Task
     head: Head
@@ -57,6 +57,7 @@ class Walk:
     say_of: Say
     seq: int = 0
     at: float = 0.0
+    began: float = 0.0
     status: str = "queued"
     cancelled: bool = False
     applied: int = 0
@@ -117,7 +118,7 @@ class Walk:
     def whole(self, fact: f.Fact) -> None:
         match fact:
             case f.TaskCreated(not_needed=not_needed):
-                self.status = "running"
+                self.status, self.began = "running", self.at
                 for name in not_needed:
                     self.nodes[name].state = "skipped"
             case f.RequestApplied():
@@ -126,8 +127,8 @@ class Walk:
                 self.status = "paused"
             case f.TaskResumed():
                 self.status = "running"
-            case f.TaskCancelling(outcome=outcome):
-                self.cancelling(outcome)
+            case f.TaskCancelling():
+                self.cancelling(fact)
             case f.TaskRestarted():
                 self.restarted(fact)
             case f.TaskEnded():
@@ -189,7 +190,7 @@ class Walk:
 
     def lost(self, fact: f.LeaseLost) -> None:
         place = (self.task.task_id, fact.node, fact.attempt)
-        if fact.why == "expired" and (unjust := self.evidence.unjust.get(place)) is not None:
+        if fact.why in ("expired", "unaccepted") and (unjust := self.evidence.unjust.get(place)) is not None:
             self.say(unjust, fact)
         if self.evidence.strict and (fact.node, fact.attempt) in self.starts and fact.why != "released":
             self.say("rerun_of_running", f"{fact.node} attempt {fact.attempt} was begun, then lost: {fact.why}")
@@ -230,9 +231,13 @@ class Walk:
         if owed is not None and not isinstance(fact, EFFECTS.get(owed.kind, ())):
             self.say("request_without_effect", f"number {owed.n} ({owed.kind}) was applied, then came {fact}")
 
-    def cancelling(self, outcome: str) -> None:
-        if outcome == "cancelled" and not self.cancelled:
+    def cancelling(self, fact: f.TaskCancelling) -> None:
+        if fact.outcome == "cancelled" and not self.cancelled:
             self.say("cancel_wrong", "nobody asked for it")
+        limit, over = self.task.timeout_sec, self.at - self.began
+        timed_out = fact.error == {"code": "timeout", "message": fact.reason}
+        if timed_out and limit is not None and over < limit - self.evidence.skew_sec:
+            self.say("timer_early", f"the task had {limit:g} s, and {over:.3f} s were over")
         self.status = "cancelling"
         for node in self.nodes.values():
             if node.token:
@@ -245,7 +250,7 @@ class Walk:
             self.say("restart_of_running", f"the task is {self.status}")
         if fact.generation != self.task.generation + 1:
             self.say("generation_wrong", f"{fact.generation} after {self.task.generation}")
-        self.status, self.cancelled = "running", False
+        self.status, self.cancelled, self.began = "running", False, self.at
         for name in fact.nodes if fact.nodes is not None else self.nodes:
             self.nodes[name] = Node(attempt=self.nodes[name].attempt)
 

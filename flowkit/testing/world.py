@@ -210,6 +210,7 @@ class World:
         else:
             self.observer.say("play_stuck", "", "the users were not done when time was up")
         self.compare_memory()
+        self.compare_room()
         if self.stage.mode == "calm":
             await self._stop_all()
 
@@ -261,6 +262,18 @@ class World:
                 folded = self.observer.fold(cell.task_id, cell.acked)
                 if folded is None or essence_of(folded) != essence_of(cell.task):
                     self.observer.say("memory_differs", cell.task_id, f"{machine.name} at commit {cell.acked}")
+
+    def compare_room(self) -> None:
+        """A coordinator that counts more places with a worker than it has leases there would give it less and less."""
+        for machine in self.coordinators:
+            if (runtime := self.runtimes.get(machine.name)) is None:
+                continue
+            known = Counter((watch.worker, watch.incarnation) for watch in runtime.leases.watches.values())
+            flights = [cell.flight for cell in runtime.engine.cells.values() if cell.flight is not None]
+            known.update((placed.worker, placed.incarnation) for flight in flights for placed in flight.reserved)
+            for view in runtime.fleet.workers.values():
+                if view.mine > known[view.worker, view.incarnation]:
+                    self.observer.say("room_lost", "", f"{machine.name} counts {view.mine} places with {view.worker}")
 
     def new_task(self, task_id: str) -> Task | None:
         """The state before its first fact of a task that stands in the store."""

@@ -195,6 +195,23 @@ class TestFacts:
 
         assert "timer_early" in story.then(f.RetryDue("b"), at=10.0).kinds(settled=False)
 
+    def test_a_timeout_of_the_task_before_its_time(self) -> None:
+        late = "the task did not end within 30 s"
+        error = {"code": "timeout", "message": late}
+        story = Story({**CHAIN, "timeout_sec": 30}).then(f.TaskCreated(), leased("a"))
+        story.then(f.TaskCancelling(late, "failed", 99.0, error), at=20.0)
+
+        assert "timer_early" in story.kinds(settled=False)
+        assert "timer_early" not in story.spoil(2, at=31.0).kinds(settled=False)
+
+    def test_a_restart_has_all_its_time_anew(self) -> None:
+        late = "the task did not end within 30 s"
+        story = Story({**CHAIN, "timeout_sec": 30}).then(f.TaskCreated()).then(asked(1, "cancel"), cancelling())
+        story.then(f.TaskEnded("cancelled")).then(asked(2, "restart"), f.TaskRestarted(1), at=20.0)
+        story.then(f.TaskCancelling(late, "failed", 99.0, {"code": "timeout", "message": late}), at=31.0)
+
+        assert "timer_early" in story.kinds(settled=False)
+
     def test_a_timer_that_means_nothing_any_more(self) -> None:
         story = Story().then(f.TaskCreated()).then(f.RetryDue("a"))
 

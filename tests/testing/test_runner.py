@@ -31,7 +31,7 @@ def test_reports_add_up_and_tallies_merge() -> None:
     assert one.bad == {"overlap": [(2, "t x")]}
     assert one.bad_seeds == {2}
     text = describe(one)
-    assert "2.00 planned faults per seed" in text
+    assert "5.00 faults per seed, 2.00 of them planned" in text
     assert "1.100 runs per needed run" in text
     assert "overlap: in 1 seeds (50.0 %)" in text
     assert "replay: python -m flowkit.testing trace 2 --mode chaos --without token" in text
@@ -58,6 +58,13 @@ def test_a_world_that_fails_itself_is_a_finding(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_budget_of_time_is_kept() -> None:
     assert run_seeds(range(100), "calm", budget_sec=0.0).seeds == 1
+
+
+def test_it_stops_at_the_first_seed_that_breaks_a_promise() -> None:
+    tally = run_seeds(range(100), without=["unique"], until_bad=True)
+
+    assert 0 < tally.seeds < 20
+    assert tally.bad_seeds == {tally.seeds - 1}
 
 
 def test_several_processes_come_to_the_same_as_one() -> None:

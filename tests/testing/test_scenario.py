@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from flowkit.core.dialect import parse_graph
-from flowkit.testing.scenario import MAX_ATTEMPTS, fits, plan_task, value_of
+from flowkit.testing.scenario import CHANGES, MAX_ATTEMPTS, fits, plan_task, value_of
 
 
 def test_every_random_graph_is_legal_and_all_kinds_appear() -> None:
@@ -29,6 +29,20 @@ def test_every_random_graph_is_legal_and_all_kinds_appear() -> None:
     kinds = ("chain", "diamond", "fan", "random", "any or count", "losers", "template", "end edge", "fail fast")
     for kind in (*kinds, "fails for good", "pauses", "cancel", "restart", "pause", "resume"):
         assert seen[kind] > 10, kind
+
+
+def test_plans_can_be_changed_for_a_directed_fault() -> None:
+    dice = random.Random(1)
+    plan = plan_task(dice, 0, steered=True)
+
+    timed, long, nudged = (CHANGES[name](plan, dice) for name in ("timed", "long", "nudged"))
+
+    assert parse_graph(timed.graph).timeout_sec == 20
+    assert [kind for kind, _ in timed.steps] == ["cancel", "restart"]
+    assert sum(gap for _, gap in timed.steps) < 20
+    assert min(behaviour.seconds for behaviour in long.behaviour.values()) > 10
+    assert (long.graph, long.steps) == (plan.graph, plan.steps)
+    assert [kind for kind, _ in nudged.steps[:3]] == ["pause", "resume", "pause"]
 
 
 def test_tasks_that_are_not_steered_are_left_alone() -> None:

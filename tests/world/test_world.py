@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from flowkit.testing import ManualClock, World
+from flowkit.testing import World
+from flowkit.testing.faults import INJECTED
 from flowkit.testing.plugin import MakeWorld
 from flowkit.testing.runner import Tally, describe, run_in_processes, run_seeds
 
@@ -33,6 +34,7 @@ def test_no_promise_is_broken_in_chaos(first: int) -> None:
     tally = run_in_processes(first, first + CHUNK, "chaos", jobs=2)
 
     assert_good(tally, CHUNK)
+    assert tally.faults >= 10 * CHUNK
     assert tally.runs / tally.needed < 1.15
 
 
@@ -50,18 +52,13 @@ def test_every_kind_of_fault_is_injected_and_survived() -> None:
     tally = run_in_processes(300, 300 + 2 * CHUNK, "chaos", jobs=2)
 
     assert_good(tally, 2 * CHUNK)
-    missing = [name for name in KINDS if tally.counts[name] == 0]
+    missing = [name for name in (*INJECTED, *SURVIVED) if tally.counts[name] == 0]
     assert not missing
 
 
-KINDS = (
-    "F_crash_coordinator", "F_crash_worker", "F_freeze_coordinator", "F_freeze_worker", "F_kafka_down",
-    "F_kafka_loses_all", "F_fail_over", "F_mongo_slow", "F_mongo_frozen", "F_cut_kafka", "F_cut_mongo", "F_cut_both",
-    "F_facts_stall", "F_facts_down", "F_fleet_stall", "bug_freeze_before_insert", "bug_crash_after_commit",
-    "kafka_lost", "kafka_doubled", "kafka_late", "kafka_ack_lost", "mongo_lost", "mongo_late", "mongo_ack_lost",
-    "mongo_timeout", "mongo_unread", "stale_read", "rolled_back", "rebalance", "lease_expired", "killed_no_renewal",
-    "killed_revoked",
-)  # fmt: skip
+# What the cluster does about it, or suffers from it.
+SURVIVED = ("mongo_timeout", "mongo_unread", "rolled_back", "rebalance", "lease_expired", "killed_no_renewal",
+            "killed_revoked")  # fmt: skip
 
 
 @pytest.mark.timeout(300)
@@ -162,11 +159,3 @@ def test_what_a_play_raises_is_raised(flowkit_world: MakeWorld) -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="mode is one of chaos, calm"):
         World(mode="stormy")
-
-
-def test_the_manual_clock_stands_still_until_it_is_moved(manual_clock: ManualClock) -> None:
-    before = manual_clock.wall()
-
-    manual_clock.advance(5)
-
-    assert manual_clock.wall() == before + 5 == manual_clock.mono()

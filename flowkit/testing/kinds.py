@@ -1,0 +1,75 @@
+"""The kinds of violations that the checks of histories and of simulated worlds know, each in words."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+KINDS = MappingProxyType({
+    # what is stored
+    "commit_lost": "a commit that was acknowledged is not the one in the store",
+    "gap": "a number is missing among a task's commits",
+    "fork": "a commit does not follow the one before it",
+    "commit_id_reused": "two commits have the same id",
+    "task_unknown": "there are commits of a task without head or graph",
+    "unreadable_history": "commits that cannot be folded",
+    "not_deterministic": "two folds of the same commits differ",
+    "fold_differs": "the fold and an independent walk come to different ends",
+    "memory_differs": "a coordinator holds another state than the commits say",
+    "quarantined": "a coordinator or a user could not read a task",
+    # what was promised
+    "accepted_task_lost": "a task that the API accepted is not there",
+    "key_gave_two": "one idempotency key gave two tasks",
+    "not_ended": "a task has not ended though all faults were over",
+    "head_open": "a task has ended and its head says that it has not",
+    "head_wrong": "a head and the commits disagree",
+    "request_lost": "a request that the API acknowledged was never applied",
+    "request_order": "requests were applied in another order than they were made",
+    "request_twice": "a request was applied twice",
+    "request_unmarked": "a request was applied and is still listed as open",
+    "request_without_effect": "a request was answered and what it asked for did not happen",
+    "phantom_event": "the world was told of a commit that does not exist",
+    "event_missed": "the world was never told of a commit",
+    "watch_gap": "who watched a task missed a commit",
+    # leases and runs
+    "start_without_commit": "a node was started without a committed lease of its own",
+    "token_ran_twice": "one lease was run twice",
+    "two_leases": "a node got a lease while it had one",
+    "bad_lease": "a lease of a node that was not to be leased, or with a number used before",
+    "too_early": "a node was leased before what it waits for was done",
+    "overlap": "two runs of one node at once",
+    "run_after_lease": "a run went on long after its lease was over",
+    "unjust_kill": "a run was stopped while its lease was good",
+    "unjust_expiry": "a lease expired though its worker had renewed it",
+    "wasted_result": "a lease expired though its result lay in Kafka already, and the node ran again",
+    "finished_work_rerun": "a lease expired though its worker had the result and could send it",
+    "rerun_of_running": "a run that nothing had harmed was lost",
+    # results
+    "stale_applied": "a report of a lease that was over changed something",
+    "applied_twice": "a result was applied to a node that had ended",
+    "wrong_inputs": "a node got other inputs than the results applied before it",
+    "wrong_result": "another output was applied than the handler gave",
+    "wrong_value": "an output does not fit its inputs",
+    "wrong_failure": "a node failed for good that cannot",
+    "over_budget": "a node was tried more often than it may be",
+    "timer_early": "a timer fired before its time",
+    "timer_stale": "a timer fired that meant nothing any more",
+    # ends
+    "not_created_first": "something happened before the task was created",
+    "after_terminal": "something changed after the end",
+    "ended_early": "a task ended before its nodes",
+    "ended_twice": "a node ended twice",
+    "wrong_end": "a task ended otherwise than its nodes say",
+    "cancel_wrong": "a task was cancelled and nobody had asked for it",
+    "restart_of_running": "a task was restarted before it had ended",
+    "generation_wrong": "a restart did not open the next generation",
+    # the processes
+    "loop_failed": "a loop raised what it should not",
+    "dead_lettered": "a good message was put aside as unreadable",
+    "uncaught": "an exception that nobody awaited",
+    "room_lost": "a coordinator takes a worker to be busier than it is",
+    "stuck": "the world cannot go on",
+    "play_stuck": "a user never got an answer",
+    "stop_stuck": "a process did not stop when told to",
+    "left_running": "a process left something running",
+    "world_failed": "the simulation itself failed",
+})  # fmt: skip
