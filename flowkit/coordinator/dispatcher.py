@@ -9,11 +9,12 @@ from itertools import count
 
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.fleet import Fleet, WorkerView
-from flowkit.core.model import TaskStatus
+from flowkit.core.model import NodeRun, TaskStatus
 from flowkit.core.reports import Placed
 
 PREFETCH_SEC = 0.03
 """How much work, in seconds of a role's mean run time, a worker may hold beyond what its slots run."""
+BEFORE_ALL = 2**62
 
 
 class Dispatcher:
@@ -49,7 +50,7 @@ class Dispatcher:
             for name in names:
                 view = self._best(role, views) if quota > 0 else None
                 if view is None:
-                    self.wait(role, cell, since)
+                    self.wait(role, cell, self._turn(task.runs[name]) if since is None else since)
                     break
                 quota, since = quota - 1, None
                 view.mine += 1
@@ -60,13 +61,14 @@ class Dispatcher:
     def has_room(self, roles: Iterable[str]) -> bool:
         return any(self._room_for(role) > 0 for role in roles)
 
-    def wait(self, role: str, cell: Cell, since: int | None = None) -> None:
-        """`since`: it waited before, and another role took the room that it was called for; it keeps its turn."""
+    def wait(self, role: str, cell: Cell, turn: int | None = None) -> None:
+        """`turn`: the place in the queue, if not the last. Whoever was called for room that another role took keeps
+        its own."""
         if role in cell.waiting_roles:
             return
         cell.waiting_roles.add(role)
         priority = cell.head.priority if cell.head is not None else 0
-        turn = next(self._order) if since is None else since
+        turn = next(self._order) if turn is None else turn
         heapq.heappush(self._waiting.setdefault(role, []), (-priority, turn, cell))
 
     def forget(self, cell: Cell) -> None:
@@ -133,6 +135,11 @@ class Dispatcher:
         return bool(self._fleet.of_role(role))
 
     # ------------------------------------------------------------------------------------------ room
+
+    def _turn(self, run: NodeRun) -> int:
+        """Last, but before all others if the node had its turn already, and its worker died or declined."""
+        last = next(self._order)
+        return last - BEFORE_ALL if run.losses or run.declines else last
 
     def _room(self, role: str, view: WorkerView) -> int:
         mean = self._mean_sec.get(role)

@@ -6,7 +6,7 @@ import pytest
 
 from flowkit.core.decide import decide
 from flowkit.core.model import Task
-from flowkit.core.reports import Requested
+from flowkit.core.reports import Expired, Requested
 from tests.coordinator.stand import ACCEPT, FRESH, Stand, cell_of
 from tests.core.builders import START, node
 
@@ -357,3 +357,27 @@ def test_a_wide_task_that_took_its_share_waits_behind_the_others_again() -> None
         view.mine = 0
 
     assert order == [wide, other, wide, other]
+
+
+def test_a_node_whose_worker_died_does_not_queue_behind_newcomers() -> None:
+    stand = Stand(prefetch=0)
+    view = stand.worker("w", 2)
+    victim, fellow = cell_of("victim"), cell_of("fellow")
+    for cell in (victim, fellow):
+        assert stand.offer(cell)
+    newcomers = [cell_of(f"new{n}") for n in range(5)]
+    for cell in newcomers:
+        stand.offer(cell)
+    for cell in (victim, fellow):
+        assert cell.task is not None
+        run = cell.task.runs["n0"]
+        assert run.lease is not None
+        decide(cell.task, [Expired("n0", 1, run.lease.token)], START)
+        stand.offer(cell)
+
+    order = []
+    for _ in range(7):
+        view.mine = 1  # room for one
+        order += [cell for cell in stand.dispatcher.serve() if stand.offer(cell)]
+
+    assert order == [victim, fellow, *newcomers]
