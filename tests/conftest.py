@@ -14,9 +14,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
+
+# The same examples each time, so that what fails was changed; `make nightly` looks for new ones.
+settings.register_profile("every-day", derandomize=True, deadline=None)
+settings.register_profile("nightly", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "every-day"))
 
 SERVICES = ("kafka", "mongo")
 FIXTURE_OF = {"kafka": "kafka_address", "mongo": "mongo_url"}

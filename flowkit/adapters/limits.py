@@ -81,11 +81,9 @@ def _text(*values: str | None) -> bool:
 
 
 def _whole(*values: int) -> bool:
-    return -MAX_INT <= min(values) and max(values) <= MAX_INT
+    return min(values) >= -MAX_INT and max(values) <= MAX_INT
 
 
 def _number(*values: float | None) -> bool:
-    for value in values:
-        if value is not None and value != value:  # NaN equals nothing: no guard and no order survives it
-            return False
-    return True
+    # NaN equals nothing, not itself: no guard and no order survives it.
+    return not any(value is not None and value != value for value in values)

@@ -258,8 +258,8 @@ class Held(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
-    """A worker introduces itself. `mono` is its monotonic clock (seconds) when it wrote this; `schemas` are those of the
-    inputs that its roles take (JSON Schema)."""
+    """A worker introduces itself. `mono` is its monotonic clock (seconds) when it wrote this; `schemas` are those of
+    the inputs that its roles take (JSON Schema)."""
 
     worker: str
     incarnation: str

@@ -59,4 +59,4 @@ def test_facts_are_values(kind: type) -> None:
 
 
 def test_type_checkers_take_facts_for_frozen() -> None:
-    assert immutable.__dataclass_transform__["frozen_default"]
+    assert immutable.__dataclass_transform__["kwargs"]["frozen_default"]

@@ -151,7 +151,7 @@ def test_what_the_schema_refuses_the_parser_refuses(raw: Any) -> None:
 
 def without_nulls(raw: dict[str, Any]) -> Any:
     """`raw` as JSON has it, less the keys that are null where that means absent."""
-    raw = json.loads(json.dumps(raw))
+    raw = json.loads(json.dumps(raw, default=repr))
 
     def clean(value: Any, keep: str = "") -> Any:
         return {key: item for key, item in value.items() if item is not None or key == keep}
