@@ -5,21 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from flowkit.errors import ConfigError, did_you_mean
+
+S = TypeVar("S")
 
 
 @dataclass
 class _Settings:
     @classmethod
-    def load(cls, path: str | Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Settings from a JSON file (if given), then `FLOWKIT_<NAME>` variables (and `KAFKA_BOOTSTRAP_SERVERS`), then
-        `overrides`. Raises `ConfigError` for an unknown name or a value of the wrong type."""
-        values: dict[str, Any] = {}
+    def load(cls, path: str | Path | None = None, *, below: Mapping[str, Any] | None = None,
+             overrides: Mapping[str, Any] | None = None) -> Self:  # fmt: skip
+        """Settings from `below` (a table of another file), then a JSON file (if given), then `FLOWKIT_<NAME>` variables
+        (and `KAFKA_BOOTSTRAP_SERVERS`), then `overrides`. Raises `ConfigError` for an unknown name or a value of the
+        wrong type."""
+        values: dict[str, Any] = dict(below or {})
         if path is not None:
             values.update(_read_file(Path(path)))
         values.update(_from_environment(cls))
@@ -32,12 +37,27 @@ class _Settings:
         return cls(**values)
 
 
-def _kafka() -> str:
-    """Also of settings that nobody loaded: an example that says `CoordinatorConfig()` runs wherever Kafka is."""
-    return os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or "localhost:9092"
+def _environment_first(cls: type[S]) -> type[S]:
+    """Let what nobody gives come from the environment, in settings that nobody loaded too: an example that says
+    `CoordinatorConfig()` runs wherever Kafka is."""
+    for name, kind in cls.__annotations__.items():
+        default = getattr(cls, name)
+        usual: Any = default.default_factory if isinstance(default, dataclasses.Field) else partial(_itself, default)
+        setattr(cls, name, field(default_factory=partial(_given_or, cls.__name__, name, str(kind), usual)))
+    return cls
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _given_or(owner: str, name: str, kind: str, usual: Callable[[], Any]) -> Any:
+    given = _in_environment(name)
+    return usual() if given is None else _cast(owner, name, kind, given)
 
 
 @dataclass
+@_environment_first
 class CommonSettings(_Settings):
     """What coordinators and workers must agree on.
 
@@ -46,7 +66,7 @@ class CommonSettings(_Settings):
     when the topics are created. Times are seconds.
     """
 
-    kafka_bootstrap: str = field(default_factory=_kafka)
+    kafka_bootstrap: str = "localhost:9092"
     mongo_url: str = "mongodb://localhost:27017"
     mongo_database: str = "flowkit"
     topic_prefix: str = "flowkit."
@@ -57,6 +77,7 @@ class CommonSettings(_Settings):
 
 
 @dataclass
+@_environment_first
 class CoordinatorConfig(CommonSettings):
     """Settings of a coordinator.
 
@@ -87,6 +108,7 @@ class CoordinatorConfig(CommonSettings):
 
 
 @dataclass
+@_environment_first
 class WorkerConfig(CommonSettings):
     """Settings of a worker.
 
@@ -119,14 +141,15 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(cls: type) -> dict[str, Any]:
-    names = {item.name for item in dataclasses.fields(cls)}
-    values: dict[str, Any] = {}
-    if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        values["kafka_bootstrap"] = servers
-    for name in names:
-        if (value := os.environ.get(f"FLOWKIT_{name.upper()}")) is not None:
-            values[name] = value
-    return values
+    given = {item.name: _in_environment(item.name) for item in dataclasses.fields(cls)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _in_environment(name: str) -> str | None:
+    given = os.environ.get(f"FLOWKIT_{name.upper()}")
+    if given is None and name == "kafka_bootstrap":
+        return os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None
+    return given
 
 
 def _cast(owner: str, name: str, kind: str, value: Any) -> Any:

@@ -55,7 +55,15 @@ class Embedded:
 
     async def submit(self, graph: Any, *, params: Mapping[str, Any] | None = None, **options: Any) -> TaskHandle:
         """Create a task, and give its handle. Options are those of `Coordinator.create_task`."""
-        return self.coordinator.task(await self.coordinator.create_task(graph=graph, params=params, **options))
+        return self.task(await self.coordinator.create_task(graph=graph, params=params, **options))
+
+    def task(self, task_id: str) -> TaskHandle:
+        """The handle of a task. Asks nobody."""
+        return self.coordinator.task(task_id)
+
+    async def wait_task(self, task_id: str, timeout: float | None = None) -> TaskResult:
+        """How the task ended, however it ended. Raises `TaskNotFound`, `WaitTimeout`."""
+        return await self.coordinator.wait_task(task_id, timeout)
 
 
 async def arun(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = None, db: str | Path | None = None,

@@ -261,7 +261,7 @@ class Bus(Protocol):
         """Read from the end: what is published after this returned is seen, what was before is not."""
 
     async def describe(self) -> Mapping[str, Any]:
-        """`kind`, `address`, `topics` with their partition counts, for `flowkit doctor`."""
+        """`kind`, `address`, and `topics` with their partition counts: of those that this bus was asked to ensure."""
 
 
 Rebalanced = Callable[[frozenset[int]], Awaitable[None]]

@@ -11,7 +11,7 @@ import sys
 
 from settings import MONGO_URL
 
-from flowkit.client import Client
+from flowkit import Client
 
 GRAPH = {
     "name": "words",

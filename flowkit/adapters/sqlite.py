@@ -53,7 +53,7 @@ class SqliteStore:
         try:
             writing, self._near, self._far = await asyncio.to_thread(self._open_all)
         except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"{self.path}: {error}; is the directory there, writable, and local?") from error
+            raise StoreUnavailable(f"{self.path}: {error}; {_advice(error)}") from error
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from error
         self._writer = Writer(writing, name=self.path.name)
@@ -337,3 +337,16 @@ class SqliteStore:
         if self._writer is None:
             raise StoreUnavailable(f"{self.path}: the store is not started")
         return self._writer
+
+
+def _advice(error: Exception) -> str:
+    match getattr(error, "sqlite_errorname", ""):
+        case "SQLITE_NOTADB":
+            return "name a file of FlowKit's, or one that is not there yet"
+        case "SQLITE_CORRUPT":
+            return "the file is damaged: restore it from a backup"
+        case "SQLITE_BUSY" | "SQLITE_LOCKED":
+            return "another process holds it locked: try again, or end that one"
+        case "SQLITE_FULL":
+            return "make room on the disk"
+    return "is the directory there, writable, and local?"

@@ -19,7 +19,6 @@ from flowkit.errors import ConfigError, did_you_mean
 S = TypeVar("S", bound=CommonSettings)
 FILE = "pyproject.toml"
 OF_THE_CLI = frozenset({"db", "handlers"})
-KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +82,9 @@ def load(kind: type[S], args: Namespace, project: Project, **given: Any) -> S:
             raise ConfigError(f"--set: there is no setting {name!r}{did_you_mean(name, known_settings())}")
     options = {"kafka_bootstrap": getattr(args, "kafka", None)} | given
     asked |= {name: value for name, value in options.items() if value is not None}
-    from_file = {name: value for name, value in project.values.items() if not in_environment(name)}
     fields = {item.name for item in dataclasses.fields(kind)}
-    values = from_file | asked
-    return kind.load(overrides={name: value for name, value in values.items() if name in fields})
-
-
-def in_environment(name: str) -> bool:
-    return f"FLOWKIT_{name.upper()}" in os.environ or (name == "kafka_bootstrap" and bool(os.environ.get(KAFKA)))
+    from_file, asked = ({name: values[name] for name in values if name in fields} for values in (project.values, asked))
+    return kind.load(below=from_file, overrides=asked)
 
 
 def named_database(args: Namespace, project: Project) -> str | None:

@@ -80,7 +80,7 @@ class TaskResult:
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a node does not run (I10). `code`: `waiting_for`, `no_worker`, `no_room`, `retry_at`, `paused`, `leased`,
-    `cancelling`, `quarantined`; `message` says it in a sentence."""
+    `cancelling`, or `ready` where nobody in this process knows the workers; `message` says it in a sentence."""
 
     node_id: str
     code: str

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from flowkit.core.graph import MISSING
 from flowkit.core.later import NOT_YET, not_yet
-from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.problems import Place, Problems, shown, written
 from flowkit.core.template import TemplateReader
 from flowkit.core.values import Copier
 
@@ -141,7 +141,7 @@ class ListOf:
 
     def read(self, value: object, place: Place, door: Door) -> Any:
         if not isinstance(value, list | tuple):
-            hint = f"; write [{shown(value)}]" if isinstance(value, str) else ""
+            hint = f"; write [{written(value)}]" if isinstance(value, str) else ""
             door.problems.add("E_TYPE", place, f"expected {self.says}, found {shown(value)}{hint}")
             return MISSING
         read = self.kind.read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any, Final, NoReturn, TypeAlias
@@ -51,6 +52,12 @@ def shown(value: object) -> str:
             return "a list"
         case _:
             return f"a Python {type(value).__name__}"[:60]
+
+
+def written(value: str) -> str:
+    """A string as JSON has it, for what the reader is to write; short, as `shown` is."""
+    text = str.__str__(value)
+    return json.dumps(text if len(text) <= 60 else text[:57] + "...", ensure_ascii=not text.isprintable())
 
 
 class Problems:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from flowkit.core.graph import MISSING, Missing, Reference
 from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.payload import Artifact
-from flowkit.core.problems import LONGEST_NAME, Place, Problems, render, shown
+from flowkit.core.problems import LONGEST_NAME, Place, Problems, render, shown, written
 from flowkit.core.values import DECLINED, MAX_DEPTH, Copier
 from flowkit.errors import InputError, did_you_mean, nearest
 
@@ -29,6 +29,9 @@ COMPANY: Final[Mapping[str, frozenset[str]]] = {  # what may stand beside each
 FORMS: Final = frozenset(COMPANY) | NOT_YET["template"]
 
 LONGEST_REFERENCE: Final = 1024
+NOUNS: Final[Mapping[type, str]] = {
+    str: "a string", int: "a number", float: "a number", bool: "a boolean", Artifact: "an artifact",
+}  # fmt: skip
 STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(0|[1-9][0-9]{0,8})\]")
 
 Path = tuple[str | int, ...]
@@ -127,7 +130,7 @@ class TemplateReader:
             return
         meant = nearest(first, COMPANY)
         if meant is not None and abs(len(meant) - len(first)) <= 1:
-            say = f'did you mean {meant!r}? If not, wrap the object: {{"{LITERAL}": {{{shown(first)}: ...}}}}'
+            say = f'did you mean {meant!r}? If not, wrap the object: {{"{LITERAL}": {{{written(first)}: ...}}}}'
             self._problems.add("E_TEMPLATE", (place, first), say)
 
     def _check_company(self, name: str, value: dict[Any, Any], place: Place) -> None:
@@ -285,7 +288,7 @@ def _describe(value: Any, step: str | int) -> str:
         return f"an object with {listed or 'nothing in it'}{did_you_mean(step, names)}"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" + ("; write [0] for its first" if isinstance(step, str) else "")
-    return shown(value) if value is None else f"a {type(value).__name__}"
+    return "null" if value is None else NOUNS.get(type(value), f"a {type(value).__name__}")
 
 
 def _place(path: Path) -> Place:

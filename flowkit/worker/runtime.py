@@ -119,11 +119,12 @@ class WorkerRuntime:
         self._slots.close("draining")
         self._pulse.beat_now(draining=True)
         limit = self._cfg.drain_sec if timeout is None else timeout
-        if not await self._slots.finished(limit):
+        if not await self._slots.finished(limit) and self.running:
             self._slots.end_all("the worker is shutting down", HAND_BACK_SEC)
             await self._slots.finished(HAND_BACK_SEC + 1)
-        await self._outbox.flush(FLUSH_SEC)
-        await self._leave()
+        if self.running:  # else `stop` has overtaken it
+            await self._outbox.flush(FLUSH_SEC)
+            await self._leave()
 
     async def stop(self) -> None:
         """Stop now: what runs is cancelled and handed back, as far as that goes at once."""
@@ -139,6 +140,7 @@ class WorkerRuntime:
         if not self.running:
             return
         self.running = False
+        self._slots.stop_waiting()
         await self._pulse.stop()
         self._outbox.stop()
         await self._say(encode_message(Goodbye(self.worker_id, self.incarnation)))

@@ -302,9 +302,15 @@ class Slots:
     async def finished(self, timeout: float) -> bool:
         """Wait until nothing runs, `timeout` seconds at most; False if something still does."""
         if self._running and timeout > 0:
-            self._idle = asyncio.get_running_loop().create_future()
+            if self._idle is None or self._idle.done():  # several may wait: a stop overtakes a drain
+                self._idle = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._idle}, timeout=timeout)
         return not self._running
+
+    def stop_waiting(self) -> None:
+        """Nobody waits any more until nothing runs: the worker has left."""
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def end_all(self, why: str, grace_sec: float) -> None:
         """Tell everything that runs to end."""

@@ -237,3 +237,22 @@ async def test_a_stop_writes_what_waits(store: SqliteStore) -> None:
     await store.stop()
     assert await asyncio.gather(*writes) == [[Outcome.OK]] * 50
     assert not os.path.exists(f"{store.path}-wal")
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [(b"this is a diary\n" * 100, "name a file of FlowKit's"), (None, "is the directory there, writable, and local?")],
+)
+async def test_a_file_that_cannot_be_opened_is_told_with_what_helps(
+    content: bytes | None, advice: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "flow.db" if content is not None else tmp_path / "nowhere" / "flow.db"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(StoreUnavailable) as caught:
+        await SqliteStore(path).start()
+
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).count(";") == 1
+    assert advice in str(caught.value)

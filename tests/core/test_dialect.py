@@ -739,3 +739,13 @@ def test_a_large_cycle_is_told_in_a_few_words() -> None:
         parse_graph(raw)
 
     assert len(str(refused.value)) < 500
+
+
+def test_what_is_to_be_written_is_said_as_json() -> None:
+    wrong = {"nodes": [{"node_id": "b", "type": "t", "depends_on": "it's", "inputs": {"x": {"$form": "a"}}}]}
+    with pytest.raises(GraphError) as caught:
+        parse_graph(wrong)
+
+    messages = [problem.message for problem in caught.value.problems]
+    assert any(message.endswith('write ["it\'s"]') for message in messages)
+    assert any(message.endswith('wrap the object: {"$literal": {"$form": ...}}') for message in messages)

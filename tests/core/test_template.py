@@ -181,7 +181,7 @@ def test_holes_are_filled(template: Any, value: Any) -> None:
         ({"$from": "nothing.x"}, "found null"),
         ({"$from": "nobody"}, "'nobody' names no node's output"),
         ({"$param": "foldr"}, "no 'foldr'; found an object with 'folder'.*mean 'folder'"),
-        ({"$param": "folder.x"}, "no 'x' in folder; found a str"),
+        ({"$param": "folder.x"}, "no 'x' in folder; found a string"),
         ({"$expr": "1"}, "no template that this release knows"),
     ],
 )

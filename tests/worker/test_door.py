@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flowkit import Client, Embedded, GraphError, Worker
@@ -24,6 +26,29 @@ async def test_the_first_task_already_is_held_against_the_handlers() -> None:
         with pytest.raises(GraphError, match=r"E_INPUTS at params: .* does not take nmae \(did you mean 'name'\?\)"):
             await engine.submit(HELLO, params={"nmae": "Ada"})
         assert (await (await engine.submit(HELLO, params={"name": "Ada"})).result()).output == "hello Ada"
+
+
+async def test_an_embedded_engine_gives_handles_and_results_by_id() -> None:
+    async with Embedded(handlers=[greet]) as engine:
+        task = await engine.submit(HELLO, params={"name": "Ada"})
+
+        assert (await engine.wait_task(task.id, timeout=20)).output == "hello Ada"
+        assert await engine.task(task.id).status() == "finished"
+
+
+async def test_a_handler_that_takes_nothing_is_given_nothing_of_what_came_before_it() -> None:
+    def notify() -> str:
+        return "done"
+
+    graph: Any = {"nodes": [{"node_id": "first", "type": "notify"}, {"node_id": "hi", "type": "greet"},
+                       {"node_id": "last", "type": "notify", "depends_on": ["hi", "first"]},
+                       {"node_id": "after", "type": "notify", "depends_on": ["last"]}]}  # fmt: skip
+    async with Embedded(handlers=[greet, notify]) as engine:
+        task = await engine.submit(graph, params={"name": "Ada"})
+        assert (await task.result(20)).output == "done"
+        graph["nodes"][3]["inputs"] = {"x": 1}
+        with pytest.raises(GraphError, match="does not take x"):
+            await engine.submit(graph, params={"name": "Ada"})
 
 
 async def test_a_client_knows_the_handlers_of_its_process_as_long_as_they_are_there() -> None:

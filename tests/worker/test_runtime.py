@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -176,6 +177,42 @@ async def test_stopping_twice_or_before_the_start_is_fine() -> None:
     fresh = Stand([sleeps])
     await fresh.runtime.stop()
     assert fresh.runtime.active == []
+
+
+@virtual
+async def test_a_stop_overtakes_a_drain_that_waits() -> None:
+    async with Stand([sleeps]) as stand:
+        await stand.send(stand.job("sleeps", {"sec": 500}))
+        await asyncio.sleep(1)
+        began = asyncio.get_running_loop().time()
+        draining = asyncio.ensure_future(stand.runtime.drain(300))
+        await asyncio.sleep(1)
+
+        await asyncio.gather(draining, stand.runtime.stop())
+
+        assert asyncio.get_running_loop().time() - began < 10
+        assert not stand.runtime.running
+
+
+@virtual
+async def test_a_stop_wakes_a_drain_though_what_runs_does_not_end() -> None:
+    async def stubborn() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+                return
+
+    async with Stand({"stubborn": stubborn}) as stand:
+        await stand.send(stand.job("stubborn"))
+        await asyncio.sleep(1)
+        began = asyncio.get_running_loop().time()
+        draining = asyncio.ensure_future(stand.runtime.drain(300))
+        await asyncio.sleep(1)
+
+        await stand.runtime.stop()
+        await draining
+
+        assert asyncio.get_running_loop().time() - began < 10
 
 
 @virtual
