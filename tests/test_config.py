@@ -1,0 +1,66 @@
+"""Settings that nobody gives come from the environment, however they are made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flowkit import CoordinatorConfig, WorkerConfig
+from flowkit.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "FLOWKIT_KAFKA_BOOTSTRAP", "FLOWKIT_SLOTS", "FLOWKIT_ROLES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_settings_that_are_made_by_hand_look_into_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CoordinatorConfig().kafka_bootstrap == "localhost:9092"
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "one:9092")
+    monkeypatch.setenv("FLOWKIT_SLOTS", "3")
+    monkeypatch.setenv("FLOWKIT_ROLES", "a, b")
+    monkeypatch.setenv("FLOWKIT_LABELS", "zone=eu")
+    monkeypatch.setenv("FLOWKIT_LEASE_TTL_SEC", "30")
+
+    cfg = WorkerConfig()
+
+    assert (cfg.kafka_bootstrap, cfg.slots, cfg.roles, cfg.labels) == ("one:9092", 3, ["a", "b"], {"zone": "eu"})
+    assert CoordinatorConfig().lease_ttl_sec == 30.0
+    assert cfg == WorkerConfig.load()
+    assert WorkerConfig(slots=5, roles=[]) == WorkerConfig.load(overrides={"slots": 5, "roles": []})
+
+
+def test_flowkits_own_variable_counts_before_kafkas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "one:9092")
+    monkeypatch.setenv("FLOWKIT_KAFKA_BOOTSTRAP", "two:9092")
+
+    assert CoordinatorConfig().kafka_bootstrap == CoordinatorConfig.load().kafka_bootstrap == "two:9092"
+
+
+def test_each_source_counts_before_the_one_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "worker.json"
+    path.write_text(json.dumps({"slots": 2, "drain_sec": 2, "heartbeat_sec": 2}))
+    monkeypatch.setenv("FLOWKIT_DRAIN_SEC", "3")
+    below = {"slots": 1, "drain_sec": 1, "heartbeat_sec": 1, "lease_ttl_sec": 1}
+
+    cfg = WorkerConfig.load(path, below=below, overrides={"heartbeat_sec": 4})
+
+    assert (cfg.lease_ttl_sec, cfg.slots, cfg.drain_sec, cfg.heartbeat_sec) == (1.0, 2, 3.0, 4.0)
+
+
+def test_a_variable_of_the_wrong_type_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWKIT_SLOTS", "many")
+
+    with pytest.raises(ConfigError, match=r"WorkerConfig.slots must be int, not 'many'"):
+        WorkerConfig()
+    assert WorkerConfig(slots=1).slots == 1
+
+
+def test_lists_of_their_own() -> None:
+    one, other = WorkerConfig(), WorkerConfig()
+    one.roles.append("a")
+
+    assert other.roles == []
