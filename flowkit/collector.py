@@ -12,13 +12,14 @@ import gc
 import sys
 import time
 
-YOUNG, MIDDLE = 20_000, 20
+YOUNG, MIDDLE = 20_000, 5
 """Containers allocated and not freed between two looks at the young, and such looks between two at the middle-aged."""
 NEVER = 1_000_000
 EVERY_SEC = 1.0
 IDLE_SHARE = 0.2
-MOST_WAITS = 8
-"""So many looks at the middle-aged (400,000 surviving containers each) without one at all: then even if busy."""
+FEW_WAITS, MOST_WAITS = 4, 32
+"""So many looks at the middle-aged (100,000 surviving containers each) without one at all: then if idle; even if
+busy."""
 
 
 class CycleCollection:
@@ -61,6 +62,6 @@ class CycleCollection:
         busy = (cpu - self._cpu) / max(now - self._at, 1e-6)
         self._cpu, self._at = cpu, now
         waits = gc.get_count()[2]
-        if waits >= MOST_WAITS or (waits and busy < IDLE_SHARE):
+        if waits >= MOST_WAITS or (waits >= FEW_WAITS and busy < IDLE_SHARE):
             gc.collect()
             self._cpu = time.process_time()

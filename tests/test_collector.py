@@ -56,7 +56,7 @@ class Knot:
 
 async def test_old_garbage_goes_when_the_process_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """And stays while it is busy, unless it has waited too often."""
-    cpu, now, waits = 0.0, 0.0, 1
+    cpu, now, waits = 0.0, 0.0, collector.FEW_WAITS
     monkeypatch.setattr(collector.time, "process_time", lambda: cpu)
     monkeypatch.setattr(collector.time, "monotonic", lambda: now)
     one = CycleCollection()

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from flowkit.core.dialect import parse_graph
+from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
-from flowkit.errors import Corrupt
+from flowkit.errors import Corrupt, GraphError, Problem
 from flowkit.ports import Store
-from flowkit.wire.codec import loads
+from flowkit.wire.codec import dumps_in_parts, loads
 
 CACHED_NODES = 500_000
 LARGE_BYTES = 256 * 1024
+LARGE_NODES = 1000
+SWITCH_SEC = 0.0002
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGraph:
+    """A graph as it was read: `text` is its stored form (JSON), `ref` the hash of that."""
+
+    ref: str
+    text: bytes
+    graph: Graph
 
 
 class Graphs:
@@ -48,20 +66,18 @@ class Graphs:
             data = await self._store.get_blob(ref, kind="graph")
         except KeyError as error:
             raise Corrupt(f"graph {ref} is not in the store") from error
-        return await parse_off_loop(data)
+        return await parse_text(data)
 
     def _read_it(self, ref: str, done: asyncio.Task[Graph]) -> None:
         del self._reading[ref]
         if not done.cancelled() and done.exception() is None:
             self._keep(ref, done.result())
 
-    async def put(self, data: bytes, graph: Graph) -> str:
-        """Store a graph's canonical text, durably, and give its reference."""
-        ref = hashlib.sha256(data).hexdigest()
-        if self.known(ref) is None:
-            await self._store.put_blob(ref, data, kind="graph")
-            self._keep(ref, graph)
-        return ref
+    async def put(self, read: ReadGraph) -> None:
+        """Store a graph's text, durably. Raises `StoreUnavailable`."""
+        if self.known(read.ref) is None:
+            await self._store.put_blob(read.ref, read.text, kind="graph")
+            self._keep(read.ref, read.graph)
 
     def _keep(self, ref: str, graph: Graph) -> None:
         if ref in self._cache:
@@ -73,8 +89,45 @@ class Graphs:
             self._nodes -= len(dropped.nodes)
 
 
-async def parse_off_loop(data: bytes) -> Graph:
-    """Parse a graph's text; a large one in a thread, so that the loop goes on."""
-    if len(data) < LARGE_BYTES:
-        return parse_graph(loads(data))
-    return await asyncio.to_thread(lambda: parse_graph(loads(data)))
+async def read_raw(raw: Any) -> ReadGraph:
+    """Read what a user wrote. Raises `GraphError`."""
+    large = isinstance(raw, Mapping) and len(raw.get("nodes") or ()) > LARGE_NODES
+    return await _off_loop(_read_raw, raw) if large else _read_raw(raw)
+
+
+async def parse_text(data: bytes) -> Graph:
+    """Parse a stored graph's text. Raises `GraphError`, `Corrupt`."""
+    return await _off_loop(_parse, data) if len(data) > LARGE_BYTES else _parse(data)
+
+
+def _read_raw(raw: Any) -> ReadGraph:
+    graph, normal = read_graph(raw)
+    try:
+        text = dumps_in_parts(normal)
+    except (ValueError, TypeError) as error:  # a number of thousands of digits, say
+        raise GraphError([Problem("E_VALUE", "graph", str(error))]) from error
+    return ReadGraph(hashlib.sha256(text).hexdigest(), text, graph)
+
+
+def _parse(data: bytes) -> Graph:
+    return parse_graph(loads(data))
+
+
+_off_loop_now = 0
+_interval_sec = 0.0
+
+
+async def _off_loop(work: Callable[[T], R], what: T) -> R:
+    """Do it in a thread, and let the loop interrupt that thread at once while it is at work: at Python's usual
+    interval each of the dozen steps of a hop would wait 5 ms for the interpreter."""
+    global _off_loop_now, _interval_sec  # noqa: PLW0603 - the interval is the process's too
+    if _off_loop_now == 0:
+        _interval_sec = sys.getswitchinterval()
+        sys.setswitchinterval(min(_interval_sec, SWITCH_SEC))
+    _off_loop_now += 1
+    try:
+        return await asyncio.to_thread(work, what)
+    finally:
+        _off_loop_now -= 1
+        if _off_loop_now == 0:
+            sys.setswitchinterval(_interval_sec)

@@ -23,22 +23,19 @@ from flowkit.coordinator.admission import (
 from flowkit.coordinator.artifacts import materialise
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.explain import explain
-from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.graphs import Graphs, read_raw
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
-from flowkit.core.dialect import normalise, parse_graph
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task, TaskStatus
 from flowkit.core.payload import holds_artifacts
 from flowkit.errors import (
     Corrupt,
-    GraphError,
     IdempotencyConflict,
-    Problem,
     RequestRefused,
     StoreUnavailable,
     TaskNotFound,
@@ -146,10 +143,10 @@ class Tasks:
         return [head.task_id for head in heads]
 
     async def _prepare(self, raw: Any) -> tuple[str, Graph]:
-        """Read a graph and store it. A large one is read in a thread, so that the loop goes on."""
-        large = isinstance(raw, Mapping) and len(raw.get("nodes") or ()) > 2000
-        graph, data = await asyncio.to_thread(_read_graph, raw) if large else _read_graph(raw)
-        return await self._graphs.put(data, graph), graph
+        """Read a graph and store it."""
+        read = await read_raw(raw)
+        await self._graphs.put(read)
+        return read.ref, read.graph
 
     def _head(self, creation: Creation, ref: str, graph: Graph, params: str) -> Head:
         labels = checked_labels(creation.labels)
@@ -450,15 +447,6 @@ class Tasks:
 
 
 _PAST = {"pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled"}
-
-
-def _read_graph(raw: Any) -> tuple[Graph, bytes]:
-    graph = normalise(raw)
-    try:
-        data = dumps(graph)
-    except (ValueError, TypeError) as error:  # a number of thousands of digits, say
-        raise GraphError([Problem("E_VALUE", "graph", str(error))]) from error
-    return parse_graph(raw), data
 
 
 def _id_of_key(tenant: str, key: str) -> str:

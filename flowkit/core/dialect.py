@@ -39,9 +39,28 @@ def parse_graph(raw: object) -> Graph:
     Raises `GraphError` with all problems.
     """
     reading = _read(raw, _node)
-    fields, topology = reading.fields, reading.topology
-    nodes = {node.node_id: node for node in reading.nodes}
-    for node in reading.nodes:
+    return _graph(reading.fields, reading.nodes, reading.topology)
+
+
+def normalise(raw: object) -> dict[str, Any]:
+    """The form that is stored: JSON of today's dialect, where `edges` says who waits for whom.
+
+    It means what `raw` means, and normalising it changes nothing. Raises `GraphError` with all problems.
+    """
+    reading = _read(raw, _node_text)
+    return _graph_text(reading.fields, reading.nodes, reading.topology)
+
+
+def read_graph(raw: object) -> tuple[Graph, dict[str, Any]]:
+    """`parse_graph` and `normalise` in one reading."""
+    reading = _read(raw, _node_and_text)
+    nodes, texts = [node for node, _ in reading.nodes], [text for _, text in reading.nodes]
+    return _graph(reading.fields, nodes, reading.topology), _graph_text(reading.fields, texts, reading.topology)
+
+
+def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Graph:
+    nodes = {node.node_id: node for node in read}
+    for node in read:
         if node.fan_in is not policies.ALL and node.node_id not in topology.incoming:
             nodes[node.node_id] = replace(node, fan_in=policies.ALL)  # a root starts whatever its fan-in says
     output = fields.get("output", NO_TEMPLATE)
@@ -66,16 +85,10 @@ def parse_graph(raw: object) -> Graph:
     )
 
 
-def normalise(raw: object) -> dict[str, Any]:
-    """The form that is stored: JSON of today's dialect, where `edges` says who waits for whom.
-
-    It means what `raw` means, and normalising it changes nothing. Raises `GraphError` with all problems.
-    """
-    reading = _read(raw, _node_text)
-    fields = reading.fields
+def _graph_text(fields: dict[str, Any], nodes: list[dict[str, Any]], topology: Topology) -> dict[str, Any]:
     more = {(text.source, text.target): text.more for text in fields.get("edges", ()) if text.more}
-    edges = [_edge_text(edge, more.get(pair)) for pair, edge in reading.topology.declared.items()]
-    return _ordered(fields | {"schema_version": SCHEMA_VERSION, "nodes": reading.nodes, "edges": edges}, GRAPH.keys)
+    edges = [_edge_text(edge, more.get(pair)) for pair, edge in topology.declared.items()]
+    return _ordered(fields | {"schema_version": SCHEMA_VERSION, "nodes": nodes, "edges": edges}, GRAPH.keys)
 
 
 # Reading.
@@ -185,6 +198,10 @@ def _for_all(nodes: dict[str, Node], some: Some) -> dict[str, tuple[Any, ...]]:
 
 def _node_text(fields: dict[str, Any]) -> dict[str, Any]:
     return _ordered(fields, NODE.keys)
+
+
+def _node_and_text(fields: dict[str, Any]) -> tuple[Node, dict[str, Any]]:
+    return _node(fields), _node_text(fields)
 
 
 def _edge_text(edge: Edge, more: dict[str, Any] | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any, Final, NoReturn
 
@@ -13,6 +14,7 @@ import msgspec
 from flowkit.errors import Corrupt
 
 MAX_DEPTH: Final = 256
+PART_ITEMS: Final = 1000
 
 UNFIT: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises for a text that is not JSON, or not of the type wanted, or that it cannot say."""
@@ -38,6 +40,20 @@ def dumps(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_plain).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def dumps_in_parts(value: Mapping[str, Any]) -> bytes:
+    """The text of an object with long lists. Written a thousand items at a time: one call would keep every other
+    thread waiting for as long as it takes."""
+    parts = [dumps(key) + b":" + _list_in_parts(item) for key, item in value.items()]
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _list_in_parts(item: Any) -> bytes:
+    if not isinstance(item, list) or len(item) <= PART_ITEMS:
+        return dumps(item)
+    parts = (dumps(item[at : at + PART_ITEMS])[1:-1] for at in range(0, len(item), PART_ITEMS))
+    return b"[" + b",".join(parts) + b"]"
 
 
 def loads(data: bytes | str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from flowkit.adapters.memory import MemoryStore
 from flowkit.coordinator import graphs as module
 from flowkit.coordinator.graphs import Graphs
-from flowkit.core.dialect import parse_graph
+from flowkit.core.dialect import normalise, parse_graph
 from flowkit.errors import Corrupt
 from flowkit.wire.codec import dumps
 from tests.core.builders import graph, node
@@ -34,7 +35,9 @@ def text(size: int, name: str = "g") -> bytes:
 
 
 async def stored(store: MemoryStore, data: bytes) -> str:
-    return await Graphs(store).put(data, parse_graph(module.loads(data)))
+    read = await module.read_raw(module.loads(data))
+    await Graphs(store).put(read)
+    return read.ref
 
 
 async def test_many_who_ask_at_once_read_once_and_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +62,7 @@ async def test_putting_what_is_being_read_counts_once(monkeypatch: pytest.Monkey
     other = await stored(store, text(3, "other"))
     graphs = Graphs(store)
 
-    await asyncio.gather(graphs.get(ref), graphs.put(data, parse_graph(module.loads(data))))
+    await asyncio.gather(graphs.get(ref), graphs.put(await module.read_raw(module.loads(data))))
     await graphs.get(other)
 
     assert graphs.known(ref) is not None
@@ -86,3 +89,27 @@ async def test_a_graph_that_is_not_there_is_looked_for_again() -> None:
     with pytest.raises(Corrupt):
         await graphs.get("r")
     assert store.read == ["r", "r"]
+
+
+@pytest.mark.parametrize("size", [3, module.LARGE_NODES + 1])
+async def test_a_graph_is_stored_as_its_normal_form_and_read_back_the_same(size: int) -> None:
+    interval = sys.getswitchinterval()
+    raw = graph(*(node(f"n{n}") for n in range(size)), edges=[["n0", "n1"]])
+
+    read = await module.read_raw(raw)
+
+    assert module.loads(read.text) == normalise(raw)
+    assert await module.parse_text(read.text) == read.graph == parse_graph(raw)
+    assert sys.getswitchinterval() == interval
+
+
+async def test_while_a_large_graph_is_read_the_loop_is_let_in_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sys.getswitchinterval()
+    seen = []
+    monkeypatch.setattr(module, "_read_raw", lambda raw: seen.append(sys.getswitchinterval()))
+    large = {"nodes": [{}] * (module.LARGE_NODES + 1)}
+
+    await asyncio.gather(module.read_raw(large), module.read_raw(large))
+
+    assert seen == [pytest.approx(module.SWITCH_SEC)] * 2
+    assert sys.getswitchinterval() == before

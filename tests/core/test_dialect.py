@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowkit.core.dialect import normalise, parse_graph
+from flowkit.core.dialect import normalise, parse_graph, read_graph
 from flowkit.core.graph import MISSING, Edge, FanIn, Reference, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.later import NOT_YET
 from flowkit.core.problems import MAX_PROBLEMS
@@ -629,6 +629,7 @@ def check_any(raw: Any) -> None:
         return
     stored = normalise(raw)
     assert parse_graph(json.loads(json.dumps(stored, allow_nan=False))) == read
+    assert read_graph(raw) == (read, stored)
 
 
 @settings(max_examples=300)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowkit.errors import Corrupt
+from flowkit.wire import codec
 from flowkit.wire.codec import MAX_DEPTH, check_depth, dumps, loads
 from tests.wire.values import NASTY, values
 
@@ -184,3 +185,11 @@ def test_depth_is_judged_as_it_is(value: Any, more: int) -> None:
     else:
         with pytest.raises(Corrupt):
             check_depth(data)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.lists(values, max_size=7) | values, max_size=4), st.integers(1, 4))
+def test_writing_in_parts_gives_the_same_text(value: dict[str, Any], items: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "PART_ITEMS", items)
+
+        assert loads(codec.dumps_in_parts(value)) == loads(dumps(value))
