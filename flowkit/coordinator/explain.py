@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowkit.coordinator.engine import Engine
-from flowkit.coordinator.views import Reason, waits_for
+from flowkit.coordinator.views import Progress, Reason, waits_for
 from flowkit.core.model import Task
 from flowkit.errors import did_you_mean
 from flowkit.ports import Head
@@ -41,7 +41,17 @@ def _as_ready(task: Task, reason: Reason) -> Reason:
     return Reason(name, "ready", f"node {name!r} is ready for a worker of role {task.graph.nodes[name].type!r}")
 
 
+def progress_of(engine: Engine, task: Task, name: str) -> Progress | None:
+    """What a running attempt last said of itself, where its leases are watched here."""
+    lease = task.runs[name].lease
+    said = engine.leases.progress.get(lease.token) if lease is not None else None
+    return None if said is None else Progress(*said)
+
+
 def _placed(task: Task, reason: Reason, engine: Engine) -> Reason:
+    if reason.code == "leased":
+        said = str(progress_of(engine, task, reason.node_id) or "")
+        return Reason(reason.node_id, reason.code, f"{reason.message}: {said}") if said else reason
     if reason.code != "ready":
         return reason
     role = task.graph.nodes[reason.node_id].type

@@ -10,6 +10,8 @@ from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.core.model import NodeRun
 from flowkit.ports import Clock
 
+Progress = tuple[float | None, float | None, str]
+
 
 @dataclass(slots=True)
 class Watch:
@@ -35,6 +37,7 @@ class Leases:
         self._ttl_sec = ttl_sec
         self.watches: dict[str, Watch] = {}
         self._by_worker: dict[str, dict[str, Watch]] = {}
+        self.progress: dict[str, Progress] = {}  # by token: what the attempts that say so said last
 
     def sync(self, cell: Cell, node: str, run: NodeRun, *, found: bool = False) -> bool:
         """Make the watch of a node agree with the acknowledged state; True if a place with a worker became free.
@@ -61,11 +64,13 @@ class Leases:
         for node, token in list(cell.watches.items()):
             self._release(cell, node, token)
 
-    def heard(self, token: str) -> bool:
+    def heard(self, token: str, progress: Progress | None = None) -> bool:
         """A heartbeat or a renewal names this token; False if it is not watched here."""
         watch = self.watches.get(token)
         if watch is None:
             return False
+        if progress is not None:
+            self.progress[token] = progress
         watch.heard, watch.named, watch.missed = self._clock.mono(), True, False
         return True
 
@@ -100,6 +105,8 @@ class Leases:
         if watch is None or watch.cell is not cell:
             return False
         del self.watches[token]
+        if self.progress:
+            self.progress.pop(token, None)
         of_worker = self._by_worker[watch.worker]
         del of_worker[token]
         if not of_worker:

@@ -22,7 +22,7 @@ from flowkit.coordinator.admission import (
 )
 from flowkit.coordinator.artifacts import materialise
 from flowkit.coordinator.engine import Engine
-from flowkit.coordinator.explain import explain
+from flowkit.coordinator.explain import explain, progress_of
 from flowkit.coordinator.graphs import Graphs, read_raw
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
@@ -246,6 +246,9 @@ class Tasks:
         nodes = {
             name: replace(node, output=await materialise(self.store, node.output)) for name, node in view.nodes.items()
         }
+        if self._engine is not None:
+            for name in task.leased:
+                nodes[name] = replace(nodes[name], progress=progress_of(self._engine, task, name))
         return replace(view, output=await materialise(self.store, view.output), nodes=nodes)
 
     async def list_heads(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,

@@ -16,8 +16,23 @@ SLICE = 2000
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running attempt last said of itself by `ctx.progress`, as the last heartbeat had it."""
+
+    done: float | None = None
+    total: float | None = None
+    message: str = ""
+
+    def __str__(self) -> str:
+        count = "" if self.done is None else f"{self.done:g}"
+        count += "" if self.total is None else f" of {self.total:g}"
+        return ": ".join(part for part in (count.strip(), self.message) if part)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node. Times are epoch seconds. `reason` says why it is skipped, cancelled, or does not run."""
+    """One node. Times are epoch seconds. `reason` says why it is skipped, cancelled, or does not run. `progress` is
+    known in the process that coordinates the task."""
 
     node_id: str
     type: str
@@ -30,6 +45,7 @@ class NodeView:
     worker: str | None = None
     output: Any = None
     error: dict[str, Any] | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,7 +247,8 @@ def unpack_artifacts(rows: Iterable[Any]) -> list[tuple[tuple[str | int, ...], A
 
 
 class Held(msgspec.Struct, array_like=True, frozen=True):
-    """One attempt that a worker holds: queued, running, or with a result that is not acknowledged yet."""
+    """One attempt that a worker holds: queued, running, or with a result that is not acknowledged yet. `progress` is
+    what it last said of itself: done, total, message."""
 
     token: str
     task_id: str
@@ -255,6 +256,7 @@ class Held(msgspec.Struct, array_like=True, frozen=True):
     partition: int
     node: str
     attempt: int
+    progress: tuple[float | None, float | None, str] | None = None
 
 
 class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):

@@ -49,11 +49,13 @@ class Order:
 class Attempt:
     """`base` is when its lease began, at the latest, and `renewed` when a renewal of it was last sent that came through
     (both in the worker's monotonic clock); `lost` says that it was not renewed in time. The heart may live in another
-    thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job` and `groups`; nothing else."""
+    thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job`, `groups` and `progress`;
+    nothing else."""
 
     __slots__ = (
         "abandon", "announced", "base", "begun", "context", "groups", "handler", "job", "limits", "lost", "order",
-        "phase", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at", "stop_by", "task",
+        "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at", "stop_by",
+        "task",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
@@ -67,6 +69,7 @@ class Attempt:
         self.begun = False
         self.announced = False
         self.started_at = received_at
+        self.progress: tuple[float | None, float | None, str] | None = None
         self.progress_at = received_at
         self.run_sec = 0.0
         self.order: Order | None = None
@@ -90,7 +93,7 @@ class Attempt:
 
     def held(self) -> Held:
         job = self.job
-        return Held(job.token, job.task_id, job.tenant, job.partition, job.node, job.attempt)
+        return Held(job.token, job.task_id, job.tenant, job.partition, job.node, job.attempt, self.progress)
 
     def set_limit(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         if self.limits is None:

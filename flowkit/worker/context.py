@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import math
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -20,6 +21,7 @@ from flowkit.worker.artifacts import Artifacts
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.inputs import RunSync
 from flowkit.worker.orphans import Undertaker
+from flowkit.worker.outcome import clean
 from flowkit.worker.processes import Exit, Groups
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ else:
 
 T = TypeVar("T")
 CLEANUP_SEC = 10.0
+LONGEST_PROGRESS = 200
 _log = logging.getLogger("flowkit.handler")
 
 
@@ -143,8 +146,10 @@ class Context:
             doing.cancel()
 
     def progress(self, done: float | None = None, total: float | None = None, message: str | None = None) -> None:
-        """Say how far it is. With `heartbeat_sec`, an attempt must say so that often."""
+        """Say how far it is; the worker's next heartbeat tells. With `heartbeat_sec`, an attempt must say so that
+        often."""
         self.last_progress = (done, total, message)
+        self._attempt.progress = (_number(done), _number(total), clean(str(message or ""), LONGEST_PROGRESS))
         self._attempt.progress_at = self.clock.mono()
 
     def from_thread(self, work: Coroutine[Any, Any, T]) -> T:
@@ -220,6 +225,15 @@ class Context:
         if self._attempt.groups is None:
             self._attempt.groups = Groups(self._kit.undertaker)
         return self._attempt.groups
+
+
+def _number(value: object) -> float | None:
+    """A number that JSON can say; for anything else None: progress is a courtesy, and fails no attempt."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        number = float(value)  # type: ignore[arg-type]
+        if math.isfinite(number):
+            return number
+    return None
 
 
 def _remove(paths: list[Path]) -> None:

@@ -223,3 +223,19 @@ def test_a_sign_of_life_outweighs_a_silence() -> None:
     stand.leases.heard("k1")
 
     assert stand.leases.missed() == {}
+
+
+def test_progress_is_known_as_long_as_the_lease() -> None:
+    stand = Stand()
+    stand.worker("w")
+    cell = leased(stand)
+
+    stand.leases.heard("k1")
+    assert stand.leases.progress == {}
+    stand.leases.heard("k1", (1.0, 2.0, "half"))
+    stand.leases.heard("unknown", (1.0, 2.0, "half"))
+    assert stand.leases.progress == {"k1": (1.0, 2.0, "half")}
+
+    tell(cell, Released("n0", 1, "k1"))
+    sync(stand, cell)
+    assert stand.leases.progress == {}

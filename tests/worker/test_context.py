@@ -12,6 +12,7 @@ import pytest
 from flowkit.clock import SystemClock
 from flowkit.core.reports import Failed, Released, Succeeded
 from flowkit.errors import Cancelled
+from flowkit.wire.messages import Heartbeat
 from flowkit.worker.context import Context
 from tests.worker.stand import WORKER, Stand, until_gone, virtual
 
@@ -147,6 +148,28 @@ async def test_progress_is_remembered() -> None:
         await stand.until(lambda: holder.ctx)
         holder.ctx.progress(3, 10, "half way")
         assert holder.ctx.last_progress == (3, 10, "half way")
+
+
+@virtual
+async def test_the_next_heartbeat_tells_the_progress_as_json_can_say_it() -> None:
+    holder = Holder()
+
+    def told() -> list[Any]:
+        return [held.progress for message in stand.fleet if isinstance(message, Heartbeat) for held in message.held]
+
+    async with Stand({"hold": holder.run}) as stand:
+        await stand.send(stand.job("hold"))
+        await stand.until(lambda: holder.ctx)
+        await stand.until(told)
+        assert told()[-1] is None
+
+        holder.ctx.progress(3, 10, "half way")
+        await stand.until(lambda: told()[-1] == (3.0, 10.0, "half way"))
+        holder.ctx.progress(float("nan"), "many", "x" * 500 + "\ud800")  # type: ignore[arg-type]
+        await stand.until(lambda: told()[-1][0] is None)
+
+        assert told()[-1][:2] == (None, None)
+        assert len(told()[-1][2]) == 200
 
 
 @virtual
