@@ -59,18 +59,19 @@ class Hub:
     """Hands committed steps to the listeners of their task: those of this coordinator at once, others' from the bus."""
 
     def __init__(self) -> None:
-        self._listeners: dict[str, set[Listener]] = {}
+        # In the order in which they came, so that a simulated world replays: an order of addresses would not.
+        self._listeners: dict[str, dict[Listener, None]] = {}
 
     def listen(self, task_id: str, *, ends_only: bool = False) -> Listener:
         def close(listener: Listener) -> None:
             group = self._listeners.get(task_id)
             if group is not None:
-                group.discard(listener)
+                group.pop(listener, None)
                 if not group:
                     del self._listeners[task_id]
 
         listener = Listener(close, ends_only)
-        self._listeners.setdefault(task_id, set()).add(listener)
+        self._listeners.setdefault(task_id, {})[listener] = None
         return listener
 
     def wanted(self, task_id: str) -> bool:

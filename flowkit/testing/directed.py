@@ -52,7 +52,7 @@ def result_then_stall(world: World) -> None:
 
 
 def result_then_slow(world: World) -> None:
-    """As `result_then_stall`; and when they can read on, a commit of the task is out for longer than an expiry takes."""
+    """As `result_then_stall`; and when they can read on, a commit of the task is out for longer than an expiry."""
     stage, heard = world.stage, world.broker.on_acknowledged
     stage.wanted.add("nudged")
 
