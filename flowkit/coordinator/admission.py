@@ -13,7 +13,7 @@ from typing import Any, Final
 from flowkit.core import selection
 from flowkit.core.graph import Graph
 from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
-from flowkit.core.signature import Signature, misfits, params_misfits
+from flowkit.core.signature import Signature, given_params, misfits, params_misfits, quick_look
 from flowkit.core.values import Copier
 from flowkit.errors import GraphError, Problem, did_you_mean
 from flowkit.wire.codec import dumps
@@ -35,10 +35,13 @@ def nobody_known(role: str) -> Signature | None:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What became of a graph when its roles took what `signatures` say."""
+    """What became of a graph when its roles took what `signatures` say. `roots` are given the params; there is a quick
+    look for each of the different things that they take."""
 
     signatures: Mapping[str, Signature | None]
     problems: Sequence[tuple[str, Problem]]
+    roots: Sequence[tuple[str, Signature]]
+    looks: Sequence[Callable[[Any], bool]]
 
 
 class Admission:
@@ -53,9 +56,11 @@ class Admission:
         if targets:
             _check_targets(targets, graph)
         finding = await self._finding(ref, graph)
-        if not any(finding.signatures.values()):
-            return
-        found = [*finding.problems, *params_misfits(graph, params, finding.signatures.__getitem__)]
+        found = [*finding.problems]
+        for passes in finding.looks:
+            if not passes(params):
+                found += params_misfits(graph, params, finding.roots)
+                break
         if found:
             left_out = set(selection.not_needed(graph, targets))
             problems = [problem for node, problem in found if node not in left_out]
@@ -64,19 +69,25 @@ class Admission:
 
     async def _finding(self, ref: str, graph: Graph) -> _Finding:
         known = self._findings.get(ref)
-        roles = known.signatures if known is not None else {node.type for node in graph.nodes.values()}
-        signatures = {role: self._signature_of(role) for role in roles}
-        if known is not None and known.signatures == signatures:
+        if known is not None and all(self._signature_of(role) == said for role, said in known.signatures.items()):
             self._findings.move_to_end(ref)
             return known
-        problems: list[tuple[str, Problem]] = []
-        if any(signatures.values()):
-            look = misfits(graph, signatures.__getitem__)
-            problems = await asyncio.to_thread(list, look) if len(graph.nodes) > LARGE_NODES else list(look)
-        finding = self._findings[ref] = _Finding(signatures, problems)
+        signatures = {role: self._signature_of(role) for role in {node.type for node in graph.nodes.values()}}
+        large = len(graph.nodes) > LARGE_NODES
+        finding = await asyncio.to_thread(_look, graph, signatures) if large else _look(graph, signatures)
+        self._findings[ref] = finding
         if len(self._findings) > KNOWN_GRAPHS:
             self._findings.popitem(last=False)
         return finding
+
+
+def _look(graph: Graph, signatures: Mapping[str, Signature | None]) -> _Finding:
+    if not any(signatures.values()):
+        return _Finding(signatures, (), (), ())
+    roots = given_params(graph, signatures.__getitem__)
+    different = {id(signature): signature for _, signature in roots}.values()
+    looks = [quick_look(signature) for signature in different]
+    return _Finding(signatures, list(misfits(graph, signatures.__getitem__)), roots, looks)
 
 
 def checked_params(params: object) -> tuple[dict[str, Any], str]:

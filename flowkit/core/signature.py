@@ -19,6 +19,9 @@ BY_NAME: Final = "x-flowkit-by-name"
 annotation asks, or an empty string."""
 
 MOST_NAMES: Final = 20
+TYPES: Final[Mapping[str, type]] = {
+    "string": str, "integer": int, "number": float, "boolean": bool, "object": dict, "array": list,
+}  # fmt: skip
 KINDS: Final[Mapping[str, str]] = {
     "string": "a string", "integer": "a whole number", "number": "a number", "boolean": "true or false",
     "object": "an object", "array": "a list",
@@ -44,6 +47,23 @@ class Signature:
         missing = [name for name in self.needs if name not in given]
         unknown = [] if self.rest else sorted(given.difference(self.takes))
         return misfit(missing, unknown, list(self.takes)) if missing or unknown else ""
+
+
+def quick_look(signature: Signature) -> Callable[[Any], bool]:
+    """A test that inputs which fit nearly always pass, so that a large graph costs little; what fails it is to be
+    looked at closely."""
+    takes, needs, rest = signature.takes.keys(), frozenset(signature.needs), signature.rest
+    kinds = [(name, TYPES.get(kind)) for name, kind in signature.takes.items() if kind]
+
+    def passes(inputs: Any) -> bool:
+        if type(inputs) is not dict:
+            return False
+        names = inputs.keys()
+        if not (needs <= names and (rest or names <= takes)):
+            return False
+        return all(type(inputs[name]) is kind for name, kind in kinds if name in inputs)
+
+    return passes
 
 
 def read_signature(schema: object) -> Signature | None:
@@ -83,9 +103,14 @@ def misfit(missing: list[str], unknown: list[str], known: list[str]) -> str:
 
 def misfits(graph: Graph, signature_of: Callable[[str], Signature | None]) -> Iterator[tuple[str, Problem]]:
     """The nodes whose inputs cannot fit their role, and why. What the params decide is left to `params_misfits`."""
+    roles: dict[str, tuple[Signature | None, Callable[[Any], bool]]] = {}
     for number, (name, node) in enumerate(graph.nodes.items()):
-        signature = signature_of(node.type)
-        if signature is None:
+        known = roles.get(node.type)
+        if known is None:
+            signature = signature_of(node.type)
+            known = roles[node.type] = (signature, _passes if signature is None else quick_look(signature))
+        signature, passes = known
+        if signature is None or passes(node.inputs):
             continue
         place: Place = ("nodes", number)
         if node.inputs is not MISSING:
@@ -96,14 +121,26 @@ def misfits(graph: Graph, signature_of: Callable[[str], Signature | None]) -> It
             yield name, problem
 
 
-def params_misfits(graph: Graph, params: Mapping[str, Any],
-                   signature_of: Callable[[str], Signature | None]) -> Iterator[tuple[str, Problem]]:  # fmt: skip
-    """The same for the roots that are given the params."""
+def _passes(inputs: Any) -> bool:
+    return True
+
+
+def given_params(graph: Graph, signature_of: Callable[[str], Signature | None]) -> list[tuple[str, Signature]]:
+    """The roots that are given the params, and what they take."""
+    found: list[tuple[str, Signature]] = []
     for name in graph.roots:
         node = graph.nodes[name]
         signature = signature_of(node.type) if node.inputs is MISSING else None
-        if signature is None or signature.takes_nothing:
-            continue
+        if signature is not None and not signature.takes_nothing:
+            found.append((name, signature))
+    return found
+
+
+def params_misfits(graph: Graph, params: Mapping[str, Any],
+                   given: Iterable[tuple[str, Signature]]) -> Iterator[tuple[str, Problem]]:  # fmt: skip
+    """The same for the roots that are given the params, as `given_params` found them."""
+    for name, signature in given:
+        node = graph.nodes[name]
         said = signature.misfit(params)
         if said:
             message = f"node {name!r} gets the params, but {node.type!r} {said}; {_advice(said)}, or give it `inputs`"

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from flowkit.core.dialect import parse_graph
-from flowkit.core.signature import BY_NAME, Signature, agreed, misfits, params_misfits, read_signature
+from flowkit.core.signature import (
+    BY_NAME,
+    Signature,
+    agreed,
+    given_params,
+    misfits,
+    params_misfits,
+    quick_look,
+    read_signature,
+)
 from tests.core.builders import graph, node
 
 TYPES: dict[str, Any] = {
@@ -25,10 +34,10 @@ def found(signature: Signature | None, *nodes: dict[str, Any]) -> list[str]:
 
 
 def of_params(signature: Signature, params: dict[str, Any], *nodes: dict[str, Any]) -> list[str]:
-    return [
-        str(problem)
-        for _, problem in params_misfits(parse_graph(graph(*(nodes or (node("a"),)))), params, {"work": signature}.get)
-    ]
+    read = parse_graph(graph(*(nodes or (node("a"),))))
+    said = [str(problem) for _, problem in params_misfits(read, params, given_params(read, {"work": signature}.get))]
+    assert not (said and quick_look(signature)(params)), "a quick look overlooks nothing"
+    return said
 
 
 GREET = Signature({"name": "", "mood": ""}, ("name",))
