@@ -31,6 +31,10 @@ from flowkit.core.model import Task
 from flowkit.core.payload import Payload
 from flowkit.core.transitions import TABLE, to_mermaid
 from flowkit.ports import Commit, Record
+from flowkit.testing import teeth
+from flowkit.testing.directed import DIRECTED
+from flowkit.testing.guards import GUARDS, HARMLESS, Guard
+from flowkit.testing.kinds import KINDS
 from flowkit.wire import messages as m
 from flowkit.wire.facts import body_of, encode_facts, row_of
 from flowkit.wire.topics import Topics
@@ -629,19 +633,60 @@ def _document(commit: Commit) -> str:
     return _laid_out(commit_doc(commit), "")
 
 
+# ---------------------------------------------------------------------------------------------- guards
+
+
+def guards() -> str:
+    found = teeth.read(DOCS / "internals" / "guards.json")
+    if missing := GUARDS.keys() - found.keys():
+        raise SystemExit(
+            f"run: python -m flowkit.testing guards --write docs/internals/guards.json {' '.join(missing)}"
+        )
+    rows = [
+        (str(guard.rule), f"`{name}`", guard.about, _without(guard, found[name]), _looked_for(found[name]),
+         str(found[name].seeds) if found[name].kinds else "")
+        for name, guard in GUARDS.items()
+    ]  # fmt: skip
+    return table(("rule", "guard", "what it says", "what breaks without it", "looked for with", "seeds"), rows)
+
+
+def _without(guard: Guard, one: teeth.Bite) -> str:
+    if not one.kinds:
+        return f"nothing: {HARMLESS[guard.name]}"
+    also = f" (with {', '.join(f'`{name}`' for name in guard.seconds)} gone as well)" if guard.seconds else ""
+    return ", ".join(f"`{kind}`" for kind in one.kinds[:3]) + also
+
+
+def _looked_for(one: teeth.Bite) -> str:
+    faults = ", ".join(f"`{fault}`" for fault in one.directed)
+    return faults or {"chaos": "random chaos", "outage": "an outage of Kafka", "calm": "nothing"}[one.mode]
+
+
+def kinds_of_violations() -> str:
+    return table(("kind", "what was seen"), ((f"`{kind}`", words) for kind, words in KINDS.items()))
+
+
+def directed_faults() -> str:
+    rows = ((f"`{name}`", " ".join((fault.__doc__ or "").split())) for name, fault in DIRECTED.items())
+    return table(("fault", "what it does"), rows)
+
+
 PARTS: dict[str, Part] = {
     "attempt-states": attempt_states,
     "attempt-table": attempt_table,
     "commits": commits_of_a_task,
     "control": control_messages,
     "dead": dead_messages,
+    "directed-faults": directed_faults,
     "error-codes": error_codes,
     "events": event_messages,
     "exceptions": exceptions,
     "facts": facts_messages,
     "facts-table": facts_table,
     "fleet": fleet_messages,
+    "guards": guards,
     "keys": keys_of_graphs,
+    "kinds-of-violations": kinds_of_violations,
     "node-states": node_states,
     "not-yet": not_yet,
     "settings": settings,
