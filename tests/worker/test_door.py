@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -49,6 +50,16 @@ async def test_a_handler_that_takes_nothing_is_given_nothing_of_what_came_before
         graph["nodes"][3]["inputs"] = {"x": 1}
         with pytest.raises(GraphError, match="does not take x"):
             await engine.submit(graph, params={"name": "Ada"})
+
+
+async def test_a_reason_that_no_store_could_keep_cancels_all_the_same() -> None:
+    async def wait() -> None:
+        await asyncio.sleep(60)
+
+    async with Embedded(handlers=[wait]) as engine:
+        task = await engine.submit({"nodes": [{"node_id": "a", "type": "wait"}]})
+        assert await task.cancel(reason="no\ud800")
+        assert (await task.wait(20)).error == {"code": "cancelled", "message": "no\\ud800"}
 
 
 async def test_a_client_knows_the_handlers_of_its_process_as_long_as_they_are_there() -> None:
