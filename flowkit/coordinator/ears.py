@@ -70,8 +70,10 @@ class Ears:
         if view is not None:
             view.note_held(len(message.held))
         for held in message.held:
-            if not self._leases.heard(held.token, held.progress) and held.partition in self._engine.owned:
+            if not self._leases.heard(held.token) and held.partition in self._engine.owned:
                 self._unwatched(message, held)
+            elif held.progress is not None:
+                self._leases.said(held.token, held.progress)
         if message.whole:
             self._leases.all_named(message.worker, message.incarnation, message.mono)
 

@@ -64,15 +64,18 @@ class Leases:
         for node, token in list(cell.watches.items()):
             self._release(cell, node, token)
 
-    def heard(self, token: str, progress: Progress | None = None) -> bool:
+    def heard(self, token: str) -> bool:
         """A heartbeat or a renewal names this token; False if it is not watched here."""
         watch = self.watches.get(token)
         if watch is None:
             return False
-        if progress is not None:
-            self.progress[token] = progress
         watch.heard, watch.named, watch.missed = self._clock.mono(), True, False
         return True
+
+    def said(self, token: str, progress: Progress) -> None:
+        """A heartbeat tells how far an attempt is."""
+        if token in self.watches:
+            self.progress[token] = progress
 
     def all_named(self, worker: str, incarnation: str, mono: float) -> None:
         """A worker has named all that it had at `mono` in its clock. A dispatch that it had not taken by its accept

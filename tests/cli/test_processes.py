@@ -162,7 +162,7 @@ def test_no_color_means_plain_lines(folder: Path) -> None:
 
 def test_sigterm_drains_a_worker(begin: Begin, folder: Path, write: Write) -> None:
     graph = write(
-        node("slow", "wait", inputs={"seconds": 1.5}), node("last", "note", "slow", inputs={"path": "ran.txt"}),
+        node("slow", "wait", inputs={"seconds": 5}), node("last", "note", "slow", inputs={"path": "ran.txt"}),
     )  # fmt: skip
     worker = begin("worker", "app", *DB, "--slots", "3", "--label", "zone=eu")
     said = worker.heard("this process coordinates the file")

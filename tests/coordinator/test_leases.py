@@ -232,8 +232,8 @@ def test_progress_is_known_as_long_as_the_lease() -> None:
 
     stand.leases.heard("k1")
     assert stand.leases.progress == {}
-    stand.leases.heard("k1", (1.0, 2.0, "half"))
-    stand.leases.heard("unknown", (1.0, 2.0, "half"))
+    stand.leases.said("k1", (1.0, 2.0, "half"))
+    stand.leases.said("unknown", (1.0, 2.0, "half"))
     assert stand.leases.progress == {"k1": (1.0, 2.0, "half")}
 
     tell(cell, Released("n0", 1, "k1"))
