@@ -88,7 +88,7 @@ class CoordinatorRuntime:
         self.history = History(store, self.graphs)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine)
-        self.sweeper = Sweeper(store, clock, self.engine, self.requests)
+        self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
         self.intake = Intake(
             bus=bus, topics=self.topics, group=cfg.consumer_group, engine=self.engine, fleet=self.fleet,

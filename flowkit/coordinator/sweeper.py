@@ -7,6 +7,8 @@ from flowkit.coordinator.requests import RequestReader
 from flowkit.ports import Clock, Head, Store
 
 PAGE = 5000
+AHEAD_SEC = 10.0
+"""Sleepers are fetched so long before they are due: of thousands that wake at once, none has to wait for the store."""
 PATIENCE_SEC = 3.0
 SHARE = 0.02
 """The most of its time that a process spends on finding what it has in memory anyway..."""
@@ -15,15 +17,19 @@ LONGEST_REST_SEC = 5.0
 
 
 class Sweeper:
-    """Looks only at the partitions owned here. What is due and not in memory is loaded; what is in memory looks after
-    itself, unless the store knows more of it: then an owner of yesterday has been at work, and it is loaded again."""
+    """Looks only at the partitions owned here. What is due, or soon will be, and not in memory is loaded; what is in
+    memory looks after itself, unless the store knows more of it: then an owner of yesterday has been at work, and it is
+    loaded again."""
 
-    def __init__(self, store: Store, clock: Clock, engine: Engine, requests: RequestReader) -> None:
+    def __init__(self, store: Store, clock: Clock, engine: Engine, requests: RequestReader, *,
+                 evict_after_sec: float) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
         self._engine = engine
         self._requests = requests
         self._rests_until = 0.0
+        # Less than what would be evicted again at once.
+        self._ahead_sec = min(AHEAD_SEC, evict_after_sec / 2)
 
     async def step(self) -> int:
         """One sweep; how many tasks it woke."""
@@ -41,7 +47,7 @@ class Sweeper:
         if began < self._rests_until:
             return 0
         limit = PAGE + len(self._engine.cells)
-        heads = await self._store.due_heads(owned, self._clock.wall(), limit=limit)
+        heads = await self._store.due_heads(owned, self._clock.wall() + self._ahead_sec, limit=limit)
         woken = sum(self._wake(head) for head in heads if head.partition in self._engine.owned)
         if woken * 10 < len(heads):
             took = self._clock.mono() - began
