@@ -18,8 +18,7 @@ from flowkit.ports import Commit, Head
 @dataclass(slots=True)
 class Item:
     """A report that waits to be decided. `receipt` is what it owes to the offset of the record that brought it;
-    `tenant`
-    what the sender claimed, empty for the coordinator's own."""
+    `tenant` what the sender claimed, empty for the coordinator's own."""
 
     report: Report
     receipt: Receipt | None = None

@@ -162,8 +162,7 @@ class Coordinator:
         """Accept a task and give its id; once this returns, the task survives any crash.
 
         The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task; only `targets` and
-        what
-        leads to them run. Raises `GraphError` with every problem, `IdempotencyConflict`, `StoreUnavailable`.
+        what leads to them run. Raises `GraphError` with every problem, `IdempotencyConflict`, `StoreUnavailable`.
         """
         creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
         return (await self.runtime.api.create([creation]))[0]

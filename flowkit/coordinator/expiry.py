@@ -24,9 +24,8 @@ BEACON_SEC = 3.0
 
 
 class Expiry:
-    """Before a lease is judged lost: the road from the worker works (a beacon came back), the worker has not renewed
-    in the
-    store, and its results, had it sent any, have been read."""
+    """Before a lease is judged lost: the road from the worker works (a beacon came back), the worker has not renewed in
+    the store, and its results, had it sent any, have been read."""
 
     def __init__(
         self,

@@ -39,8 +39,7 @@ class WorkerView:
 
 class Fleet:
     """The workers by id and by role. Work is placed only with those heard of within `fresh_sec`: a lease given to a
-    dead
-    worker costs a whole TTL; those silent for three times `ttl_sec` are forgotten."""
+    dead worker costs a whole TTL; those silent for three times `ttl_sec` are forgotten."""
 
     def __init__(self, clock: Clock, telemetry: Telemetry, *, ttl_sec: float, fresh_sec: float) -> None:
         self._clock = clock

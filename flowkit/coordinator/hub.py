@@ -15,8 +15,7 @@ MOST_WAITING = 1000
 
 class Listener:
     """One watcher of one task. An event says that the task moved, not how: whoever wants to know reads the store, and
-    so
-    nothing depends on an event's arrival. `missed`: some were dropped."""
+    so nothing depends on an event's arrival. `missed`: some were dropped."""
 
     __slots__ = ("_close", "_events", "_wake", "ends_only", "missed")
 

@@ -59,8 +59,7 @@ MOST_READS = 32
 @dataclass(frozen=True, slots=True)
 class Creation:
     """One task to be created. `idempotency_key`: the same key of one tenant gives the same task; with anything else
-    changed
-    it is refused. `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
+    changed it is refused. `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
 
     graph: Any
     params: Any = None
@@ -279,8 +278,7 @@ class Tasks:
 
     async def wait(self, task_id: str, timeout: float | None = None, *, on_wait: Any = None) -> TaskResult:
         """Wait until the task has ended, however it ended. Raises `TaskNotFound`, `WaitTimeout` after `timeout`
-        seconds.
-        `on_wait` is called with a sentence when something that nobody serves holds the task up."""
+        seconds. `on_wait` is called with a sentence when something that nobody serves holds the task up."""
         listener = self.hub.listen(task_id, ends_only=True)
         try:
             await self._listen_everywhere(task_id)

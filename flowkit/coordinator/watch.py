@@ -20,9 +20,8 @@ REREAD_SEC = 15.0
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
-    """One transition. `type` is the wire tag of the fact that made it (`leased`, `succeeded`, ...), `node_id` empty
-    for the
-    task as a whole; `from_state` and `to_state` are states of the node, or of the task. `at` is epoch seconds."""
+    """One transition. `type` is the wire tag of the fact that made it (`leased`, `succeeded`, ...), `node_id` empty for
+    the task as a whole; `from_state` and `to_state` are states of the node, or of the task. `at` is epoch seconds."""
 
     seq: int
     at: float
