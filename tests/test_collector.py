@@ -54,47 +54,38 @@ class Knot:
         self.itself = self
 
 
-async def test_old_garbage_goes_when_the_process_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And stays while it is busy, unless it has waited too often."""
-    cpu, now, waits = 0.0, 0.0, collector.FEW_WAITS
+def old_garbage() -> weakref.ref[Knot]:
+    knot = Knot()
+    gc.collect(1)  # it survives, and is old now
+    return weakref.ref(knot)
+
+
+async def test_old_garbage_goes_when_the_process_is_idle_or_has_waited_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu, now, waits = 0.0, 0.0, 0
     monkeypatch.setattr(collector.time, "process_time", lambda: cpu)
     monkeypatch.setattr(collector.time, "monotonic", lambda: now)
     one = CycleCollection()
     assert one.begin()
+    monkeypatch.setattr(collector.gc, "get_count", lambda: (0, 0, waits))
     try:
-        knot = Knot()
-        gone = weakref.ref(knot)
-        gc.collect(1)  # it survives, and is old now
-        monkeypatch.setattr(collector.gc, "get_count", lambda: (0, 0, waits))
-        del knot
-
-        cpu, now = 0.9, 1.0
+        gone = old_garbage()
+        cpu, now, waits = 0.0, 1.0, collector.FEW_WAITS - 1
         await one.step()
-        assert gone() is not None
+        assert gone() is not None, "idle, but there is little to be found"
 
-        cpu, now = 1.0, 2.0
+        cpu, now, waits = 0.9, 2.0, collector.FEW_WAITS
+        await one.step()
+        assert gone() is not None, "busy"
+
+        cpu, now = 1.0, 3.0
         await one.step()
         assert gone() is None
-    finally:
-        one.end()
 
-
-async def test_a_process_that_is_never_idle_looks_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, now = 0.0, 0.0
-    monkeypatch.setattr(collector.time, "process_time", lambda: cpu)
-    monkeypatch.setattr(collector.time, "monotonic", lambda: now)
-    one = CycleCollection()
-    assert one.begin()
-    try:
-        knot = Knot()
-        gone = weakref.ref(knot)
-        gc.collect(1)
-        monkeypatch.setattr(collector.gc, "get_count", lambda: (0, 0, collector.MOST_WAITS))
-        del knot
-
-        cpu, now = 1.0, 1.0
+        gone = old_garbage()
+        cpu, now, waits = 2.0, 4.0, collector.MOST_WAITS
         await one.step()
-
-        assert gone() is None
+        assert gone() is None, "busy, but it has waited too long"
     finally:
         one.end()
