@@ -19,6 +19,8 @@ from flowkit.wire.codec import dumps_in_parts, loads
 CACHED_NODES = 500_000
 LARGE_BYTES = 256 * 1024
 LARGE_NODES = 1000
+LARGEST_LOOKS = 5000
+KNOWN_LOOKS = 1000
 SWITCH_SEC = 0.0002
 
 T = TypeVar("T")
@@ -41,6 +43,7 @@ class Graphs:
         self._store = store
         self._cache: OrderedDict[str, Graph] = OrderedDict()
         self._nodes = 0
+        self._refs: OrderedDict[bytes, str] = OrderedDict()
         self._reading: dict[str, asyncio.Task[Graph]] = {}
 
     def known(self, ref: str) -> Graph | None:
@@ -73,6 +76,21 @@ class Graphs:
         if not done.cancelled() and done.exception() is None:
             self._keep(ref, done.result())
 
+    async def take(self, raw: Any) -> tuple[str, Graph]:
+        """Read what a user wrote and store it, durably: its reference, and the graph. What comes again as it came
+        before is known by its looks. Raises `GraphError`, `StoreUnavailable`."""
+        looks = _looks(raw)
+        if looks is not None and (ref := self._refs.get(looks)) is not None and (graph := self.known(ref)) is not None:
+            self._refs.move_to_end(looks)
+            return ref, graph
+        read = await read_raw(raw)
+        await self.put(read)
+        if looks is not None:
+            self._refs[looks] = read.ref
+            if len(self._refs) > KNOWN_LOOKS:
+                self._refs.popitem(last=False)
+        return read.ref, read.graph
+
     async def put(self, read: ReadGraph) -> None:
         """Store a graph's text, durably. Raises `StoreUnavailable`."""
         if self.known(read.ref) is None:
@@ -89,9 +107,25 @@ class Graphs:
             self._nodes -= len(dropped.nodes)
 
 
+def _looks(raw: Any) -> bytes | None:
+    """A hash that two raw graphs share only if they are written the same: unlike JSON text it tells a NaN from a null
+    and a number as a key from its text, so that what must be refused is not taken for what was accepted."""
+    if not isinstance(raw, dict) or _node_count(raw) > LARGEST_LOOKS:
+        return None
+    try:
+        return hashlib.sha256(repr(raw).encode("utf-8", "surrogatepass")).digest()
+    except Exception:  # too deep, or an object that cannot be shown: whoever reads it says what is wrong
+        return None
+
+
+def _node_count(raw: Mapping[Any, Any]) -> int:
+    nodes = raw.get("nodes")
+    return len(nodes) if isinstance(nodes, list | tuple) else 0
+
+
 async def read_raw(raw: Any) -> ReadGraph:
     """Read what a user wrote. Raises `GraphError`."""
-    large = isinstance(raw, Mapping) and len(raw.get("nodes") or ()) > LARGE_NODES
+    large = isinstance(raw, Mapping) and _node_count(raw) > LARGE_NODES
     return await _off_loop(_read_raw, raw) if large else _read_raw(raw)
 
 

@@ -23,7 +23,7 @@ from flowkit.coordinator.admission import (
 from flowkit.coordinator.artifacts import materialise
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.explain import explain, progress_of
-from flowkit.coordinator.graphs import Graphs, read_raw
+from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.requests import RequestReader
@@ -52,6 +52,8 @@ from flowkit.wire.topics import Topics, partition_of
 REREAD_SEC = 15.0
 ANSWER_SEC = 10.0
 INSERT_TRIES = 8
+INSERT_AT_ONCE = 250
+"""Of many tasks that are created together, the first begin while the others are being inserted."""
 MOST_READS = 32
 """How many tasks are read from the store at once: ten thousand waiters must not crowd out the engine."""
 
@@ -132,20 +134,15 @@ class Tasks:
         for creation in creations:
             key = id(creation.graph)
             if key not in prepared:
-                prepared[key] = await self._prepare(creation.graph)
+                prepared[key] = await self._graphs.take(creation.graph)
             ref, graph = prepared[key]
             params, text = checked_params(creation.params)
             await self._admission.check(ref, graph, params, creation.targets)
             heads.append(self._head(creation, ref, graph, text))
             graphs.append(graph)
-        await self._accept(heads, graphs)
+        for start in range(0, len(heads), INSERT_AT_ONCE):
+            await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
         return [head.task_id for head in heads]
-
-    async def _prepare(self, raw: Any) -> tuple[str, Graph]:
-        """Read a graph and store it."""
-        read = await read_raw(raw)
-        await self._graphs.put(read)
-        return read.ref, read.graph
 
     def _head(self, creation: Creation, ref: str, graph: Graph, params: str) -> Head:
         labels = checked_labels(creation.labels)

@@ -12,7 +12,7 @@ from flowkit.adapters.memory import MemoryStore
 from flowkit.coordinator import graphs as module
 from flowkit.coordinator.graphs import Graphs
 from flowkit.core.dialect import normalise, parse_graph
-from flowkit.errors import Corrupt
+from flowkit.errors import Corrupt, GraphError
 from flowkit.wire.codec import dumps
 from tests.core.builders import graph, node
 
@@ -113,3 +113,38 @@ async def test_while_a_large_graph_is_read_the_loop_is_let_in_at_once(monkeypatc
 
     assert seen == [pytest.approx(module.SWITCH_SEC)] * 2
     assert sys.getswitchinterval() == before
+
+
+async def test_a_graph_that_comes_again_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    read_graph = module.read_graph
+    monkeypatch.setattr(module, "read_graph", lambda raw: reads.append(raw) or read_graph(raw))
+    graphs = Graphs(Counting())
+
+    first = await graphs.take(graph(node("a")))
+    again = await graphs.take(graph(node("a")))
+    other = await graphs.take(graph(node("b")))
+
+    assert first == again != other
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [({"x": None}, {"x": float("nan")}), ({"1": 0}, {1: 0}), ({"x": []}, {"x": set()}), ({"x": "YQ=="}, {"x": b"a"})],
+)
+async def test_what_must_be_refused_is_not_taken_for_what_was_accepted(good: Any, bad: Any) -> None:
+    graphs = Graphs(Counting())
+    await graphs.take(graph(node("a", inputs=good)))
+
+    with pytest.raises(GraphError):
+        await graphs.take(graph(node("a", inputs=bad)))
+
+
+async def test_what_cannot_even_be_looked_at_is_refused_by_whoever_reads_it() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    with pytest.raises(GraphError):
+        await Graphs(Counting()).take(graph(node("a", inputs={"x": deep})))
