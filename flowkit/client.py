@@ -64,8 +64,8 @@ class Client:
             raise
         self._api = Tasks(
             store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
-            history=History(self.backend.store, self._graphs), hub=self._hub, supervisor=self._supervisor,
-            telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
+            history=History(self.backend.store, self._graphs, self.telemetry), hub=self._hub,
+            supervisor=self._supervisor, telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
             signature_of=lambda role: agreed(self.backend.signatures_of(role)),
         )  # fmt: skip
         if self.backend.file is not None:

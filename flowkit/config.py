@@ -87,6 +87,7 @@ class CoordinatorConfig(CommonSettings):
     that no message announced. `cancel_grace_sec`: how long a cancelled attempt may take to stop.
     `evict_after_sec`: a task with nothing to do for so long leaves memory. `tune_gc`: let Python's cycle collector
     run seldom, and all of it only when idle; an app that has set its thresholds itself is left alone.
+    `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
     """
 
     group: str = ""
@@ -99,6 +100,7 @@ class CoordinatorConfig(CommonSettings):
     evict_after_sec: float = 60.0
     commit_flights: int = 2
     max_commit_bytes: int = 512 * 1024
+    snapshot_bytes: int = 256 * 1024
     worker_types: list[str] = field(default_factory=list)
     tune_gc: bool = True
 

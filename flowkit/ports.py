@@ -28,7 +28,8 @@ class Head:
     only by the owner of its partition, write-behind. Times are seconds since the epoch (UTC).
 
     `params` is JSON text. `fingerprint` is a hash of everything the caller asked for, compared when an
-    idempotency key comes again. `next_wake` None means that only a message or a request can move the task.
+    idempotency key comes again. `next_wake` None means that only a message or a request can move the task. `snapshot`
+    is `seq:ref` of the last snapshot, or empty.
     """
 
     task_id: str
@@ -53,6 +54,7 @@ class Head:
     updated_at: float = 0.0
     ended_at: float | None = None
     error: str | None = None
+    snapshot: str = ""
 
 
 @immutable
@@ -68,6 +70,7 @@ class HeadUpdate:
     updated_at: float
     ended_at: float | None = None
     error: str | None = None
+    snapshot: str = ""
 
 
 @immutable
@@ -173,13 +176,16 @@ class Store(Protocol):
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         """Mark requests (task_id, n) as applied."""
 
-    # graphs and artifacts: content-addressed, immutable
+    # graphs and artifacts: content-addressed, immutable; snapshots: each under a name of its own, until it is replaced
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
-        """Store bytes under a content hash; again is harmless. `kind` is `graph` or `artifact`. Chunked to <= 512 KiB.
-        Returns only when durable; raises `StoreUnavailable` otherwise."""
+        """Store bytes under a name that means these bytes for ever; again is harmless. `kind` is `graph`, `artifact` or
+        `snapshot`. Chunked to <= 512 KiB. Returns only when durable; raises `StoreUnavailable` otherwise."""
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         """The bytes put under `ref`. Raises `KeyError` when they are not there or not whole."""
+
+    async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
+        """Remove what was put under `ref`, whole or not; OK also where nothing was."""
 
     # workers
     async def renew(self, renewal: Renewal) -> Outcome:

@@ -84,7 +84,44 @@ class AttemptKilled:
     why: str
 
 
-Happening = LoopFailed | DeadLettered | Reloaded | Quarantined | Rebalanced | LeaseExpired | WorkerSeen | AttemptKilled
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The state of a task after commit `seq` was written down, in `size` bytes."""
+
+    task_id: str
+    seq: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLoaded:
+    """A task was loaded from its snapshot after commit `seq` and the commits since."""
+
+    task_id: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotUnusable:
+    """A task's snapshot could not be used, so all its commits were folded; `why` says what was wrong with it."""
+
+    task_id: str
+    why: str
+
+
+Happening = (
+    LoopFailed
+    | DeadLettered
+    | Reloaded
+    | Quarantined
+    | Rebalanced
+    | LeaseExpired
+    | WorkerSeen
+    | AttemptKilled
+    | SnapshotTaken
+    | SnapshotLoaded
+    | SnapshotUnusable
+)
 
 _LEVELS: dict[type, int] = {
     LoopFailed: logging.WARNING,

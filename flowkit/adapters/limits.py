@@ -23,7 +23,7 @@ def storable(document: Head | HeadUpdate | Commit | Request) -> bool:
             return fits and -MAX_INT <= seq <= MAX_INT and at == at
         case HeadUpdate():
             return (
-                _text(document.task_id, document.status, document.error)
+                _text(document.task_id, document.status, document.error, document.snapshot)
                 and _whole(document.seq, document.published_seq)
                 and _number(document.next_wake, document.updated_at, document.ended_at)
             )
@@ -37,7 +37,7 @@ def storable(document: Head | HeadUpdate | Commit | Request) -> bool:
         case Head():
             return (
                 _text(document.params, document.task_id, document.graph_ref, document.tenant, document.principal)
-                and _text(document.name, document.fingerprint, document.status, document.error)
+                and _text(document.name, document.fingerprint, document.status, document.error, document.snapshot)
                 and _text(*document.targets)
                 and _text(*document.labels, *document.labels.values())
                 and _whole(document.partition, document.priority, document.seq, document.published_seq)

@@ -128,7 +128,7 @@ class MemoryStore:
                 self.data.open[request.partition].discard((task_id, n))
         return Outcome.OK
 
-    # graphs and artifacts
+    # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
         await asyncio.sleep(0)
@@ -137,6 +137,11 @@ class MemoryStore:
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         await asyncio.sleep(0)
         return b"".join(self.data.blobs[kind, ref])
+
+    async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
+        await asyncio.sleep(0)
+        self.data.blobs.pop((kind, ref), None)
+        return Outcome.OK
 
     # workers
 
@@ -191,6 +196,7 @@ class MemoryStore:
             updated_at=update.updated_at,
             ended_at=update.ended_at,
             error=update.error,
+            snapshot=update.snapshot,
         )
         active = self.data.active[head.partition]
         if update.active:

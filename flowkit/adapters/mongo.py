@@ -155,7 +155,7 @@ class MongoStore:
         marked = {"$set": {"applied": True}}
         return await self._write(lambda: self._collection("requests").update_many(query, marked))
 
-    # graphs and artifacts
+    # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
         pieces = chunks(data)
@@ -179,6 +179,10 @@ class MongoStore:
         if not found or len(found) != found[0]["of"]:
             raise KeyError(ref)
         return b"".join(doc["data"] for doc in found)
+
+    async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
+        query = {"_id": documents.of_one(ref), "ref": ref}
+        return await self._write(lambda: self._collection(f"{kind}s").delete_many(query))
 
     # workers
 

@@ -84,6 +84,7 @@ def doc_head(doc: Doc) -> Head:
         updated_at=doc["updated_at"],
         ended_at=doc["ended_at"],
         error=doc["error"],
+        snapshot=doc.get("snapshot", ""),  # heads of before there were any do not say
     )
 
 
@@ -97,6 +98,7 @@ def _owners_fields(document: Head | HeadUpdate) -> dict[str, Any]:
         "updated_at": document.updated_at,
         "ended_at": document.ended_at,
         "error": document.error,
+        "snapshot": document.snapshot,
         "wake": unpublished_or_wake(document),
     }
 

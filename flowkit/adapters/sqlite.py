@@ -200,7 +200,7 @@ class SqliteStore:
 
         return await self._write_one(write)
 
-    # graphs and artifacts
+    # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
         pieces = chunks(data)
@@ -223,6 +223,13 @@ class SqliteStore:
         if not rows or len(rows) != rows[0][0]:
             raise KeyError(ref)
         return b"".join(data for _, data in rows)
+
+    async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            connection.execute("DELETE FROM blobs WHERE kind = ? AND ref = ?", (kind, ref))
+            return [Outcome.OK]
+
+        return await self._write_one(write)
 
     # workers
 

@@ -41,11 +41,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             worker TEXT PRIMARY KEY NOT NULL, incarnation TEXT NOT NULL, count INTEGER NOT NULL,
             tokens TEXT NOT NULL)""",
     ),
+    ("ALTER TABLE heads ADD COLUMN snapshot TEXT NOT NULL DEFAULT ''",),
 )
 
 HEAD = (
     "task_id, part, graph_ref, params, tenant, principal, name, labels, priority, targets, timeout_sec, "
-    "fingerprint, created_at, status, seq, published_seq, active, next_wake, updated_at, ended_at, error"
+    "fingerprint, created_at, status, seq, published_seq, active, next_wake, updated_at, ended_at, error, "
+    "snapshot"
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
@@ -64,7 +66,7 @@ INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
 INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
 UPDATE_HEAD = (
     "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
-    "ended_at = ?, error = ?, wake = ? "
+    "ended_at = ?, error = ?, snapshot = ?, wake = ? "
     "WHERE task_id = ? AND (seq < ? OR (seq = ? AND published_seq < ?))"
 )
 MARK_APPLIED = "UPDATE requests SET applied = 1 WHERE task_id = ? AND n = ?"
@@ -108,7 +110,7 @@ def head_row(head: Head) -> Row:
         *(head.task_id, head.partition, head.graph_ref, head.params, head.tenant, head.principal, head.name),
         *(json.dumps(dict(head.labels)), head.priority, json.dumps(head.targets), head.timeout_sec),
         *(head.fingerprint, head.created_at, head.status, head.seq, head.published_seq, head.active),
-        *(head.next_wake, head.updated_at, head.ended_at, head.error, unpublished_or_wake(head)),
+        *(head.next_wake, head.updated_at, head.ended_at, head.error, head.snapshot, unpublished_or_wake(head)),
     )
 
 
@@ -121,7 +123,7 @@ def row_head(row: Row) -> Head:
 def update_row(update: HeadUpdate) -> Row:
     return (
         *(update.status, update.seq, update.published_seq, update.active, update.next_wake),
-        *(update.updated_at, update.ended_at, update.error, unpublished_or_wake(update)),
+        *(update.updated_at, update.ended_at, update.error, update.snapshot, unpublished_or_wake(update)),
         *(update.task_id, update.seq, update.seq, update.published_seq),
     )
 

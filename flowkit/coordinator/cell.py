@@ -53,7 +53,8 @@ class Cell:
     `acked` is the seq of the last acknowledged commit, `prev` its id, `published` the seq up to which every
     event is acknowledged; `stored` is what the head says of both. `dead` cells are never used again: whoever still
     holds one must look its task up anew. A `patient` cell whose task has not begun waits for room before its first
-    commit, so that creation and first leases are one.
+    commit, so that creation and first leases are one. `snapshot` is what the head shall say of the last snapshot, of
+    `snapshot_size` bytes; the commits after it have `unfolded` bytes.
     """
 
     __slots__ = (
@@ -74,10 +75,13 @@ class Cell:
         "published_beyond",
         "quarantine",
         "queue",
+        "snapshot",
+        "snapshot_size",
         "stored",
         "task",
         "task_id",
         "to_mark",
+        "unfolded",
         "waiting_roles",
         "wake_at",
         "watches",
@@ -100,6 +104,9 @@ class Cell:
         self.published_beyond: set[int] = set()
         self.prev = ""
         self.stored = (0, 0)
+        self.snapshot = ""
+        self.snapshot_size = 0
+        self.unfolded = 0
         self.front = Front()
         self.aheads = 0
         self.misses = 0

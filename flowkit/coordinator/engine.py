@@ -35,7 +35,7 @@ MOST_MISSES = 4
 class Engine:
     def __init__(self, *, store: Store, clock: Clock, telemetry: Telemetry, dispatcher: Dispatcher, leases: Leases,
                  timers: Timers, carrier: Carrier, coordinator_id: str, max_commit_bytes: int,
-                 evict_after_sec: float) -> None:  # fmt: skip
+                 evict_after_sec: float, snapshot_bytes: int) -> None:  # fmt: skip
         self.cells: dict[str, Cell] = {}
         self.owned: set[int] = set()
         self.coordinator_id = coordinator_id
@@ -49,9 +49,11 @@ class Engine:
         self.heads = Heads(store, clock, self.maybe_evict)
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
+        self.on_outgrown: Callable[[Cell], None] = lambda cell: None
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
         self._evict_after_sec = evict_after_sec
+        self._snapshot_bytes = snapshot_bytes
         self._dirty: dict[str, Cell] = {}
         self._ids = count(1)
 
@@ -233,6 +235,9 @@ class Engine:
         assert task is not None
         commit = flight.commits.popleft()
         cell.acked, cell.prev = commit.seq, commit.id
+        cell.unfolded += len(commit.body)
+        if cell.unfolded > self._snapshot_bytes and cell.unfolded > cell.snapshot_size:
+            self.on_outgrown(cell)
         if flight.commits:
             self.carrier.committed(cell, commit, str(cell.front.status))
             self.commits.append(flight)
@@ -302,13 +307,14 @@ class Engine:
             self._quarantine(cell, past.error)
             return
         task = past.task
-        cell.acked = len(past.commits)
-        cell.prev = past.commits[-1].id if past.commits else ""
+        cell.acked, cell.prev = past.seq, past.commit_id
+        cell.snapshot, cell.snapshot_size, cell.unfolded = past.head.snapshot, past.snapshot_size, past.unfolded
         cell.stored = (past.head.seq, past.head.published_seq)
         cell.published = min(past.head.published_seq, cell.acked)
         cell.front = front_of(task, self.clock.wall())
-        for commit in past.commits[cell.published :]:
-            self.carrier.committed(cell, commit, task.status)
+        for commit in past.commits:
+            if commit.seq > cell.published:
+                self.carrier.committed(cell, commit, task.status)
         for node in task.leased:
             self.leases.sync(cell, node, task.runs[node], found=True)
         self.heads.touch(cell)

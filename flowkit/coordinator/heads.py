@@ -104,4 +104,5 @@ def update_of(cell: Cell, now: float) -> HeadUpdate:
         updated_at=now,
         ended_at=cell.front.ended_at,
         error=cell.quarantine[:500] or cell.front.error,
+        snapshot=cell.snapshot,
     )

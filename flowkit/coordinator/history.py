@@ -1,30 +1,50 @@
-"""Reads tasks back: the fold of their commits. The owner loads with it, and every reader of a task sees through it."""
+"""Reads tasks back: the fold of their commits, from a snapshot where there is one. The owner loads with it, and every
+reader of a task sees through it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 from flowkit.coordinator.graphs import Graphs
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
-from flowkit.errors import Corrupt, GraphError, UnknownFact
+from flowkit.errors import Corrupt, GraphError, StoreUnavailable, UnknownFact
 from flowkit.ports import Commit, Head, Store
+from flowkit.telemetry import SnapshotLoaded, SnapshotUnusable, Telemetry
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
+from flowkit.wire.snapshot import Place, read_snapshot
+
+BEGINNING = Place(0, "")
+SLICE_FACTS = 250
+LARGE_BYTES = 256 * 1024
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A task as the store has it. `error` says why it could not be folded (then `task` is None)."""
+    """A task as the store has it. `error` says why it could not be folded (then `task` is None).
+
+    `seq` and `commit_id` are those of the last commit in the state; `commits` those that were read: all that are not in
+    the snapshot, and all that the head does not call published. `snapshot_size` are the bytes of the snapshot that the
+    state was folded from, 0 without one, and `unfolded` those of the commits after it.
+    """
 
     head: Head
     task: Task | None
-    commits: Sequence[Commit]
+    seq: int = 0
+    commit_id: str = ""
+    commits: Sequence[Commit] = ()
     error: str = ""
     newer: bool = False
+    snapshot_size: int = 0
+    unfolded: int = 0
 
 
 def new_task(head: Head, graph: Graph) -> Task:
@@ -38,55 +58,136 @@ def new_task(head: Head, graph: Graph) -> Task:
     )
 
 
-def fold(task: Task, commits: Iterable[Commit]) -> None:
-    """Fold commits into the state. Raises `Corrupt` for a gap or a foreign predecessor, `UnknownFact` for a newer
-    fact."""
-    seq, prev = 0, ""
+def fold(task: Task, commits: Iterable[Commit], after: Place = BEGINNING) -> Place:
+    """Fold the commits that follow `after` into the state. Raises `Corrupt` for a gap or a foreign predecessor,
+    `UnknownFact` for a newer fact."""
+    folding = fold_in_slices(task, commits, after)
+    while True:
+        try:
+            next(folding)
+        except StopIteration as end:
+            where: Place = end.value
+            return where
+
+
+def fold_in_slices(task: Task, commits: Iterable[Commit], after: Place) -> Generator[None, None, Place]:
+    """`fold`, letting others in after every few facts."""
+    where, count = after, 0
     for commit in commits:
-        if commit.seq != seq + 1 or commit.prev != prev:
-            raise Corrupt(f"commit {commit.seq} of task {task.task_id} does not follow commit {seq} ({prev or 'none'})")
+        if commit.seq != where.seq + 1 or commit.prev != where.commit_id:
+            known = f"commit {where.seq} ({where.commit_id or 'none'})"
+            raise Corrupt(f"commit {commit.seq} of task {task.task_id} does not follow {known}")
         for fact in decode_facts(commit.body):
             evolve(task, fact, commit.at)
-        seq, prev = commit.seq, commit.id
+            count += 1
+            if count % SLICE_FACTS == 0:
+                yield
+        where = Place(commit.seq, commit.id)
+    return where
+
+
+async def in_slices(work: Generator[None, None, T]) -> T:
+    """Do it, and let the loop in at every yield."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await asyncio.sleep(0)
 
 
 class History:
-    def __init__(self, store: Store, graphs: Graphs) -> None:
+    """Reads many tasks in few reads; those with a snapshot each in two of their own."""
+
+    def __init__(self, store: Store, graphs: Graphs, telemetry: Telemetry | None = None) -> None:
         self._store = store
         self._graphs = graphs
+        self._telemetry = telemetry if telemetry is not None else Telemetry()
 
-    async def load(self, task_ids: Sequence[str]) -> dict[str, Past]:
-        """Heads and folded states of these tasks, in two reads; unknown ids are left out. Raises `StoreUnavailable`.
+    async def load(self, task_ids: Sequence[str], *, whole: bool = False) -> dict[str, Past]:
+        """Heads and folded states of these tasks; unknown ids are left out. `whole`: read every commit, whatever
+        snapshots there are. Raises `StoreUnavailable`."""
+        batches = [batch async for batch in self.batches(task_ids, whole=whole)]
+        return {past.head.task_id: past for batch in batches for past in batch}
+
+    async def batches(self, task_ids: Sequence[str], *, whole: bool = False) -> AsyncIterator[list[Past]]:
+        """As `load`: first all small tasks together, then the large ones, each when it is ready.
 
         The heads are read first: a commit that arrives in between is then seen, never one without its head.
         """
         heads = {head.task_id: head for head in await self._store.read_heads(task_ids)}
-        if not heads:
-            return {}
-        commits = await self._store.read_commits(list(heads))
+        begun = [head for head in heads.values() if head.snapshot and not whole]
+        fresh = [task_id for task_id, head in heads.items() if whole or not head.snapshot]
+        commits = await self._store.read_commits(fresh) if fresh else []
         by_task = {task_id: list(group) for task_id, group in groupby(commits, key=lambda commit: commit.task_id)}
-        return {task_id: await self._past(head, by_task.get(task_id, [])) for task_id, head in heads.items()}
+        large = [task_id for task_id, read in by_task.items() if _bytes_of(read) > LARGE_BYTES]
+        yield [
+            await self._folded(heads[task_id], by_task.get(task_id, [])) for task_id in fresh if task_id not in large
+        ]
+        for task_id in large:
+            yield [await self._folded(heads[task_id], by_task.pop(task_id))]
+        for head in begun:
+            yield [await self._past(head)]
 
     async def since(self, task_id: str, seq: int) -> list[Commit]:
         """The commits that follow `seq`, up to the first gap. Raises `StoreUnavailable`."""
         return unbroken(await self._store.read_commits([task_id], after=seq), after=seq)
 
-    async def _past(self, head: Head, commits: list[Commit]) -> Past:
-        whole = unbroken(commits)
+    async def _past(self, head: Head) -> Past:
+        """From the snapshot that the head names; from the first commit, if anything at all is wrong with that."""
+        try:
+            past = await self._from_snapshot(head)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # only an optimisation: if the commits are what is wrong, they will say so
+            self._telemetry.emit(SnapshotUnusable(head.task_id, f"{type(error).__name__}: {error}"))
+            return await self._folded(head, await self._store.read_commits([head.task_id]))
+        self._telemetry.emit(SnapshotLoaded(head.task_id, place_of(head.snapshot)[0]))
+        return past
+
+    async def _from_snapshot(self, head: Head) -> Past:
+        seq, ref = place_of(head.snapshot)
+        graph = await self._graphs.get(head.graph_ref)
+        data = await self._store.get_blob(ref, kind="snapshot")
+        task = new_task(head, graph)
+        base = await in_slices(read_snapshot(data, task))
+        if base.seq != seq:
+            raise Corrupt(f"a snapshot of commit {base.seq} where one of commit {seq} was named")
+        after = min(seq, head.published_seq)
+        commits = await self.since(head.task_id, after)
+        older, newer = commits[: seq - after], commits[seq - after :]
+        if len(older) < seq - after or (older and older[-1].id != base.commit_id):
+            raise Corrupt("a snapshot of another history than the one that was read")
+        where = await in_slices(fold_in_slices(task, newer, base))
+        return Past(head, task, *where, commits, snapshot_size=len(data), unfolded=_bytes_of(newer))
+
+    async def _folded(self, head: Head, commits: list[Commit]) -> Past:
+        commits = unbroken(commits)
         try:
             graph = await self._graphs.get(head.graph_ref)
         except (Corrupt, GraphError) as error:
-            return Past(head, None, whole, str(error))
+            return Past(head, None, commits=commits, error=str(error))
         try:
             task = new_task(head, graph)
-            fold(task, whole)
+            where = await in_slices(fold_in_slices(task, commits, BEGINNING))
         except UnknownFact as error:
-            return Past(head, None, whole, str(error), newer=True)
+            return Past(head, None, commits=commits, error=str(error), newer=True)
         except Corrupt as error:
-            return Past(head, None, whole, str(error))
+            return Past(head, None, commits=commits, error=str(error))
         except Exception as error:  # a history that cannot be folded must not stop the others
-            return Past(head, None, whole, f"{type(error).__name__}: {error}")
-        return Past(head, task, whole)
+            return Past(head, None, commits=commits, error=f"{type(error).__name__}: {error}")
+        return Past(head, task, *where, commits, unfolded=_bytes_of(commits))
+
+
+def place_of(snapshot: str) -> tuple[int, str]:
+    """The seq and the blob's name that a head's `snapshot` says. Raises `ValueError`."""
+    seq, _, ref = snapshot.partition(":")
+    return int(seq), ref
+
+
+def _bytes_of(commits: Iterable[Commit]) -> int:
+    return sum(len(commit.body) for commit in commits)
 
 
 def unbroken(commits: Sequence[Commit], after: int = 0) -> list[Commit]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.engine import Engine
-from flowkit.coordinator.history import History
+from flowkit.coordinator.history import History, Past
 
 BATCH = 500
 
@@ -25,9 +26,16 @@ class Loader:
         cells = dict(list(self._engine.to_load.items())[:BATCH])
         if not cells:
             return
-        pasts = await self._history.load(list(cells))
-        for task_id, cell in cells.items():
-            if self._engine.to_load.get(task_id) is cell:
-                del self._engine.to_load[task_id]
-                self._engine.loaded(cell, pasts.get(task_id))
+        unknown = dict(cells)
+        async for batch in self._history.batches(list(cells)):
+            for past in batch:
+                self._hand_over(unknown.pop(past.head.task_id), past)
+            self._engine.pump_dirty()
+        for cell in unknown.values():
+            self._hand_over(cell, None)
         self._engine.pump_dirty()
+
+    def _hand_over(self, cell: Cell, past: Past | None) -> None:
+        if self._engine.to_load.get(cell.task_id) is cell:
+            del self._engine.to_load[cell.task_id]
+            self._engine.loaded(cell, past)

@@ -21,6 +21,7 @@ from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.loader import Loader
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.snapshots import Snapshots
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
@@ -35,6 +36,7 @@ from flowkit.wire.topics import Topics
 
 OFFSETS_SEC = 1.0
 EXPIRY_SEC = 0.5
+SNAPSHOTS_SEC = 0.5
 
 
 class CoordinatorRuntime:
@@ -83,9 +85,11 @@ class CoordinatorRuntime:
             store=store, clock=clock, telemetry=self.telemetry, dispatcher=self.dispatcher, leases=self.leases,
             timers=self.timers, carrier=self.carrier, coordinator_id=self.coordinator_id,
             max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
+            snapshot_bytes=cfg.snapshot_bytes,
         )  # fmt: skip
         self.graphs = Graphs(store)
-        self.history = History(store, self.graphs)
+        self.history = History(store, self.graphs, self.telemetry)
+        self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine)
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
@@ -131,6 +135,7 @@ class CoordinatorRuntime:
         self.supervisor.loop("heads", self.engine.heads.step, every=self.cfg.head_sec)
         self.supervisor.loop("sweeper", self._sweep, every=self.cfg.sweep_sec)
         self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
+        self.supervisor.loop("snapshots", self.snapshots.step, every=SNAPSHOTS_SEC)
         self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
         hello = encode_message(SayHello(self.coordinator_id))
         self.publisher.send(Parcel(Record(self.topics.control, 0, hello), wanted=lambda: True))

@@ -348,7 +348,7 @@ class Tasks:
         assert past is not None
         if past.task is None:
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
-        return past.head, past.task, len(past.commits)
+        return past.head, past.task, past.seq
 
     def _check_tenant(self, head: Head | None, task_id: str) -> None:
         if head is None or head.tenant != self.tenant:

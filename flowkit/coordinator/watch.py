@@ -37,7 +37,7 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
     """Listens before it reads, so that nothing falls in between; a gap sends it back to the store."""
     listener = hub.listen(task_id)
     try:
-        past = (await history.load([task_id])).get(task_id)
+        past = (await history.load([task_id], whole=True)).get(task_id)
         if past is None or past.head.tenant != tenant:
             raise TaskNotFound(f"there is no task {task_id!r}")
         if past.task is None:

@@ -119,7 +119,7 @@ def publish_before(original: Any) -> Any:
 def no_republish(original: Any) -> Any:
     def loaded(engine: Any, cell: Any, past: Any) -> None:
         if past is not None:
-            past = replace(past, head=replace(past.head, published_seq=len(past.commits)))
+            past = replace(past, head=replace(past.head, published_seq=past.seq))
         original(engine, cell, past)
 
     return loaded

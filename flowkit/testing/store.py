@@ -110,7 +110,7 @@ class FaultyStore:
         [outcome] = await self._write([Write(methodcaller("mark_applied", list(keys)), places)])
         return outcome
 
-    # graphs and artifacts
+    # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
         [outcome] = await self._write([Write(methodcaller("put_blob", ref, data, kind=kind), ())])
@@ -119,6 +119,10 @@ class FaultyStore:
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         return await self._read(methodcaller("get_blob", ref, kind=kind))  # type: ignore[no-any-return]
+
+    async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("delete_blob", ref, kind=kind), ())])
+        return outcome
 
     # workers
 

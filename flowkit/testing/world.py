@@ -343,12 +343,14 @@ class World:
 
 
 def _settings(stage: Stage) -> dict[str, Any]:
-    """In a storm, some worlds cut decisions into tiny commits, and some forget idle tasks quickly."""
+    """In a storm, some worlds cut decisions into tiny commits, some forget idle tasks quickly, and every fifth takes
+    snapshots of tiny tasks."""
     if not stage.chaos:
         return {}
     return {
         "max_commit_bytes": 200 if stage.plan.random() < 0.2 else 512 * 1024,
         "evict_after_sec": 3.0 if stage.plan.random() < 0.5 else 60.0,
+        "snapshot_bytes": 300 if stage.seed % 5 == 0 else 256 * 1024,
     }
 
 

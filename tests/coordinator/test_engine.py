@@ -70,7 +70,7 @@ class Flying:
         self.engine.owned.add(5)
         self.worker = self.runtime.fleet.heard(Hello("w", "i", ["work"], 8, 0.0))
         self.cell = self.engine.get("t", 5)
-        self.engine.loaded(self.cell, Past(Head("t", 5, "ref"), new_task(graph(node("a"), node("b"))), []))
+        self.engine.loaded(self.cell, Past(Head("t", 5, "ref"), new_task(graph(node("a"), node("b")))))
         self.engine.pump_dirty()
         assert self.cell.flight is not None
         assert self.worker.mine == 2
@@ -124,7 +124,7 @@ class Stray:
         self.tracker = OffsetTracker()
         self.cell = engine.get("t", asked)
         engine.feed(self.cell, Item(Started("n", 1, "k"), self.tracker.read(7, 1)))
-        engine.loaded(self.cell, Past(Head("t", 5, "ref"), new_task(graph(node("n"))), []))
+        engine.loaded(self.cell, Past(Head("t", 5, "ref"), new_task(graph(node("n")))))
 
 
 async def test_a_message_in_the_wrong_partition_makes_nobody_else_an_owner() -> None:

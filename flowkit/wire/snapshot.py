@@ -1,0 +1,287 @@
+"""How the state of a task is written down: lines of `kind JSON`, each short enough to be written and read in one go.
+
+A snapshot only saves folding: whoever cannot read one folds the commits. So its form promises nothing to other
+versions. It carries a mark of what its writer knew (which facts, which fields), and one with another mark is not read.
+Raise `FORM` when the fold of the same facts into the same fields comes to mean something else.
+"""
+
+from __future__ import annotations
+
+import heapq
+import zlib
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import fields
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from flowkit.core import facts
+from flowkit.core.model import ENDED_NODE, Lease, NodeRun, NodeState, Task, TaskStatus
+from flowkit.errors import Corrupt
+from flowkit.wire.codec import UNFIT, dumps, loads
+from flowkit.wire.facts import read_payload, write_payload
+
+FORM = 1
+LINE_ROWS = 250
+LINE_BYTES = 128 * 1024
+
+T = TypeVar("T")
+
+
+def _mark() -> str:
+    known = [(tag, [field.name for field in fields(kind)]) for tag, kind in facts.TAGS.items()]
+    form = repr((known, Task.__slots__, NodeRun.__slots__, Lease.__slots__))
+    return f"{FORM}.{zlib.crc32(form.encode()):08x}"
+
+
+MARK = _mark()
+
+
+class Place(NamedTuple):
+    """Where in a task's history a state belongs: after commit `seq`, whose id is `commit_id`."""
+
+    seq: int
+    commit_id: str
+
+
+class _Whole(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The task itself."""
+
+    mark: str
+    task_id: str
+    seq: int
+    commit_id: str
+    status: TaskStatus
+    paused: bool
+    generation: int
+    applied: int
+    created_at: float
+    ended_at: float | None
+    error: dict[str, Any] | None
+    reason: str
+    cancel_outcome: str
+    cancel_error: dict[str, Any] | None
+    open: int
+
+
+class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """One node. Nodes that nothing special happened to end with `output`."""
+
+    name: str
+    state: NodeState
+    attempt: int
+    undecided: int
+    unread: int
+    taken: int
+    broken: int
+    run_sec: float
+    ready_at: float | None
+    started_at: float | None
+    ended_at: float | None
+    output: list[Any] | None
+    next: tuple[str, ...] | None = None
+    error: dict[str, Any] | None = None
+    reason: str = ""
+    by_failure: bool = False
+    loser: bool = False
+    failures: int = 0
+    losses: int = 0
+    declines: int = 0
+    budgets: dict[str, int] | None = None
+    wake: float | None = None
+    lease: tuple[str, str, str, float, float, bool, bool] | None = None
+
+
+_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None)
+
+_runs: msgspec.json.Decoder[list[_Run]] = msgspec.json.Decoder(list[_Run])
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+def write_snapshot(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
+    """The state after commit `seq`, line by line: between two of them the caller may let others in, as long as nobody
+    changes the task."""
+    count = 0
+    for line in _lines(task, seq, commit_id):
+        count += 1
+        yield line
+    yield _line("end", count)
+
+
+def encode_snapshot(task: Task, seq: int, commit_id: str) -> bytes:
+    """The state after commit `seq`."""
+    return b"".join(write_snapshot(task, seq, commit_id))
+
+
+def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
+    yield _line("task", [
+        MARK, task.task_id, seq, commit_id, task.status, task.paused, task.generation, task.applied, task.created_at,
+        task.ended_at, task.error, task.reason, task.cancel_outcome, task.cancel_error, task.open,
+    ])  # fmt: skip
+    # Those that were looked at: another is made from the graph when it is asked for.
+    yield from _run_lines([(name, run) for name, run in dict.items(task.runs)])
+    yield from _list_lines("ready", [(role, name) for role, names in task.ready.items() for name in names])
+    yield from _list_lines("leased", task.leased)
+    yield from _list_lines("failed", task.failed)
+    yield from _list_lines("agenda", task.agenda)
+    yield from _list_lines("joined", task.joined)
+    # A node that has ended has no timers any more, and a restart makes all anew.
+    timers = [timer for timer in task.timers if not timer[3] or task.runs[timer[3]].state not in ENDED_NODE]
+    yield from _list_lines("timers", timers)
+    yield from _list_lines("refusals", task.refusals.items())
+
+
+def _line(kind: str, value: Any) -> bytes:
+    return kind.encode() + b" " + dumps(value) + b"\n"
+
+
+def _list_lines(kind: str, items: Iterable[Any]) -> Iterator[bytes]:
+    left = iter(items)
+    while part := list(islice(left, LINE_ROWS)):
+        yield _line(kind, part)
+
+
+def _run_lines(runs: list[tuple[str, NodeRun]]) -> Iterator[bytes]:
+    texts: list[bytes] = []
+    size = 0
+    for name, run in runs:
+        text = dumps(_run_row(name, run))
+        texts.append(text)
+        size += len(text)
+        if len(texts) >= LINE_ROWS or size >= LINE_BYTES:
+            yield b"runs [" + b",".join(texts) + b"]\n"
+            texts, size = [], 0
+    if texts:
+        yield b"runs [" + b",".join(texts) + b"]\n"
+
+
+def _run_row(name: str, run: NodeRun) -> list[Any]:
+    output = None if run.output is None else write_payload(run.output)
+    row = [
+        name, run.state, run.attempt, run.undecided, run.unread, run.taken, run.broken, run.run_sec, run.ready_at,
+        run.started_at, run.ended_at, output,
+    ]  # fmt: skip
+    rest = (
+        run.next, run.error, run.reason, run.by_failure, run.loser, run.failures, run.losses, run.declines,
+        run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease),
+    )  # fmt: skip
+    return row if rest == _USUAL else [*row, *rest]
+
+
+def _lease_row(lease: Lease) -> tuple[Any, ...]:
+    return (
+        *(lease.token, lease.worker, lease.incarnation, lease.accept_by, lease.leased_at),
+        *(lease.started, lease.cancelling),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def read_snapshot(data: bytes, task: Task) -> Generator[None, None, Place]:
+    """Fill a new task line by line, and return where in its history that is. Raises `Corrupt` for what is not whole, of
+    another task, or of another version; the task is of no use then."""
+    where: Place | None = None
+    start, count = 0, 0
+    while (stop := data.find(b"\n", start)) >= 0:
+        kind, _, text = data[start:stop].partition(b" ")
+        if kind == b"end":
+            if where is None or loads(text) != count or stop + 1 != len(data):
+                raise Corrupt("a snapshot that is not whole")
+            heapq.heapify(task.timers)
+            return where
+        if where is None:
+            where = _read_whole(kind, text, task)
+        else:
+            _read_line(kind.decode("ascii", "replace"), text, task)
+        start, count = stop + 1, count + 1
+        yield
+    raise Corrupt("a snapshot that is not whole")
+
+
+def decode_snapshot(data: bytes, task: Task) -> Place:
+    """`read_snapshot` in one go."""
+    reading = read_snapshot(data, task)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            where: Place = end.value
+            return where
+
+
+def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:
+    row = loads(text) if kind == b"task" else None
+    if not isinstance(row, list) or not row or row[0] != MARK:
+        raise Corrupt(f"not a snapshot that this version ({MARK}) wrote")
+    whole = _convert(row, _Whole)
+    if whole.task_id != task.task_id:
+        raise Corrupt(f"a snapshot of task {whole.task_id}")
+    for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason"):
+        setattr(task, name, getattr(whole, name))
+    task.cancel_outcome, task.cancel_error, task.open = whole.cancel_outcome, whole.cancel_error, whole.open
+    return Place(whole.seq, whole.commit_id)
+
+
+def _read_line(kind: str, text: bytes, task: Task) -> None:
+    match kind:
+        case "runs":
+            _read_runs(text, task)
+        case "ready":
+            for role, name in _convert(loads(text), list[tuple[str, str]]):
+                task.ready.setdefault(role, OrderedDict())[_known(name, task)] = None
+        case "leased":
+            task.leased.update((_known(name, task), None) for name in _convert(loads(text), list[str]))
+        case "failed":
+            task.failed.update((_known(name, task), None) for name in _convert(loads(text), list[str]))
+        case "agenda":
+            task.agenda.extend(_convert(loads(text), list[str]))
+        case "joined":
+            task.joined.extend(_convert(loads(text), list[tuple[str, list[str]]]))
+        case "timers":
+            task.timers.extend(_convert(loads(text), list[tuple[float, int, str, str]]))
+        case "refusals":
+            task.refusals.update(_convert(loads(text), list[tuple[int, str]]))
+        case _:
+            raise Corrupt(f"a snapshot with a line of {kind[:20]!r}")
+
+
+def _read_runs(text: bytes, task: Task) -> None:
+    try:
+        rows = _runs.decode(text)
+    except UNFIT:
+        rows = _convert(loads(text), list[_Run])
+    for row in rows:
+        task.runs[_known(row.name, task)] = _made(row)
+
+
+def _made(row: _Run) -> NodeRun:
+    run = NodeRun(row.undecided, row.unread)
+    run.state, run.attempt, run.taken, run.broken = row.state, row.attempt, row.taken, row.broken
+    run.run_sec, run.ready_at, run.started_at, run.ended_at = row.run_sec, row.ready_at, row.started_at, row.ended_at
+    run.output = None if row.output is None else read_payload(row.output)
+    run.next, run.error, run.reason, run.by_failure = row.next, row.error, row.reason, row.by_failure
+    run.loser, run.failures, run.losses, run.declines = row.loser, row.failures, row.losses, row.declines
+    run.budgets, run.wake = row.budgets, row.wake
+    if row.lease is not None:
+        token, worker, incarnation, accept_by, leased_at, begun, cancelling = row.lease
+        run.lease = Lease(token, worker, incarnation, accept_by, leased_at)
+        run.lease.started, run.lease.cancelling = begun, cancelling
+    return run
+
+
+def _known(name: str, task: Task) -> str:
+    if name not in task.graph.nodes:
+        raise Corrupt(f"a snapshot with a node {name[:40]!r} that its graph does not have")
+    return name
+
+
+def _convert(value: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise Corrupt(f"a snapshot that cannot be read: {error}") from error
