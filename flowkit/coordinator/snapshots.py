@@ -115,7 +115,7 @@ class Snapshots:
         cell = spare.cell
         if cell.snapshot == spare.new and not cell.dead:
             return None  # the next update of the head will name it
-        if named != spare.old:  # but one that came later
+        if named != spare.old:  # nor will it name either of them: the cell has another by now, or somebody else had
             return [spare.old, spare.new]
         if not cell.dead:
             return None

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import fields
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,8 +26,6 @@ from flowkit.wire.facts import read_payload, write_payload
 FORM = 1
 LINE_ROWS = 250
 LINE_BYTES = 128 * 1024
-
-T = TypeVar("T")
 
 
 def _mark() -> str:
@@ -96,7 +94,17 @@ class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 _USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None)
 
-_runs: msgspec.json.Decoder[list[_Run]] = msgspec.json.Decoder(list[_Run])
+_KINDS: dict[str, Any] = {
+    "runs": list[_Run],
+    "ready": list[tuple[str, str]],
+    "leased": list[str],
+    "failed": list[str],
+    "agenda": list[str],
+    "joined": list[tuple[str, list[str]]],
+    "timers": list[tuple[float, int, str, str]],
+    "refusals": list[tuple[int, str]],
+}
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _KINDS.items()}
 
 
 # ---------------------------------------------------------------------------------------------- writing
@@ -218,7 +226,7 @@ def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:
     row = loads(text) if kind == b"task" else None
     if not isinstance(row, list) or not row or row[0] != MARK:
         raise Corrupt(f"not a snapshot that this version ({MARK}) wrote")
-    whole = _convert(row, _Whole)
+    whole: _Whole = _convert(row, _Whole)
     if whole.task_id != task.task_id:
         raise Corrupt(f"a snapshot of task {whole.task_id}")
     for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason"):
@@ -228,35 +236,35 @@ def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:
 
 
 def _read_line(kind: str, text: bytes, task: Task) -> None:
+    rows = _rows(kind, text)
     match kind:
         case "runs":
-            _read_runs(text, task)
+            for row in rows:
+                task.runs[_known(row.name, task)] = _made(row)
         case "ready":
-            for role, name in _convert(loads(text), list[tuple[str, str]]):
+            for role, name in rows:
                 task.ready.setdefault(role, OrderedDict())[_known(name, task)] = None
         case "leased":
-            task.leased.update((_known(name, task), None) for name in _convert(loads(text), list[str]))
+            task.leased.update((_known(name, task), None) for name in rows)
         case "failed":
-            task.failed.update((_known(name, task), None) for name in _convert(loads(text), list[str]))
+            task.failed.update((_known(name, task), None) for name in rows)
         case "agenda":
-            task.agenda.extend(_convert(loads(text), list[str]))
+            task.agenda.extend(rows)
         case "joined":
-            task.joined.extend(_convert(loads(text), list[tuple[str, list[str]]]))
+            task.joined.extend(rows)
         case "timers":
-            task.timers.extend(_convert(loads(text), list[tuple[float, int, str, str]]))
+            task.timers.extend(rows)
         case "refusals":
-            task.refusals.update(_convert(loads(text), list[tuple[int, str]]))
-        case _:
-            raise Corrupt(f"a snapshot with a line of {kind[:20]!r}")
+            task.refusals.update(rows)
 
 
-def _read_runs(text: bytes, task: Task) -> None:
+def _rows(kind: str, text: bytes) -> Any:
+    if kind not in _KINDS:
+        raise Corrupt(f"a snapshot with a line of {kind[:20]!r}")
     try:
-        rows = _runs.decode(text)
+        return _DECODERS[kind].decode(text)
     except UNFIT:
-        rows = _convert(loads(text), list[_Run])
-    for row in rows:
-        task.runs[_known(row.name, task)] = _made(row)
+        return _convert(loads(text), _KINDS[kind])
 
 
 def _made(row: _Run) -> NodeRun:
@@ -280,7 +288,7 @@ def _known(name: str, task: Task) -> str:
     return name
 
 
-def _convert(value: Any, kind: type[T]) -> T:
+def _convert(value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -86,6 +86,7 @@ FULL_HEAD = Head(
     updated_at=1_700_000_000.2,
     ended_at=None,
     error=None,
+    snapshot="3:full.c-1.1",
 )
 
 
@@ -142,7 +143,7 @@ class TestHeads:
 class TestUpdates:
     async def test_an_update_sets_the_owners_fields_and_no_others(self, store: Store) -> None:
         await store.insert_heads([FULL_HEAD])
-        new = HeadUpdate("full", "failed", 4, 3, False, None, 9.5, ended_at=9.25, error='{"code":"x"}')
+        new = HeadUpdate("full", "failed", 4, 3, False, None, 9.5, ended_at=9.25, error='{"code":"x"}', snapshot="4:s")
         assert await store.update_heads([new]) == [OK]
         assert await store.read_heads(["full"]) == [
             replace(
@@ -155,6 +156,7 @@ class TestUpdates:
                 updated_at=9.5,
                 ended_at=9.25,
                 error='{"code":"x"}',
+                snapshot="4:s",
             )
         ]
 
@@ -414,6 +416,25 @@ class TestBlobs:
     async def test_what_is_not_there_is_a_key_error(self, store: Store) -> None:
         with pytest.raises(KeyError):
             await store.get_blob("nothing", kind="graph")
+
+    @pytest.mark.parametrize("size", [1, 9_000_000])
+    async def test_a_deleted_blob_is_gone_and_may_come_back(self, store: Store, size: int) -> None:
+        for ref in ("t", "t:1", "u"):
+            await store.put_blob(ref, bytes(size), kind="snapshot")
+        await store.put_blob("t", b"graph", kind="graph")
+
+        assert await store.delete_blob("t", kind="snapshot") is OK
+
+        with pytest.raises(KeyError):
+            await store.get_blob("t", kind="snapshot")
+        assert await store.get_blob("t", kind="graph") == b"graph"
+        assert len(await store.get_blob("t:1", kind="snapshot")) == size
+        assert len(await store.get_blob("u", kind="snapshot")) == size
+        await store.put_blob("t", b"again", kind="snapshot")
+        assert await store.get_blob("t", kind="snapshot") == b"again"
+
+    async def test_deleting_what_is_not_there_is_harmless(self, store: Store) -> None:
+        assert await store.delete_blob("nothing", kind="snapshot") is OK
 
     async def test_the_same_blob_by_many_at_once(self, store: Store) -> None:
         data = bytes(2_000_000)

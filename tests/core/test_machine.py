@@ -16,9 +16,10 @@ from flowkit.core import facts as f
 from flowkit.core import reports as r
 from flowkit.core.decide import Decision, decide
 from flowkit.core.effects import Dispatch, Revoke
+from flowkit.core.evolve import evolve
 from flowkit.core.model import ENDED_TASK, Task
 from flowkit.core.payload import Payload
-from tests.core.builders import START, differences, new_task, replayed
+from tests.core.builders import START, differences, new_task, replayed, through_snapshot
 from tests.core.oracle import BEGUN, ENDED, SKIP, WAIT, Oracle
 from tests.core.oracle import START as STARTS
 from tests.core.random_graphs import graphs
@@ -167,9 +168,10 @@ class Hostile(RuleBasedStateMachine):
         if again:
             assert self.task.ended or all(self.task.runs[n].attempt >= 0 for n in again)
 
-    @rule(lost=st.booleans(), kept=st.integers(0, 3))
-    def crash(self, lost: bool, kept: int) -> None:
-        """The coordinator dies: with the last decision in the store, or with only some of its commits."""
+    @rule(lost=st.booleans(), kept=st.integers(0, 3), early=st.none() | picks)
+    def crash(self, lost: bool, kept: int, early: int | None) -> None:
+        """The coordinator dies: with the last decision in the store, or with only some of its commits. The next one
+        folds them all, or those after a snapshot of some earlier state."""
         if lost and self.last_count:
             cut = min(kept, self.last_count)
             self.recorded = self.recorded[: len(self.recorded) - self.last_count + cut]
@@ -177,7 +179,15 @@ class Hostile(RuleBasedStateMachine):
             self.dispatched = {token: job for token, job in self.dispatched.items() if token in known}
             self.bus = [report for report in self.bus if report.token in known]
         self.before = {}
-        self.task = replayed(self.task, self.recorded, wired=True)
+        whole = replayed(self.task, self.recorded, wired=True)
+        if early is not None:
+            self.task = replayed(self.task, self.recorded[: early % (len(self.recorded) + 1)], wired=True)
+            self.task = through_snapshot(self.task)
+            for at, fact in self.recorded[early % (len(self.recorded) + 1) :]:
+                evolve(self.task, fact, at)
+            assert differences(whole, self.task) == []
+        else:
+            self.task = whole
         self.oracle = Oracle(self.task)
         self.hear(r.TimeReached() if self.task.created else r.Accepted(self.targets))
 
@@ -194,9 +204,9 @@ class Hostile(RuleBasedStateMachine):
         self.attempts_are_legal()
 
     def the_fold_is_the_state(self) -> None:
-        """I1, for the facts as they are and as they were written down."""
-        for wired in (False, True):
-            replica = replayed(self.task, self.recorded, wired=wired)
+        """I1, for the facts as they are and as they were written down, and for what a snapshot keeps of their fold."""
+        plain, wired = [replayed(self.task, self.recorded, wired=wired) for wired in (False, True)]
+        for replica in (plain, through_snapshot(wired)):
             assert decide(replica, [], self.now) == Decision()
             assert differences(self.task, replica) == []
 
