@@ -72,7 +72,7 @@ class Snapshots:
         past = (await self._history.load([cell.task_id])).get(cell.task_id)
         if past is None or past.task is None or past.task.ended:
             return
-        data = await self._written(past)
+        data = await written(past)
         ref = f"{cell.task_id}.{self._coordinator_id}.{next(self._numbers)}"  # never given twice, whoever writes
         try:
             await self._store.put_blob(ref, data, kind="snapshot")
@@ -87,15 +87,6 @@ class Snapshots:
         cell.unfolded = max(0, cell.unfolded - past.unfolded)
         self._spares.append(spare)
         self._telemetry.emit(SnapshotTaken(cell.task_id, past.seq, len(data)))
-
-    @staticmethod
-    async def _written(past: Past) -> bytes:
-        assert past.task is not None
-        lines: list[bytes] = []
-        for line in write_snapshot(past.task, past.seq, past.commit_id):
-            lines.append(line)
-            await asyncio.sleep(0)
-        return b"".join(lines)
 
     async def _tidy(self) -> None:
         """Remove what no head names any more. An acknowledged update is no proof: it may have been another's."""
@@ -122,3 +113,13 @@ class Snapshots:
         if spare.gone_at is None:
             spare.gone_at = self._clock.mono()
         return [spare.new] if self._clock.mono() - spare.gone_at > DOUBT_SEC else None
+
+
+async def written(past: Past) -> bytes:
+    """The snapshot of a task that was read, written down line by line while others go on."""
+    assert past.task is not None
+    lines: list[bytes] = []
+    for line in write_snapshot(past.task, past.seq, past.commit_id):
+        lines.append(line)
+        await asyncio.sleep(0)
+    return b"".join(lines)
