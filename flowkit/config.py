@@ -85,7 +85,8 @@ class CoordinatorConfig(CommonSettings):
     `accept_sec`: how long a dispatched attempt may take to reach its worker. `prefetch`: how many attempts beyond its
     slots a worker may be sent when its nodes are short. `sweep_sec`: how often the store is searched for work
     that no message announced. `cancel_grace_sec`: how long a cancelled attempt may take to stop.
-    `evict_after_sec`: a task with nothing to do for so long leaves memory. `tune_gc`: let Python's cycle collector
+    `evict_after_sec`: a task with nothing to do for so long leaves memory; sooner, where the commits of those in memory
+    have more than `cache_bytes`, a measure of what they take. `tune_gc`: let Python's cycle collector
     run seldom, and all of it only when idle; an app that has set its thresholds itself is left alone.
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
     """
@@ -98,6 +99,7 @@ class CoordinatorConfig(CommonSettings):
     head_sec: float = 0.5
     cancel_grace_sec: float = 30.0
     evict_after_sec: float = 60.0
+    cache_bytes: int = 256 * 1024 * 1024
     commit_flights: int = 2
     max_commit_bytes: int = 512 * 1024
     snapshot_bytes: int = 256 * 1024

@@ -50,16 +50,17 @@ class Front:
 class Cell:
     """A task here. Lives from the first word about it until its head is acknowledged and nothing is left to do.
 
-    `acked` is the seq of the last acknowledged commit, `prev` its id, `published` the seq up to which every
-    event is acknowledged; `stored` is what the head says of both. `dead` cells are never used again: whoever still
-    holds one must look its task up anew. A `patient` cell whose task has not begun waits for room before its first
-    commit, so that creation and first leases are one. `snapshot` is what the head shall say of the last snapshot, of
-    `snapshot_size` bytes; the commits after it have `unfolded` bytes.
+    `acked` is the seq of the last acknowledged commit, `prev` its id, `published` the seq up to which every event is
+    acknowledged; `stored` is what the head says of both. `bytes` is its weight in `TaskMemory`. `dead` cells are never
+    used again: whoever still holds one must look its task up anew. A `patient` cell whose task has not begun waits for
+    room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
+    the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes.
     """
 
     __slots__ = (
         "acked",
         "aheads",
+        "bytes",
         "cautious",
         "closing",
         "dead",
@@ -110,6 +111,7 @@ class Cell:
         self.front = Front()
         self.aheads = 0
         self.misses = 0
+        self.bytes = 0
         self.patient = True
         self.to_mark: list[int] = []
         self.waiting_roles: set[str] = set()

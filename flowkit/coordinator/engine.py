@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from itertools import count, islice
 
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell, Flight, Item
@@ -18,6 +18,7 @@ from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.coordinator.heads import Heads, front_of
 from flowkit.coordinator.history import Past, new_task
 from flowkit.coordinator.leases import Leases
+from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
@@ -30,12 +31,14 @@ from flowkit.wire.facts import body_of, encode_facts
 
 MOST_AHEADS = 5
 MOST_MISSES = 4
+MOST_LOOKS = 5000
+SHORTEST_REST_SEC = 1.0
 
 
 class Engine:
     def __init__(self, *, store: Store, clock: Clock, telemetry: Telemetry, dispatcher: Dispatcher, leases: Leases,
                  timers: Timers, carrier: Carrier, coordinator_id: str, max_commit_bytes: int,
-                 evict_after_sec: float, snapshot_bytes: int) -> None:  # fmt: skip
+                 evict_after_sec: float, cache_bytes: int, snapshot_bytes: int) -> None:  # fmt: skip
         self.cells: dict[str, Cell] = {}
         self.owned: set[int] = set()
         self.coordinator_id = coordinator_id
@@ -50,6 +53,7 @@ class Engine:
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.memory = TaskMemory(cache_bytes)
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
         self._evict_after_sec = evict_after_sec
@@ -74,6 +78,7 @@ class Engine:
             return
         cell = self.cells[head.task_id] = Cell(head.task_id, head.partition)
         cell.head, cell.task, cell.loading = head, new_task(head, graph), False
+        self.memory.add(cell, len(head.params))
         self.feed(cell, Item(Accepted(head.targets)))
 
     def feed(self, cell: Cell, item: Item) -> None:
@@ -235,6 +240,7 @@ class Engine:
         assert task is not None
         commit = flight.commits.popleft()
         cell.acked, cell.prev = commit.seq, commit.id
+        self.memory.add(cell, len(commit.body))
         cell.unfolded += len(commit.body)
         if cell.unfolded > self._snapshot_bytes and cell.unfolded > cell.snapshot_size:
             self.on_outgrown(cell)
@@ -309,6 +315,7 @@ class Engine:
         task = past.task
         cell.acked, cell.prev = past.seq, past.commit_id
         cell.snapshot, cell.snapshot_size, cell.unfolded = past.head.snapshot, past.snapshot_size, past.unfolded
+        self.memory.add(cell, len(past.head.params) + past.snapshot_size + past.unfolded)
         cell.stored = (past.head.seq, past.head.published_seq)
         cell.published = min(past.head.published_seq, cell.acked)
         cell.front = front_of(task, self.clock.wall())
@@ -351,6 +358,7 @@ class Engine:
             self._unused(cell.flight.reserved)
         self.dispatcher.forget(cell)
         self.leases.drop(cell)
+        self.memory.drop(cell)
         self.timers.set(cell, None)
         self.to_load.pop(cell.task_id, None)
         if self.cells.get(cell.task_id) is cell:
@@ -371,9 +379,18 @@ class Engine:
             wake = task.next_wake()
             if task.leased or (task.ready and not task.paused):
                 return
-            if wake is not None and wake < self.clock.wall() + self._evict_after_sec:
+            rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
+            if wake is not None and wake < self.clock.wall() + rest:
                 return
         self.drop(cell)
+
+    def make_room(self) -> None:
+        """Where the tasks in memory weigh too much, let those go that only wait, those looked at longest ago first."""
+        for task_id in list(islice(self.cells, MOST_LOOKS)):
+            if not self.memory.full:
+                return
+            cell = self.cells[task_id] = self.cells.pop(task_id)
+            self.maybe_evict(cell)
 
     # ------------------------------------------------------------------------------------------ poison
 

@@ -85,7 +85,7 @@ class CoordinatorRuntime:
             store=store, clock=clock, telemetry=self.telemetry, dispatcher=self.dispatcher, leases=self.leases,
             timers=self.timers, carrier=self.carrier, coordinator_id=self.coordinator_id,
             max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
-            snapshot_bytes=cfg.snapshot_bytes,
+            cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
         )  # fmt: skip
         self.graphs = Graphs(store)
         self.history = History(store, self.graphs, self.telemetry)

@@ -38,6 +38,7 @@ class Sweeper:
             return 0
         # Requests first: what is to be cancelled must not be started by the very sweep that finds both.
         self._requests.hand_over(await self._store.open_requests(owned, limit=PAGE))
+        self._engine.make_room()
         woken = await self._sweep_heads(owned)
         self._engine.pump_dirty()
         return woken
@@ -47,7 +48,8 @@ class Sweeper:
         if began < self._rests_until:
             return 0
         limit = PAGE + len(self._engine.cells)
-        heads = await self._store.due_heads(owned, self._clock.wall() + self._ahead_sec, limit=limit)
+        ahead = 0.0 if self._engine.memory.full else self._ahead_sec
+        heads = await self._store.due_heads(owned, self._clock.wall() + ahead, limit=limit)
         woken = sum(self._wake(head) for head in heads if head.partition in self._engine.owned)
         if woken * 10 < len(heads):
             took = self._clock.mono() - began

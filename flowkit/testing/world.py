@@ -348,6 +348,7 @@ def _settings(stage: Stage) -> dict[str, Any]:
     if not stage.chaos:
         return {}
     return {
+        "cache_bytes": 2000 if stage.plan.random() < 0.2 else 2**28,
         "max_commit_bytes": 200 if stage.plan.random() < 0.2 else 512 * 1024,
         "evict_after_sec": 3.0 if stage.plan.random() < 0.5 else 60.0,
         "snapshot_bytes": 300 if stage.seed % 5 == 0 else 256 * 1024,
