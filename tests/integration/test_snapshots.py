@@ -22,14 +22,13 @@ ON_KAFKA = [
 WIDTH, LENGTH = 100, 50
 
 
-@pytest.fixture
-def in_a_file(tmp_path: Path) -> dict[str, Any]:
-    return {"db": f"sqlite:///{tmp_path}/flow.db"}
-
-
-@pytest.fixture
-def on_servers(site: Site) -> dict[str, Any]:
-    return {"db": site.db, **site.settings}
+@pytest.fixture(params=["sqlite", pytest.param("kafka-mongo", marks=ON_KAFKA)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    """A database, and the settings that go with it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/flow.db", {}
+    site: Site = request.getfixturevalue("site")
+    return site.db, site.settings
 
 
 def large() -> dict[str, Any]:
@@ -44,11 +43,9 @@ def large() -> dict[str, Any]:
                       {"node_id": "last", "type": "count", "depends_on": [*ends, "door"]}]}  # fmt: skip
 
 
-@pytest.mark.parametrize("where", ["in_a_file", pytest.param("on_servers", marks=ON_KAFKA)])
 @pytest.mark.timeout(120)
-async def test_a_large_task_is_taken_over_from_its_snapshot(where: str, request: pytest.FixtureRequest) -> None:
-    settings = request.getfixturevalue(where)
-    db = settings.pop("db")
+async def test_a_large_task_is_taken_over_from_its_snapshot(place: tuple[str, dict[str, Any]]) -> None:
+    db, settings = place
     ran: Counter[str] = Counter()
     opened = asyncio.Event()
 
