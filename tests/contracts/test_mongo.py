@@ -125,6 +125,12 @@ class TestDoubt:
             await store.put_blob("ref", bytes(2_000_000), kind="graph")
         assert len(await store.get_blob("ref", kind="graph")) == 2_000_000
 
+    async def test_a_head_of_before_snapshots_is_read_as_it_was(self, store: MongoStore, mongo_database: Any) -> None:
+        await store.insert_heads([Head("t", 0, "g", snapshot="1:s")])
+        await mongo_database.tasks.update_one({"_id": "t"}, {"$unset": {"snapshot": 1}})
+
+        assert await store.read_heads(["t"]) == [Head("t", 0, "g")]
+
     async def test_a_blob_with_a_missing_piece_is_not_there(self, store: MongoStore, mongo_database: Any) -> None:
         await store.put_blob("ref", bytes(2_000_000), kind="graph")
         await mongo_database.graphs.delete_one({"_id": "ref:000002"})

@@ -209,6 +209,22 @@ asyncio.run(main())
             assert sqlite_schema.migrate(connection, migrations) == 2
             assert connection.execute("SELECT count(*) FROM schema_version").fetchone() == (2,)
 
+    async def test_a_file_of_before_snapshots_is_read_as_it_was(self, tmp_path: Path) -> None:
+        with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as connection:
+            sqlite_schema.migrate(connection, sqlite_schema.MIGRATIONS[:1])
+            connection.execute(
+                """INSERT INTO heads VALUES
+                ('t', 0, 'g', '{}', 'default', 'local', '', '{}', 0, '[]', NULL, '', 1.0, 'running', 5, 4, 1, 9.0, 2.0,
+                NULL, NULL, 0.0)"""
+            )
+        store = SqliteStore(tmp_path / "x.db")
+        await store.start()
+
+        assert await store.read_heads(["t"]) == [
+            Head("t", 0, "g", created_at=1.0, status="running", seq=5, published_seq=4, next_wake=9.0, updated_at=2.0)
+        ]
+        await store.stop()
+
     async def test_the_queries_of_the_hot_path_use_their_indexes(self, store: SqliteStore) -> None:
         with closing(sqlite3.connect(store.path)) as connection:
 
