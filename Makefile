@@ -23,8 +23,9 @@ help:
 run: $(BASE)
 	$(BIN)/python examples/quickstart.py
 
+# Two at a time: much of it waits for real servers and real deaths. A file's tests stay together, and share its servers.
 test: install-services
-	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

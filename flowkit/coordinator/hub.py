@@ -17,11 +17,11 @@ class Listener:
     """One watcher of one task. An event says that the task moved, not how: whoever wants to know reads the store, and
     so nothing depends on an event's arrival. `missed`: some were dropped."""
 
-    __slots__ = ("_close", "_events", "_wake", "ends_only", "missed")
+    __slots__ = ("_close", "_events", "_sleeper", "ends_only", "missed")
 
     def __init__(self, close: Callable[[Listener], None], ends_only: bool) -> None:
         self._events: deque[Event] = deque()
-        self._wake = asyncio.Event()
+        self._sleeper: asyncio.Future[None] | None = None
         self._close = close
         self.ends_only = ends_only
         self.missed = False
@@ -33,22 +33,32 @@ class Listener:
             self._events.clear()
             self.missed = True
         self._events.append(event)
-        self._wake.set()
+        self._wake()
 
     def poke(self) -> None:
         self.missed = True
-        self._wake.set()
+        self._wake()
 
     async def next(self, timeout: float) -> Event | None:
         """The next event, or None after so many seconds without one."""
         if not self._events and not self.missed:
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
-            except TimeoutError:
-                return None
+            await self._sleep(timeout)
         return self._events.popleft() if self._events else None
+
+    async def _sleep(self, timeout: float) -> None:
+        # A future and a timer: an event and `asyncio.timeout` would cost every waiter of every task twice as much.
+        loop = asyncio.get_running_loop()
+        self._sleeper = loop.create_future()
+        alarm = loop.call_later(timeout, self._wake)
+        try:
+            await self._sleeper
+        finally:
+            alarm.cancel()
+            self._sleeper = None
+
+    def _wake(self) -> None:
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     def close(self) -> None:
         self._close(self)

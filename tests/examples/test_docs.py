@@ -45,11 +45,12 @@ def at_home(text: str, mongo_url: str) -> str:
 
 
 def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str]) -> None:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # not the reader's
     done = subprocess.run(
         [sys.executable, "-W", "error", str(RUNNER)],
         input=json.dumps([name_of(page), [dataclasses.asdict(step) | {"needs": []} for step in steps]]),
         cwd=folder,
-        env=os.environ | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=ours | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=LIMIT_SEC,
