@@ -46,14 +46,15 @@ async def cost_of(act: Callable[[], Awaitable[Any]]) -> Cost:
 
 
 async def _cost_of(act: Callable[[], Awaitable[Any]]) -> Cost:
-    gaps = [0.0]
+    longest = 0.0
 
     async def watch() -> None:
+        nonlocal longest
         last = time.perf_counter()
         while True:
             await asyncio.sleep(0)
             now = time.perf_counter()
-            gaps.append(now - last)
+            longest = max(longest, now - last)
             last = now
 
     gc.collect()
@@ -61,14 +62,16 @@ async def _cost_of(act: Callable[[], Awaitable[Any]]) -> Cost:
     watcher = asyncio.create_task(watch())
     await asyncio.sleep(0)
     began = time.perf_counter()
-    await act()
-    whole = time.perf_counter() - began
-    await asyncio.sleep(0)
-    watcher.cancel()
-    with suppress(asyncio.CancelledError):
-        await watcher
-    gc.enable()
-    return Cost(1000 * whole, 1000 * max(gaps))
+    try:
+        await act()
+        whole = time.perf_counter() - began
+        await asyncio.sleep(0)
+    finally:
+        watcher.cancel()
+        with suppress(asyncio.CancelledError):
+            await watcher
+        gc.enable()
+    return Cost(1000 * whole, 1000 * longest)
 
 
 def commits_of(names: list[str]) -> list[Commit]:
