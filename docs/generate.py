@@ -19,6 +19,9 @@ from typing import Any
 
 import msgspec
 
+# This tree's code, whichever is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from flowkit import config, errors
 from flowkit.core import facts as f
 from flowkit.core import keys, kinds
