@@ -17,6 +17,8 @@ from flowkit.ports import Clock, Store
 from flowkit.telemetry import SnapshotTaken, Telemetry
 from flowkit.wire.snapshot import write_snapshot
 
+SHARE = 0.05
+"""The most of its time that a process spends on them: they are of use after a takeover, what runs is of use now."""
 TIDY_SEC = 5.0
 DOUBT_SEC = 30.0
 """So long after its cell has gone, a head that does not name a snapshot will not name it any more."""
@@ -46,6 +48,7 @@ class Snapshots:
         self._due: dict[str, Cell] = {}
         self._spares: list[Spare] = []
         self._tidy_at = 0.0
+        self._rests_until = 0.0
         self._numbers = count(1)
         engine.on_outgrown = self.add
 
@@ -55,10 +58,14 @@ class Snapshots:
 
     async def step(self) -> None:
         """Take the snapshots that are due, and remove those that were replaced."""
-        while self._due:
+        while self._due and self._clock.mono() >= self._rests_until:
             cell = self._due.pop(next(iter(self._due)))
             if self._wanted(cell) and cell.unfolded > cell.snapshot_size:
-                await self._take(cell)
+                began = self._clock.mono()
+                try:
+                    await self._take(cell)
+                finally:
+                    self._rests_until = began + (self._clock.mono() - began) / SHARE
         if self._spares and self._clock.mono() >= self._tidy_at:
             self._tidy_at = self._clock.mono() + TIDY_SEC
             await self._tidy()

@@ -409,3 +409,24 @@ async def test_another_owners_snapshot_stays_and_ours_goes(stand: Stand) -> None
     await stand.write_head(snapshot="9:theirs")
 
     assert await stand.tidy() == {"theirs"}
+
+
+async def test_they_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand = await Stand().begin()
+    load = stand.history.load
+
+    async def slow(*asked: Any, **how: Any) -> Any:
+        stand.clock.advance(1.0)
+        return await load(*asked, **how)
+
+    monkeypatch.setattr(stand.history, "load", slow)
+    first = await stand.take()
+    assert first
+    stand.cell.unfolded = 10 * stand.cell.snapshot_size
+
+    stand.clock.advance(18.9)
+    assert await stand.take() == first
+
+    stand.clock.advance(0.2)
+    await stand.service.step()
+    assert stand.cell.snapshot != first
