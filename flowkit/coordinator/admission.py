@@ -3,13 +3,14 @@ stored, targets that exist, and inputs that fit what the roles take, as far as t
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from flowkit.coordinator.off_loop import off_loop
 from flowkit.core import selection
 from flowkit.core.graph import Graph
 from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
@@ -74,7 +75,7 @@ class Admission:
             return known
         signatures = {role: self._signature_of(role) for role in {node.type for node in graph.nodes.values()}}
         large = len(graph.nodes) > LARGE_NODES
-        finding = await asyncio.to_thread(_look, graph, signatures) if large else _look(graph, signatures)
+        finding = await off_loop(partial(_look, graph, signatures)) if large else _look(graph, signatures)
         self._findings[ref] = finding
         if len(self._findings) > KNOWN_GRAPHS:
             self._findings.popitem(last=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
+from flowkit.coordinator.off_loop import off_loop
 from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
 from flowkit.errors import Corrupt, GraphError, Problem
@@ -21,10 +22,6 @@ LARGE_BYTES = 256 * 1024
 LARGE_NODES = 1000
 LARGEST_LOOKS = 5000
 KNOWN_LOOKS = 1000
-SWITCH_SEC = 0.0002
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +123,12 @@ def _node_count(raw: Mapping[Any, Any]) -> int:
 async def read_raw(raw: Any) -> ReadGraph:
     """Read what a user wrote. Raises `GraphError`."""
     large = isinstance(raw, Mapping) and _node_count(raw) > LARGE_NODES
-    return await _off_loop(_read_raw, raw) if large else _read_raw(raw)
+    return await off_loop(partial(_read_raw, raw)) if large else _read_raw(raw)
 
 
 async def parse_text(data: bytes) -> Graph:
     """Parse a stored graph's text. Raises `GraphError`, `Corrupt`."""
-    return await _off_loop(_parse, data) if len(data) > LARGE_BYTES else _parse(data)
+    return await off_loop(partial(_parse, data)) if len(data) > LARGE_BYTES else _parse(data)
 
 
 def _read_raw(raw: Any) -> ReadGraph:
@@ -145,23 +142,3 @@ def _read_raw(raw: Any) -> ReadGraph:
 
 def _parse(data: bytes) -> Graph:
     return parse_graph(loads(data))
-
-
-_off_loop_now = 0
-_interval_sec = 0.0
-
-
-async def _off_loop(work: Callable[[T], R], what: T) -> R:
-    """Do it in a thread, and let the loop interrupt that thread at once while it is at work: at Python's usual
-    interval each of the dozen steps of a hop would wait 5 ms for the interpreter."""
-    global _off_loop_now, _interval_sec  # noqa: PLW0603 - the interval is the process's too
-    if _off_loop_now == 0:
-        _interval_sec = sys.getswitchinterval()
-        sys.setswitchinterval(min(_interval_sec, SWITCH_SEC))
-    _off_loop_now += 1
-    try:
-        return await asyncio.to_thread(work, what)
-    finally:
-        _off_loop_now -= 1
-        if _off_loop_now == 0:
-            sys.setswitchinterval(_interval_sec)

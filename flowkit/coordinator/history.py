@@ -18,7 +18,7 @@ from flowkit.ports import Commit, Head, Store
 from flowkit.telemetry import SnapshotLoaded, SnapshotUnusable, Telemetry
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
-from flowkit.wire.snapshot import Place, read_snapshot
+from flowkit.wire.snapshot import Place, at_once, read_snapshot
 
 BEGINNING = Place(0, "")
 SLICE_FACTS = 250
@@ -61,13 +61,7 @@ def new_task(head: Head, graph: Graph) -> Task:
 def fold(task: Task, commits: Iterable[Commit], after: Place = BEGINNING) -> Place:
     """Fold the commits that follow `after` into the state. Raises `Corrupt` for a gap or a foreign predecessor,
     `UnknownFact` for a newer fact."""
-    folding = fold_in_slices(task, commits, after)
-    while True:
-        try:
-            next(folding)
-        except StopIteration as end:
-            where: Place = end.value
-            return where
+    return at_once(fold_in_slices(task, commits, after))
 
 
 def fold_in_slices(task: Task, commits: Iterable[Commit], after: Place) -> Generator[None, None, Place]:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import fields
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from flowkit.core.model import ENDED_NODE, Lease, NodeRun, NodeState, Task, Task
 from flowkit.errors import Corrupt
 from flowkit.wire.codec import UNFIT, dumps, loads
 from flowkit.wire.facts import read_payload, write_payload
+
+T = TypeVar("T")
 
 FORM = 1
 LINE_ROWS = 250
@@ -213,13 +215,17 @@ def read_snapshot(data: bytes, task: Task) -> Generator[None, None, Place]:
 
 def decode_snapshot(data: bytes, task: Task) -> Place:
     """`read_snapshot` in one go."""
-    reading = read_snapshot(data, task)
+    return at_once(read_snapshot(data, task))
+
+
+def at_once(work: Generator[None, None, T]) -> T:
+    """What sliced work returns, letting nobody in between."""
     while True:
         try:
-            next(reading)
+            next(work)
         except StopIteration as end:
-            where: Place = end.value
-            return where
+            result: T = end.value
+            return result
 
 
 def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:

@@ -11,6 +11,7 @@ import pytest
 from flowkit.adapters.memory import MemoryStore
 from flowkit.coordinator import graphs as module
 from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.off_loop import SWITCH_SEC
 from flowkit.core.dialect import normalise, parse_graph
 from flowkit.errors import Corrupt, GraphError
 from flowkit.wire.codec import dumps
@@ -111,7 +112,7 @@ async def test_while_a_large_graph_is_read_the_loop_is_let_in_at_once(monkeypatc
 
     await asyncio.gather(module.read_raw(large), module.read_raw(large))
 
-    assert seen == [pytest.approx(module.SWITCH_SEC)] * 2
+    assert seen == [pytest.approx(SWITCH_SEC)] * 2
     assert sys.getswitchinterval() == before
 
 
