@@ -57,7 +57,11 @@ def judge(error: BaseException, classify: Classify | None = None) -> Judgement:
             final = bool(permanent) and isinstance(error, Permanent)
             return Judgement(clean(str(code), LONGEST_CODE), bool(permanent), after, final)
         except Exception:  # a classifier that fails must not hide what it was asked about
-            return Judgement(_code_of(error), isinstance(error, PERMANENT), after, isinstance(error, Permanent))
+            return _by_its_type(error, after)
+    return _by_its_type(error, after)
+
+
+def _by_its_type(error: BaseException, after: float | None) -> Judgement:
     return Judgement(_code_of(error), isinstance(error, PERMANENT), after, isinstance(error, Permanent))
 
 
