@@ -78,6 +78,12 @@ class InputError(FlowKitError):
     code = "bad_input"
 
 
+class FunctionError(FlowKitError):
+    """A coordinator function cannot do what it was asked; fails its node with the `code` and the message."""
+
+    code = "adapter_error"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong with a graph: `code`, `place` (such as `nodes[2].io`), and what to do."""
