@@ -8,7 +8,7 @@ from typing import Any
 
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.errors import ConfigError
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, LimitSwap, Outcome, Renewal, Request, flow_name
 
 # Each entry brings a file from the version before to its own. Never change one that was released: append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -52,6 +52,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX heads_family ON heads (parent, tenant, created_at, task_id)",
         "CREATE INDEX heads_flow ON heads (tenant, flow_name, created_at, task_id) WHERE flow_name != ''",
     ),
+    (
+        """CREATE TABLE limits (
+            limit_id TEXT PRIMARY KEY NOT NULL, part INTEGER NOT NULL, stamp TEXT NOT NULL, body TEXT NOT NULL)""",
+        "CREATE INDEX limits_part ON limits (part, limit_id)",
+    ),
 )
 
 HEAD = (
@@ -60,6 +65,7 @@ HEAD = (
     "next_wake, updated_at, ended_at, error, snapshot"
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
+LIMIT = "limit_id, part, stamp, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
 
 
@@ -73,6 +79,9 @@ INSERT_HEAD = _insert("heads", f"{HEAD}, wake, flow_name", "task_id")
 INSERT_LABEL = _insert("labels", "key, value, task_id", "key, value, task_id")
 INSERT_COMMIT = _insert("commits", COMMIT, "task_id, seq")
 INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
+INSERT_LIMIT = _insert("limits", LIMIT, "limit_id")
+REPLACE_LIMIT = "UPDATE limits SET stamp = ?, body = ? WHERE limit_id = ? AND stamp = ?"
+DELETE_LIMIT = "DELETE FROM limits WHERE limit_id = ? AND stamp = ?"
 INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
 UPDATE_HEAD = (
     "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
@@ -154,6 +163,20 @@ def row_request(row: Row) -> Request:
     values = list(row)
     values[9] = bool(row[9])
     return Request(*values)
+
+
+def swap_limit(connection: sqlite3.Connection, swap: LimitSwap) -> Outcome:
+    """Do it, or find out why not."""
+    if not swap.before and swap.body:
+        change = connection.execute(INSERT_LIMIT, (swap.limit_id, swap.partition, swap.stamp, swap.body))
+    elif swap.body:
+        change = connection.execute(REPLACE_LIMIT, (swap.stamp, swap.body, swap.limit_id, swap.before))
+    else:
+        change = connection.execute(DELETE_LIMIT, (swap.limit_id, swap.before))
+    if change.rowcount == 1:
+        return Outcome.OK
+    row = connection.execute("SELECT stamp FROM limits WHERE limit_id = ?", (swap.limit_id,)).fetchone()
+    return Outcome.OK if (row[0] if row else "") == (swap.stamp if swap.body else "") else Outcome.NO_MATCH
 
 
 def renewal_row(renewal: Renewal) -> Row:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.adapters.memory import MemoryData, MemoryStore
-from flowkit.ports import Commit, Head, Outcome, Renewal, Request
+from flowkit.ports import Commit, Head, LimitRecord, Outcome, Renewal, Request
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 
@@ -181,6 +181,8 @@ class ReplicaSet:
                 return data.requests.get(task_id, {}).get(int(n))
             case ("renewal", worker):
                 return data.renewals.get(worker)
+            case ("limit", limit_id):
+                return data.limits.get(limit_id)
         return None
 
     def fail_over(self) -> None:
@@ -286,7 +288,7 @@ class _Once:
             self._reply([Outcome.UNKNOWN] * self._count)
 
 
-def key_of(document: Head | Commit | Request | Renewal) -> Key:
+def key_of(document: Head | Commit | Request | Renewal | LimitRecord) -> Key:
     match document:
         case Head():
             return ("head", document.task_id)
@@ -296,6 +298,8 @@ def key_of(document: Head | Commit | Request | Renewal) -> Key:
             return ("request", document.task_id, str(document.n))
         case Renewal():
             return ("renewal", document.worker)
+        case LimitRecord():
+            return ("limit", document.limit_id)
 
 
 def _copy(data: MemoryData) -> MemoryData:
@@ -306,6 +310,7 @@ def _copy(data: MemoryData) -> MemoryData:
         requests={task_id: dict(requests) for task_id, requests in data.requests.items()},
         blobs=dict(data.blobs),
         renewals=dict(data.renewals),
+        limits=dict(data.limits),
         by_age=list(data.by_age),
     )
     for partition, active in data.active.items():
