@@ -123,8 +123,8 @@ class Renewal:
 
 @immutable
 class LimitRecord:
-    """What the owner of a limit wrote down last: who holds its permits. `stamp` names this very state, and is given once
-    only; `body` is JSON text. No record means that nobody holds anything."""
+    """What the owner of a limit wrote down last: who holds its permits. `stamp` names this very state, and is given
+    once only; `body` is JSON text. No record means that nobody holds anything."""
 
     limit_id: str
     partition: int

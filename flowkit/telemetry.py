@@ -109,6 +109,22 @@ class SnapshotUnusable:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class LimitReloaded:
+    """The record of a limit was read again: another owner has written it, or it is not known what was written."""
+
+    limit_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUnreadable:
+    """The record of a limit cannot be read, so none of its permits is given out."""
+
+    limit_id: str
+    why: str
+
+
 Happening = (
     LoopFailed
     | DeadLettered
@@ -121,6 +137,8 @@ Happening = (
     | SnapshotTaken
     | SnapshotLoaded
     | SnapshotUnusable
+    | LimitReloaded
+    | LimitUnreadable
 )
 
 _LEVELS: dict[type, int] = {
@@ -129,6 +147,7 @@ _LEVELS: dict[type, int] = {
     Quarantined: logging.ERROR,
     LeaseExpired: logging.WARNING,
     AttemptKilled: logging.WARNING,
+    LimitUnreadable: logging.ERROR,
 }
 
 

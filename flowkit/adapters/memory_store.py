@@ -12,7 +12,18 @@ from operator import attrgetter
 from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, LimitRecord, LimitSwap, Outcome, Renewal, Request, flow_name
+from flowkit.ports import (
+    Commit,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    LimitRecord,
+    LimitSwap,
+    Outcome,
+    Renewal,
+    Request,
+    flow_name,
+)
 
 
 @dataclass(slots=True)

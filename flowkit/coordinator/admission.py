@@ -13,6 +13,7 @@ from typing import Any, Final
 from flowkit.coordinator.off_loop import off_loop
 from flowkit.core import selection
 from flowkit.core.graph import Graph
+from flowkit.core.limits import check_params
 from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
 from flowkit.core.signature import Signature, given_params, misfits, params_misfits, quick_look
 from flowkit.core.values import Copier
@@ -53,9 +54,14 @@ class Admission:
         self._findings: OrderedDict[str, _Finding] = OrderedDict()
 
     async def check(self, ref: str, graph: Graph, params: Mapping[str, Any], targets: Sequence[str]) -> None:
-        """Raise `GraphError` for targets that are no nodes, and for inputs that cannot fit."""
+        """Raise `GraphError` for targets that are no nodes, for keys of limits that lack a param, and for inputs that
+        cannot fit."""
         if targets:
             _check_targets(targets, graph)
+        if graph.limited:
+            problems = Problems()
+            check_params(graph, "", params, problems)
+            problems.raise_any()
         finding = await self._finding(ref, graph)
         found = [*finding.problems]
         for passes in finding.looks:
@@ -64,9 +70,9 @@ class Admission:
                 break
         if found:
             left_out = set(selection.not_needed(graph, targets))
-            problems = [problem for node, problem in found if node not in left_out]
-            if problems:
-                raise GraphError(problems[:MAX_PROBLEMS])
+            misfitting = [problem for node, problem in found if node not in left_out]
+            if misfitting:
+                raise GraphError(misfitting[:MAX_PROBLEMS])
 
     async def _finding(self, ref: str, graph: Graph) -> _Finding:
         known = self._findings.get(ref)

@@ -15,6 +15,7 @@ from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell, Flight, Item
 from flowkit.coordinator.commits import CommitLog
 from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.coordinator.gate import Gate
 from flowkit.coordinator.heads import Heads, front_of
 from flowkit.coordinator.history import Past, new_task
 from flowkit.coordinator.leases import Leases
@@ -53,6 +54,7 @@ class Engine:
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.gate = Gate(clock, dispatcher)
         self.memory = TaskMemory(cache_bytes)
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
@@ -113,16 +115,18 @@ class Engine:
             return
         task = cell.task
         assert task is not None
+        if task.graph.limited:
+            self._settle(self.gate.hear(cell, task))
         if self._waits_for_room(cell, task):
             return
         items = self._take_items(cell)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now)
+            decision = decide(task, [item.report for item in items], now)  # type: ignore[misc]
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
-            placed = self.dispatcher.offer(cell)
+            placed = self._offer(cell, task)
             if placed:
                 more = decide(task, placed, now)
                 decision.recorded += more.recorded
@@ -141,6 +145,12 @@ class Engine:
             self._settle(items)
             self._rest(cell, task)
 
+    def _offer(self, cell: Cell, task: Task) -> list[Placed]:
+        if not task.graph.limited:
+            return self.dispatcher.offer(cell)
+        self.gate.open(cell, task)
+        return self.gate.stamp(cell, task, self.dispatcher.offer(cell))
+
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
@@ -148,7 +158,7 @@ class Engine:
             return False
         roles = task.graph.root_roles
         if not roles or self.dispatcher.has_room(roles):
-            return False
+            return task.graph.limited and self.gate.first(cell, task)
         for role in roles:
             self.dispatcher.wait(role, cell)
         return True
@@ -166,7 +176,7 @@ class Engine:
                 items.append(item)
         return items
 
-    def _mark_again(self, cell: Cell, report: Report) -> None:
+    def _mark_again(self, cell: Cell, report: object) -> None:
         """A request that comes again although it was answered: its mark was lost."""
         if isinstance(report, Requested) and cell.task is not None and report.n <= cell.task.applied:
             if report.n not in cell.to_mark:
@@ -217,6 +227,8 @@ class Engine:
         """Nothing was decided: note when to look again."""
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
+        if task.graph.limited:
+            self.gate.look(cell, task)
         if cell.queue:
             self._dirty[cell.task_id] = cell
         elif not cell.head_due:
@@ -253,6 +265,9 @@ class Engine:
         cell.aheads = 0
         cell.front = front_of(task, self.clock.wall())
         self._note(cell, task, flight.facts)
+        if task.graph.limited:
+            self.gate.note(cell, task, flight.facts)
+            self.gate.look(cell, task)
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
@@ -335,6 +350,7 @@ class Engine:
         if cell.misses < MOST_MISSES:
             self.carrier.later(0.3, lambda: self._load_again(cell))
             return
+        self._settle(self.gate.gone(cell))
         for item in cell.queue:
             self.carrier.refuse(cell, item, "no such task")
         self._settle(cell.queue)
@@ -377,7 +393,7 @@ class Engine:
             return
         if not task.ended:
             wake = task.next_wake()
-            if task.leased or (task.ready and not task.paused):
+            if task.leased or ((task.ready or task.gated) and not task.paused):
                 return
             rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
             if wake is not None and wake < self.clock.wall() + rest:

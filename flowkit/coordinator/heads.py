@@ -21,7 +21,7 @@ def front_of(task: Task, now: float) -> Front:
     if task.ended:
         return Front(task.status, None, task.ended_at, error)
     timer = task.next_wake()
-    if task.leased or (task.ready and not task.paused):
+    if task.leased or ((task.ready or task.gated) and not task.paused):
         wake: float | None = now + BUSY_WAKE_SEC
     elif timer is not None:
         wake = timer

@@ -18,7 +18,9 @@ from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.leases import Leases
+from flowkit.coordinator.limits import Limits
 from flowkit.coordinator.loader import Loader
+from flowkit.coordinator.post import Post
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.snapshots import Snapshots
@@ -37,6 +39,7 @@ from flowkit.wire.topics import Topics
 OFFSETS_SEC = 1.0
 EXPIRY_SEC = 0.5
 SNAPSHOTS_SEC = 0.5
+GATE_SEC = 1.0
 
 
 class CoordinatorRuntime:
@@ -93,10 +96,18 @@ class CoordinatorRuntime:
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine)
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
+        self.limits = Limits(
+            store=store, clock=clock, telemetry=self.telemetry, owned=lambda: self.engine.owned,
+            partitions=self.topics.partitions, coordinator_id=self.coordinator_id,
+        )  # fmt: skip
+        post = Post(self.engine, self.publisher, self.topics.partitions, self.limits.hear)
+        self.limits.send, self.limits.decide = post.to_task, self.engine.pump_dirty
+        self.engine.gate.to_limit, self.engine.gate.feed = post.to_limit, self.engine.feed
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
         self.intake = Intake(
             bus=bus, topics=self.topics, group=cfg.consumer_group, engine=self.engine, fleet=self.fleet,
             publisher=self.publisher, requests=self.requests, takeover=takeover, telemetry=self.telemetry,
+            limits=self.limits,
         )  # fmt: skip
         self.expiry = Expiry(
             coordinator_id=self.coordinator_id, store=store, topics=self.topics, engine=self.engine,
@@ -127,6 +138,7 @@ class CoordinatorRuntime:
             "loader": self.loader.step,
             "requests": self.requests.step,
             "timers": self._fire_timers,
+            "limits": self.limits.step,
         }
         for name, step in loops.items():
             self.supervisor.loop(name, step)
@@ -135,6 +147,7 @@ class CoordinatorRuntime:
         self.supervisor.loop("heads", self.engine.heads.step, every=self.cfg.head_sec)
         self.supervisor.loop("sweeper", self._sweep, every=self.cfg.sweep_sec)
         self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
+        self.supervisor.loop("gate", self._mind_the_gate, every=GATE_SEC)
         self.supervisor.loop("snapshots", self.snapshots.step, every=SNAPSHOTS_SEC)
         self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
         hello = encode_message(SayHello(self.coordinator_id))
@@ -149,6 +162,10 @@ class CoordinatorRuntime:
 
     def _signature_of(self, role: str) -> Signature | None:
         return agreed(self._at_hand(role) or self.fleet.signatures_of(role))
+
+    async def _mind_the_gate(self) -> None:
+        await self.engine.gate.step()
+        self.engine.pump_dirty()
 
     async def _sweep(self) -> None:
         await self.sweeper.step()

@@ -20,6 +20,7 @@ from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
+from flowkit.core.permits import Claim, claim_of, needs_of
 from flowkit.core.problems import Problems, shown
 from flowkit.core.readiness import Start, skip_reason, verdict
 from flowkit.core.retry import LONGEST_WAIT_SEC, declined_wait, handlers_policy, retry_at
@@ -71,6 +72,8 @@ class _Decider:
                     self.put(f.TaskCreated(selection.not_needed(self.task.graph, targets)))
             case r.TimeReached():
                 self.timers()
+            case r.PermitsUnused(node=name, claim=claim):
+                self.permits_unused(name, claim)
             case r.Requested():
                 if report.n > self.task.applied:
                     self.requested(report)
@@ -159,10 +162,11 @@ class _Decider:
     def placed(self, placed: r.Placed) -> None:
         task = self.task
         run = task.runs[placed.node]
-        if run.state is not NodeState.READY or task.status is not TaskStatus.RUNNING:
+        node = task.graph.nodes[placed.node]
+        permitted = not node.limits or placed.permits == tuple(need.limit_id for need in needs_of(task, placed.node))
+        if run.state is not NodeState.READY or task.status is not TaskStatus.RUNNING or not permitted:
             self.decision.unused.append(placed)
             return
-        node = task.graph.nodes[placed.node]
         try:
             inputs = node_inputs(task, node)
         except InputError as error:
@@ -171,12 +175,16 @@ class _Decider:
             return
 
         attempt = run.attempt + 1
-        self.put(
-            f.AttemptLeased(placed.node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by)
-        )
+        self.put(f.AttemptLeased(placed.node, attempt, placed.token, placed.worker, placed.incarnation,
+                                 placed.accept_by, placed.permits))  # fmt: skip
         self.decision.effects.append(
             Dispatch(node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by, inputs)
         )
+
+    def permits_unused(self, name: str, claim: Claim) -> None:
+        run = self.task.runs.get(name)
+        if run is not None and name in self.task.gated and claim == claim_of(self.task, run):
+            self.put(f.PermitsReturned(name))
 
     def revoke(self, name: str, reason: str, grace_sec: float) -> None:
         run = self.task.runs[name]

@@ -81,6 +81,7 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         roots=roots,
         root_roles=frozenset(nodes[name].type for name in roots),
         hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values()),
+        limited=any(node.limits for node in read),
         meta=fields.get("meta", {}),
     )
 

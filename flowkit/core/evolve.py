@@ -49,6 +49,10 @@ def evolve(task: Task, fact: f.Fact, at: float) -> None:
             run = task.runs[name]
             run.reason, run.loser = reason, loser
             _end(task, name, run, NodeState.CANCELLED, at)
+        case f.PermitsReturned(node=name):
+            task.unset_ready(name)
+            task.runs[name].turn += 1
+            task.set_ready(name)
         case _:
             _evolve_task(task, fact, at)
 
@@ -75,6 +79,7 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             task.status, task.error, task.ended_at = TaskStatus(status), error, at
             task.paused = False
             task.ready.clear()
+            task.gated.clear()
             task.agenda.clear()
             task.joined.clear()
             task.timers.clear()
@@ -220,6 +225,7 @@ def _cancel_all(task: Task, fact: f.TaskCancelling, at: float) -> None:
     task.status, task.paused = TaskStatus.CANCELLING, False
     task.reason, task.cancel_outcome, task.cancel_error = fact.reason, fact.outcome, fact.error
     task.ready.clear()
+    task.gated.clear()
     for name, run in task.runs.items():
         if run.state in ENDED_NODE:
             continue
@@ -239,6 +245,8 @@ def _restart(task: Task, generation: int, nodes: tuple[str, ...] | None, at: flo
     task.generation, task.status, task.ended_at = generation, TaskStatus.RUNNING, None
     task.error, task.reason, task.cancel_outcome, task.cancel_error = None, "", "", None
     task.ready.clear()
+    task.gated.clear()
+    task.gated_anew.clear()
     task.leased.clear()
     task.agenda.clear()
     task.joined.clear()

@@ -85,6 +85,19 @@ class Reference:
     default: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One entry of a node's `limits`, as written: either at most `most` permits are held at a time, of which the node
+    takes `weight`; or `rate` of them are given out per `per_sec` seconds, up to `burst` at once."""
+
+    key: str
+    most: int | None = None
+    weight: int = 1
+    rate: float = 0.0
+    per_sec: float = 1.0
+    burst: int = 1
+
+
 class Missing:
     """The type of `MISSING`, which stands where None is a value of its own."""
 
@@ -113,6 +126,7 @@ class Node:
     timeouts: Timeouts = Timeouts()
     continue_on_failure: bool = False
     io: Mapping[str, Any] | None = None
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +137,7 @@ class Graph:
     nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
     output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
     edge or reader. `roots` are the nodes that wait for nothing, `root_roles` their roles; `hurried`: some node has a
-    timeout that runs while it waits for a worker.
+    timeout that runs while it waits for a worker; `limited`: some node has limits.
     """
 
     nodes: Mapping[str, Node]
@@ -140,4 +154,5 @@ class Graph:
     roots: tuple[str, ...] = ()
     root_roles: frozenset[str] = frozenset()
     hurried: bool = False
+    limited: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)

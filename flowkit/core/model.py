@@ -63,7 +63,7 @@ class NodeRun:
     count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
     last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
     `declines`) begin anew with each generation. `ready_at` is since when the next attempt waits to begin; `loser`: a
-    join went on without it. Times are epoch seconds.
+    join went on without it; `turn` how often permits for its next attempts were given back. Times are epoch seconds.
     """
 
     __slots__ = (
@@ -86,6 +86,7 @@ class NodeRun:
         "started_at",
         "state",
         "taken",
+        "turn",
         "undecided",
         "unread",
         "wake",
@@ -117,6 +118,7 @@ class NodeRun:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.run_sec = 0.0
+        self.turn = 0
 
 
 class Runs(dict[str, NodeRun]):
@@ -169,7 +171,9 @@ class Task:
     `ready` are the nodes that wait for a worker, by role, oldest first; `leased` those that have one; `agenda` the
     nodes about which `settle` has something to decide; `joined` the quorums that started while some of their parents
     had not ended, each with what is to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes
-    in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node).
+    in order; `gated` the ready nodes that need permits, and those of them in `ready` have theirs: `gated_anew` is for
+    whoever asks for them; `applied` the number of the last request answered. `timers` is a heap of (at, generation,
+    kind, node).
     """
 
     __slots__ = (
@@ -181,6 +185,8 @@ class Task:
         "ended_at",
         "error",
         "failed",
+        "gated",
+        "gated_anew",
         "generation",
         "graph",
         "joined",
@@ -220,6 +226,8 @@ class Task:
         self.runs = Runs(graph)
         self.open = len(self.runs)
         self.ready: dict[str, OrderedDict[str, None]] = {}
+        self.gated: dict[str, None] = {}
+        self.gated_anew: list[str] = []
         self.leased: dict[str, None] = {}
         self.agenda: deque[str] = deque()
         self.joined: list[tuple[str, list[str]]] = []
@@ -235,9 +243,18 @@ class Task:
         return self.status is not TaskStatus.QUEUED
 
     def set_ready(self, name: str) -> None:
+        if self.graph.nodes[name].limits:
+            self.gated[name] = None
+            self.gated_anew.append(name)
+        else:
+            self.let_through(name)
+
+    def let_through(self, name: str) -> None:
+        """Its permits are at hand: it waits for a worker. Not recorded; who loads the task asks for them again."""
         self.ready.setdefault(self.graph.nodes[name].type, OrderedDict())[name] = None
 
     def unset_ready(self, name: str) -> None:
+        self.gated.pop(name, None)
         role = self.graph.nodes[name].type
         waiting = self.ready.get(role)
         if waiting is not None:

@@ -92,13 +92,15 @@ class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     budgets: dict[str, int] | None = None
     wake: float | None = None
     lease: tuple[str, str, str, float, float, bool, bool] | None = None
+    turn: int = 0
 
 
-_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None)
+_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, 0)
 
 _KINDS: dict[str, Any] = {
     "runs": list[_Run],
     "ready": list[tuple[str, str]],
+    "gated": list[str],
     "leased": list[str],
     "failed": list[str],
     "agenda": list[str],
@@ -135,6 +137,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines([(name, run) for name, run in dict.items(task.runs)])
     yield from _list_lines("ready", [(role, name) for role, names in task.ready.items() for name in names])
+    yield from _list_lines("gated", task.gated)
     yield from _list_lines("leased", task.leased)
     yield from _list_lines("failed", task.failed)
     yield from _list_lines("agenda", task.agenda)
@@ -177,7 +180,7 @@ def _run_row(name: str, run: NodeRun) -> list[Any]:
     ]  # fmt: skip
     rest = (
         run.next, run.error, run.reason, run.by_failure, run.loser, run.failures, run.losses, run.declines,
-        run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease),
+        run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease), run.turn,
     )  # fmt: skip
     return row if rest == _USUAL else [*row, *rest]
 
@@ -250,6 +253,9 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
         case "ready":
             for role, name in rows:
                 task.ready.setdefault(role, OrderedDict())[_known(name, task)] = None
+        case "gated":
+            task.gated.update((_known(name, task), None) for name in rows)
+            task.gated_anew.extend(rows)
         case "leased":
             task.leased.update((_known(name, task), None) for name in rows)
         case "failed":
@@ -280,7 +286,7 @@ def _made(row: _Run) -> NodeRun:
     run.output = None if row.output is None else read_payload(row.output)
     run.next, run.error, run.reason, run.by_failure = row.next, row.error, row.reason, row.by_failure
     run.loser, run.failures, run.losses, run.declines = row.loser, row.failures, row.losses, row.declines
-    run.budgets, run.wake = row.budgets, row.wake
+    run.budgets, run.wake, run.turn = row.budgets, row.wake, row.turn
     if row.lease is not None:
         token, worker, incarnation, accept_by, leased_at, begun, cancelling = row.lease
         run.lease = Lease(token, worker, incarnation, accept_by, leased_at)

@@ -1,0 +1,81 @@
+"""A node's `limits` as they are written: read, and checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from flowkit.core.graph import BUILT_INS, Graph, Limit
+from flowkit.core.permits import HOLE, value_in
+from flowkit.core.problems import Place, Problems, shown
+
+MOST_AT_ONCE: Final = 2000
+NAMES_IN_CORE: Final = {"max": "most"}
+OF_RATES: Final = ("per_sec", "burst")
+
+
+def of(entries: Sequence[dict[str, Any]]) -> tuple[Limit, ...]:
+    """The limits that the entries describe."""
+    return tuple(Limit(**{NAMES_IN_CORE.get(k, k): v for k, v in entry.items() if k[:2] != "x-"}) for entry in entries)
+
+
+def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    """Report what a node's limits say against themselves and each other."""
+    if "limits" not in fields:
+        return
+    if fields.get("type") in BUILT_INS - {"code", "task"}:
+        say = f"a node of type {shown(fields['type'])} needs no worker, so nothing limits it; leave `limits` out"
+        problems.add("E_LIMIT", (place, "limits"), say)
+    seen: dict[tuple[str, bool], int] = {}
+    for number, entry in enumerate(fields["limits"]):
+        if isinstance(entry, dict) and "key" in entry:
+            where: Place = ((place, "limits"), number)
+            _check_key(entry["key"], (where, "key"), problems)
+            _check_numbers(entry, where, problems)
+            first = seen.setdefault((entry["key"], "rate" in entry), number)
+            if first != number:
+                problems.add("E_LIMIT", (where, "key"), f"limits[{first}] is of the same key; keep one of them")
+
+
+def _check_key(key: str, place: Place, problems: Problems) -> None:
+    rest = HOLE.sub("", key)
+    if "{" in rest or "}" in rest:
+        say = f"in {shown(key)}, braces hold `tenant` or `params.name`; write {{tenant}} or {{params.name}}"
+        problems.add("E_LIMIT_KEY", place, say)
+    elif not key:
+        problems.add("E_LIMIT_KEY", place, "an empty key; give it the name of what is to be spared")
+
+
+def _check_numbers(entry: dict[str, Any], place: Place, problems: Problems) -> None:
+    weight = entry.get("weight", 1)
+    if ("max" in entry) == ("rate" in entry):
+        problems.add("E_LIMIT", place, "a limit has either `max` (at a time) or `rate` (per `per_sec` seconds)")
+    elif "max" in entry:
+        _check_most(entry["max"], weight, place, problems)
+        for name in OF_RATES:
+            if name in entry:
+                problems.add("E_LIMIT", (place, name), f"`{name}` belongs to a `rate`; this limit has a `max`")
+    elif weight > entry.get("burst", 1):
+        say = f"{weight} at once, with a burst of {entry.get('burst', 1)}, are never given out; raise `burst`"
+        problems.add("E_LIMIT", (place, "weight"), say)
+
+
+def _check_most(most: int, weight: int, place: Place, problems: Problems) -> None:
+    if weight > most:
+        problems.add("E_LIMIT", (place, "weight"), f"{weight} of at most {most} are never given out")
+    elif most // weight > MOST_AT_ONCE:
+        say = f"that lets {most // weight:,} attempts run at once; a limit holds up to {MOST_AT_ONCE:,}"
+        problems.add("E_LIMIT", (place, "max"), say)
+
+
+def check_params(graph: Graph, tenant: str, params: Mapping[str, Any], problems: Problems) -> None:
+    """Report the params that keys of limits name and that are not there, or that make no text."""
+    for number, node in enumerate(graph.nodes.values()) if graph.limited else ():
+        for place, limit in enumerate(node.limits):
+            for hole in HOLE.finditer(limit.key):
+                value = value_in(hole[1], tenant, params)
+                if isinstance(value, str | int | float):
+                    continue
+                found = "is not there" if value is None else f"is {shown(value)}"
+                say = f"node {shown(node.node_id)} needs {{{hole[1]}}}, which {found}; give a string or a number"
+                problems.add("E_LIMIT_PARAM", f"nodes[{number}].limits[{place}].key", say)
