@@ -60,6 +60,7 @@ class ReplicaSet:
         self.slow_until = 0.0
         self.acknowledged: set[tuple[str, int, str]] = set()
         self.on_applied: Callable[[Commit], None] = lambda commit: None
+        self.on_majority: Callable[[Write], None] = lambda write: None
         self._pending: deque[Entry] = deque()
         self._numbers = 0
         self._replicated = 0.0
@@ -165,6 +166,7 @@ class ReplicaSet:
                 self.majority.data.commits.setdefault(commit.task_id, {})[commit.seq] = commit
             else:
                 at_once(entry.write.work(self.majority))
+            self.on_majority(entry.write)
             if entry.done is not None:
                 entry.done(True)
         while self._recent and self._recent[0][0] < self.stage.now - STALE_SEC:
