@@ -60,7 +60,7 @@ class Admission:
             _check_targets(targets, graph)
         if graph.limited:
             problems = Problems()
-            check_params(graph, "", params, problems)
+            check_params(graph, params, problems)
             problems.raise_any()
         finding = await self._finding(ref, graph)
         found = [*finding.problems]

@@ -22,7 +22,7 @@ TICK_SEC = 1.0
 """How often holders are asked, those that wait told their places, and records tidied up."""
 ASK_SEC = 5.0
 """A holder that others wait for is asked so often whether it still is one..."""
-ASK_IDLY_SEC = 30.0
+ASK_IDLY_SEC = 10.0
 """... and any holder so often."""
 UNHEARD_SEC = 60.0
 """Whoever waits says so again more often than this."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from flowkit.core.graph import BUILT_INS, Graph, Limit
-from flowkit.core.permits import HOLE, value_in
+from flowkit.core.permits import HOLE, need_of, value_in
 from flowkit.core.problems import Place, Problems, shown
 
 MOST_AT_ONCE: Final = 2000
@@ -68,14 +68,25 @@ def _check_most(most: int, weight: int, place: Place, problems: Problems) -> Non
         problems.add("E_LIMIT", (place, "max"), say)
 
 
-def check_params(graph: Graph, tenant: str, params: Mapping[str, Any], problems: Problems) -> None:
-    """Report the params that keys of limits name and that are not there, or that make no text."""
-    for number, node in enumerate(graph.nodes.values()) if graph.limited else ():
-        for place, limit in enumerate(node.limits):
+def check_params(graph: Graph, params: Mapping[str, Any], problems: Problems) -> None:
+    """Report the params that keys of limits name and that are not there or make no text, and keys that come to the same
+    with these params."""
+    for number, node in enumerate(graph.nodes.values()):
+        seen: dict[str, int] = {}
+        for entry, limit in enumerate(node.limits):
+            place: Place = (((("nodes", number), "limits"), entry), "key")
             for hole in HOLE.finditer(limit.key):
-                value = value_in(hole[1], tenant, params)
-                if isinstance(value, str | int | float):
-                    continue
-                found = "is not there" if value is None else f"is {shown(value)}"
-                say = f"node {shown(node.node_id)} needs {{{hole[1]}}}, which {found}; give a string or a number"
-                problems.add("E_LIMIT_PARAM", f"nodes[{number}].limits[{place}].key", say)
+                _check_param(hole[1], node.node_id, params, place, problems)
+            first = seen.setdefault(need_of(limit, "", params).limit_id, entry)
+            if first != entry:
+                problems.add(
+                    "E_LIMIT", place, f"with these params it is the same key as limits[{first}]; keep one of them"
+                )
+
+
+def _check_param(hole: str, name: str, params: Mapping[str, Any], place: Place, problems: Problems) -> None:
+    value = value_in(hole, "", params)
+    if not isinstance(value, str | int | float):
+        found = "is not there" if value is None else f"is {shown(value)}"
+        say = f"node {shown(name)} needs `{hole}`, which {found}; give a string or a number"
+        problems.add("E_LIMIT_PARAM", place, say)
