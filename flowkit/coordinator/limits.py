@@ -79,6 +79,9 @@ class Limits:
 
     def hear(self, limit_id: str, tenant: str, letter: ToLimit) -> None:
         """A letter for a limit; for one that is not owned here it comes to nothing."""
+        if isinstance(letter, PermitWanted) and not letter.sound:
+            self._telemetry.count("permits_wanted_in_vain")
+            return
         meter = self.meters.get(limit_id)
         if meter is None:
             partition = partition_of(limit_id, self._partitions)

@@ -97,7 +97,8 @@ class TaskResult:
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a node does not run (I10). `code`: `waiting_for`, `no_worker`, `no_room`, `limit`, `retry_at`, `paused`,
-    `leased`, `cancelling`, or `ready` where nobody in this process knows the workers; `message` says it in a sentence."""
+    `leased`, `cancelling`, or `ready` where nobody in this process knows the workers; `message` says it in a
+    sentence."""
 
     node_id: str
     code: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -114,6 +115,13 @@ class PermitWanted:
     per_sec: float
     burst: int
     priority: int
+
+    @property
+    def sound(self) -> bool:
+        """Whether it can ever be granted: who cannot would hold up everybody behind."""
+        if self.most is not None:
+            return 1 <= self.weight <= self.most
+        return 1 <= self.weight <= self.burst and 0 < self.rate < math.inf and 0 < self.per_sec < math.inf
 
 
 @immutable

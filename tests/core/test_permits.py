@@ -20,7 +20,7 @@ def limited(*limits: dict[str, Any], **more: Any) -> dict[str, Any]:
     return node("a", limits=list(limits), **more)
 
 
-def place(play: Play, name: str, token: str = "k") -> Any:
+def place(play: Play, name: str, token: str = "k") -> Any:  # noqa: S107
     permits = tuple(need.limit_id for need in needs_of(play.task, name))
     return play.tell(r.Placed(name, token, "w", "i", 5.0, permits))
 

@@ -99,7 +99,7 @@ class LimitedPlay:
         plan_faults(world)
         users = []
         for number in range(self.tasks):
-            dice = random.Random(self.dice.random())  # noqa: S311
+            dice = random.Random(self.dice.random())
             users.append(self.user(number, self.graph(dice), dice))
         await asyncio.gather(*users)
         while not world.quiet():

@@ -12,7 +12,6 @@ from flowkit.adapters.memory_store import MemoryStore
 from flowkit.coordinator import gate, limits
 from flowkit.core import permits
 from flowkit.core.limiter import Limiter
-from flowkit.core.permits import PermitOver, PermitWanted
 from flowkit.ports import LimitSwap, Outcome
 from flowkit.testing.world import Report
 from tests.world.limited import LimitedPlay
