@@ -69,6 +69,7 @@ class Gate:
                     self._granted(cell, task, letter)
                 case PermitDelayed() if (bid := self._bid(cell, letter)) is not None:
                     bid.place = letter.place, letter.held
+                    cell.patient = False  # it will take longer than a moment: let its task begin without
                 case PermitAsked():
                     self._asked(cell, task, letter)
         return letters

@@ -37,9 +37,9 @@ class Meter:
 
     `limiter` is None until the record was read whose `stamp` this is; `inbox` is what was said since, and `lost` who
     waited when it had to be read again. `asked` says when holders were asked last, `heard` when those that wait were
-    heard of (monotonic); `curious` are those who asked again. `gone`: holders that the record names are not any more;
-    `untidy`: it is to be written though nobody was granted anything. `wake_at` is when time lets the next one through
-    (epoch seconds).
+    heard of (monotonic); `curious` are those to be told their place. `gone`: holders that the record names are not any
+    more; `untidy`: it is to be written though nobody was granted anything. `wake_at` is when time lets the next one
+    through (epoch seconds).
     """
 
     limit_id: str
@@ -219,13 +219,11 @@ class Limits:
             who = (letter.task_id, letter.node, letter.claim)
             match letter:
                 case PermitWanted():
-                    again = who in limiter.line.wants
                     if not limiter.want(Want(tenant, letter)):
                         self._tell_granted(meter, Want(tenant, letter))
                         continue
                     meter.heard[who] = now
-                    if again:
-                        meter.curious[who] = None
+                    meter.curious[who] = None
                 case PermitOver():
                     meter.gone = limiter.release(who) or meter.gone
                     meter.asked.pop(who, None)
