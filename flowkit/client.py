@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock
@@ -19,6 +19,7 @@ from flowkit.coordinator.tasks import Creation, Page, Tasks
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph import Graph
+from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.core.signature import agreed
 from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
 from flowkit.ports import Clock
@@ -171,9 +172,14 @@ class Client:
         payload that does not fit."""
         return await self._ask(task_id, self.api.signal(task_id, name, payload))
 
-    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, its failed part, or a node and all after it. Answers as `pause_task`."""
-        return await self._ask(task_id, self.api.restart(task_id, from_node=from_node, failed_only=failed_only))
+    async def restart_task(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again: the whole, its failed part, a node (or an item) and all after it; with other params,
+        other inputs, or an edited graph. Answers as `pause_task`."""
+        return await self._ask(task_id, self.api.restart(task_id, **options))
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
+        return await self.api.plan_restart(task_id, **options)
 
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run, as far as the task's own state tells."""

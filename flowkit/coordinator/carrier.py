@@ -76,7 +76,7 @@ class Carrier:
         assert task is not None
         assert head is not None
         inputs, found = lift_artifacts(effect.inputs)
-        apart = len(head.params) > LARGE_PARAMS_BYTES
+        apart = len(head.params) > LARGE_PARAMS_BYTES and not task.edited_params
         params: Any = task.params if task.params and not apart else None
         body: tuple[Any, list[Any], Any] = (inputs, pack_artifacts(found), params)
         large = self._large(body)

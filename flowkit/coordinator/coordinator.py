@@ -7,7 +7,7 @@ import copy
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock
@@ -18,6 +18,7 @@ from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.coordinator.tasks import Creation, Page
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.ports import Clock
 from flowkit.telemetry import Telemetry
@@ -217,9 +218,14 @@ class Coordinator:
         more, `GraphError` for a payload that does not fit."""
         return await self.runtime.api.signal(task_id, name, payload)
 
-    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
-        return await self.runtime.api.restart(task_id, from_node=from_node, failed_only=failed_only)
+    async def restart_task(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again: the whole, its failed part, a node (or an item) and all after it; with other params,
+        other inputs, or an edited graph. Raises `RequestRefused`, `GraphError`."""
+        return await self.runtime.api.restart(task_id, **options)
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
+        return await self.runtime.api.plan_restart(task_id, **options)
 
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run."""

@@ -95,6 +95,14 @@ class Graphs:
             await self._store.put_blob(read.ref, read.text, kind="graph")
             self._keep(read.ref, read.graph)
 
+    async def text(self, ref: str) -> dict[str, Any]:
+        """A stored graph as JSON. Raises `Corrupt` if it is not there."""
+        try:
+            text: dict[str, Any] = loads(await self._store.get_blob(ref, kind="graph"))
+        except KeyError as error:
+            raise Corrupt(f"graph {ref} is not in the store") from error
+        return text
+
     def _keep(self, ref: str, graph: Graph) -> None:
         if ref in self._cache:
             return

@@ -96,7 +96,7 @@ class CoordinatorRuntime:
         self.history = History(store, self.graphs, self.telemetry)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
         self.loader = Loader(self.history, self.engine)
-        self.requests = RequestReader(store, self.engine)
+        self.requests = RequestReader(store, self.engine, self.graphs)
         self.answers = Answers(store, self.engine, self.supervisor)
         asking = Asking(store=store, bus=bus, topics=self.topics, supervisor=self.supervisor, engine=self.engine,
                         requests=self.requests)  # fmt: skip

@@ -8,7 +8,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 from flowkit.coordinator.admission import (
     Admission,
@@ -36,11 +36,14 @@ from flowkit.coordinator.watch import TaskEvent, watch
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task, TaskStatus
 from flowkit.core.payload import holds_artifacts
+from flowkit.core.replan import RestartOptions, RestartPlan, plan_restart
 from flowkit.errors import (
     Corrupt,
     ExprError,
+    GraphError,
     IdempotencyConflict,
     InputError,
+    Problem,
     RequestRefused,
     StoreUnavailable,
     TaskNotFound,
@@ -412,9 +415,49 @@ class Tasks:
         check_signal(task, name, checked)
         return await self._request_and_wait(task_id, "signal", {"name": name, "payload": checked})
 
-    async def restart(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, what failed, or a node and all after it. Answers as `pause` does."""
-        return await self._request_and_wait(task_id, "restart", {"from_node": from_node, "failed_only": failed_only})
+    async def restart(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again. Answers as `pause` does. Raises `GraphError` for what is wrong with the options."""
+        args, _ = await self._restart_args(task_id, options)
+        return await self._request_and_wait(task_id, "restart", args)
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart` with the same options would do; nothing is done."""
+        args, edited = await self._restart_args(task_id, options)
+        _, task, _ = await self._state(task_id)
+        return plan_restart(task, args, edited)
+
+    async def _restart_args(self, task_id: str, options: RestartOptions) -> tuple[dict[str, Any], Graph | None]:
+        args: dict[str, Any] = {
+            "from_node": options.get("from_node"),
+            "failed_only": bool(options.get("failed_only")),
+        }
+        graph, params, inputs = options.get("graph"), options.get("params"), options.get("inputs")
+        edited: Graph | None = None
+        if params is not None:
+            args["params"], _ = checked_params(params)
+        if inputs:
+            graph = await self._with_inputs(task_id, graph, inputs)
+        if graph is not None:
+            args["graph_ref"], edited = await self._graphs.take(graph)
+        return args, edited
+
+    async def _with_inputs(self, task_id: str, graph: Any, inputs: Mapping[str, Any]) -> Any:
+        """The graph, the task's own if none is given, with other inputs of some nodes. Raises `GraphError`."""
+        if graph is None:
+            head, task, _ = await self._state(task_id)
+            graph = await self._graphs.text(task.edition or head.graph_ref)
+        nodes = [dict(node) for node in graph.get("nodes", ())]
+        known = {node.get("node_id"): node for node in nodes}
+        problems = [
+            Problem("E_NODE_UNKNOWN", f"inputs[{name!r}]", f"no node {name!r}{did_you_mean(name, map(str, known))}")
+            for name in inputs
+            if name not in known
+        ]
+        if problems:
+            raise GraphError(problems)
+        for name, value in inputs.items():
+            known[name]["inputs"] = value
+        return {**graph, "nodes": nodes}
 
     async def _request_and_wait(self, task_id: str, kind: str, args: dict[str, Any]) -> bool:
         await self._listen_everywhere(task_id)

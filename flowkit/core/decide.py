@@ -17,7 +17,7 @@ from flowkit.core import selection
 from flowkit.core.derived import base_of, repetition_of
 from flowkit.core.effects import Dispatch, Effect, Keep, Question, Revoke, Spawn, Steer
 from flowkit.core.evolve import evolve
-from flowkit.core.graph import SUCCESS
+from flowkit.core.graph import SUCCESS, Graph
 from flowkit.core.inputs import node_inputs
 from flowkit.core.lifecycle import group_decided, members, told_to_end
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
@@ -26,6 +26,7 @@ from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.payload import Payload
 from flowkit.core.problems import Problems, shown
 from flowkit.core.readiness import Start, skip_reason, verdict
+from flowkit.core.replan import RestartPlan, plan_restart
 from flowkit.core.retry import LONGEST_WAIT_SEC, declined_wait, handlers_policy, retry_at
 from flowkit.core.routing import routes
 from flowkit.core.scope import Scope, Unanswered
@@ -322,7 +323,8 @@ class _Decider:
             case "signal":
                 why = self.refuse_signal(request.args)
             case "restart":
-                again, why = self.to_restart(request.args)
+                plan = self.plan(request.args)
+                why = plan.refused
             case _:
                 why = f"nobody knows a request {request.kind!r}"
 
@@ -337,7 +339,7 @@ class _Decider:
             case "signal":
                 self.signal(request.args)
             case "restart":
-                self.put(f.TaskRestarted(task.generation + 1, None if again is None else tuple(sorted(again))))
+                self.restart(plan, request.args)
 
     def pause_or_resume(self, request: r.Requested) -> None:
         name, reason = request.args.get("node_id"), _text(request.args.get("reason"))
@@ -423,32 +425,21 @@ class _Decider:
         self.cancel_all(say, "failed", CANCEL_GRACE_SEC, {"code": "budget_exceeded", "message": say})
         return True
 
-    def to_restart(self, args: dict[str, Any]) -> tuple[set[str] | None, str]:
-        """The nodes that run again (None: all of them), or why none does."""
-        task, name = self.task, args.get("from_node")
-        if not task.ended:
-            return None, f"it is {task.status}: only a task that has ended can be restarted; cancel it first"
-        out = selection.left_out(task)
-        if name is not None:
-            again, why = self.from_node(name)
-            return again - out, why
-        if args.get("failed_only"):
-            again = selection.unfinished_business(task) - out
-            return again, "" if again else "nothing in it failed"
-        return (set(task.graph.nodes) - out) if out else None, ""
+    def plan(self, args: dict[str, Any]) -> RestartPlan:
+        """What a restart would do. The edited graph, if there is one, was read by whoever handed the request over."""
+        if not args.get("graph_ref"):
+            return plan_restart(self.task, args)
+        graph = args.get("graph")
+        if not isinstance(graph, Graph):
+            return RestartPlan(refused="its edited graph cannot be read")
+        return plan_restart(self.task, args, graph)
 
-    def from_node(self, name: Any) -> tuple[set[str], str]:
-        """What runs again from a node, or an item, on; or why it cannot."""
-        task = self.task
-        if self.run_of(name) is None:
-            return set(), self.no_node(name)
-        base = base_of(name)
-        if name != base and not (name == item_of_name(name) and task.graph.nodes[base].foreach is not None):
-            return set(), f"node {name!r} is part of {base!r}: restart from there"
-        if why := selection.why_not_again(task, base):
-            return set(), f"node {name!r} could not start, {why}"
-        again = selection.descendants(task.graph, {base} | selection.undone(task))
-        return (again if name == base else again | {name}), ""
+    def restart(self, plan: RestartPlan, args: dict[str, Any]) -> None:
+        ref, params = args.get("graph_ref") or "", args.get("params")
+        if ref:
+            self.task.editions[ref] = args["graph"]
+        nodes = None if plan.whole else tuple(sorted(plan.again))
+        self.put(f.TaskRestarted(self.task.generation + 1, nodes, ref, params))
 
     def run_of(self, name: Any) -> NodeRun | None:
         return self.task.runs.get(name) if isinstance(name, str) else None
@@ -646,11 +637,6 @@ def spawn_of(task: Task, name: str) -> Spawn:
     """What makes sure that the task of a sub-graph's attempt exists."""
     run = task.runs[name]
     return Spawn(name, task.node(name), run.attempt, run.child, child_params(task, name))
-
-
-def item_of_name(name: str) -> str:
-    """The item of a node of the graph that a name begins with: the name itself, if it is one."""
-    return name[: name.find("]") + 1]
 
 
 def group_error(task: Task, name: str) -> f.ErrorInfo:
