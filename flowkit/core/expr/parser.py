@@ -97,7 +97,10 @@ class Parser:
         return self._take()
 
     def _advice(self) -> str:
-        instead = names.INSTEAD.get(self._next.text) if self._next.kind == NAME else None
+        token = self._next
+        if token.kind == FLOAT and token.text.startswith("."):
+            return f"; an element is written x[{token.text[1:60]}]"
+        instead = names.INSTEAD.get(token.text) if token.kind == NAME else None
         return f"; write {instead}" if instead else ""
 
     def _fail(self, say: str, at: int | None = None) -> NoReturn:
