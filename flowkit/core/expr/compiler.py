@@ -73,7 +73,7 @@ class Compiler:
                 value = self.compile(operand)
                 return negation(value, part.at) if sign == "-" else logic.inversion(value, operand.at)
             case Arithmetic(first, rest):
-                return self._arithmetic(first, rest, part.at)
+                return self._arithmetic(first, rest)
             case ListOf(items):
                 return self._list(items)
             case MapOf(entries):
@@ -96,9 +96,9 @@ class Compiler:
         compiled = [(self.compile(test), test.at, self.compile(value)) for test, value in cases]
         return logic.choice(compiled, self.compile(otherwise))
 
-    def _arithmetic(self, first: Node, rest: tuple[tuple[str, Node], ...], at: Span) -> Run:
+    def _arithmetic(self, first: Node, rest: tuple[tuple[str, Node], ...]) -> Run:
         self.steps += PER_OPERATOR * len(rest)
-        compiled = [(sign, self.compile(operand), (at[0], operand.at[1])) for sign, operand in rest]
+        compiled = [(sign, self.compile(operand), (first.at[0], operand.at[1])) for sign, operand in rest]
         return arithmetic(self.compile(first), compiled)
 
     # Values.
@@ -168,7 +168,7 @@ class Compiler:
     def _call(self, name: str, before: list[Run], arguments: tuple[Node, ...], at: Span) -> Run:
         match name, arguments:
             case "matches", (Literal(str(pattern)) as literal,):
-                return matches_literal(before[0], self._program(pattern, literal.at[0]), at)
+                return matches_literal(before[0], pattern, self._program(pattern, literal.at[0]), at)
         self.steps += DEARER_CALLS.get(name, 0)
         return call(name, [*before, *(self.compile(argument) for argument in arguments)], at)
 

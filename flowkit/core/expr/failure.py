@@ -56,4 +56,4 @@ def _too_long(_part: str) -> str:
 
 
 def too_large(_part: str) -> str:
-    return f"a value that an expression makes is at most {MAX_SIZE:,} bytes; pass large ones by $from, or as a file"
+    return f"what an expression makes or gives is at most {MAX_SIZE:,} bytes; pass larger values by $from, or as files"

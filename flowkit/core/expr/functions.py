@@ -146,13 +146,13 @@ def matches_computed(arguments: list[Any], meter: Meter, at: Span) -> bool:
     return search(build(parsed), text, meter, at)
 
 
-def matches_literal(target: Run, program: Program, at: Span) -> Run:
-    """`target.matches("...")`, the pattern of which was read with the expression."""
+def matches_literal(target: Run, pattern: str, program: Program, at: Span) -> Run:
+    """`target.matches(pattern)`, where the pattern was read with the expression."""
 
     def run(scope: Mapping[str, Any], meter: Meter) -> bool:
         text = target(scope, meter)
         if type(text) is not str:
-            raise Failure(at, wording.not_text, "matches", text, "")
+            raise Failure(at, wording.not_text, "matches", text, pattern)
         return search(program, text, meter, at)
 
     return run

@@ -100,6 +100,8 @@ class Parser:
         token = self._next
         if token.kind == FLOAT and token.text.startswith("."):
             return f"; an element is written x[{token.text[1:60]}]"
+        if token.kind == SIGN and token.text == "?":
+            return "; put a choice that stands in another in parentheses"
         instead = names.INSTEAD.get(token.text) if token.kind == NAME else None
         return f"; write {instead}" if instead else ""
 
@@ -337,7 +339,8 @@ class Parser:
         if name in names.INSTEAD:
             self._fail(f"there is no {noun} {name}; write {names.INSTEAD[name]}", token.start)
         every = [*names.FUNCTIONS, *names.METHODS, names.HAS]
-        self._fail(f"there is no {noun} {shown(name)}{did_you_mean(name[:60], every)}", token.start)
+        near = did_you_mean(name[:60], every) or f"; there are {', '.join(dict.fromkeys(every))}"
+        self._fail(f"there is no {noun} {shown(name)}{near}", token.start)
 
 
 def _example(name: str) -> str:

@@ -10,7 +10,6 @@ from flowkit.core.expr.regex import classes
 from flowkit.core.expr.regex.charset import CATEGORIES, LAST, Range
 from flowkit.core.expr.regex.problem import PatternError
 from flowkit.core.problems import shown
-from flowkit.errors import did_you_mean
 
 CODE: Final = re.compile(r"\\(?:x\{([0-9a-fA-F]{1,8})\}|x([0-9a-fA-F]{2})|([1-7][0-7]{1,2}|0[0-7]{0,2}))")
 CATEGORY: Final = re.compile(r"\\([pP])(?:\{(\^?)([A-Za-z_ ]{1,40})\}|([A-Za-z]))")
@@ -63,7 +62,7 @@ def read_category(text: str, start: int) -> tuple[Escape, int]:
     if name == "Any":
         return Named(classes.ANY if meant else ()), found.end()
     if name not in classes.NAMES:
-        near = did_you_mean(name, sorted(classes.NAMES))
+        near = f" (did you mean {name.capitalize()!r}?)" if name.capitalize() in classes.NAMES else ""
         say = f"there is no category {shown(name)}{near}; there are Unicode's general ones, such as L, Lu, Nd and P"
         raise PatternError(start, f"{say}, and no scripts")
     inside = frozenset(category for category in CATEGORIES if category.startswith(name))
