@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flowkit.backend import Backend, open_backend
-from flowkit.clock import SystemClock
+from flowkit.clock import SystemClock, whole_clock
 from flowkit.collector import EVERY_SEC, CycleCollection
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.handle import TaskHandle
@@ -42,6 +42,7 @@ class Coordinator:
             self.cfg.worker_types = list(worker_types)
         self.db = db
         self.clock = clock if clock is not None else SystemClock()
+        self._clock = whole_clock(self.clock)
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self._backend = backend if backend is not None else open_backend(db, self.cfg)
         if self._backend.embedded:
@@ -62,7 +63,7 @@ class Coordinator:
             self._runtime = CoordinatorRuntime(
                 store=self._backend.store,
                 bus=self._backend.bus,
-                clock=self.clock,
+                clock=self._clock,
                 cfg=self.cfg,
                 telemetry=self.telemetry,
                 at_hand=self._backend.signatures_of,

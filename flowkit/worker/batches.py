@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from typing import TYPE_CHECKING, Any
 
+from flowkit.utils import stable_hash
 from flowkit.worker.outcome import AttemptFailure
 
 if TYPE_CHECKING:
@@ -81,12 +80,6 @@ async def _process(handler: RoleHandler, batch: Batch, ctx: Context, summary: Su
     summary.add(result)
     await ctx.artifacts.upsert_partial(uid, result.metrics)
     ctx.progress(summary.batches)
-
-
-def stable_hash(payload: Any) -> str:
-    """The same for equal JSON values, in every process."""
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=20).hexdigest()
 
 
 def _is_number(value: Any) -> bool:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from flowkit.clock import Clock
 from flowkit.errors import Cancelled
-from flowkit.ports import Clock, Store
+from flowkit.ports import Store
 from flowkit.telemetry import Telemetry
 from flowkit.worker.artifacts import Artifacts
 from flowkit.worker.attempt import Attempt

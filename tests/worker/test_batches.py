@@ -9,8 +9,8 @@ import pytest
 from flowkit.core.payload import Payload
 from flowkit.core.reports import Failed, Succeeded
 from flowkit.errors import Permanent, Retry
+from flowkit.utils import stable_hash
 from flowkit.worker import Batch, BatchResult, EchoHandler, FinalizeResult, RoleHandler
-from flowkit.worker.batches import stable_hash
 from flowkit.worker.handlers.base import Handler, RunContext
 from tests.worker.stand import WORKER, Stand, virtual
 
