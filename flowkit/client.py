@@ -140,11 +140,14 @@ class Client:
 
     async def list_tasks(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
                          name: str | None = None, since: float | None = None, until: float | None = None,
-                         limit: int = 100, cursor: str | None = None) -> Page:  # fmt: skip
-        """A page of heads, newest first; they may lag by a second."""
+                         flow: str | None = None, parent: str | None = "", limit: int = 100,
+                         cursor: str | None = None) -> Page:  # fmt: skip
+        """A page of heads, newest first; they may lag by a second. `flow` is a name or `name@3`; `parent` the id of the
+        task whose children are wanted, empty for tasks that are nobody's, None for all."""
         return await self.api.list_heads(
-            status=status, labels=labels, name=name, since=since, until=until, limit=limit, cursor=cursor
-        )
+            status=status, labels=labels, name=name, since=since, until=until, flow=flow, parent=parent, limit=limit,
+            cursor=cursor,
+        )  # fmt: skip
 
     async def wait_task(self, task_id: str, timeout: float | None = None) -> TaskResult:
         """How the task ended, however it ended. Raises `TaskNotFound`, `WaitTimeout`."""

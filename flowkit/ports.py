@@ -28,8 +28,10 @@ class Head:
     only by the owner of its partition, write-behind. Times are seconds since the epoch (UTC).
 
     `params` is JSON text. `fingerprint` is a hash of everything the caller asked for, compared when an
-    idempotency key comes again. `next_wake` None means that only a message or a request can move the task. `snapshot`
-    is `seq:ref` of the last snapshot, or empty.
+    idempotency key comes again. `flow` is the named graph that the task is pinned to, as `name@3`, or empty. `parent`
+    is the task whose attempt `parent_attempt` of its node `parent_node` this task is, or empty; `depth` counts the
+    parents above it. `next_wake` None means that only a message or a request can move the task. `snapshot` is `seq:ref`
+    of the last snapshot, or empty.
     """
 
     task_id: str
@@ -45,6 +47,11 @@ class Head:
     timeout_sec: float | None = None
     fingerprint: str = ""
     created_at: float = 0.0
+    flow: str = ""
+    parent: str = ""
+    parent_node: str = ""
+    parent_attempt: int = 0
+    depth: int = 0
 
     status: str = "queued"
     seq: int = 0
@@ -116,7 +123,9 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class HeadFilter:
-    """Which heads `list_heads` gives: all conditions hold; times are `created_at`; None does not restrict."""
+    """Which heads `list_heads` gives: all conditions hold; times are `created_at`; None does not restrict. `flow` is a
+    name, for all of its versions, or exactly `name@3`, or empty for those that are pinned to none; `parent` is the id
+    of the task whose children are wanted, or empty for those that are nobody's."""
 
     tenant: str | None = None
     status: tuple[str, ...] = ()
@@ -124,6 +133,13 @@ class HeadFilter:
     name: str | None = None
     since: float | None = None
     until: float | None = None
+    flow: str | None = None
+    parent: str | None = None
+
+
+def flow_name(flow: str) -> str:
+    """`name` of `name@3`; nothing of nothing."""
+    return flow.partition("@")[0]
 
 
 class Store(Protocol):

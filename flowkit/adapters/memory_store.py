@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, flow_name
 
 
 @dataclass(slots=True)
@@ -228,5 +228,7 @@ def _matches(head: Head, where: HeadFilter) -> bool:
         and (where.name is None or head.name == where.name)
         and (where.since is None or head.created_at >= where.since)
         and (where.until is None or head.created_at < where.until)
+        and (where.flow is None or where.flow in (head.flow, flow_name(head.flow)))
+        and (where.parent is None or head.parent == where.parent)
         and all(head.labels.get(key) == value for key, value in where.labels.items())
     )

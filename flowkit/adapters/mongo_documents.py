@@ -7,7 +7,7 @@ from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import unpublished_or_wake
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request
+from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
 
 try:
     from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
@@ -29,6 +29,15 @@ INDEXES = {
             partialFilterExpression={"active": True},
         ),
         IndexModel([("tenant", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="age"),
+        IndexModel(
+            [("parent", ASCENDING), ("tenant", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
+            name="family",
+        ),
+        IndexModel(
+            [("tenant", ASCENDING), ("flow_name", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
+            name="flow",
+            partialFilterExpression={"flow_name": {"$gt": ""}},
+        ),
         IndexModel([("labels.k", ASCENDING), ("labels.v", ASCENDING), ("created_at", DESCENDING)], name="labels"),
     ],
     "requests": [
@@ -57,6 +66,13 @@ def head_doc(head: Head) -> dict[str, Any]:
         "timeout_sec": head.timeout_sec,
         "fingerprint": head.fingerprint,
         "created_at": head.created_at,
+        "flow": head.flow,
+        # Null is what an index takes a field for that heads of before do not have.
+        "flow_name": flow_name(head.flow) or None,
+        "parent": head.parent or None,
+        "parent_node": head.parent_node,
+        "parent_attempt": head.parent_attempt,
+        "depth": head.depth,
         **_owners_fields(head),
     }
 
@@ -76,6 +92,11 @@ def doc_head(doc: Doc) -> Head:
         timeout_sec=doc["timeout_sec"],
         fingerprint=doc["fingerprint"],
         created_at=doc["created_at"],
+        flow=doc.get("flow", ""),  # heads of before there were flows and children say nothing of them
+        parent=doc.get("parent") or "",
+        parent_node=doc.get("parent_node", ""),
+        parent_attempt=doc.get("parent_attempt", 0),
+        depth=doc.get("depth", 0),
         status=doc["status"],
         seq=doc["seq"],
         published_seq=doc["published_seq"],
@@ -125,6 +146,12 @@ def list_query(where: HeadFilter, after: tuple[float, str] | None) -> dict[str, 
         terms.append({"created_at": {"$gte": where.since}})
     if where.until is not None:
         terms.append({"created_at": {"$lt": where.until}})
+    if where.flow is not None:
+        terms.append({"flow_name": flow_name(where.flow) or None})
+        if "@" in where.flow:
+            terms.append({"flow": where.flow})
+    if where.parent is not None:
+        terms.append({"parent": where.parent or None})
     if after is not None:
         age, task_id = after
         terms.append({"$or": [{"created_at": {"$lt": age}}, {"created_at": age, "_id": {"$lt": task_id}}]})

@@ -152,6 +152,10 @@ def _tasks_list(verbs: Any) -> None:
     parser.add_argument("--status", action="append", default=[], metavar="STATUS", help="only these; repeatable")
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="only with this; repeatable")
     parser.add_argument("--name", metavar="NAME", help="only of the graph of this name")
+    parser.add_argument("--flow", metavar="FLOW", help="only of this flow: its name, or NAME@VERSION")
+    parser.add_argument(
+        "--parent", default="", metavar="TASK", help="the children of this task (default: tasks that are nobody's)"
+    )
     parser.add_argument("--since", metavar="TIME", help="created since: 30m, 2h, 7d, or an ISO time")
     parser.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many (default: 20)")
     parser.add_argument("--cursor", metavar="CURSOR", help="go on where the page before ended")

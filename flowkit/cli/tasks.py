@@ -24,8 +24,8 @@ from flowkit.errors import BusUnavailable, ConfigError, StoreUnavailable, TaskNo
 from flowkit.ports import Head
 
 HEAD = (
-    "task_id", "status", "name", "labels", "priority", "tenant", "principal", "created_at", "updated_at", "ended_at",
-    "error",
+    "task_id", "status", "name", "flow", "labels", "priority", "tenant", "principal", "created_at", "updated_at",
+    "ended_at", "error", "parent", "parent_node", "parent_attempt", "depth",
 )  # fmt: skip
 STATUSES = ("queued", "running", "paused", "cancelling", "finished", "failed", "cancelled")
 
@@ -61,7 +61,8 @@ async def _ask(args: Namespace, db: str, cfg: CoordinatorConfig) -> int:
 async def _list(client: Client, args: Namespace) -> None:
     page = await client.list_tasks(
         status=args.status or None, labels=settings.pairs(args.label, "--label"), name=args.name,
-        since=read_time(args.since, time.time()) if args.since else None, limit=args.limit,
+        since=read_time(args.since, time.time()) if args.since else None, flow=args.flow,
+        parent=await task_id_of(client, args.parent) if args.parent else "", limit=args.limit,
         cursor=_cursor(args.cursor),
     )  # fmt: skip
     if args.json:
@@ -69,7 +70,8 @@ async def _list(client: Client, args: Namespace) -> None:
         put_json({"tasks": heads, "cursor": page.cursor})
         return
     if not page.heads:
-        say("no tasks" + (" like that" if args.status or args.label or args.name or args.since else ""))
+        asked = args.status or args.label or args.name or args.since or args.flow or args.parent
+        say("no tasks" + (" like that" if asked else ""))
         return
     now = time.time()
     table(("ID", "STATUS", "NAME", "CREATED", "TOOK", "LABELS"), [_head_row(head, now) for head in page.heads])

@@ -249,14 +249,17 @@ class Tasks:
         return replace(view, output=await materialise(self.store, view.output), nodes=nodes)
 
     async def list_heads(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
-                   name: str | None = None, since: float | None = None, until: float | None = None, limit: int = 100,
+                   name: str | None = None, since: float | None = None, until: float | None = None,
+                   flow: str | None = None, parent: str | None = "", limit: int = 100,
                    cursor: str | None = None) -> Page:  # fmt: skip
-        """Heads, newest first; they may lag by a second. Times are epoch seconds of creation."""
+        """Heads, newest first; they may lag by a second. Times are epoch seconds of creation. `flow` is a name or
+        `name@3`; `parent` the id of the task whose children are wanted, empty for tasks that are nobody's, None for
+        all."""
         statuses = (status,) if isinstance(status, str) else tuple(status or ())
         for one in statuses:
             if one not in set(TaskStatus):
                 raise ValueError(f"no task status {one!r}{did_you_mean(one, list(TaskStatus))}")
-        where = HeadFilter(self.tenant, statuses, dict(labels or {}), name, since, until)
+        where = HeadFilter(self.tenant, statuses, dict(labels or {}), name, since, until, flow, parent)
         limit = max(1, min(limit, 1000))
         heads = await self.store.list_heads(where, limit=limit + 1, after=_read_cursor(cursor))
         page = heads[:limit]

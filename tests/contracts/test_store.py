@@ -78,6 +78,11 @@ FULL_HEAD = Head(
     timeout_sec=12.5,
     fingerprint="f" * 64,
     created_at=1_700_000_000.123456,
+    flow="etl.v2:day-1_x@12",
+    parent="mother",
+    parent_node="each \u00fc",
+    parent_attempt=2,
+    depth=3,
     status="queued",
     seq=0,
     published_seq=0,
@@ -126,8 +131,10 @@ class TestHeads:
             head("b3", priority=2**70),
             head("b4", labels={"k": SURROGATE}),
             head("b5", created_at=float("nan")),
+            head("b6", parent_node=SURROGATE),
+            head("b7", depth=2**70),
         ]
-        assert await store.insert_heads([head("a"), *bad, head("z")]) == [OK, *[UNKNOWN] * 5, OK]
+        assert await store.insert_heads([head("a"), *bad, head("z")]) == [OK, *[UNKNOWN] * 7, OK]
         assert {one.task_id for one in await store.read_heads(["a", "z", *(one.task_id for one in bad)])} == {
             "a",
             "z",
@@ -262,6 +269,51 @@ class TestLists:
         assert await ids(since=2.0) == "dcb"
         assert await ids(until=3.0) == "ba"
         assert await ids(since=2.0, until=4.0, tenant="x", labels={"env": "prod"}) == "b"
+
+    async def test_a_flow_is_all_of_its_versions_or_exactly_one(self, store: Store) -> None:
+        flows = {"a": "etl@1", "b": "etl@2", "c": "etl@12", "d": "etl.x@1", "e": "et@1", "f": "", "g": "etl@1"}
+        await store.insert_heads(
+            [head(name, flow=flow, tenant="y" if name == "g" else "x") for name, flow in flows.items()]
+        )
+
+        async def ids(flow: str, **more: Any) -> str:
+            found = await store.list_heads(HeadFilter(flow=flow, **more), limit=10)
+            return "".join(one.task_id for one in found)
+
+        assert await ids("etl") == "gcba"
+        assert await ids("etl", tenant="x") == "cba"
+        assert await ids("etl@1") == "ga"
+        assert await ids("etl@1", tenant="x") == "a"
+        assert await ids("etl@2") == "b"
+        assert await ids("etl@") == ""
+        assert await ids("tl") == ""
+        assert await ids("") == "f"
+        assert len(await store.list_heads(HeadFilter(), limit=10)) == 7
+
+    async def test_children_are_listed_by_their_parent_and_others_as_nobodys(self, store: Store) -> None:
+        await store.insert_heads(
+            [
+                head("a", created_at=1.0),
+                head("b", created_at=2.0, parent="a", parent_node="n", depth=1),
+                head("c", created_at=3.0, parent="a", parent_node="n", depth=1, status="failed"),
+                head("d", created_at=4.0, parent="b", parent_node="n", depth=2),
+                head("e", created_at=5.0),
+            ]
+        )
+
+        async def ids(parent: str | None, **more: Any) -> str:
+            found = await store.list_heads(HeadFilter(parent=parent, **more), limit=10)
+            return "".join(one.task_id for one in found)
+
+        assert await ids(None) == "edcba"
+        assert await ids("") == "ea"
+        assert await ids("", tenant="default") == "ea"
+        assert await ids("a") == "cb"
+        assert await ids("a", status=("failed",)) == "c"
+        assert await ids("b") == "d"
+        assert await ids("d") == ""
+        after_e = await store.list_heads(HeadFilter(parent=""), limit=10, after=(5.0, "e"))
+        assert [one.task_id for one in after_e] == ["a"]
 
     async def test_a_filter_works_with_a_cursor(self, store: Store) -> None:
         await store.insert_heads([head(f"t{i}", created_at=float(i), labels={"odd": str(i % 2)}) for i in range(8)])
