@@ -43,15 +43,15 @@ class Inputs:
         self._store = store
         self._run_sync = run_sync
 
-    async def gather(self, job: Job) -> tuple[Any, Any]:
-        """The inputs and the params. Raises `InputError` where a path leads nowhere, `AttemptFailure` where an artifact
-        is gone, `StoreUnavailable` where the store does not answer."""
+    async def gather(self, job: Job) -> tuple[Any, Any, Any]:
+        """The inputs, the params, and what the node's `io` has for its handler. Raises `InputError` where a path leads
+        nowhere, `AttemptFailure` where an artifact is gone, `StoreUnavailable` where the store does not answer."""
         if not job.body_ref:
-            return await self._fill(job.inputs, job.artifacts), job.params
+            return await self._fill(job.inputs, job.artifacts), job.params, job.io
         body = await self._decode(await self._fetch(job.body_ref))
-        if not isinstance(body, list) or len(body) != 3:
-            raise Corrupt(f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params]")
-        return await self._fill(body[0], body[1]), body[2]
+        if not isinstance(body, list) or not 3 <= len(body) <= 4:
+            raise Corrupt(f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params, io]")
+        return await self._fill(body[0], body[1]), body[2], body[3] if len(body) > 3 else None
 
     async def _fill(self, inputs: Any, rows: Iterable[Any]) -> Any:
         wanted = unpack_artifacts(rows)
