@@ -228,6 +228,9 @@ class Context:
         return self._attempt.groups
 
 
+RunContext = Context  # as older handlers call it
+
+
 def _number(value: object) -> float | None:
     """A number that JSON can say; for anything else None: progress is a courtesy, and fails no attempt."""
     with contextlib.suppress(TypeError, ValueError, OverflowError):
