@@ -186,3 +186,13 @@ def test_a_detector_may_be_named_by_an_import_string(house: House, given: str) -
 
     assert coordinator.is_sensitive("db.password", "x")
     assert not coordinator.is_sensitive("db.user", "x")
+
+
+async def test_the_tasks_document_is_found_by_its_id_and_says_the_status(pymongo_house: House) -> None:
+    result = await pymongo_house.run(HELLO, {"processor": MyHandler()})
+
+    async with asyncio.timeout(10):  # the document may lag behind the task by a second
+        while (document := await pymongo_house.db.tasks.find_one({"id": result.task_id}))["status"] != "finished":
+            await asyncio.sleep(0.05)
+
+    assert document["_id"] == result.task_id
