@@ -202,7 +202,7 @@ MISTAKES: dict[str, Any] = {
     "E_TARGET_UNKNOWN": None,
     "E_INPUTS": None,
     "E_ROLE_UNKNOWN": None,
-    "E_FUNCTION_UNKNOWN": None,
+    "E_ADAPTER_UNKNOWN": None,
 }
 TOLD = {
     "E_DEPTH": "values are nested too deep; flatten them",
@@ -212,7 +212,7 @@ TOLD = {
     "E_TARGET_UNKNOWN": "one of `targets` is no node of the graph",
     "E_INPUTS": "what a node is given cannot fit its handler: a name is missing or unknown, or a value of another kind",
     "E_ROLE_UNKNOWN": "the type is not one of the coordinator's `worker_types`, where it was given any",
-    "E_FUNCTION_UNKNOWN": "a `coordinator_fn` node names a function that its coordinator was not given",
+    "E_ADAPTER_UNKNOWN": "a `coordinator_fn` node names a function that its coordinator was not given",
 }
 
 

@@ -97,7 +97,7 @@ class CoordinatorAdapters:
         if call is None:
             hint = did_you_mean(name, self._functions) or f"; there are {', '.join(self._functions) or 'none'}"
             say = f"this coordinator has no function {name!r}{hint}"
-            problems.append(Problem("E_FUNCTION_UNKNOWN", f"{place}.io.fn", say))
+            problems.append(Problem("E_ADAPTER_UNKNOWN", f"{place}.io.fn", say))
         return node if call is None or isinstance(call, BuiltIn) else _own_node(node, io, name)
 
 

@@ -171,10 +171,36 @@ async def test_a_function_that_refuses_fails_its_node_once(house: House) -> None
     assert len(calls) == 1
 
 
+async def test_functions_are_there_again_after_a_restart(house: House) -> None:
+    coordinator = house.coordinator(adapters={"vars.echo": vars_echo})
+    async with coordinator:
+        await coordinator.restart()
+        task_id = await coordinator.create_task(params={}, graph={"nodes": [call("say", "vars.echo", a=1)]})
+        assert (await coordinator.wait_task(task_id, timeout=10)).status == "finished"
+
+
+async def test_a_coordinator_whose_functions_cannot_be_served_does_not_start(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(self: Worker) -> None:
+        raise ConnectionError("no worker today")
+
+    coordinator = house.coordinator(adapters={"vars.echo": vars_echo})
+    with monkeypatch.context() as broken:
+        broken.setattr(Worker, "start", refuse)
+        with pytest.raises(ConnectionError, match="no worker today"):
+            await coordinator.start()
+    assert not coordinator.coordinating
+
+    await coordinator.start()
+    assert coordinator.coordinating
+    await coordinator.stop()
+
+
 async def test_the_functions_given_replace_the_built_in_ones(house: House) -> None:
     async with house.coordinator(adapters={"vars.echo": vars_echo}) as coordinator:
         assert list(coordinator.adapters) == ["vars.echo"]
-        with pytest.raises(GraphError, match=r"E_FUNCTION_UNKNOWN at nodes\[0\].io.fn"):
+        with pytest.raises(GraphError, match=r"E_ADAPTER_UNKNOWN at nodes\[0\].io.fn"):
             await coordinator.create_task(params={}, graph={"nodes": [call("a", "vars.set", x=1)]})
 
 

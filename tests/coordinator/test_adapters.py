@@ -40,7 +40,7 @@ def test_what_is_given_replaces_them() -> None:
     assert list(adapters) == ["vars.echo"]
     assert adapters["vars.echo"] is echo
     assert adapters.own == {"coordinator_fn.vars.echo": echo}
-    with pytest.raises(GraphError, match=r"E_FUNCTION_UNKNOWN at nodes\[0\].io.fn: this coordinator has no function"):
+    with pytest.raises(GraphError, match=r"E_ADAPTER_UNKNOWN at nodes\[0\].io.fn: this coordinator has no function"):
         adapters.resolve({"nodes": [calls("vars.set")]})
 
 
