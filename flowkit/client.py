@@ -158,14 +158,19 @@ class Client:
         """Ask to cancel a task, or one node of it; returns at once, False for an unknown task."""
         return await self.api.cancel(task_id, node_id=node_id, reason=reason, grace_sec=grace_sec)
 
-    async def pause_task(self, task_id: str, *, reason: str = "") -> bool:
+    async def pause_task(self, task_id: str, *, node_id: str | None = None, reason: str = "") -> bool:
         """Place no more nodes; what runs goes on. True once it is applied, False where nobody has answered yet: the
         request is durable, and will be. Raises `RequestRefused`."""
-        return await self._ask(task_id, self.api.pause(task_id, reason=reason))
+        return await self._ask(task_id, self.api.pause(task_id, node_id=node_id, reason=reason))
 
-    async def resume_task(self, task_id: str) -> bool:
+    async def resume_task(self, task_id: str, *, node_id: str | None = None) -> bool:
         """Undo `pause_task`. Answers as it does."""
-        return await self._ask(task_id, self.api.resume(task_id))
+        return await self._ask(task_id, self.api.resume(task_id, node_id=node_id))
+
+    async def signal_task(self, task_id: str, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Answers as `pause_task` does; raises `GraphError` for a
+        payload that does not fit."""
+        return await self._ask(task_id, self.api.signal(task_id, name, payload))
 
     async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
         """Run an ended task again: the whole, its failed part, or a node and all after it. Answers as `pause_task`."""

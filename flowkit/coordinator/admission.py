@@ -20,6 +20,7 @@ from flowkit.errors import GraphError, Problem, did_you_mean
 from flowkit.wire.codec import dumps
 
 MAX_PARAMS_BYTES: Final = 1024 * 1024
+MAX_PAYLOAD_BYTES: Final = 64 * 1024
 LONGEST_REASON: Final = 1000
 MOST_PRIORITY: Final = 1_000_000_000
 LONGEST_TIMEOUT_SEC: Final = 1e9
@@ -122,6 +123,18 @@ def checked_params(params: object) -> tuple[dict[str, Any], str]:
         say = f"{len(text)} bytes, at most {MAX_PARAMS_BYTES}: pass a reference instead"
         raise GraphError([Problem("E_PARAMS_SIZE", "params", say)])
     return copied, text.decode()
+
+
+def checked_payload(payload: object) -> Any:
+    """A copy of a signal's payload. Raises `GraphError` for what JSON cannot say, and for too much."""
+    problems = Problems()
+    copied = Copier(problems).copy(payload, "payload")
+    problems.raise_any()
+    size = len(dumps(copied))
+    if size > MAX_PAYLOAD_BYTES:
+        say = f"{size} bytes, at most {MAX_PAYLOAD_BYTES}: pass a reference instead"
+        raise GraphError([Problem("E_PAYLOAD_SIZE", "payload", say)])
+    return copied
 
 
 def checked_labels(labels: object) -> dict[str, str]:

@@ -245,13 +245,18 @@ class Coordinator:
         """The name that older documents give `cancel_task`."""
         return await self.cancel_task(task_id, reason=reason)
 
-    async def pause_task(self, task_id: str, *, reason: str = "") -> bool:
-        """Place no more nodes; what runs goes on. Raises `RequestRefused`."""
-        return await self.runtime.api.pause(task_id, reason=reason)
+    async def pause_task(self, task_id: str, *, node_id: str | None = None, reason: str = "") -> bool:
+        """Place no more nodes, or do not start this one; what runs goes on. Raises `RequestRefused`."""
+        return await self.runtime.api.pause(task_id, node_id=node_id, reason=reason)
 
-    async def resume_task(self, task_id: str) -> bool:
+    async def resume_task(self, task_id: str, *, node_id: str | None = None) -> bool:
         """Undo `pause_task`. Raises `RequestRefused`."""
-        return await self.runtime.api.resume(task_id)
+        return await self.runtime.api.resume(task_id, node_id=node_id)
+
+    async def signal_task(self, task_id: str, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Raises `RequestRefused` where none can take it any
+        more, `GraphError` for a payload that does not fit."""
+        return await self.runtime.api.signal(task_id, name, payload)
 
     async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
         """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""

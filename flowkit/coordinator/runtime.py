@@ -6,8 +6,11 @@ import uuid
 from collections.abc import Callable
 
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.answers import Answers
+from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Item
+from flowkit.coordinator.children import Children
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.coordinator.ears import Ears
 from flowkit.coordinator.engine import Engine
@@ -28,6 +31,7 @@ from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
 from flowkit.core.reports import TimeReached
 from flowkit.core.signature import Signature, agreed
+from flowkit.errors import FlowKitError
 from flowkit.ports import Bus, Clock, Record, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
@@ -37,6 +41,7 @@ from flowkit.wire.topics import Topics
 OFFSETS_SEC = 1.0
 EXPIRY_SEC = 0.5
 SNAPSHOTS_SEC = 0.5
+CHILDREN_SEC = 5.0
 
 
 class CoordinatorRuntime:
@@ -92,6 +97,13 @@ class CoordinatorRuntime:
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine)
+        self.answers = Answers(store, self.engine, self.supervisor)
+        asking = Asking(store=store, bus=bus, topics=self.topics, supervisor=self.supervisor, engine=self.engine,
+                        requests=self.requests)  # fmt: skip
+        self.children = Children(
+            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
+            engine=self.engine, asking=asking, supervisor=self.supervisor, resolve_flow=self._resolve_flow,
+        )  # fmt: skip
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
         self.intake = Intake(
@@ -127,6 +139,7 @@ class CoordinatorRuntime:
             "publisher": self.publisher.step,
             "loader": self.loader.step,
             "requests": self.requests.step,
+            "children": self.children.step,
             "timers": self._fire_timers,
         }
         for name, step in loops.items():
@@ -137,6 +150,7 @@ class CoordinatorRuntime:
         self.supervisor.loop("sweeper", self._sweep, every=self.cfg.sweep_sec)
         self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
         self.supervisor.loop("snapshots", self.snapshots.step, every=SNAPSHOTS_SEC)
+        self.supervisor.loop("look-after-children", self.children.look, every=CHILDREN_SEC)
         self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
         hello = encode_message(SayHello(self.coordinator_id))
         self.publisher.send(Parcel(Record(self.topics.control, 0, hello), wanted=lambda: True))
@@ -150,6 +164,9 @@ class CoordinatorRuntime:
 
     def _signature_of(self, role: str) -> Signature | None:
         return agreed(self._at_hand(role) or self.fleet.signatures_of(role))
+
+    async def _resolve_flow(self, tenant: str, flow: str) -> tuple[str, str]:
+        raise FlowKitError(f"no flow {flow!r}", code="E_FLOW_UNKNOWN")
 
     async def _sweep(self) -> None:
         await self.sweeper.step()

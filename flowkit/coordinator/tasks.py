@@ -17,16 +17,19 @@ from flowkit.coordinator.admission import (
     checked_grace,
     checked_labels,
     checked_params,
+    checked_payload,
     nobody_known,
     plain_reason,
 )
-from flowkit.coordinator.artifacts import materialise
+from flowkit.coordinator.artifacts import materialise, output_of_ended
+from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.explain import explain, progress_of
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.schemas import check_signal
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
@@ -35,7 +38,9 @@ from flowkit.core.model import Task, TaskStatus
 from flowkit.core.payload import holds_artifacts
 from flowkit.errors import (
     Corrupt,
+    ExprError,
     IdempotencyConflict,
+    InputError,
     RequestRefused,
     StoreUnavailable,
     TaskNotFound,
@@ -114,11 +119,13 @@ class Tasks:
         self._graphs = graphs
         self._history = history
         self._engine = engine
-        self._requests = requests
         self._supervisor = supervisor
         self._admission = Admission(signature_of, roles)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
+        self._asking = Asking(
+            store=store, bus=bus, topics=topics, supervisor=supervisor, engine=engine, requests=requests
+        )
         self._tail = EventTail(bus, topics, hub, supervisor, telemetry)
 
     async def stop(self) -> None:
@@ -239,7 +246,7 @@ class Tasks:
     async def get(self, task_id: str) -> TaskView:
         """The task as its commits say. Raises `TaskNotFound`, `StoreUnavailable`, `Corrupt`."""
         head, task, seq = await self._state(task_id)
-        view = await task_view(head, task, seq)
+        view = await task_view(head, task, seq, await self._output(task))
         nodes = {
             name: replace(node, output=await materialise(self.store, node.output)) for name, node in view.nodes.items()
         }
@@ -332,13 +339,21 @@ class Tasks:
         if not task.ended:
             return None
         generation = task.generation
-        result = await task_result(head, task)
+        result = await task_result(head, task, await self._output(task))
         if task.generation != generation:
             return None  # restarted while it was read
         if not (holds_artifacts(result.output) or holds_artifacts(result.outputs)):
             return result
         output = await materialise(self.store, result.output)
         return replace(result, output=output, outputs=await materialise(self.store, result.outputs))
+
+    async def _output(self, task: Task) -> Any:
+        if task.status is not TaskStatus.FINISHED:
+            return None
+        try:
+            return await output_of_ended(self.store, task)
+        except (InputError, ExprError):
+            return None  # it could be built when the task ended, or the task would have failed
 
     async def _state(self, task_id: str) -> tuple[Head, Task, int]:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
@@ -380,14 +395,23 @@ class Tasks:
             return False
         return True
 
-    async def pause(self, task_id: str, *, reason: str = "") -> bool:
-        """Place no more nodes of this task; what runs goes on. True once it is applied; False where no coordinator
-        answered in time: the request is durable, and will be. Raises `RequestRefused`."""
-        return await self._request_and_wait(task_id, "pause", {"reason": plain_reason(reason)})
+    async def pause(self, task_id: str, *, node_id: str | None = None, reason: str = "") -> bool:
+        """Place no more nodes of this task, or do not start this one; what runs goes on. True once it is applied; False
+        where no coordinator answered in time: the request is durable, and will be. Raises `RequestRefused`."""
+        args = {"reason": plain_reason(reason), "node_id": node_id}
+        return await self._request_and_wait(task_id, "pause", args)
 
-    async def resume(self, task_id: str) -> bool:
+    async def resume(self, task_id: str, *, node_id: str | None = None) -> bool:
         """Undo `pause`. Answers as it does."""
-        return await self._request_and_wait(task_id, "resume", {})
+        return await self._request_and_wait(task_id, "resume", {"node_id": node_id})
+
+    async def signal(self, task_id: str, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Answers as `pause` does. Raises `RequestRefused` where
+        no node can take it any more, `GraphError` for a payload that is not JSON or does not fit the node's schema."""
+        checked = checked_payload(payload)
+        _, task, _ = await self._state(task_id)
+        check_signal(task, name, checked)
+        return await self._request_and_wait(task_id, "signal", {"name": name, "payload": checked})
 
     async def restart(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
         """Run an ended task again: the whole, what failed, or a node and all after it. Answers as `pause` does."""
@@ -417,38 +441,24 @@ class Tasks:
         """Write a request down behind those there are, and ring. Raises `TaskNotFound`, `StoreUnavailable`."""
         heads = await self.store.read_heads([task_id])
         self._check_tenant(heads[0] if heads else None, task_id)
-        head = heads[0]
-        request = Request(
-            task_id, 1, uuid.uuid4().hex, kind, dumps(args).decode(), head.partition, self.tenant, self.principal,
-            self._clock.wall(),
-        )  # fmt: skip
-        for attempt in range(INSERT_TRIES):
-            written = await self._insert(request)
-            if written is not None:
-                self._ring_request(written)
-                return written
-            await asyncio.sleep(min(1.0, 0.1 * 2**attempt))
-        raise StoreUnavailable(f"the request to {kind} task {task_id} could not be confirmed; ask again")
-
-    async def _insert(self, request: Request) -> Request | None:
-        """The request under the next free number; None where the answer is not clear."""
-        there = await self.store.read_requests(request.task_id)
-        mine = next((old for old in there if old.id == request.id), None)
-        if mine is not None:
-            return mine
-        request = replace(request, n=max((old.n for old in there), default=0) + 1)
-        outcome = await self.store.insert_request(request)
-        return request if outcome is Outcome.OK else None
-
-    def _ring_request(self, request: Request) -> None:
-        if self._engine is not None and self._requests is not None and request.partition in self._engine.owned:
-            self._requests.read_soon(request.task_id)
-            return
-        record = self._knock(request.partition, [Knock(request.task_id, request.tenant, "request")])
-        self._supervisor.spawn(self._publish([record]), "knock")
+        return await self._asking.ask(
+            Request(
+                task_id,
+                1,
+                uuid.uuid4().hex,
+                kind,
+                dumps(args).decode(),
+                heads[0].partition,
+                self.tenant,
+                self.principal,
+                self._clock.wall(),
+            )
+        )
 
 
-_PAST = {"pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled"}
+_PAST = {
+    "pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled", "signal": "signalled",
+}  # fmt: skip
 
 
 def _id_of_key(tenant: str, key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flowkit.core import starts
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
 
@@ -22,7 +23,10 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said |= {"retry": retry_policy(fields["retry_policy"]), "retry_given": True}
     if "timeouts" in fields or "timeout_sec" in fields:
         said["timeouts"] = timeouts(fields)
-    return said | {name: fields[name] for name in ("continue_on_failure", "io") if name in fields}
+    said |= {name: fields[name] for name in ("continue_on_failure", "when") if name in fields}
+    if "io" in fields:
+        said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
+    return said | starts.of(fields)
 
 
 def retry_policy(fields: dict[str, Any]) -> RetryPolicy:
@@ -61,8 +65,12 @@ def fan_in(fields: dict[str, Any]) -> FanIn:
     said = fields.get("fan_in", "all")
     if said == "all":
         return ALL
-    need = 1 if said == "any" else said["count"]
-    return FanIn(need, fields.get("losers") == "cancel")
+    return FanIn(need_of(said), fields.get("losers") == "cancel")
+
+
+def need_of(said: Any) -> int | None:
+    """How many `"all"`, `"any"` or `{"count": n}` needs; None: all of them."""
+    return None if said == "all" else 1 if said == "any" else int(said["count"])
 
 
 def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
@@ -71,7 +79,7 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
     if run_sec is not None and fields.get("timeout_sec", run_sec) != run_sec:
         say = "`timeout_sec` and `timeouts.run_sec` are the same limit; keep one of them"
         problems.add("E_KEY_CONFLICT", (place, "timeout_sec"), say)
-    if fields.get("losers") == "cancel" and fields.get("fan_in", "all") == "all":
+    if fields.get("losers") == "cancel" and fields.get("fan_in", "all") == fields.get("gather", "all") == "all":
         say = 'with `fan_in: "all"` no parent loses; use "any" or {"count": n}, or leave `losers` out'
         problems.add("E_FAN_IN", (place, "losers"), say)
 

@@ -50,7 +50,7 @@ class Performer:
     async def _run(self, attempt: Attempt, arm: Callable[[Attempt], None]) -> Any:
         """What the handler returns."""
         job, clock = attempt.job, self._kit.clock
-        if job.artifacts or job.body_ref:
+        if job.artifacts or job.body_ref or job.params_in_head:
             inputs, params, io = await self._inputs.gather(job)
         else:
             inputs, params, io = job.inputs, job.params, job.io

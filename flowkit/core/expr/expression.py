@@ -20,12 +20,14 @@ class Expression:
     """A condition or a value in FlowKit's subset of CEL.
 
     Attributes: `text` as written; `roots`, the names that it uses (`params`, `nodes`, ...); `nodes`, the ids that it
-    reads as `nodes["id"].output`, in the order in which they first stand there.
+    reads as `nodes["id"].output`, in the order in which they first stand there; `guarded`, those of them that it asks
+    about by `has`, and which so may have no output.
     """
 
     text: str
     roots: frozenset[str]
     nodes: tuple[str, ...]
+    guarded: frozenset[str]
     _run: Run = field(repr=False, compare=False)
     _steps: int = field(repr=False, compare=False)
 
@@ -56,6 +58,7 @@ def parse_expression(text: str, allowed: Container[str]) -> Expression:
         text=text,
         roots=frozenset(parser.roots),
         nodes=tuple(parser.nodes),
+        guarded=frozenset(parser.guarded),
         _run=run,
         _steps=MAX_STEPS - compiler.steps,
     )

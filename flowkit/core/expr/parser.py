@@ -48,7 +48,8 @@ T = TypeVar("T")
 
 
 class Parser:
-    """Reads one expression; `roots` and `nodes` are what it has used so far, in order."""
+    """Reads one expression; `roots` and `nodes` are what it has used so far, in order, and `guarded` the nodes that it
+    asked about by `has`."""
 
     def __init__(self, text: str, allowed: Container[str]) -> None:
         if len(text) > MAX_TEXT:
@@ -56,6 +57,8 @@ class Parser:
             raise ExprSyntaxError(say, position=MAX_TEXT)
         self.roots: dict[str, None] = {}
         self.nodes: dict[str, None] = {}
+        self.guarded: set[str] = set()
+        self._mentioned: list[str] = []
         self._text = text
         self._allowed = allowed
         self._tokens = tokens_of(text)
@@ -278,6 +281,7 @@ class Parser:
         self._at += 5
         name = words[1].value
         self.nodes[name] = None
+        self._mentioned.append(name)
         return Output(name, at=self._span(start))
 
     def _check_root(self, token: Token) -> None:
@@ -307,7 +311,9 @@ class Parser:
         return Call(token.text, arguments, at=self._span(token.start))
 
     def _has(self, token: Token) -> Node:
+        before = len(self._mentioned)
         (path,) = self._arguments(token, (1, 1))
+        self.guarded.update(self._mentioned[before:])
         match path:
             case Output():
                 return Has(path, at=self._span(token.start))
