@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
-from flowkit.clock import SystemClock
+from flowkit.clock import SystemClock, whole_clock
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.handle import TaskHandle
@@ -45,7 +45,7 @@ class Client:
         self.backend = backend if backend is not None else open_backend(db, self.cfg)
         partitions = 1 if self.backend.embedded else self.cfg.facts_partitions
         self.topics = Topics(self.cfg.topic_prefix, partitions)
-        self._clock = clock if clock is not None else SystemClock()
+        self._clock = whole_clock(clock) if clock is not None else SystemClock()
         self._graphs = Graphs(self.backend.store)
         self._hub = Hub()
         self._supervisor = Supervisor("client", self.telemetry)
@@ -67,6 +67,7 @@ class Client:
             store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
             history=History(self.backend.store, self._graphs, self.telemetry), hub=self._hub,
             supervisor=self._supervisor, telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
+            roles=self.cfg.worker_types,
             signature_of=lambda role: agreed(self.backend.signatures_of(role)),
         )  # fmt: skip
         if self.backend.file is not None:

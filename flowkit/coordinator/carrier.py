@@ -24,6 +24,8 @@ from flowkit.wire.topics import EVENT_PARTITIONS, Topics, partition_of
 LARGE_INPUT_BYTES = 40 * 1024
 LARGE_PARAMS_BYTES = 2 * 1024
 """Params travel with every job of a task; workers read larger ones in the head."""
+FOR_HANDLERS = frozenset({"input_ref", "batching"})
+Body = tuple[Any, list[Any], Any, dict[str, Any] | None]
 
 
 class Carrier:
@@ -78,7 +80,8 @@ class Carrier:
         inputs, found = lift_artifacts(effect.inputs)
         apart = len(head.params) > LARGE_PARAMS_BYTES and not task.edited_params
         params: Any = task.params if task.params and not apart else None
-        body: tuple[Any, list[Any], Any] = (inputs, pack_artifacts(found), params)
+        io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
+        body: Body = (inputs, pack_artifacts(found), params, io)
         large = self._large(body)
         job = Job(
             task_id=task.task_id,
@@ -99,15 +102,16 @@ class Carrier:
             given=effect.node.inputs is not MISSING,
             body_ref=hashlib.sha256(large).hexdigest() if large else "",
             params_in_head=apart,
+            io=None if large else io,
         )
         if large:
             self._supervisor.spawn(self._dispatch_large(effect, job, large), "dispatch-large")
         else:
             self._publisher.work(effect.worker, effect.incarnation, job)
 
-    def _large(self, body: tuple[Any, list[Any], Any]) -> bytes:
+    def _large(self, body: Body) -> bytes:
         """The body's bytes where they are too many to travel, else nothing."""
-        if _surely_small(body[0]) and _surely_small(body[2]) and not body[1]:
+        if _surely_small(body[0]) and _surely_small(body[2]) and _surely_small(body[3]) and not body[1]:
             return b""
         data = dumps(body)
         return data if len(data) > LARGE_INPUT_BYTES else b""

@@ -125,6 +125,7 @@ class CoordinatorRuntime:
             requests=self.requests,
             signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
+            roles=cfg.worker_types,
         )  # fmt: skip
 
     async def start(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -107,6 +107,7 @@ class Tasks:
         requests: RequestReader | None = None,
         signature_of: SignatureOf = nobody_known,
         cancel_grace_sec: float = 30.0,
+        roles: Collection[str] = (),
         tenant: str = "default",
         principal: str = "local",
     ) -> None:
@@ -122,7 +123,7 @@ class Tasks:
         self._history = history
         self._engine = engine
         self._supervisor = supervisor
-        self._admission = Admission(signature_of)
+        self._admission = Admission(signature_of, roles)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
         self._asking = Asking(

@@ -9,6 +9,7 @@ from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
 
 ALL: Final = FanIn()
+USUAL: Final = RetryPolicy()
 
 NAMES_IN_CORE: Final = {"max": "max_attempts"}
 
@@ -29,10 +30,12 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def retry_policy(fields: dict[str, Any]) -> RetryPolicy:
-    """The policy that a `retry_policy` describes; a rule takes what it leaves out from its policy."""
+    """The policy that a `retry_policy` describes; a rule takes what it leaves out from its policy. A first wait that is
+    longer than the usual cap is meant so: only a cap that is given shortens it."""
     said = {NAMES_IN_CORE.get(name, name): value for name, value in _own(fields)}
     said["permanent_on"] = tuple(said.get("permanent_on", ()))
     rules = said.pop("rules", ())
+    said.setdefault("cap_sec", max(USUAL.cap_sec, said.get("backoff_sec", 0)))
     policy = RetryPolicy(**said)
     if not rules:
         return policy
@@ -45,7 +48,7 @@ def _retry_rule(fields: dict[str, Any], policy: RetryPolicy) -> RetryRule:
         max_attempts=fields["max"],
         backoff_sec=fields.get("backoff_sec", policy.backoff_sec),
         factor=fields.get("factor", policy.factor),
-        cap_sec=fields.get("cap_sec", policy.cap_sec),
+        cap_sec=fields.get("cap_sec", max(policy.cap_sec, fields.get("backoff_sec", 0))),
     )
 
 

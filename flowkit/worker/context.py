@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from flowkit.clock import Clock
 from flowkit.errors import Cancelled
-from flowkit.ports import Clock, Store
+from flowkit.ports import Store
 from flowkit.telemetry import Telemetry
 from flowkit.wire.codec import loads
 from flowkit.worker.artifacts import Artifacts
@@ -234,6 +235,9 @@ class Context:
         if self._attempt.groups is None:
             self._attempt.groups = Groups(self._kit.undertaker)
         return self._attempt.groups
+
+
+RunContext = Context  # as older handlers call it
 
 
 def _number(value: object) -> float | None:

@@ -46,17 +46,18 @@ class Inputs:
         self._run_sync = run_sync
         self._texts: OrderedDict[str, bytes] = OrderedDict()
 
-    async def gather(self, job: Job) -> tuple[Any, Any]:
-        """The inputs and the params, the latter as JSON text (bytes) where they are large. Raises `InputError` where a
-        path leads nowhere, `AttemptFailure` where an artifact is gone, `StoreUnavailable` where the store does not
-        answer."""
+    async def gather(self, job: Job) -> tuple[Any, Any, Any]:
+        """The inputs, the params, as JSON text (bytes) where they are large, and what the node's `io` has for its
+        handler. Raises `InputError` where a path leads nowhere, `AttemptFailure` where an artifact is gone,
+        `StoreUnavailable` where the store does not answer."""
         params = await self._params_text(job.task_id) if job.params_in_head else job.params
         if not job.body_ref:
-            return await self._fill(job.inputs, job.artifacts), params
+            return await self._fill(job.inputs, job.artifacts), params, job.io
         body = await self._decode(await self._fetch(job.body_ref))
-        if not isinstance(body, list) or len(body) != 3:
-            raise Corrupt(f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params]")
-        return await self._fill(body[0], body[1]), params if job.params_in_head else body[2]
+        if not isinstance(body, list) or not 3 <= len(body) <= 4:
+            raise Corrupt(f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params, io]")
+        params = params if job.params_in_head else body[2]
+        return await self._fill(body[0], body[1]), params, body[3] if len(body) > 3 else None
 
     async def _params_text(self, task_id: str) -> bytes:
         """Kept for a while: most jobs of a task come to the same workers."""

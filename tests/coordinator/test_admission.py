@@ -136,3 +136,19 @@ def test_a_graph_is_looked_at_again_once_a_role_takes_something_else() -> None:
     assert asked == ["work"]  # not once per node
     takes["work"] = Signature({}, ())
     assert refusal(admission, nodes) == ""
+
+
+async def test_a_role_that_is_not_one_of_the_worker_types_is_refused() -> None:
+    admission = Admission(roles=["greet", "shout"])
+    known = graph(node("a", type="greet"), node("b", type="coordinator_fn.vars.echo"))
+    wrong = graph(node("a", type="greet"), node("b", type="shuot"))
+
+    await admission.check("known", parse_graph(known), {}, ())
+    await admission.check("wrong", parse_graph(wrong), {}, ["a"])
+    for _ in range(2):
+        with pytest.raises(GraphError) as caught:
+            await admission.check("wrong", parse_graph(wrong), {}, ())
+        [problem] = caught.value.problems
+        assert str(problem) == (
+            "E_ROLE_UNKNOWN at nodes[1].type: 'shuot' is not one of worker_types (did you mean 'shout'?): greet, shout"
+        )

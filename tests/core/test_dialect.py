@@ -75,7 +75,7 @@ def test_a_graph_of_the_old_documents_is_read() -> None:
     assert read.nodes["p"].inputs == {"data": "hello world"}
     assert read.nodes["p"].constant
     assert read.nodes["p"].io is None
-    assert read.nodes["p"].retry == RetryPolicy(2, 300, permanent_on=("bad_input",))
+    assert read.nodes["p"].retry == RetryPolicy(2, 300, cap_sec=300, permanent_on=("bad_input",))
 
 
 def test_the_graphs_own_keys_are_read() -> None:
