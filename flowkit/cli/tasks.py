@@ -24,8 +24,8 @@ from flowkit.errors import BusUnavailable, ConfigError, StoreUnavailable, TaskNo
 from flowkit.ports import Head
 
 HEAD = (
-    "task_id", "status", "name", "flow", "labels", "priority", "tenant", "principal", "created_at", "updated_at",
-    "ended_at", "error", "parent", "parent_node", "parent_attempt", "depth",
+    "task_id", "status", "name", "labels", "priority", "tenant", "principal", "created_at", "updated_at", "ended_at",
+    "error", "flow", "parent", "parent_node", "parent_attempt", "depth",
 )  # fmt: skip
 STATUSES = ("queued", "running", "paused", "cancelling", "finished", "failed", "cancelled")
 
