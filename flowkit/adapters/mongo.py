@@ -197,6 +197,7 @@ class MongoStore:
         return await self._find("flows", query, documents.doc_flow, sort=[("version", -1)], limit=limit)
 
     async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
+        # Each flow has a first version; the index is left from one to the next, however many there are in between.
         first = {"tenant": tenant, "version": 1, "name": {"$gt": after}}
         names = await self._find("flows", first, lambda doc: str(doc["name"]), sort=[("name", 1)], limit=limit)
 

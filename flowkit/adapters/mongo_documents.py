@@ -47,11 +47,7 @@ INDEXES = {
             partialFilterExpression={"applied": False},
         )
     ],
-    "flows": [
-        IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="newest"),
-        # Each flow once, however many versions it has.
-        IndexModel([("tenant", ASCENDING), ("name", ASCENDING)], name="names", partialFilterExpression={"version": 1}),
-    ],
+    "flows": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="versions")],
     "flow_tags": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("tag", ASCENDING)], name="tags")],
 }
 

@@ -280,8 +280,8 @@ async def test_the_queries_of_the_hot_path_use_their_indexes(store: MongoStore, 
     assert "'open'" in await index_of("requests", opened, {"task": 1, "n": 1})
     await index_of("commits", {"$or": [{"_id": {"$gt": "t:1", "$lt": "t;"}, "task": "t"}]}, {})
 
-    assert "'newest'" in await index_of("flows", {"tenant": "t", "name": "f", "version": {"$lt": 9}}, {"version": -1})
-    assert "'names'" in await index_of("flows", {"tenant": "t", "version": 1, "name": {"$gt": ""}}, {"name": 1})
+    assert "'versions'" in await index_of("flows", {"tenant": "t", "name": "f", "version": {"$lt": 9}}, {"version": -1})
+    assert "'versions'" in await index_of("flows", {"tenant": "t", "version": 1, "name": {"$gt": ""}}, {"name": 1})
     await index_of("flow_tags", {"tenant": "t", "name": {"$in": ["f", "g"]}}, {"name": 1, "tag": 1})
 
     # Of indexes that would all do, a trial on what is there chooses: few of many are wanted, and none of the newest.
