@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from flowkit.coordinator.admission import checked_params
 from flowkit.coordinator.artifacts import materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
 from flowkit.core.decide import spawn_of
@@ -40,9 +41,6 @@ LARGE_BYTES = 40 * 1024
 CHECK_EVERY_SEC = 60.0
 RETRY_SEC = 0.5
 
-ResolveFlow = Callable[[str, str], Awaitable[tuple[str, str]]]
-"""From a tenant and `name@3` to the flow's full name, with its version, and the reference of its graph."""
-
 
 class Children:
     def __init__(
@@ -57,7 +55,7 @@ class Children:
         engine: Engine,
         asking: Asking,
         supervisor: Supervisor,
-        resolve_flow: ResolveFlow,
+        flows: Flows,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -68,7 +66,7 @@ class Children:
         self._engine = engine
         self._asking = asking
         self._supervisor = supervisor
-        self._resolve_flow = resolve_flow
+        self._flows = flows
         self._wanted: deque[tuple[Cell, Spawn]] = deque()
         self._wake = asyncio.Event()
         self._checked: dict[str, float] = {}
@@ -123,8 +121,8 @@ class Children:
     async def _graph(self, tenant: str, spawn: Spawn) -> tuple[str, tuple[str, Graph]]:
         if spawn.node.child is not None:
             return "", await self._graphs.take(dict(spawn.node.child))
-        flow, ref = await self._resolve_flow(tenant, spawn.node.flow)
-        return flow, (ref, await self._graphs.get(ref))
+        pinned = await self._flows.resolve(tenant, spawn.node.flow)
+        return str(pinned), (pinned.graph_ref, await self._graphs.get(pinned.graph_ref))
 
     async def _insert(self, wanted: Sequence[tuple[Cell, Head, Graph]]) -> None:
         if not wanted:

@@ -25,7 +25,9 @@ from flowkit.core.decide import Decision, decide
 from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
+from flowkit.core.opening import Detector
 from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReached
+from flowkit.core.sensitive import looks_secret
 from flowkit.ports import Clock, Commit, Head, Outcome, Store
 from flowkit.telemetry import Quarantined, Reloaded, Telemetry
 from flowkit.wire.facts import body_of, encode_facts
@@ -54,6 +56,7 @@ class Engine:
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
@@ -124,12 +127,12 @@ class Engine:
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now)
+            decision = decide(task, [item.report for item in items], now, self.detector)
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
             placed = self.dispatcher.offer(cell)
             if placed:
-                more = decide(task, placed, now)
+                more = decide(task, placed, now, self.detector)
                 decision.recorded += more.recorded
                 decision.effects += more.effects
                 decision.questions |= more.questions

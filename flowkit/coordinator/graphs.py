@@ -62,12 +62,20 @@ class Graphs:
             reading.add_done_callback(lambda done: self._read_it(ref, done))
         return await asyncio.shield(reading)
 
+    async def written(self, ref: str) -> dict[str, Any]:
+        """The graph of this reference as it is stored: normalised, the caller's own. Raises `Corrupt` as `get` does."""
+        data = await self._text(ref)
+        written: dict[str, Any] = await off_loop(partial(loads, data)) if len(data) > LARGE_BYTES else loads(data)
+        return written
+
     async def _read(self, ref: str) -> Graph:
+        return await parse_text(await self._text(ref))
+
+    async def _text(self, ref: str) -> bytes:
         try:
-            data = await self._store.get_blob(ref, kind="graph")
+            return await self._store.get_blob(ref, kind="graph")
         except KeyError as error:
             raise Corrupt(f"graph {ref} is not in the store") from error
-        return await parse_text(data)
 
     def _read_it(self, ref: str, done: asyncio.Task[Graph]) -> None:
         del self._reading[ref]
@@ -94,14 +102,6 @@ class Graphs:
         if self.known(read.ref) is None:
             await self._store.put_blob(read.ref, read.text, kind="graph")
             self._keep(read.ref, read.graph)
-
-    async def text(self, ref: str) -> dict[str, Any]:
-        """A stored graph as JSON. Raises `Corrupt` if it is not there."""
-        try:
-            text: dict[str, Any] = loads(await self._store.get_blob(ref, kind="graph"))
-        except KeyError as error:
-            raise Corrupt(f"graph {ref} is not in the store") from error
-        return text
 
     def _keep(self, ref: str, graph: Graph) -> None:
         if ref in self._cache:

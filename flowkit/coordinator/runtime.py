@@ -16,6 +16,7 @@ from flowkit.coordinator.ears import Ears
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.expiry import Expiry
 from flowkit.coordinator.fleet import Fleet
+from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
@@ -29,9 +30,10 @@ from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
+from flowkit.core.opening import Detector
 from flowkit.core.reports import TimeReached
+from flowkit.core.sensitive import looks_secret
 from flowkit.core.signature import Signature, agreed
-from flowkit.errors import FlowKitError
 from flowkit.ports import Bus, Clock, Record, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
@@ -58,6 +60,7 @@ class CoordinatorRuntime:
         telemetry: Telemetry | None = None,
         new_token_prefix: str | None = None,
         at_hand: Callable[[str], list[Signature | None]] = lambda role: [],
+        detector: Detector = looks_secret,
     ) -> None:
         self.cfg = cfg
         self.clock = clock
@@ -69,6 +72,7 @@ class CoordinatorRuntime:
         self.topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self.supervisor = Supervisor(self.coordinator_id, self.telemetry)
         self._at_hand = at_hand
+        self._detector = detector
         self._tokens = 0
         self._build()
 
@@ -92,7 +96,9 @@ class CoordinatorRuntime:
             max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
             cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
         )  # fmt: skip
+        self.engine.detector = self._detector
         self.graphs = Graphs(store)
+        self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
         self.history = History(store, self.graphs, self.telemetry)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
         self.loader = Loader(self.history, self.engine)
@@ -102,7 +108,7 @@ class CoordinatorRuntime:
                         requests=self.requests)  # fmt: skip
         self.children = Children(
             store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
-            engine=self.engine, asking=asking, supervisor=self.supervisor, resolve_flow=self._resolve_flow,
+            engine=self.engine, asking=asking, supervisor=self.supervisor, flows=self.flows,
         )  # fmt: skip
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
@@ -120,9 +126,9 @@ class CoordinatorRuntime:
             expiry=self.expiry, carrier=self.carrier, publisher=self.publisher,
         )  # fmt: skip
         self.api = Tasks(
-            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
-            hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry, engine=self.engine,
-            requests=self.requests,
+            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, flows=self.flows,
+            history=self.history, hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry,
+            engine=self.engine, requests=self.requests,
             signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
             roles=cfg.worker_types,
@@ -164,9 +170,6 @@ class CoordinatorRuntime:
 
     def _signature_of(self, role: str) -> Signature | None:
         return agreed(self._at_hand(role) or self.fleet.signatures_of(role))
-
-    async def _resolve_flow(self, tenant: str, flow: str) -> tuple[str, str]:
-        raise FlowKitError(f"no flow {flow!r}", code="E_FLOW_UNKNOWN")
 
     async def _sweep(self) -> None:
         await self.sweeper.step()

@@ -21,7 +21,7 @@ from flowkit.core.graph import SUCCESS, Graph
 from flowkit.core.inputs import node_inputs
 from flowkit.core.lifecycle import group_decided, members, told_to_end
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
-from flowkit.core.opening import cache_key, child_params, ending, holds, opening
+from flowkit.core.opening import Detector, cache_key, child_params, ending, holds, opening
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.payload import Payload
 from flowkit.core.problems import Problems, shown
@@ -30,6 +30,7 @@ from flowkit.core.replan import RestartPlan, plan_restart
 from flowkit.core.retry import LONGEST_WAIT_SEC, declined_wait, handlers_policy, retry_at
 from flowkit.core.routing import routes
 from flowkit.core.scope import Scope, Unanswered
+from flowkit.core.sensitive import looks_secret
 from flowkit.core.transitions import TABLE, AttemptState, Verdict
 from flowkit.errors import ExprError, FunctionError, InputError
 
@@ -62,9 +63,10 @@ class Decision:
     more: bool = False
 
 
-def decide(task: Task, reports: Iterable[r.Report], now: float) -> Decision:
-    """Answer reports in order, then settle what follows in the graph. `now` is epoch seconds."""
-    decider = _Decider(task, now)
+def decide(task: Task, reports: Iterable[r.Report], now: float, detector: Detector = looks_secret) -> Decision:
+    """Answer reports in order, then settle what follows in the graph. `now` is epoch seconds; `detector` says whether a
+    variable that a coordinator function sets holds a secret."""
+    decider = _Decider(task, now, detector)
     for report in reports:
         decider.hear(report)
     decider.settle()
@@ -72,8 +74,9 @@ def decide(task: Task, reports: Iterable[r.Report], now: float) -> Decision:
 
 
 class _Decider:
-    def __init__(self, task: Task, now: float) -> None:
+    def __init__(self, task: Task, now: float, detector: Detector = looks_secret) -> None:
         self.task = task
+        self.detector = detector
         self.now = now
         self.decision = Decision()
         self.started = 0
@@ -521,7 +524,7 @@ class _Decider:
     def start(self, name: str) -> None:
         task = self.task
         try:
-            facts = opening(task, name, self.now)
+            facts = opening(task, name, self.now, self.detector)
         except Unanswered as unanswered:
             self.decision.questions[unanswered.question] = None
             return
