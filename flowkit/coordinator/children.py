@@ -40,6 +40,7 @@ BATCH = 250
 LARGE_BYTES = 40 * 1024
 CHECK_EVERY_SEC = 60.0
 RETRY_SEC = 0.5
+EXISTS_TRIES = 20
 
 
 class Children:
@@ -160,10 +161,9 @@ class Children:
     async def _steer(self, cell: Cell, effect: Steer) -> None:
         """Ask a child what its parent was asked. That it has ended already, or does not exist yet, is found out by
         whoever looks after the children."""
-        heads = await self._store.read_heads([effect.child])
-        if not heads or heads[0].status in ENDED_TASK:
+        head = await self._existing(cell, effect.child)
+        if head is None or head.status in ENDED_TASK:
             return
-        head = heads[0]
         args = {"reason": effect.reason} if effect.grace_sec is None else {
             "reason": effect.reason, "grace_sec": effect.grace_sec, "node_id": None,
         }  # fmt: skip
@@ -182,6 +182,15 @@ class Children:
                 self._clock.wall(),
             )
         )
+
+    async def _existing(self, cell: Cell, child: str) -> Head | None:
+        """The head of a child, which may be about to be made."""
+        for _ in range(EXISTS_TRIES):
+            heads = await self._store.read_heads([child])
+            if heads or cell.dead:
+                return heads[0] if heads else None
+            await asyncio.sleep(RETRY_SEC)
+        return None
 
     # ------------------------------------------------------------------------------------------ ends
 

@@ -35,8 +35,6 @@ from flowkit.core.transitions import TABLE, AttemptState, Verdict
 from flowkit.errors import ExprError, FunctionError, InputError
 
 CANCEL_GRACE_SEC: Final = 30.0
-CHILD_SLACK_SEC: Final = 10.0
-"""A child is given the same grace; so much longer is it waited for."""
 MOST_REASON: Final = 1000
 MOST_STARTS: Final = 500
 """So many nodes are started without a worker in one decision; the others in the next, so that nobody waits for long."""
@@ -403,16 +401,14 @@ class _Decider:
             self.put(f.NodeCancelled(name, reason, loser))
         elif not told_to_end(run):
             self.revoke(name, reason, grace)
-            slack = 0.0 if run.lease is not None else CHILD_SLACK_SEC
-            self.put(f.NodeCancelling(name, reason, self.now + grace + slack, loser))
+            self.put(f.NodeCancelling(name, reason, self.now + grace, loser))
 
     def cancel_all(self, reason: str, outcome: str, grace: float, error: f.ErrorInfo | None, by: str = "") -> None:
         if self.task.status is TaskStatus.CANCELLING:
             return
         for name in (*self.task.leased, *self.task.children):
             self.revoke(name, reason, grace)
-        slack = CHILD_SLACK_SEC if self.task.children else 0.0
-        self.put(f.TaskCancelling(reason, outcome, self.now + grace + slack, error, by))
+        self.put(f.TaskCancelling(reason, outcome, self.now + grace, error, by))
 
     def out_of_budget(self) -> bool:
         """Whether the task has used up what it may; if so, it is cancelled."""

@@ -368,7 +368,7 @@ class Task:
         if kind in (Timer.RETRY, Timer.SLEEP):
             return run.state is NodeState.WAITING and run.wake == at
         if kind == Timer.GRACE:
-            return run.stopping or (run.lease is not None and run.lease.cancelling)
+            return run.lease is not None and run.lease.cancelling
         if kind == Timer.QUEUED:
             queued = self.node(node).timeouts.queued_sec
             return run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued == at
