@@ -81,6 +81,8 @@ class Coordinator:
                 cfg=self.cfg,
                 telemetry=self.telemetry,
                 at_hand=self._backend.signatures_of,
+                functions=self.adapters.names,
+                detector=self.is_sensitive,
             )
             await self._begin(self._runtime)
             if self.cfg.tune_gc and self._collection.begin():

@@ -23,9 +23,11 @@ from flowkit.coordinator.timers import Timers
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
 from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
+from flowkit.core.functions import Detector
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReached
+from flowkit.core.sensitive import looks_secret
 from flowkit.ports import Clock, Commit, Head, Outcome, Store
 from flowkit.telemetry import Quarantined, Reloaded, Telemetry
 from flowkit.wire.facts import body_of, encode_facts
@@ -58,6 +60,7 @@ class Engine:
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
+        self.detector: Detector = looks_secret
         self.memory = TaskMemory(cache_bytes)
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
@@ -120,6 +123,8 @@ class Engine:
         assert task is not None
         if self._waits_for_room(cell, task):
             return
+        if self.detector is not looks_secret:
+            task.memo["detector"] = self.detector
         items = self._take_items(cell)
         now = self.clock.wall()
         placed: list[Placed] = []
