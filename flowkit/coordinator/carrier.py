@@ -78,7 +78,7 @@ class Carrier:
         assert task is not None
         assert head is not None
         inputs, found = lift_artifacts(effect.inputs)
-        apart = len(head.params) > LARGE_PARAMS_BYTES
+        apart = len(head.params) > LARGE_PARAMS_BYTES and not task.edited_params
         params: Any = task.params if task.params and not apart else None
         io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
         body: Body = (inputs, pack_artifacts(found), params, io)

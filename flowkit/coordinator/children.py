@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from flowkit.coordinator.admission import checked_params
 from flowkit.coordinator.artifacts import materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
 from flowkit.core.decide import spawn_of
@@ -39,9 +40,7 @@ BATCH = 250
 LARGE_BYTES = 40 * 1024
 CHECK_EVERY_SEC = 60.0
 RETRY_SEC = 0.5
-
-ResolveFlow = Callable[[str, str], Awaitable[tuple[str, str]]]
-"""From a tenant and `name@3` to the flow's full name, with its version, and the reference of its graph."""
+EXISTS_TRIES = 20
 
 
 class Children:
@@ -57,7 +56,7 @@ class Children:
         engine: Engine,
         asking: Asking,
         supervisor: Supervisor,
-        resolve_flow: ResolveFlow,
+        flows: Flows,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -68,7 +67,7 @@ class Children:
         self._engine = engine
         self._asking = asking
         self._supervisor = supervisor
-        self._resolve_flow = resolve_flow
+        self._flows = flows
         self._wanted: deque[tuple[Cell, Spawn]] = deque()
         self._wake = asyncio.Event()
         self._checked: dict[str, float] = {}
@@ -123,8 +122,8 @@ class Children:
     async def _graph(self, tenant: str, spawn: Spawn) -> tuple[str, tuple[str, Graph]]:
         if spawn.node.child is not None:
             return "", await self._graphs.take(dict(spawn.node.child))
-        flow, ref = await self._resolve_flow(tenant, spawn.node.flow)
-        return flow, (ref, await self._graphs.get(ref))
+        pinned = await self._flows.resolve(tenant, spawn.node.flow)
+        return str(pinned), (pinned.graph_ref, await self._graphs.get(pinned.graph_ref))
 
     async def _insert(self, wanted: Sequence[tuple[Cell, Head, Graph]]) -> None:
         if not wanted:
@@ -162,10 +161,9 @@ class Children:
     async def _steer(self, cell: Cell, effect: Steer) -> None:
         """Ask a child what its parent was asked. That it has ended already, or does not exist yet, is found out by
         whoever looks after the children."""
-        heads = await self._store.read_heads([effect.child])
-        if not heads or heads[0].status in ENDED_TASK:
+        head = await self._existing(cell, effect.child)
+        if head is None or head.status in ENDED_TASK:
             return
-        head = heads[0]
         args = {"reason": effect.reason} if effect.grace_sec is None else {
             "reason": effect.reason, "grace_sec": effect.grace_sec, "node_id": None,
         }  # fmt: skip
@@ -184,6 +182,15 @@ class Children:
                 self._clock.wall(),
             )
         )
+
+    async def _existing(self, cell: Cell, child: str) -> Head | None:
+        """The head of a child, which may be about to be made."""
+        for _ in range(EXISTS_TRIES):
+            heads = await self._store.read_heads([child])
+            if heads or cell.dead:
+                return heads[0] if heads else None
+            await asyncio.sleep(RETRY_SEC)
+        return None
 
     # ------------------------------------------------------------------------------------------ ends
 

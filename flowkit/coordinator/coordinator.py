@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
@@ -16,11 +16,14 @@ from flowkit.collector import EVERY_SEC, CycleCollection
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.adapters import CoordinatorAdapters
 from flowkit.coordinator.detector import resolve_detector
+from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.coordinator.tasks import Creation, Page
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.graph_diff import GraphDiff
+from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.ports import Bus, Clock
 from flowkit.telemetry import Telemetry
@@ -78,11 +81,11 @@ class Coordinator:
                 store=self._backend.store,
                 bus=self._backend.bus,
                 clock=self._clock,
+                detector=self.is_sensitive,
                 cfg=self.cfg,
                 telemetry=self.telemetry,
                 at_hand=self._backend.signatures_of,
                 functions=self.adapters.names,
-                detector=self.is_sensitive,
             )
             await self._begin(self._runtime)
             if self.cfg.tune_gc and self._collection.begin():
@@ -194,18 +197,19 @@ class Coordinator:
 
     # ------------------------------------------------------------------------------------------ tasks
 
-    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None, idempotency_key: str | None =
-    None,
-                          priority: int = 0, labels: Mapping[str, str] | None = None, timeout: float | None = None,
+    async def create_task(self, *, graph: Any = None, flow: str | None = None, params: Mapping[str, Any] | None = None,
+                          idempotency_key: str | None = None, priority: int = 0,
+                          labels: Mapping[str, str] | None = None, timeout: float | None = None,
                           targets: Sequence[str] = ()) -> str:  # fmt: skip
-        """Accept a task and give its id; once this returns, the task survives any crash.
+        """Accept a task of a graph, or of a flow (`name`, `name@3` or `name@tag`), and give its id; once this returns,
+        the task survives any crash.
 
         The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task; only `targets` and
-        what leads to them run. Raises `GraphError` with every problem, `IdempotencyConflict`, `StoreUnavailable`.
+        what leads to them run. Raises `GraphError` with every problem, `FlowNotFound`, `IdempotencyConflict`,
+        `StoreUnavailable`.
         """
-        creation = Creation(
-            self.adapters.resolve(graph), params, idempotency_key, priority, labels, timeout, tuple(targets)
-        )
+        graph = self.adapters.resolve(graph)
+        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow)
         return (await self.runtime.api.create([creation]))[0]
 
     async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:
@@ -227,8 +231,8 @@ class Coordinator:
                          name: str | None = None, since: float | None = None, until: float | None = None,
                          flow: str | None = None, parent: str | None = "", limit: int = 100,
                          cursor: str | None = None) -> Page:  # fmt: skip
-        """A page of heads, newest first; they may lag by a second. `flow` is a name or `name@3`; `parent` the id of the
-        task whose children are wanted, empty for tasks that are nobody's, None for all."""
+        """A page of heads, newest first; they may lag by a second. `flow` is `name`, `name@3` or `name@tag`; `parent`
+        the id of the task whose children are wanted, empty for tasks that are nobody's, None for all."""
         return await self.runtime.api.list_heads(
             status=status, labels=labels, name=name, since=since, until=until, flow=flow, parent=parent, limit=limit,
             cursor=cursor,
@@ -260,9 +264,14 @@ class Coordinator:
         more, `GraphError` for a payload that does not fit."""
         return await self.runtime.api.signal(task_id, name, payload)
 
-    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
-        return await self.runtime.api.restart(task_id, from_node=from_node, failed_only=failed_only)
+    async def restart_task(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again: the whole, its failed part, a node (or an item) and all after it; with other params,
+        other inputs, or an edited graph. Raises `RequestRefused`, `GraphError`."""
+        return await self.runtime.api.restart(task_id, **options)
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
+        return await self.runtime.api.plan_restart(task_id, **options)
 
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run."""
@@ -271,3 +280,41 @@ class Coordinator:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.runtime.api.watch(task_id, since)
+
+    # ------------------------------------------------------------------------------------------ flows
+
+    async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
+        """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no
+        other. `tags` are moved to it. Raises `GraphError`, `FlowNameError`, `StoreUnavailable` (ask again)."""
+        return await self.runtime.api.flows.put(name, self.adapters.resolve(graph), tags=tags, note=note)
+
+    async def get_flow(self, flow: str) -> FlowView:
+        """The version that `name` (its `default`, else its newest), `name@3` or `name@tag` means. Raises
+        `FlowNotFound`."""
+        return await self.runtime.api.flows.get(flow)
+
+    async def list_flows(self, *, limit: int = 100, cursor: str | None = None) -> FlowPage:
+        """A page of flows, in order of their names."""
+        return await self.runtime.api.flows.list(limit=limit, cursor=cursor)
+
+    async def list_flow_versions(self, name: str, *, limit: int = 100, cursor: str | None = None) -> VersionPage:
+        """A page of a flow's versions, newest first. Raises `FlowNotFound`."""
+        return await self.runtime.api.flows.versions(name, limit=limit, cursor=cursor)
+
+    async def tag_flow(self, name: str, version: int | str, tag: str) -> int:
+        """Let a tag name this version from now on, whichever it named before; gives the version. Raises
+        `FlowNotFound`, `FlowNameError`."""
+        return await self.runtime.api.flows.tag(name, version, tag)
+
+    async def untag_flow(self, name: str, tag: str) -> bool:
+        """Take a tag off a flow; False where it had none. Raises `FlowNotFound`, `FlowNameError`."""
+        return await self.runtime.api.flows.untag(name, tag)
+
+    async def diff_flows(self, old: str, new: str) -> GraphDiff:
+        """What differs between two versions, of one flow or of two. Raises `FlowNotFound`."""
+        return await self.runtime.api.flows.diff(old, new)
+
+    async def validate_graph(self, graph: Any, *, params: Mapping[str, Any] | None = None) -> None:
+        """Raise `GraphError` for what `create_task` would refuse; nothing is run or stored. Without `params`, those are
+        not looked at."""
+        await self.runtime.api.validate(graph, params)

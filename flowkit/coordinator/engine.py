@@ -23,9 +23,9 @@ from flowkit.coordinator.timers import Timers
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
 from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
-from flowkit.core.functions import Detector
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
+from flowkit.core.opening import Detector
 from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReached
 from flowkit.core.sensitive import looks_secret
 from flowkit.ports import Clock, Commit, Head, Outcome, Store
@@ -56,11 +56,11 @@ class Engine:
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
-        self.detector: Detector = looks_secret
         self.memory = TaskMemory(cache_bytes)
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
@@ -123,18 +123,16 @@ class Engine:
         assert task is not None
         if self._waits_for_room(cell, task):
             return
-        if self.detector is not looks_secret:
-            task.memo["detector"] = self.detector
         items = self._take_items(cell)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now)
+            decision = decide(task, [item.report for item in items], now, self.detector)
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
             placed = self.dispatcher.offer(cell)
             if placed:
-                more = decide(task, placed, now)
+                more = decide(task, placed, now, self.detector)
                 decision.recorded += more.recorded
                 decision.effects += more.effects
                 decision.questions |= more.questions

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Unpack
 
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import TaskFailed
 
 
@@ -49,8 +50,12 @@ class TaskHandle:
         """Give a signal to the node that waits for it, or will. Raises `RequestRefused`, `GraphError`."""
         return await self._tasks.signal(self.id, name, payload)
 
-    async def restart(self, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        return await self._tasks.restart(self.id, from_node=from_node, failed_only=failed_only)
+    async def restart(self, **options: Unpack[RestartOptions]) -> bool:
+        return await self._tasks.restart(self.id, **options)
+
+    async def plan_restart(self, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart` with the same options would do."""
+        return await self._tasks.plan_restart(self.id, **options)
 
     def watch(self, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""

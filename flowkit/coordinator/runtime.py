@@ -16,6 +16,7 @@ from flowkit.coordinator.ears import Ears
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.expiry import Expiry
 from flowkit.coordinator.fleet import Fleet
+from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
@@ -29,11 +30,10 @@ from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
-from flowkit.core.functions import Detector
+from flowkit.core.opening import Detector
 from flowkit.core.reports import TimeReached
 from flowkit.core.sensitive import looks_secret
 from flowkit.core.signature import Signature, agreed
-from flowkit.errors import FlowKitError
 from flowkit.ports import Bus, Clock, Record, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
@@ -101,16 +101,17 @@ class CoordinatorRuntime:
         )  # fmt: skip
         self.engine.detector = self._detector
         self.graphs = Graphs(store)
+        self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
         self.history = History(store, self.graphs, self.telemetry)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
         self.loader = Loader(self.history, self.engine)
-        self.requests = RequestReader(store, self.engine)
+        self.requests = RequestReader(store, self.engine, self.graphs)
         self.answers = Answers(store, self.engine, self.supervisor)
         asking = Asking(store=store, bus=bus, topics=self.topics, supervisor=self.supervisor, engine=self.engine,
                         requests=self.requests)  # fmt: skip
         self.children = Children(
             store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
-            engine=self.engine, asking=asking, supervisor=self.supervisor, resolve_flow=self._resolve_flow,
+            engine=self.engine, asking=asking, supervisor=self.supervisor, flows=self.flows,
         )  # fmt: skip
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
@@ -128,9 +129,9 @@ class CoordinatorRuntime:
             expiry=self.expiry, carrier=self.carrier, publisher=self.publisher,
         )  # fmt: skip
         self.api = Tasks(
-            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
-            hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry, engine=self.engine,
-            requests=self.requests,
+            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, flows=self.flows,
+            history=self.history, hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry,
+            engine=self.engine, requests=self.requests,
             signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
             roles=cfg.worker_types,
@@ -173,9 +174,6 @@ class CoordinatorRuntime:
 
     def _signature_of(self, role: str) -> Signature | None:
         return agreed(self._at_hand(role) or self.fleet.signatures_of(role))
-
-    async def _resolve_flow(self, tenant: str, flow: str) -> tuple[str, str]:
-        raise FlowKitError(f"no flow {flow!r}", code="E_FLOW_UNKNOWN")
 
     async def _sweep(self) -> None:
         await self.sweeper.step()

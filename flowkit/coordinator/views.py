@@ -52,7 +52,8 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as its commits say, at `seq`."""
+    """A task as its commits say, at `seq`. `graph` is the hash of its graph, `flow` the version of a flow that it is
+    (`name@3`), or empty."""
 
     task_id: str
     status: str
@@ -71,6 +72,7 @@ class TaskView:
     seq: int
     graph: str
     nodes: dict[str, NodeView]
+    flow: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
         seq=seq,
         graph=head.graph_ref,
         nodes=nodes,
+        flow=head.flow,
     )
 
 

@@ -42,8 +42,10 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
             raise TaskNotFound(f"there is no task {task_id!r}")
         if past.task is None:
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
-        replay, commits, seen = new_task(past.head, past.task.graph), past.commits, 0
+        assert past.first is not None
+        replay, commits, seen = new_task(past.head, past.first), past.commits, 0
         while True:
+            replay.editions |= await history.editions(commits)
             for commit in commits:
                 for event in transitions(replay, commit):
                     if event.seq > since:

@@ -17,24 +17,24 @@ from flowkit.core import selection
 from flowkit.core.derived import base_of, repetition_of
 from flowkit.core.effects import Dispatch, Effect, Keep, Question, Revoke, Spawn, Steer
 from flowkit.core.evolve import evolve
-from flowkit.core.graph import SUCCESS
+from flowkit.core.graph import SUCCESS, Graph
 from flowkit.core.inputs import node_inputs
 from flowkit.core.lifecycle import group_decided, members, told_to_end
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus, Timer
-from flowkit.core.opening import cache_key, child_params, ending, holds, opening
+from flowkit.core.opening import Detector, cache_key, child_params, ending, holds, opening
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.payload import Payload
 from flowkit.core.problems import Problems, shown
 from flowkit.core.readiness import Start, skip_reason, verdict
+from flowkit.core.replan import RestartPlan, plan_restart
 from flowkit.core.retry import LONGEST_WAIT_SEC, declined_wait, handlers_policy, retry_at
 from flowkit.core.routing import routes
 from flowkit.core.scope import Scope, Unanswered
+from flowkit.core.sensitive import looks_secret
 from flowkit.core.transitions import TABLE, AttemptState, Verdict
 from flowkit.errors import ExprError, FunctionError, InputError
 
 CANCEL_GRACE_SEC: Final = 30.0
-CHILD_SLACK_SEC: Final = 10.0
-"""A child is given the same grace; so much longer is it waited for."""
 MOST_REASON: Final = 1000
 MOST_STARTS: Final = 500
 """So many nodes are started without a worker in one decision; the others in the next, so that nobody waits for long."""
@@ -61,9 +61,10 @@ class Decision:
     more: bool = False
 
 
-def decide(task: Task, reports: Iterable[r.Report], now: float) -> Decision:
-    """Answer reports in order, then settle what follows in the graph. `now` is epoch seconds."""
-    decider = _Decider(task, now)
+def decide(task: Task, reports: Iterable[r.Report], now: float, detector: Detector = looks_secret) -> Decision:
+    """Answer reports in order, then settle what follows in the graph. `now` is epoch seconds; `detector` says whether a
+    variable that a coordinator function sets holds a secret."""
+    decider = _Decider(task, now, detector)
     for report in reports:
         decider.hear(report)
     decider.settle()
@@ -71,8 +72,9 @@ def decide(task: Task, reports: Iterable[r.Report], now: float) -> Decision:
 
 
 class _Decider:
-    def __init__(self, task: Task, now: float) -> None:
+    def __init__(self, task: Task, now: float, detector: Detector = looks_secret) -> None:
         self.task = task
+        self.detector = detector
         self.now = now
         self.decision = Decision()
         self.started = 0
@@ -322,7 +324,8 @@ class _Decider:
             case "signal":
                 why = self.refuse_signal(request.args)
             case "restart":
-                again, why = self.to_restart(request.args)
+                plan = self.plan(request.args)
+                why = plan.refused
             case _:
                 why = f"nobody knows a request {request.kind!r}"
 
@@ -337,7 +340,7 @@ class _Decider:
             case "signal":
                 self.signal(request.args)
             case "restart":
-                self.put(f.TaskRestarted(task.generation + 1, None if again is None else tuple(sorted(again))))
+                self.restart(plan, request.args)
 
     def pause_or_resume(self, request: r.Requested) -> None:
         name, reason = request.args.get("node_id"), _text(request.args.get("reason"))
@@ -398,16 +401,14 @@ class _Decider:
             self.put(f.NodeCancelled(name, reason, loser))
         elif not told_to_end(run):
             self.revoke(name, reason, grace)
-            slack = 0.0 if run.lease is not None else CHILD_SLACK_SEC
-            self.put(f.NodeCancelling(name, reason, self.now + grace + slack, loser))
+            self.put(f.NodeCancelling(name, reason, self.now + grace, loser))
 
     def cancel_all(self, reason: str, outcome: str, grace: float, error: f.ErrorInfo | None, by: str = "") -> None:
         if self.task.status is TaskStatus.CANCELLING:
             return
         for name in (*self.task.leased, *self.task.children):
             self.revoke(name, reason, grace)
-        slack = CHILD_SLACK_SEC if self.task.children else 0.0
-        self.put(f.TaskCancelling(reason, outcome, self.now + grace + slack, error, by))
+        self.put(f.TaskCancelling(reason, outcome, self.now + grace, error, by))
 
     def out_of_budget(self) -> bool:
         """Whether the task has used up what it may; if so, it is cancelled."""
@@ -423,32 +424,21 @@ class _Decider:
         self.cancel_all(say, "failed", CANCEL_GRACE_SEC, {"code": "budget_exceeded", "message": say})
         return True
 
-    def to_restart(self, args: dict[str, Any]) -> tuple[set[str] | None, str]:
-        """The nodes that run again (None: all of them), or why none does."""
-        task, name = self.task, args.get("from_node")
-        if not task.ended:
-            return None, f"it is {task.status}: only a task that has ended can be restarted; cancel it first"
-        out = selection.left_out(task)
-        if name is not None:
-            again, why = self.from_node(name)
-            return again - out, why
-        if args.get("failed_only"):
-            again = selection.unfinished_business(task) - out
-            return again, "" if again else "nothing in it failed"
-        return (set(task.graph.nodes) - out) if out else None, ""
+    def plan(self, args: dict[str, Any]) -> RestartPlan:
+        """What a restart would do. The edited graph, if there is one, was read by whoever handed the request over."""
+        if not args.get("graph_ref"):
+            return plan_restart(self.task, args)
+        graph = args.get("graph")
+        if not isinstance(graph, Graph):
+            return RestartPlan(refused="its edited graph cannot be read")
+        return plan_restart(self.task, args, graph)
 
-    def from_node(self, name: Any) -> tuple[set[str], str]:
-        """What runs again from a node, or an item, on; or why it cannot."""
-        task = self.task
-        if self.run_of(name) is None:
-            return set(), self.no_node(name)
-        base = base_of(name)
-        if name != base and not (name == item_of_name(name) and task.graph.nodes[base].foreach is not None):
-            return set(), f"node {name!r} is part of {base!r}: restart from there"
-        if why := selection.why_not_again(task, base):
-            return set(), f"node {name!r} could not start, {why}"
-        again = selection.descendants(task.graph, {base} | selection.undone(task))
-        return (again if name == base else again | {name}), ""
+    def restart(self, plan: RestartPlan, args: dict[str, Any]) -> None:
+        ref, params = args.get("graph_ref") or "", args.get("params")
+        if ref:
+            self.task.editions[ref] = args["graph"]
+        nodes = None if plan.whole else tuple(sorted(plan.again))
+        self.put(f.TaskRestarted(self.task.generation + 1, nodes, ref, params))
 
     def run_of(self, name: Any) -> NodeRun | None:
         return self.task.runs.get(name) if isinstance(name, str) else None
@@ -530,7 +520,7 @@ class _Decider:
     def start(self, name: str) -> None:
         task = self.task
         try:
-            facts = opening(task, name, self.now)
+            facts = opening(task, name, self.now, self.detector)
         except Unanswered as unanswered:
             self.decision.questions[unanswered.question] = None
             return
@@ -646,11 +636,6 @@ def spawn_of(task: Task, name: str) -> Spawn:
     """What makes sure that the task of a sub-graph's attempt exists."""
     run = task.runs[name]
     return Spawn(name, task.node(name), run.attempt, run.child, child_params(task, name))
-
-
-def item_of_name(name: str) -> str:
-    """The item of a node of the graph that a name begins with: the name itself, if it is one."""
-    return name[: name.find("]") + 1]
 
 
 def group_error(task: Task, name: str) -> f.ErrorInfo:

@@ -55,3 +55,8 @@ def group_of(name: str) -> str:
 def number_of(name: str) -> int:
     """Which item of its group, or which repetition, a node is."""
     return int(name[name.rindex("[") + 1 : -1]) if name.endswith("]") else int(name[name.rindex("#") + 1 :])
+
+
+def item_of_name(name: str) -> str:
+    """The item of a node of the graph that a name begins with: the name itself, if it is one."""
+    return name[: name.find("]") + 1]

@@ -272,10 +272,13 @@ class TaskCancelling:
 
 @immutable
 class TaskRestarted:
-    """A new generation of an ended task. `nodes` are those that run again; None is all of them."""
+    """A new generation of an ended task. `nodes` are those that run again; None is all of them. `graph` is the
+    reference of the edited graph, empty for the same as before; `params` are the new ones, None for the same."""
 
     generation: int
     nodes: tuple[str, ...] | None = None
+    graph: str = ""
+    params: dict[str, Any] | None = None
 
 
 @immutable

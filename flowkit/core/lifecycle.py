@@ -153,14 +153,13 @@ def routed(task: Task, name: str, taken: tuple[str, ...], at: float) -> None:
 
 
 def stop(task: Task, name: str, run: NodeRun, reason: str, at: float, until: float) -> None:
-    """It is told to end: at once if nobody works at it, else at `until` at the latest."""
+    """It is told to end: at once if nobody works at it; if somebody does, at `until` at the latest."""
     run.reason = reason
     if run.lease is not None:
         run.lease.cancelling = True
         task.arm(until, Timer.GRACE, name)
     elif run.child:
-        run.stopping = True
-        task.arm(until, Timer.GRACE, name)
+        run.stopping = True  # it ends by itself, since it was asked to: nobody else knows what of it still runs
     elif run.group is not None and run.group.live:
         run.stopping = True
         stop_members(task, name, run, reason, at, until)

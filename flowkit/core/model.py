@@ -243,14 +243,17 @@ class Task:
     them; `waiting` are the nodes that wait for a signal, by its name. `attempts` and `spent_sec` are what was used up
     in this generation. Where a node says how to undo it, `done` are those that finished, in order, and `undo` what is
     still to be undone, the next one last (None: nothing is). `ended_by` is the `end` node that gives the task's output.
-    `memo` holds what was fetched for decisions, and is no part of the state.
+    `edition` is the reference of the graph that a restart brought, empty for the first; `editions` are the graphs of
+    those that its facts name, and `edited_params` says that `params` are not those of the head. `memo` holds what was
+    fetched for decisions, and is no part of the state.
     """
 
     __slots__ = (
-        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done", "due",
-        "ended_at", "ended_by", "error", "failed", "generation", "graph", "held", "joined", "leased", "memo", "open",
-        "params", "paused", "ready", "reason", "refusals", "runs", "signals", "spent_sec", "status", "task_id",
-        "tenant", "timeout_sec", "timers", "undo", "vars", "waiting",
+        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
+        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "generation",
+        "graph", "held", "joined", "leased", "memo", "open", "params", "paused", "ready", "reason", "refusals",
+        "runs", "signals", "spent_sec", "status", "task_id", "tenant", "timeout_sec", "timers", "undo", "vars",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, *, task_id: str, graph: Graph, params: Mapping[str, Any], tenant: str = "default",
@@ -290,6 +293,9 @@ class Task:
         self.done: dict[str, None] = {}
         self.undo: list[str] | None = None
         self.ended_by = ""
+        self.edition = ""
+        self.editions: dict[str, Graph] = {}
+        self.edited_params = False
         self.memo: dict[str, Any] = {}
 
     def node(self, name: str) -> Node:
@@ -362,7 +368,7 @@ class Task:
         if kind in (Timer.RETRY, Timer.SLEEP):
             return run.state is NodeState.WAITING and run.wake == at
         if kind == Timer.GRACE:
-            return run.stopping or (run.lease is not None and run.lease.cancelling)
+            return run.lease is not None and run.lease.cancelling
         if kind == Timer.QUEUED:
             queued = self.node(node).timeouts.queued_sec
             return run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued == at

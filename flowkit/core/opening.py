@@ -132,7 +132,6 @@ def child_id(task: Task, name: str, attempt: int) -> str:
 
 def _function(task: Task, name: str, node: Node, detector: Detector) -> f.Fact:
     args = Scope(task, name).fill(node.fn_args or {}, place="io.fn_args")
-    detector = task.memo.get("detector", detector)
     result = run_function(node.fn, args, vars=task.vars, output_of=_plain_outputs(task), detector=detector, node=name)
     return f.FunctionApplied(name, list(result.operations), Payload(result.output))
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
 from flowkit.core.derived import base_of, group_of, number_of
+from flowkit.core.graph import Edge, Graph
 from flowkit.core.lifecycle import reconsider
-from flowkit.core.model import Group, NodeState, Task, TaskStatus, Timer
+from flowkit.core.model import Group, NodeState, Runs, Task, TaskStatus, Timer
 from flowkit.core.readiness import count, deferred
 
 
 def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
     """A new generation. Nodes of the graph among `fact.nodes` run again; items among them too, and then what is left
     of their group is kept."""
+    if fact.graph:
+        _edit(task, fact.graph)
+    if fact.params is not None:
+        task.params, task.edited_params = fact.params, True
     graph = task.graph
     again = set(graph.nodes) if fact.nodes is None else {name for name in fact.nodes if name in graph.nodes}
     items = [] if fact.nodes is None else [name for name in fact.nodes if name not in graph.nodes]
@@ -36,6 +41,28 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
             _recount(task, name, again, at)
     if not task.open:
         task.agenda.append("")
+
+
+def _edit(task: Task, ref: str) -> None:
+    """Go on with another graph: what it shares with the one before is kept as it is."""
+    old, new = task.runs, task.editions[ref]
+    before = task.graph
+    runs = Runs(new)
+    for name in old:
+        if name in new.nodes and dict.__contains__(old, name):
+            runs[name] = old[name]
+            if _conditions(before, name) != _conditions(new, name):
+                runs[name].routes = None  # decided anew
+        elif name not in new.nodes and base_of(name) in new.nodes and name in old.derived:
+            runs[name] = old[name]
+            runs.derived[name] = None
+    task.graph, task.runs, task.edition = new, runs, ref
+    task.failed = {name: None for name in task.failed if name in new.nodes}
+    task.done = {name: None for name in task.done if base_of(name) in new.nodes}
+
+
+def _conditions(graph: Graph, name: str) -> list[Edge]:
+    return [edge for edge in graph.outgoing[name] if edge.conditional]
 
 
 def _begin_generation(task: Task, generation: int) -> None:

@@ -24,7 +24,7 @@ OF_ITEMS: Final = ("max_parallel", "gather", "on_item_failure")
 
 def function_role(name: str) -> str:
     """The role of a coordinator function that is the user's own: an in-process worker serves it."""
-    return f"coordinator_fn:{name}"
+    return f"coordinator_fn.{name}"
 
 
 def of(fields: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class _Whole(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     spent_sec: float
     ended_by: str
     undo: list[str] | None
+    edition: str
 
 
 class _Group(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -140,6 +141,7 @@ _KINDS: dict[str, Any] = {
     "waiting": list[tuple[str, str]],
     "signals": list[tuple[str, list[Any]]],
     "vars": dict[str, Any],
+    "params": dict[str, Any],
 }
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _KINDS.items()}
 
@@ -166,7 +168,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     yield _line("task", [
         MARK, task.task_id, seq, commit_id, task.status, task.paused, task.generation, task.applied, task.created_at,
         task.ended_at, task.error, task.reason, task.cancel_outcome, task.cancel_error, task.open, task.attempts,
-        task.spent_sec, task.ended_by, task.undo,
+        task.spent_sec, task.ended_by, task.undo, task.edition,
     ])  # fmt: skip
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines([(name, run) for name, run in dict.items(task.runs)])
@@ -187,6 +189,8 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
         yield from _list_lines("signals", [(signal, write_payload(output)) for output in kept])
     if task.vars:
         yield _line("vars", task.vars)
+    if task.edited_params:
+        yield _line("params", task.params)
 
 
 def _line(kind: str, value: Any) -> bytes:
@@ -266,6 +270,12 @@ def read_snapshot(data: bytes, task: Task) -> Generator[None, None, Place]:
     raise Corrupt("a snapshot that is not whole")
 
 
+def edition_of(data: bytes) -> str:
+    """The reference of the graph that the state belongs to, empty for the first. Raises `Corrupt`."""
+    kind, _, text = data[: data.find(b"\n")].partition(b" ")
+    return _whole(kind, text).edition
+
+
 def decode_snapshot(data: bytes, task: Task) -> Place:
     """`read_snapshot` in one go."""
     return at_once(read_snapshot(data, task))
@@ -282,17 +292,22 @@ def at_once(work: Generator[None, None, T]) -> T:
 
 
 def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:
+    whole = _whole(kind, text)
+    if whole.task_id != task.task_id:
+        raise Corrupt(f"a snapshot of task {whole.task_id}")
+    for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason", "attempts",
+                 "spent_sec", "ended_by", "undo", "edition"):  # fmt: skip
+        setattr(task, name, getattr(whole, name))
+    task.cancel_outcome, task.cancel_error, task.open = whole.cancel_outcome, whole.cancel_error, whole.open
+    return Place(whole.seq, whole.commit_id)
+
+
+def _whole(kind: bytes, text: bytes) -> _Whole:
     row = loads(text) if kind == b"task" else None
     if not isinstance(row, list) or not row or row[0] != MARK:
         raise Corrupt(f"not a snapshot that this version ({MARK}) wrote")
     whole: _Whole = _convert(row, _Whole)
-    if whole.task_id != task.task_id:
-        raise Corrupt(f"a snapshot of task {whole.task_id}")
-    for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason", "attempts",
-                 "spent_sec", "ended_by", "undo"):  # fmt: skip
-        setattr(task, name, getattr(whole, name))
-    task.cancel_outcome, task.cancel_error, task.open = whole.cancel_outcome, whole.cancel_error, whole.open
-    return Place(whole.seq, whole.commit_id)
+    return whole
 
 
 def _read_line(kind: str, text: bytes, task: Task) -> None:
@@ -330,6 +345,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
                 task.signals.setdefault(signal, deque()).append(read_payload(output))
         case "vars":
             task.vars.update(rows)
+        case "params":
+            task.params, task.edited_params = rows, True
 
 
 def _rows(kind: str, text: bytes) -> Any:

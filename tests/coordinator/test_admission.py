@@ -110,6 +110,14 @@ def test_inputs_are_held_against_what_the_roles_take() -> None:
     assert refusal(Admission(), [node("a")], {"x": 1}) == ""
 
 
+def test_params_that_are_yet_to_come_are_not_missed_while_the_rest_is_looked_at() -> None:
+    admission = Admission({"work": NEEDS_NAME}.get)
+
+    asyncio.run(admission.check("r", parse_graph(graph(node("a"))), None, ()))
+    with pytest.raises(GraphError, match=r"E_INPUTS at nodes\[0\].inputs"):
+        asyncio.run(admission.check("s", parse_graph(graph(node("a", inputs={"nmae": 1}))), None, ()))
+
+
 def test_what_no_target_needs_may_not_fit() -> None:
     admission = Admission({"work": NEEDS_NAME}.get)
     nodes = [node("a", inputs={"name": 1}), node("b", inputs={})]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.core.expr.compiler import Compiler
+from flowkit.core.expr.complaint import complaint
 from flowkit.core.expr.failure import Failure
-from flowkit.core.expr.limits import MAX_STEPS, Meter
+from flowkit.core.expr.limits import MAX_STEPS
 from flowkit.core.expr.literals import measure
 from flowkit.core.expr.parser import Parser
 from flowkit.core.expr.paths import Run
@@ -37,7 +38,7 @@ class Expression:
 
         What it gives is JSON, and may share parts with the scope: change neither. Raises `ExprError`.
         """
-        meter = Meter(self._steps)
+        meter = [self._steps]
         try:
             value = self._run(scope, meter)
             if type(value) not in SCALARS:
@@ -52,8 +53,11 @@ def parse_expression(text: str, allowed: Container[str]) -> Expression:
     """Read an expression that stands where the roots in `allowed` have values. Raises `ExprSyntaxError`."""
     parser = Parser(text, allowed)
     whole = parser.parse()
-    compiler = Compiler()
+    compiler = Compiler(text)
     run = compiler.compile(whole)
+    if compiler.steps > MAX_STEPS:
+        say = f"running it takes {compiler.steps:,} steps or more, and may take {MAX_STEPS:,}; compute a part in a node"
+        raise complaint(text, 0, say)
     return Expression(
         text=text,
         roots=frozenset(parser.roots),

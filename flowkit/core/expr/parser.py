@@ -100,7 +100,12 @@ class Parser:
         return self._take()
 
     def _advice(self) -> str:
-        instead = names.INSTEAD.get(self._next.text) if self._next.kind == NAME else None
+        token = self._next
+        if token.kind == FLOAT and token.text.startswith("."):
+            return f"; an element is written x[{token.text[1:60]}]"
+        if token.kind == SIGN and token.text == "?":
+            return "; put a choice that stands in another in parentheses"
+        instead = names.INSTEAD.get(token.text) if token.kind == NAME else None
         return f"; write {instead}" if instead else ""
 
     def _fail(self, say: str, at: int | None = None) -> NoReturn:
@@ -340,7 +345,8 @@ class Parser:
         if name in names.INSTEAD:
             self._fail(f"there is no {noun} {name}; write {names.INSTEAD[name]}", token.start)
         every = [*names.FUNCTIONS, *names.METHODS, names.HAS]
-        self._fail(f"there is no {noun} {shown(name)}{did_you_mean(name[:60], every)}", token.start)
+        near = did_you_mean(name[:60], every) or f"; there are {', '.join(dict.fromkeys(every))}"
+        self._fail(f"there is no {noun} {shown(name)}{near}", token.start)
 
 
 def _example(name: str) -> str:
