@@ -267,10 +267,14 @@ class Coordinator:
     async def restart_task(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
         """Run an ended task again: the whole, its failed part, a node (or an item) and all after it; with other params,
         other inputs, or an edited graph. Raises `RequestRefused`, `GraphError`."""
+        if "graph" in options:
+            options["graph"] = self.adapters.resolve(options["graph"])
         return await self.runtime.api.restart(task_id, **options)
 
     async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
         """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
+        if "graph" in options:
+            options["graph"] = self.adapters.resolve(options["graph"])
         return await self.runtime.api.plan_restart(task_id, **options)
 
     async def explain(self, task_id: str) -> list[Reason]:

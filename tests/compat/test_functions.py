@@ -164,3 +164,18 @@ async def test_a_built_in_function_may_be_replaced_by_ones_own(house: House) -> 
     graph = {"nodes": [call("set", "vars.set", a=1, b=2)]}
 
     assert (await house.run(graph, ECHO, adapters={"vars.set": vars_set})).output == ["a", "b"]
+
+
+async def test_it_is_replaced_in_flows_and_restarts_too(house: House) -> None:
+    async def noop(task_id: str, **kv: Any) -> str:
+        return "mine"
+
+    graph = {"nodes": [call("it", "noop")]}
+    async with house.coordinator(adapters={"noop": noop}) as coordinator:
+        await coordinator.put_flow("older", graph)
+        task_id = await coordinator.create_task(params={}, flow="older")
+        assert (await coordinator.wait_task(task_id, timeout=10)).output == "mine"
+
+        edited = {"nodes": [call("it", "noop"), call("more", "noop", "it")]}
+        await coordinator.restart_task(task_id, graph=edited)
+        assert (await coordinator.wait_task(task_id, timeout=10)).outputs == {"it": "mine", "more": "mine"}

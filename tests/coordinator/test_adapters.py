@@ -39,11 +39,11 @@ def test_what_is_given_replaces_them() -> None:
 
     assert list(adapters) == adapters.names == ["vars.echo"]
     assert adapters["vars.echo"] is echo
-    assert adapters.own == {"coordinator_fn:vars.echo": echo}
+    assert adapters.own == {"coordinator_fn.vars.echo": echo}
 
 
 def test_a_built_in_function_may_be_overridden() -> None:
-    assert EXTENDED.own == {"coordinator_fn:vars.echo": echo, "coordinator_fn:own.noop": echo}
+    assert EXTENDED.own == {"coordinator_fn.vars.echo": echo, "coordinator_fn.own.noop": echo}
     assert {"vars.set", "vars.echo", "own.noop"} <= set(EXTENDED.names)
     assert "noop" not in EXTENDED.names
 
