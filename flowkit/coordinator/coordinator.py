@@ -217,7 +217,11 @@ class Coordinator:
         many = [one if isinstance(one, Creation) else Creation(**one) for one in creations]
         graphs = {id(one.graph): one.graph for one in many}
         resolved = {key: self.adapters.resolve(graph) for key, graph in graphs.items()}
-        return await self.runtime.api.create([replace(one, graph=resolved[id(one.graph)]) for one in many])
+        changed = (resolved[id(one.graph)] for one in many)
+        asked = [
+            one if graph is one.graph else replace(one, graph=graph) for one, graph in zip(many, changed, strict=True)
+        ]
+        return await self.runtime.api.create(asked)
 
     def task(self, task_id: str) -> TaskHandle:
         """The handle of a task. Asks nobody."""

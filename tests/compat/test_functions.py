@@ -179,3 +179,15 @@ async def test_it_is_replaced_in_flows_and_restarts_too(house: House) -> None:
         edited = {"nodes": [call("it", "noop"), call("more", "noop", "it")]}
         await coordinator.restart_task(task_id, graph=edited)
         assert (await coordinator.wait_task(task_id, timeout=10)).outputs == {"it": "mine", "more": "mine"}
+
+
+async def test_many_tasks_may_call_functions_of_ones_own(house: House) -> None:
+    async def noop(task_id: str, n: int) -> int:
+        return n
+
+    graphs = [{"nodes": [call("it", "noop", n=n)]} for n in range(3)]
+    async with house.coordinator(adapters={"noop": noop}) as coordinator:
+        task_ids = await coordinator.create_tasks([{"graph": graph} for graph in graphs])
+        results = [await coordinator.wait_task(task_id, timeout=10) for task_id in task_ids]
+
+    assert [result.output for result in results] == [0, 1, 2]
