@@ -114,6 +114,7 @@ class Tasks:
         signature_of: SignatureOf = nobody_known,
         cancel_grace_sec: float = 30.0,
         roles: Collection[str] = (),
+        functions: Collection[str] | None = None,
         tenant: str = "default",
         principal: str = "local",
     ) -> None:
@@ -130,7 +131,7 @@ class Tasks:
         self._history = history
         self._engine = engine
         self._supervisor = supervisor
-        self._admission = Admission(signature_of, roles)
+        self._admission = Admission(signature_of, roles, functions)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
         self._asking = Asking(
