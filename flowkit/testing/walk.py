@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.core import facts as f
-from flowkit.core.derived import base_of, group_of
+from flowkit.core.derived import base_of, group_of, repetition_of
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import END, FAILURE, SUCCESS, Edge
 from flowkit.core.inputs import node_inputs
@@ -143,10 +143,8 @@ class Walk:
             case f.NodeExpanded(node=name, count=count):
                 self.opened(name)
                 self.nodes[name].state, self.nodes[name].members = "group", count
-            case f.NodeRepeated(node=name, n=n):
-                if n == 1:
-                    self.opened(name)
-                self.nodes[name].state, self.nodes[name].members = "group", n
+            case f.NodeRepeated(node=name, n=n, at=begin):
+                self.repeated(name, n, begin)
             case f.NodeGathered(node=name):
                 if self.nodes[name].state != "group":
                     self.say("gathered_early", f"{name} is {self.nodes[name].state}")
@@ -166,6 +164,14 @@ class Walk:
                 self.child(name, attempt, child)
             case _:
                 self.whole(fact)
+
+    def repeated(self, name: str, n: int, begin: float) -> None:
+        if n == 1:
+            self.opened(name)
+        self.nodes[name].state, self.nodes[name].members = "group", n
+        if begin > self.at:
+            member = self.nodes[repetition_of(name, n)]
+            member.state, member.wake = "waiting", begin
 
     def opened(self, name: str) -> None:
         """A node starts: everything that it waits for is there, and the task lets it."""
