@@ -8,7 +8,19 @@ from typing import Any
 
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.errors import ConfigError
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, LimitSwap, Outcome, Renewal, Request, flow_name
+from flowkit.ports import (
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    LimitSwap,
+    Outcome,
+    Renewal,
+    Request,
+    flow_name,
+)
 
 # Each entry brings a file from the version before to its own. Never change one that was released: append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -53,6 +65,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX heads_flow ON heads (tenant, flow_name, created_at, task_id) WHERE flow_name != ''",
     ),
     (
+        """CREATE TABLE flows (
+            tenant TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, graph_ref TEXT NOT NULL,
+            created_at REAL NOT NULL, principal TEXT NOT NULL, note TEXT NOT NULL,
+            PRIMARY KEY (tenant, name, version)) WITHOUT ROWID""",
+        """CREATE TABLE flow_tags (
+            tenant TEXT NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL, version INTEGER NOT NULL,
+            revision INTEGER NOT NULL, at REAL NOT NULL, principal TEXT NOT NULL,
+            PRIMARY KEY (tenant, name, tag)) WITHOUT ROWID""",
+    ),
+    (
         """CREATE TABLE limits (
             limit_id TEXT PRIMARY KEY NOT NULL, part INTEGER NOT NULL, stamp TEXT NOT NULL, body TEXT NOT NULL)""",
         "CREATE INDEX limits_part ON limits (part, limit_id)",
@@ -67,6 +89,8 @@ HEAD = (
 COMMIT = "task_id, seq, id, prev, at, by, body"
 LIMIT = "limit_id, part, stamp, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
+FLOW = "tenant, name, version, graph_ref, created_at, principal, note"
+TAG = "tenant, name, tag, version, revision, at, principal"
 
 
 def _insert(table: str, columns: str, key: str) -> str:
@@ -79,6 +103,12 @@ INSERT_HEAD = _insert("heads", f"{HEAD}, wake, flow_name", "task_id")
 INSERT_LABEL = _insert("labels", "key, value, task_id", "key, value, task_id")
 INSERT_COMMIT = _insert("commits", COMMIT, "task_id, seq")
 INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
+INSERT_FLOW = _insert("flows", FLOW, "tenant, name, version")
+INSERT_TAG = _insert("flow_tags", TAG, "tenant, name, tag")
+MOVE_TAG = (
+    "UPDATE flow_tags SET version = ?, revision = ?, at = ?, principal = ? "
+    "WHERE tenant = ? AND name = ? AND tag = ? AND revision = ?"
+)
 INSERT_LIMIT = _insert("limits", LIMIT, "limit_id")
 REPLACE_LIMIT = "UPDATE limits SET stamp = ?, body = ? WHERE limit_id = ? AND stamp = ?"
 DELETE_LIMIT = "DELETE FROM limits WHERE limit_id = ? AND stamp = ?"
@@ -177,6 +207,18 @@ def swap_limit(connection: sqlite3.Connection, swap: LimitSwap) -> Outcome:
         return Outcome.OK
     row = connection.execute("SELECT stamp FROM limits WHERE limit_id = ?", (swap.limit_id,)).fetchone()
     return Outcome.OK if (row[0] if row else "") == (swap.stamp if swap.body else "") else Outcome.NO_MATCH
+
+
+def flow_row(flow: FlowVersion) -> Row:
+    return (flow.tenant, flow.name, flow.version, flow.graph_ref, flow.created_at, flow.principal, flow.note)
+
+
+def tag_row(tag: FlowTag) -> Row:
+    return (tag.tenant, tag.name, tag.tag, tag.version, tag.revision, tag.at, tag.principal)
+
+
+def move_row(tag: FlowTag) -> Row:
+    return (tag.version, tag.revision, tag.at, tag.principal, tag.tenant, tag.name, tag.tag, tag.revision - 1)
 
 
 def renewal_row(renewal: Renewal) -> Row:

@@ -16,7 +16,7 @@ from flowkit.coordinator.bids import Bid, Bids
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.core import facts as f
-from flowkit.core.model import Task, TaskStatus
+from flowkit.core.model import Task
 from flowkit.core.permits import (
     Need,
     PermitAsked,
@@ -86,7 +86,7 @@ class Gate:
         """Ask for the permits of a task's first nodes before it is recorded as begun; whether it had better wait for
         them, so that its first commit also holds its first leases."""
         roots = task.graph.roots
-        if len(roots) > MOST_ASKED or not all(task.graph.nodes[name].limits for name in roots):
+        if len(roots) > MOST_ASKED or not all(task.node(name).limits for name in roots):
             return False
         bids = self._bids(cell, task)
         for name in roots:
@@ -128,7 +128,7 @@ class Gate:
         if task.ended or not (task.gated_anew or task.leased or cell.bids is not None):
             return
         bids = self._bids(cell, task)
-        if task.status is not TaskStatus.RUNNING:
+        if not task.placing:
             return
         anew, task.gated_anew = task.gated_anew, []
         for name in anew:
@@ -152,11 +152,12 @@ class Gate:
 
     def _again(self, cell: Cell, task: Task, bids: Bids) -> None:
         now = self._clock.mono()
-        running = task.status in (TaskStatus.RUNNING, TaskStatus.QUEUED)
+        running = task.placing or not task.created
         for bid in list(bids.by_node.values()):
             if bid.leased:
                 continue
-            served = running and self._dispatcher.serves(bid.line[1])
+            usable = bid.node in task.gated or not task.created
+            served = running and usable and self._dispatcher.serves(bid.line[1])
             if bid.got and now - bid.held_since > (UNUSED_SEC if served else UNSERVED_SEC):
                 bid.held_since = now
                 self.feed(cell, Item(PermitsUnused(bid.node, bid.claim)))
@@ -217,8 +218,8 @@ class Gate:
     def _asked(self, cell: Cell, task: Task, letter: PermitAsked) -> None:
         if over(task, letter.node, letter.claim, letter.limit_id):
             self._say_over(cell, letter)
-        elif task.paused and (cell.bids is None or letter.node not in cell.bids.by_node):
-            # A permit that was asked for before the pause, which may last.
+        elif not (task.placing and letter.node in task.gated) and not self._bids_for(cell, letter):
+            # A permit that was asked for before a pause, which may last.
             self.feed(cell, Item(PermitsUnused(letter.node, letter.claim)))
 
     def _bid(self, cell: Cell, letter: PermitGranted | PermitDelayed) -> Bid | None:
@@ -227,6 +228,10 @@ class Gate:
         if bid is None or bid.leased or bid.complete or bid.claim != letter.claim:
             return None
         return bid if bid.needs[bid.got].limit_id == letter.limit_id else None
+
+    @staticmethod
+    def _bids_for(cell: Cell, letter: ToTask) -> bool:
+        return cell.bids is not None and letter.node in cell.bids.by_node
 
     def _say_over(self, cell: Cell, letter: ToTask) -> None:
         tenant = cell.head.tenant if cell.head is not None else ""
@@ -308,4 +313,4 @@ def _is_letter(item: Item) -> bool:
 
 
 def _line(task: Task, name: str, needs: Sequence[Need]) -> tuple[str, str]:
-    return needs[0].limit_id, task.graph.nodes[name].type
+    return needs[0].limit_id, task.node(name).type

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from flowkit.core.graph import BUILT_INS, Graph, Limit
+from flowkit.core.functions import FUNCTIONS
+from flowkit.core.graph import Graph, Limit, Node
 from flowkit.core.permits import HOLE, need_of, value_in
 from flowkit.core.problems import Place, Problems, shown
 
 MOST_AT_ONCE: Final = 2000
 NAMES_IN_CORE: Final = {"max": "most"}
+WORKERLESS: Final = frozenset({"sleep", "signal", "end", "task"})
 OF_RATES: Final = ("per_sec", "burst")
 
 
@@ -19,12 +21,18 @@ def of(entries: Sequence[dict[str, Any]]) -> tuple[Limit, ...]:
     return tuple(Limit(**{NAMES_IN_CORE.get(k, k): v for k, v in entry.items() if k[:2] != "x-"}) for entry in entries)
 
 
+def limited(node: Node | None) -> bool:
+    """Whether the node, its items, or what undoes it has limits."""
+    return node is not None and (bool(node.limits) or limited(node.body) or limited(node.compensate))
+
+
 def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
     """Report what a node's limits say against themselves and each other."""
     if "limits" not in fields:
         return
-    if fields.get("type") in BUILT_INS - {"code", "task"}:
-        say = f"a node of type {shown(fields['type'])} needs no worker, so nothing limits it; leave `limits` out"
+    kind = fields.get("type")
+    if kind in WORKERLESS or (kind == "coordinator_fn" and fields.get("io", {}).get("fn") in FUNCTIONS):
+        say = f"a node of type {shown(kind)} needs no worker, so nothing limits it; leave `limits` out"
         problems.add("E_LIMIT", (place, "limits"), say)
     seen: dict[tuple[str, bool], int] = {}
     for number, entry in enumerate(fields["limits"]):
@@ -72,16 +80,22 @@ def check_params(graph: Graph, params: Mapping[str, Any], problems: Problems) ->
     """Report the params that keys of limits name and that are not there or make no text, and keys that come to the same
     with these params."""
     for number, node in enumerate(graph.nodes.values()):
-        seen: dict[str, int] = {}
-        for entry, limit in enumerate(node.limits):
-            place: Place = (((("nodes", number), "limits"), entry), "key")
-            for hole in HOLE.finditer(limit.key):
-                _check_param(hole[1], node.node_id, params, place, problems)
-            first = seen.setdefault(need_of(limit, "", params).limit_id, entry)
-            if first != entry:
-                problems.add(
-                    "E_LIMIT", place, f"with these params it is the same key as limits[{first}]; keep one of them"
-                )
+        place: Place = ("nodes", number)
+        _check_keys(node, place, params, problems)
+        if node.compensate is not None:
+            _check_keys(node.compensate, (place, "compensate"), params, problems)
+
+
+def _check_keys(node: Node, place: Place, params: Mapping[str, Any], problems: Problems) -> None:
+    seen: dict[str, int] = {}
+    for entry, limit in enumerate(node.limits):
+        where: Place = (((place, "limits"), entry), "key")
+        for hole in HOLE.finditer(limit.key):
+            _check_param(hole[1], node.node_id, params, where, problems)
+        first = seen.setdefault(need_of(limit, "", params).limit_id, entry)
+        if first != entry:
+            say = f"with these params it is the same key as limits[{first}]; keep one of them"
+            problems.add("E_LIMIT", where, say)
 
 
 def _check_param(hole: str, name: str, params: Mapping[str, Any], place: Place, problems: Problems) -> None:

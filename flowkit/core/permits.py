@@ -39,7 +39,7 @@ class Need:
 def needs_of(task: Task, name: str) -> tuple[Need, ...]:
     """The permits that a node needs, in the order in which all nodes of all tasks ask for them: so none waits for
     another in a circle. Rates come last: what they give is used at once, or lost."""
-    limits = task.graph.nodes[name].limits
+    limits = task.node(name).limits
     return tuple(sorted((need_of(limit, task.tenant, task.params) for limit in limits), key=_place))
 
 
@@ -84,12 +84,12 @@ def claim_of(task: Task, run: NodeRun) -> Claim:
 
 def over(task: Task, name: str, claim: Claim, limit_id: str) -> bool:
     """Whether the permit of this claim will never be used (again). What is true once stays true."""
-    run = task.runs.get(name)
-    if run is None:
-        return True
     generation, attempt, turn = claim
     if generation != task.generation:
         return generation < task.generation
+    run = task.runs.get(name)
+    if run is None:  # one that this state has yet to hear of, unless no more will come to exist
+        return task.ended
     if run.state in ENDED_NODE or task.ended:
         return True
     now = claim_of(task, run)

@@ -237,7 +237,7 @@ def essence_of(task: Task) -> object:
     timers = sorted(timer for timer in task.timers if task.timer_live(timer))
     # Whether a gated node has its permits is known to its owner only.
     ready = [(role, [name for name in names if name not in task.gated]) for role, names in task.ready.items()]
-    apart = ("graph", "params", "agenda", "joined", "timers", "ready", "gated_anew")
+    apart = ("graph", "params", "memo", "agenda", "joined", "timers", "ready", "gated_anew")
     names = [name for name in Task.__slots__ if name not in apart]
     waiting = sorted((role, left) for role, left in ready if left)
     return [timers, waiting, *((name, state_of(getattr(task, name))) for name in names)]
@@ -251,7 +251,7 @@ def state_of(value: object) -> object:
         return [(key, state_of(item)) for key, item in value.items()]
     if hasattr(type(value), "__slots__"):
         names = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
-        return [(name, state_of(getattr(value, name))) for name in names if name not in ("graph", "params")]
+        return [(name, state_of(getattr(value, name))) for name in names if name not in ("graph", "params", "memo")]
     if isinstance(value, Iterable):
         return [state_of(item) for item in value]
     return repr(value)

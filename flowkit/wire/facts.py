@@ -125,7 +125,7 @@ def made(row: Any) -> Any:
 # ---------------------------------------------------------------------------------------------- writing
 
 
-def row_of(item: facts.Fact | reports.AttemptReport | permits.Letter) -> list[Any]:
+def row_of(item: facts.Fact | reports.AttemptReport | reports.ChildEnded | permits.Letter) -> list[Any]:
     """A fact, a worker's report or a letter as a list that JSON can say."""
     return _WRITERS[type(item)](item)
 
@@ -161,9 +161,9 @@ def fact_row(row: Any) -> facts.Fact:
     return fact
 
 
-def decode_report(row: Any) -> reports.AttemptReport | permits.Letter:
+def decode_report(row: Any) -> reports.AttemptReport | reports.ChildEnded | permits.Letter:
     """One worker's report, or a letter, from its row. Raises as `decode_facts`."""
-    report: reports.AttemptReport | permits.Letter = _read(_REPORTS, row)
+    report: reports.AttemptReport | reports.ChildEnded | permits.Letter = _read(_REPORTS, row)
     return report
 
 
