@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.coordinator.off_loop import off_loop
+from flowkit.coordinator.schemas import check_schemas
 from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
 from flowkit.errors import Corrupt, GraphError, Problem
@@ -141,6 +142,7 @@ async def parse_text(data: bytes) -> Graph:
 
 def _read_raw(raw: Any) -> ReadGraph:
     graph, normal = read_graph(raw)
+    check_schemas(graph)
     try:
         text = dumps_in_parts(normal)
     except (ValueError, TypeError) as error:  # a number of thousands of digits, say
