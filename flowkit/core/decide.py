@@ -416,7 +416,8 @@ class _Decider:
         if self.task.status is TaskStatus.CANCELLING:
             return
         for name in (*self.task.leased, *self.task.children):
-            self.revoke(name, reason, grace)
+            if not told_to_end(self.task.runs[name]):
+                self.revoke(name, reason, grace)
         self.put(f.TaskCancelling(reason, outcome, self.now + grace, error, by))
 
     def out_of_budget(self) -> bool:

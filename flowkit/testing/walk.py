@@ -63,8 +63,8 @@ class Nodes(dict[str, Node]):
 
 @dataclass(slots=True)
 class Walk:
-    """`began` is when this generation did; `stopped` names the node that ended the task. `leases` are all that were committed, by node and attempt, and `over` says
-    when those ended; `requests` are the numbers of those applied."""
+    """`began` is when this generation did; `stopped` names the node that ended the task. `leases` are all that were
+    committed, by node and attempt, and `over` says when those ended; `requests` are the numbers of those applied."""
 
     task: Task
     head: Head
