@@ -45,7 +45,9 @@ def test_the_whole_runs_again_unless_less_is_asked_for() -> None:
 def test_a_plan_says_why_it_is_none() -> None:
     play = failed()
 
-    assert "did you mean 'b'" in plan(play, from_node="bb").refused or "no node 'bb'" in plan(play, from_node="bb").refused
+    assert (
+        "did you mean 'b'" in plan(play, from_node="bb").refused or "no node 'bb'" in plan(play, from_node="bb").refused
+    )
     assert "restart from there" in plan(play, from_node="c").refused
     done = Play(graph(node("a")))
     done.succeed("a")

@@ -146,7 +146,9 @@ def test_a_node_whose_condition_holds_waits_for_a_worker_and_is_tried_again_with
 
 
 def test_the_condition_of_a_node_waits_for_the_nodes_that_it_names() -> None:
-    play = Play(graph(node("a"), node("b", when='nodes["a"].output > 1'), node("c", when='has(nodes["d"].output)'), once("d")))
+    play = Play(
+        graph(node("a"), node("b", when='nodes["a"].output > 1'), node("c", when='has(nodes["d"].output)'), once("d"))
+    )
 
     assert play.states == {"a": "ready", "b": "pending", "c": "pending", "d": "ready"}
     play.succeed("a", output=2)
