@@ -12,7 +12,7 @@ from flowkit.core.effects import Revoke
 from flowkit.core.inputs import output_of, task_output
 from flowkit.core.payload import Artifact, Payload
 from flowkit.core.reports import Fetched, Succeeded
-from tests.core.builders import Play, graph, node, once
+from tests.core.builders import Play, graph, node
 
 LIST = [10, 20, 30]
 
