@@ -46,6 +46,6 @@ def _character(found: re.Match[str], text: str, at: int) -> str:
 
 
 def _whole(value: str, text: str, start: int) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise complaint(text, start, "a lone surrogate is not a character; decode the text properly")
     return value

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.expr.complaint import complaint
 from flowkit.core.expr.strings import read_string
+from flowkit.core.immutable import immutable
 from flowkit.core.problems import shown
 
 NAME: Final = "name"
@@ -41,7 +41,7 @@ INSTEAD: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Token:
     """One word. `text` as written (a string's is long), `value` what it stands for."""
 
