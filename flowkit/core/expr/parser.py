@@ -33,7 +33,7 @@ from flowkit.core.expr.syntax import (
     Step,
     Unary,
 )
-from flowkit.core.expr.tokens import END, FLOAT, INT, NAME, SIGN, STRING, Token, tokens_of
+from flowkit.core.expr.tokens import BAD, END, FLOAT, INT, NAME, SIGN, STRING, Token, tokens_of
 from flowkit.core.problems import shown
 from flowkit.errors import ExprSyntaxError, did_you_mean
 
@@ -106,6 +106,8 @@ class Parser:
         return f"; write {instead}" if instead else ""
 
     def _fail(self, say: str, at: int | None = None) -> NoReturn:
+        if at is None and self._next.kind == BAD:
+            raise self._next.value
         raise complaint(self._text, self._next.start if at is None else at, say)
 
     def _span(self, start: int) -> Span:

@@ -9,6 +9,7 @@ from flowkit.core.expr.complaint import complaint
 from flowkit.core.expr.strings import read_string
 from flowkit.core.immutable import immutable
 from flowkit.core.problems import shown
+from flowkit.errors import ExprSyntaxError
 
 NAME: Final = "name"
 INT: Final = "int"
@@ -16,6 +17,7 @@ FLOAT: Final = "float"
 STRING: Final = "string"
 SIGN: Final = "sign"
 END: Final = "end"
+BAD: Final = "bad"  # where the rest is no word; its value is the error
 
 # Every alternative is linear, and so is the whole: what fails, fails at once.
 WORD: Final = re.compile(
@@ -56,19 +58,25 @@ class Token:
 
 
 def tokens_of(text: str) -> list[Token]:
-    """The words of `text`; the last one is its end. Raises `ExprSyntaxError`."""
+    """The words of `text`, up to its end or to what is no word: what is wrong before that shall be said first."""
     tokens = []
     at = 0
     while at < len(text):
-        found = WORD.match(text, at)
-        if found is None:
-            raise _no_word(text, at)
-        kind = found.lastgroup or ""
-        if kind != "space":
-            tokens.append(_token(kind, text, at, found.end()))
-        at = found.end()
-    tokens.append(Token(END, "", None, len(text), len(text)))
-    return tokens
+        try:
+            kind, end = _cut(text, at)
+            if kind != "space":
+                tokens.append(_token(kind, text, at, end))
+        except ExprSyntaxError as error:
+            return [*tokens, Token(BAD, text[at], error, at, at)]
+        at = end
+    return [*tokens, Token(END, "", None, len(text), len(text))]
+
+
+def _cut(text: str, at: int) -> tuple[str, int]:
+    found = WORD.match(text, at)
+    if found is None:
+        raise _no_word(text, at)
+    return found.lastgroup or "", found.end()
 
 
 def _no_word(text: str, at: int) -> Exception:

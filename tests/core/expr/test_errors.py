@@ -65,6 +65,7 @@ def failure(text: str) -> ExprError:
         ("1 + '''abc'", 4, "this string does not end"),
         ("params.é", 7, """names are ASCII letters, digits and _; write x["é"] for any other field"""),
         ("params.x and true", 9, "found `and`; write &&"),
+        ("params.x and params.y = 3", 9, "found `and`; write &&"),
         ("params.x or true", 9, "found `or`; write ||"),
         ("params.x is null", 9, "found `is`; write =="),
         ("not params.x", 0, "not is not a name of this language; write !"),
