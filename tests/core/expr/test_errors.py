@@ -357,6 +357,15 @@ def test_the_largest_result_is_possible() -> None:
     assert parse_expression("output.wide", ALLOWED).evaluate(SCOPE) == SCOPE["output"]["wide"]
 
 
+def test_the_patterns_of_an_expression_share_a_size() -> None:
+    many = " || ".join(["'a'.matches('a{1000}')"] * 2)
+
+    assert parse_expression(many, ()).evaluate({}) is False
+    error = refusal(f"{many} || 'a'.matches('a{{1000}}')")
+    assert "the patterns so far have more than 2,100 parts when their repetitions are written out" in error.reason
+    assert error.position == 64
+
+
 def test_limits_are_not_absorbed() -> None:
     assert "bytes" in str(failure("output.text + 'x' == '' || true"))
     assert "steps" in str(failure("output.text.matches('x') || true"))
