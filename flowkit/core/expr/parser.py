@@ -107,7 +107,7 @@ class Parser:
 
     def _fail(self, say: str, at: int | None = None) -> NoReturn:
         if at is None and self._next.kind == BAD:
-            raise self._next.value
+            say = self._next.value
         raise complaint(self._text, self._next.start if at is None else at, say)
 
     def _span(self, start: int) -> Span:

