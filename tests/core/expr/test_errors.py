@@ -15,7 +15,16 @@ from flowkit.errors import FlowKitError
 
 ALLOWED = {"params", "output", "nodes"}
 SCOPE: dict[str, Any] = {
-    "params": {"mode": "full", "count": 3, "list": [1, 2], "none": None, "empty": [], "huge": 10**5000, "a b": 1},
+    "params": {
+        "mode": "full",
+        "count": 3,
+        "list": [1, 2],
+        "none": None,
+        "empty": [],
+        "huge": 10**5000,
+        "a b": 1,
+        "m" * 40: 1,
+    },
     "output": {"errors": 3, "text": "x" * MAX_SIZE, "wide": "é" * (MAX_SIZE // 2), "numbers": [0] * 4000},
     "nodes": {"a": {"output": {"x": 5}}, "b": {}},
 }
@@ -283,6 +292,21 @@ def test_a_long_value_is_shortened() -> None:
 def test_the_first_failure_is_told_when_none_is_absorbed() -> None:
     assert failure("params.a && params.b && true").part == "params.a"
     assert failure("params.a || 1 || false").part == "params.a"
+
+
+def test_a_name_is_looked_for_among_few_and_short_ones() -> None:
+    """Comparing names is dearer than all of an evaluation may be."""
+    expression = parse_expression("params.count", ALLOWED)
+
+    def said(*names: str) -> str:
+        with pytest.raises(ExprError) as caught:
+            expression.evaluate({"params": dict.fromkeys(names, 1)})
+        return str(caught.value)
+
+    others = [f"other{number}" for number in range(30)]
+    assert "did you mean 'cuont'" in said(*others[:15], "cuont")
+    assert "did you mean" not in said(*others, "cuont")
+    assert "did you mean" not in str(failure(f"params.{'m' * 41}"))
 
 
 def test_a_failure_keeps_no_frames_alive() -> None:
