@@ -38,7 +38,7 @@ async def store() -> Moody:
 
 def a_cell() -> Cell:
     cell = Cell("t", 0)
-    cell.loading, cell.acked, cell.to_mark = False, 1, [1]
+    cell.loading, cell.acked, cell.published, cell.to_mark = False, 1, 1, [1]
     return cell
 
 

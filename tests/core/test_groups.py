@@ -12,13 +12,15 @@ from flowkit.core.effects import Revoke
 from flowkit.core.inputs import output_of, task_output
 from flowkit.core.payload import Artifact, Payload
 from flowkit.core.reports import Fetched, Succeeded
-from tests.core.builders import Play, graph, node, once
+from tests.core.builders import Play, graph, node
 
 LIST = [10, 20, 30]
 
 
 def mapped(**more: Any) -> dict[str, Any]:
-    return graph(node("m", foreach={"$param": "list"}, inputs={"x": {"$item": ""}, "i": {"$index": ""}}, **more), node("z", "m"))
+    return graph(
+        node("m", foreach={"$param": "list"}, inputs={"x": {"$item": ""}, "i": {"$index": ""}}, **more), node("z", "m")
+    )
 
 
 def play_of(items: Any = LIST, **more: Any) -> Play:
@@ -338,7 +340,9 @@ def test_a_condition_of_a_repetition_that_has_no_value_fails_the_node() -> None:
 
 
 def test_items_may_repeat() -> None:
-    play = Play(graph(node("m", foreach=[1, 2], repeat={"until": "output == item", "max": 5}, inputs={"x": {"$item": ""}})))
+    play = Play(
+        graph(node("m", foreach=[1, 2], repeat={"until": "output == item", "max": 5}, inputs={"x": {"$item": ""}}))
+    )
 
     assert play.ready() == ["m[0]#1", "m[1]#1"]
     play.succeed("m[0]#1", output=1)

@@ -38,7 +38,9 @@ def test_a_sleep_lasts_as_long_as_it_says(inputs: dict[str, Any]) -> None:
     assert (play.state("s"), play.ready()) == ("finished", ["z"])
 
 
-@pytest.mark.parametrize("inputs", [{"seconds": -1}, {"seconds": "5"}, {"until": "soon"}, {"seconds": {"$param": "missing"}}])
+@pytest.mark.parametrize(
+    "inputs", [{"seconds": -1}, {"seconds": "5"}, {"until": "soon"}, {"seconds": {"$param": "missing"}}]
+)
 def test_a_sleep_that_makes_no_sense_fails(inputs: dict[str, Any]) -> None:
     play = sleep(**inputs)
 
@@ -224,7 +226,9 @@ def test_sub_graphs_may_be_mapped() -> None:
 
 def test_a_coordinator_function_is_folded_and_its_variables_can_be_read() -> None:
     call = {"type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n", "by": {"$param": "by"}}}}
-    play = Play(graph(node("a", **call), node("b", "a", **call), node("z", "b", inputs={"n": {"$var": "n"}})), params={"by": 2})
+    play = Play(
+        graph(node("a", **call), node("b", "a", **call), node("z", "b", inputs={"n": {"$var": "n"}})), params={"by": 2}
+    )
 
     assert play.task.vars == {"n": 4}
     assert play.inputs("z") == {"n": 4}

@@ -45,7 +45,9 @@ def test_the_whole_runs_again_unless_less_is_asked_for() -> None:
 def test_a_plan_says_why_it_is_none() -> None:
     play = failed()
 
-    assert "did you mean 'b'" in plan(play, from_node="bb").refused or "no node 'bb'" in plan(play, from_node="bb").refused
+    assert (
+        "did you mean 'b'" in plan(play, from_node="bb").refused or "no node 'bb'" in plan(play, from_node="bb").refused
+    )
     assert "restart from there" in plan(play, from_node="c").refused
     done = Play(graph(node("a")))
     done.succeed("a")
@@ -70,6 +72,7 @@ def test_what_is_gone_is_told() -> None:
         (graph(node("a"), node("b")), {"b"}),
         (graph(node("a"), node("b"), edges=[edge("a", "b", "end")]), {"b"}),
         (graph(node("a", retry_policy={"max": 9}, timeout_sec=5), node("b", "a")), set()),
+        (graph(node("a", limits=[{"key": "k", "max": 1}]), node("b", "a")), set()),
     ],
 )
 def test_a_node_is_changed_if_it_would_do_something_else(edited: dict[str, Any], again: set[str]) -> None:

@@ -146,7 +146,9 @@ def test_a_node_whose_condition_holds_waits_for_a_worker_and_is_tried_again_with
 
 
 def test_the_condition_of_a_node_waits_for_the_nodes_that_it_names() -> None:
-    play = Play(graph(node("a"), node("b", when='nodes["a"].output > 1'), node("c", when='has(nodes["d"].output)'), once("d")))
+    play = Play(
+        graph(node("a"), node("b", when='nodes["a"].output > 1'), node("c", when='has(nodes["d"].output)'), once("d"))
+    )
 
     assert play.states == {"a": "ready", "b": "pending", "c": "pending", "d": "ready"}
     play.succeed("a", output=2)
@@ -200,8 +202,10 @@ def test_an_expression_that_has_no_value_fails_its_node() -> None:
     [
         (graph(node("a"), node("b"), edges=[when("a", "b", "output.n >")]), "E_EXPR_PARSE", "edges[0].when"),
         (graph(node("a"), node("b"), edges=[when("a", "b", "item > 1")]), "E_EXPR_PARSE", "edges[0].when"),
-        (graph(node("a"), node("b"), edges=[when("a", "b", 'nodes["c"].output')]), "E_REFERENCE_UNKNOWN", "edges[0].when"),
-        (graph(node("a"), node("b"), node("c"), edges=[when("a", "b", 'nodes["c"].output')]), "E_EXPR_NODE", "edges[0].when"),
+        (graph(node("a"), node("b"), edges=[when("a", "b", 'nodes["c"].output')]), "E_REFERENCE_UNKNOWN",
+         "edges[0].when"),
+        (graph(node("a"), node("b"), node("c"), edges=[when("a", "b", 'nodes["c"].output')]), "E_EXPR_NODE",
+         "edges[0].when"),
         (graph(node("a"), node("b"), edges=[when("a", "b", "true") | {"otherwise": True}]), "E_KEY_CONFLICT",
          "edges[0].otherwise"),
         (graph(node("a", when="output.n")), "E_EXPR_PARSE", "nodes[0].when"),
@@ -231,8 +235,9 @@ def test_the_stored_form_says_the_same() -> None:
     inside = graph(node("k"), output={"$from": "k"})
     raw = graph(
         node("a"),
-        node("m", foreach={"$from": "a.list"}, inputs={"x": {"$item": "y"}, "i": {"$index": ""}}, gather="any", losers="cancel"),
-        node("r", repeat={"until": "output.done", "every_sec": 1, "max": 3}, inputs={"last": {"$previous": "", "default": 0}}),
+        node("m", foreach={"$from": "a.list"}, inputs={"x": {"$item": "y"}, "i": {"$index": ""}}, gather="any",
+             losers="cancel"),
+        node("r", repeat={"until": "output.done", "every_sec": 1, "max": 3}, inputs={"last": {"$previous": ""}}),
         node("t", type="task", graph=inside, inputs={"p": {"$expr": "params.p"}}),
         node("c", compensate={"type": "undo", "inputs": {"id": {"$from": "c.id"}}}),
         node("f", type="coordinator_fn", io={"fn": "vars.set", "fn_args": {"n": {"$from": "a.n"}}}),

@@ -10,16 +10,17 @@ from typing import Any
 
 from flowkit.coordinator.tasks import Creation
 from flowkit.core.evolve import evolve
+from flowkit.core.graph import Limit
 from flowkit.core.model import Task
-from flowkit.core.permits import needs_of
-from flowkit.errors import BusUnavailable, RequestRefused, StoreUnavailable, TaskNotFound
+from flowkit.core.permits import Claim, claim_of, need_of, needs_of, over
+from flowkit.errors import BusUnavailable, Permanent, RequestRefused, StoreUnavailable, TaskNotFound
 from flowkit.testing import World
 from flowkit.testing.evidence import Start
 from flowkit.testing.faults import plan_faults
 from flowkit.testing.replica import Write
 from flowkit.testing.world import ProcessDied, Report
 from flowkit.wire.facts import decode_facts
-from flowkit.wire.topics import partition_of
+from flowkit.wire.limits import decode_limiter
 
 LEAK_SEC = 120.0
 PATIENCE_SEC = 600.0
@@ -33,6 +34,7 @@ class Onlooker:
         self.tasks: dict[str, Task] = {}
         self.held: dict[str, dict[tuple[str, str], int]] = {}
         self.most: Counter[str] = Counter()
+        self.claims: dict[str, dict[tuple[str, Claim], bool]] = {}
         self.leases = 0
         world.replica.on_majority = self.see
 
@@ -44,17 +46,42 @@ class Onlooker:
             task = self.world.new_task(commit.task_id)
             assert task is not None
             self.tasks[commit.task_id] = task
-        before = set(task.leased)
+            self.claims[commit.task_id] = {}
+        before = {name: task.runs[name].attempt for name in task.leased}
         for fact in decode_facts(commit.body):
             evolve(task, fact, commit.at)
-        for name in before - set(task.leased):
-            for need in needs_of(task, name):
-                self.held.get(need.limit_id, {}).pop((commit.task_id, name), None)
-        for name in set(task.leased) - before:
-            self.leases += 1
-            for need in needs_of(task, name):
-                if need.limit.most is not None:
-                    self.hold(need.limit_id, need.limit.most, (commit.task_id, name), need.limit.weight)
+        self.look(task)
+        after = {name: task.runs[name].attempt for name in task.leased}
+        for name in before:
+            if after.get(name) != before[name]:
+                for held in self.held.values():
+                    held.pop((commit.task_id, name), None)
+        for name in after:
+            if before.get(name) != after[name]:
+                self.leased(task, name)
+
+    def leased(self, task: Task, name: str) -> None:
+        """At the moment of the lease the record of each limit names it as a holder."""
+        self.leases += 1
+        claim = claim_of(task, task.runs[name])
+        for need in needs_of(task, name):
+            record = self.world.replica.majority.data.limits.get(need.limit_id)
+            holders = {} if record is None else decode_limiter(record.body, 0.0).holders
+            if (task.task_id, name, claim) not in holders:
+                self.world.observer.say("lease_without_permit", task.task_id, f"{name} {claim} {need}")
+            if need.limit.most is not None:
+                self.hold(need.limit_id, need.limit.most, (task.task_id, name), need.limit.weight)
+
+    def look(self, task: Task) -> None:
+        """What is over stays over."""
+        claims = self.claims[task.task_id]
+        for name in (*task.gated, *task.leased):
+            claims.setdefault((name, claim_of(task, task.runs[name])), False)
+        for (name, claim), was_over in claims.items():
+            is_over = over(task, name, claim, "limit:")
+            if was_over and not is_over:
+                self.world.observer.say("claim_came_back", task.task_id, f"{name} {claim}")
+            claims[name, claim] = is_over
 
     def hold(self, limit_id: str, most: int, who: tuple[str, str], weight: int) -> None:
         held = self.held.setdefault(limit_id, {})
@@ -75,9 +102,10 @@ class LimitedPlay:
         self.onlooker = Onlooker(self.world)
         self.dice = self.world.stage.plan
         self.tasks, self.seconds, self.most, self.steered = tasks, seconds, most, steered
+        self.shared = need_of(Limit("shared", most), "", {}).limit_id
         self.running: Counter[str] = Counter()
         self.peak = 0
-        self.world.handlers["work"] = self.work
+        self.world.handlers |= {"work": self.work, "doom": self.doom}
 
     def run(self) -> Report:
         return self.world.run(self.play)
@@ -93,6 +121,12 @@ class LimitedPlay:
             for n in range(dice.randint(1, 4))
         ]
         edges = [[f"n{n - 1}", f"n{n}"] for n in range(1, len(nodes)) if dice.random() < 0.5]
+        match dice.randrange(4):
+            case 0:
+                nodes[-1] |= {"foreach": [1, 2, 3], "inputs": {}}
+            case 1:
+                nodes[0] |= {"compensate": {"type": "work", "limits": [shared]}}
+                nodes.append({"node_id": "doom", "type": "doom", "retry_policy": {"max": 1}, "limits": [own]})
         return {"nodes": nodes, "edges": edges}
 
     async def play(self, world: World) -> None:
@@ -140,7 +174,11 @@ class LimitedPlay:
             except (StoreUnavailable, BusUnavailable, ProcessDied):
                 await asyncio.sleep(0.3)
 
-    async def work(self, ctx: Any) -> Any:
+    async def doom(self, inputs: Any, ctx: Any) -> Any:
+        await self.work(inputs, ctx)
+        raise Permanent("doomed")
+
+    async def work(self, inputs: Any, ctx: Any) -> Any:
         observer = self.world.observer
         start = Start(ctx.task_id, ctx.node_id, ctx.attempt, ctx.idempotency_key, ctx.worker_id, self.world.stage.now,
                       None, ctx._attempt.token)  # fmt: skip
@@ -159,7 +197,3 @@ class LimitedPlay:
         finally:
             self.running["shared"] -= shared
             observer.end(start, how)
-
-
-def owner_of(limit_id: str, world: World) -> int:
-    return partition_of(limit_id, world.topics.partitions)
