@@ -7,10 +7,22 @@ from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import unpublished_or_wake
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
+from flowkit.ports import (
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    LimitRecord,
+    LimitSwap,
+    Renewal,
+    Request,
+    flow_name,
+)
 
 try:
-    from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+    from pymongo import ASCENDING, DESCENDING, DeleteOne, IndexModel, InsertOne, UpdateOne
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
@@ -40,6 +52,7 @@ INDEXES = {
         ),
         IndexModel([("labels.k", ASCENDING), ("labels.v", ASCENDING), ("created_at", DESCENDING)], name="labels"),
     ],
+    "limits": [IndexModel([("partition", ASCENDING), ("_id", ASCENDING)], name="owned")],
     "requests": [
         IndexModel(
             [("partition", ASCENDING), ("task", ASCENDING), ("n", ASCENDING)],
@@ -299,6 +312,21 @@ def doc_tag(doc: Doc) -> FlowTag:
 def of_one(owner: str) -> dict[str, Any]:
     """The ids "owner:..." as a range of _id."""
     return {"$gt": f"{owner}:", "$lt": f"{owner};"}
+
+
+def doc_limit(doc: Doc) -> LimitRecord:
+    return LimitRecord(doc["_id"], doc["partition"], doc["stamp"], doc["body"])
+
+
+def swapped(swap: LimitSwap) -> InsertOne[dict[str, Any]] | UpdateOne | DeleteOne:
+    """The swap under its guard."""
+    guard = {"_id": swap.limit_id, "stamp": swap.before}
+    if not swap.body:
+        return DeleteOne(guard)
+    changed = {"stamp": swap.stamp, "body": swap.body}
+    if not swap.before:
+        return InsertOne({"_id": swap.limit_id, "partition": swap.partition, **changed})
+    return UpdateOne(guard, {"$set": changed})
 
 
 def renewal_doc(renewal: Renewal) -> dict[str, Any]:

@@ -8,7 +8,19 @@ from typing import Any
 
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.errors import ConfigError
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
+from flowkit.ports import (
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    LimitSwap,
+    Outcome,
+    Renewal,
+    Request,
+    flow_name,
+)
 
 # Each entry brings a file from the version before to its own. Never change one that was released: append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -62,6 +74,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             revision INTEGER NOT NULL, at REAL NOT NULL, principal TEXT NOT NULL,
             PRIMARY KEY (tenant, name, tag)) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE limits (
+            limit_id TEXT PRIMARY KEY NOT NULL, part INTEGER NOT NULL, stamp TEXT NOT NULL, body TEXT NOT NULL)""",
+        "CREATE INDEX limits_part ON limits (part, limit_id)",
+    ),
 )
 
 HEAD = (
@@ -70,6 +87,7 @@ HEAD = (
     "next_wake, updated_at, ended_at, error, snapshot"
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
+LIMIT = "limit_id, part, stamp, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
 FLOW = "tenant, name, version, graph_ref, created_at, principal, note"
 TAG = "tenant, name, tag, version, revision, at, principal"
@@ -91,6 +109,9 @@ MOVE_TAG = (
     "UPDATE flow_tags SET version = ?, revision = ?, at = ?, principal = ? "
     "WHERE tenant = ? AND name = ? AND tag = ? AND revision = ?"
 )
+INSERT_LIMIT = _insert("limits", LIMIT, "limit_id")
+REPLACE_LIMIT = "UPDATE limits SET stamp = ?, body = ? WHERE limit_id = ? AND stamp = ?"
+DELETE_LIMIT = "DELETE FROM limits WHERE limit_id = ? AND stamp = ?"
 INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
 UPDATE_HEAD = (
     "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
@@ -172,6 +193,20 @@ def row_request(row: Row) -> Request:
     values = list(row)
     values[9] = bool(row[9])
     return Request(*values)
+
+
+def swap_limit(connection: sqlite3.Connection, swap: LimitSwap) -> Outcome:
+    """Do it, or find out why not."""
+    if not swap.before and swap.body:
+        change = connection.execute(INSERT_LIMIT, (swap.limit_id, swap.partition, swap.stamp, swap.body))
+    elif swap.body:
+        change = connection.execute(REPLACE_LIMIT, (swap.stamp, swap.body, swap.limit_id, swap.before))
+    else:
+        change = connection.execute(DELETE_LIMIT, (swap.limit_id, swap.before))
+    if change.rowcount == 1:
+        return Outcome.OK
+    row = connection.execute("SELECT stamp FROM limits WHERE limit_id = ?", (swap.limit_id,)).fetchone()
+    return Outcome.OK if (row[0] if row else "") == (swap.stamp if swap.body else "") else Outcome.NO_MATCH
 
 
 def flow_row(flow: FlowVersion) -> Row:

@@ -23,7 +23,7 @@ def front_of(task: Task, now: float) -> Front:
     if task.ended:
         return Front(task.status, None, task.ended_at, error)
     timer = task.next_wake()
-    if task.leased or (task.ready and not task.paused) or task.due:
+    if task.leased or ((task.ready or task.gated) and not task.paused) or task.due:
         wake: float | None = now + BUSY_WAKE_SEC
     elif task.children:
         wake = min(now + CHILDREN_WAKE_SEC, timer if timer is not None else now + CHILDREN_WAKE_SEC)

@@ -11,7 +11,19 @@ from typing import Any
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import (
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    LimitRecord,
+    LimitSwap,
+    Outcome,
+    Renewal,
+    Request,
+)
 from flowkit.testing.machine import Machine
 from flowkit.testing.replica import ReplicaSet, Write, key_of
 from flowkit.testing.stage import Stage
@@ -109,6 +121,24 @@ class FaultyStore:
         places = tuple(("request", task_id, str(n)) for task_id, n in keys)
         [outcome] = await self._write([Write(methodcaller("mark_applied", list(keys)), places)])
         return outcome
+
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        return await self._read(methodcaller("read_limits", list(limit_ids)))  # type: ignore[no-any-return]
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        work = methodcaller("limits_of", partition, limit=limit, after=after)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        await self._buggify("freeze_before_insert", 0.015)
+        outcomes = await self._write(
+            [Write(methodcaller("swap_limits", [new]), (("limit", new.limit_id),)) for new in swaps]
+        )
+        if Outcome.OK in outcomes:
+            await self._buggify("crash_after_commit", 0.012)
+        return outcomes
 
     # graphs, artifacts and snapshots
 
