@@ -78,6 +78,42 @@ class InputError(FlowKitError):
     code = "bad_input"
 
 
+class FunctionError(FlowKitError):
+    """A coordinator function cannot do what it was asked; fails its node with the `code` and the message."""
+
+    code = "adapter_error"
+
+
+class ExprError(FlowKitError):
+    """An expression has no value for what it was given; fails the node that its edge leads to, or whose input it is.
+
+    Attributes: `part`, the text of the part that failed, shortened where it is long; `position`, its 0-based offset
+    in the whole.
+    """
+
+    code = "expr_error"
+
+    def __init__(self, message: str, *, part: str = "", position: int = 0) -> None:
+        super().__init__(message)
+        self.part = part
+        self.position = position
+
+
+class ExprSyntaxError(FlowKitError, ValueError):
+    """An expression cannot be read, or uses what it may not use where it stands.
+
+    Attributes: `position`, the 0-based offset at which reading failed; `reason`, one line without the excerpt that
+    the message ends with.
+    """
+
+    code = "E_EXPR_PARSE"
+
+    def __init__(self, message: str, *, position: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.position = position
+        self.reason = reason or message
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong with a graph: `code`, `place` (such as `nodes[2].io`), and what to do."""
