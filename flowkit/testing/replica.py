@@ -305,11 +305,16 @@ def _copy(data: MemoryData) -> MemoryData:
         commits={task_id: dict(commits) for task_id, commits in data.commits.items()},
         requests={task_id: dict(requests) for task_id, requests in data.requests.items()},
         blobs=dict(data.blobs),
+        claims={ref: set(tasks) for ref, tasks in data.claims.items()},
+        graphs_put_at=dict(data.graphs_put_at),
         renewals=dict(data.renewals),
         by_age=list(data.by_age),
+        removable=set(data.removable),
+        of_graph=data.of_graph.copy(),
     )
-    for partition, active in data.active.items():
-        copy.active[partition] = set(active)
-    for partition, keys in data.open.items():
-        copy.open[partition] = set(keys)
+    copy.active.update((partition, set(task_ids)) for partition, task_ids in data.active.items())
+    copy.ended.update((place, list(ends)) for place, ends in data.ended.items())
+    copy.children.update((parent, set(task_ids)) for parent, task_ids in data.children.items())
+    copy.artifacts_of.update((task_id, set(refs)) for task_id, refs in data.artifacts_of.items())
+    copy.open.update((partition, set(keys)) for partition, keys in data.open.items())
     return copy
