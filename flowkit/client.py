@@ -45,7 +45,7 @@ class Client:
         partitions = 1 if self.backend.embedded else self.cfg.facts_partitions
         self.topics = Topics(self.cfg.topic_prefix, partitions)
         self._clock = clock if clock is not None else SystemClock()
-        self._graphs = Graphs(self.backend.store)
+        self._graphs = Graphs(self.backend.store, self._clock)
         self._hub = Hub()
         self._supervisor = Supervisor("client", self.telemetry)
         self._api: Tasks | None = None

@@ -109,6 +109,20 @@ class SnapshotUnusable:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class TasksDeleted:
+    """So many tasks, children included, were deleted because their retention was over."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TasksRemoved:
+    """Of so many deleted tasks nothing is left in the store."""
+
+    count: int
+
+
 Happening = (
     LoopFailed
     | DeadLettered
@@ -121,6 +135,8 @@ Happening = (
     | SnapshotTaken
     | SnapshotLoaded
     | SnapshotUnusable
+    | TasksDeleted
+    | TasksRemoved
 )
 
 _LEVELS: dict[type, int] = {

@@ -110,7 +110,7 @@ class Carrier:
     async def _dispatch_large(self, effect: Dispatch, job: Job, data: bytes) -> None:
         ref = hashlib.sha256(data).hexdigest()
         try:
-            await self._store.put_blob(ref, data, kind="artifact")
+            await self._store.put_blob(ref, data, kind="artifact", for_task=job.task_id)
         except StoreUnavailable:
             return  # the accept deadline brings the attempt back
         job = Job(**{name: getattr(job, name) for name in Job.__struct_fields__ if name != "body_ref"}, body_ref=ref)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Item
+from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.coordinator.ears import Ears
 from flowkit.coordinator.engine import Engine
@@ -21,6 +22,7 @@ from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.loader import Loader
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.retention import Retention
 from flowkit.coordinator.snapshots import Snapshots
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
@@ -37,6 +39,7 @@ from flowkit.wire.topics import Topics
 OFFSETS_SEC = 1.0
 EXPIRY_SEC = 0.5
 SNAPSHOTS_SEC = 0.5
+RETENTION_SEC = 0.2
 
 
 class CoordinatorRuntime:
@@ -87,9 +90,11 @@ class CoordinatorRuntime:
             max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
             cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
         )  # fmt: skip
-        self.graphs = Graphs(store)
+        self.graphs = Graphs(store, clock)
         self.history = History(store, self.graphs, self.telemetry)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
+        deletion = Deletion(store, clock, self.coordinator_id)
+        self.retention = Retention(store, clock, self.engine, deletion, self.telemetry, keep_sec=cfg.kept_sec)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine)
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
@@ -136,6 +141,7 @@ class CoordinatorRuntime:
         self.supervisor.loop("sweeper", self._sweep, every=self.cfg.sweep_sec)
         self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
         self.supervisor.loop("snapshots", self.snapshots.step, every=SNAPSHOTS_SEC)
+        self.supervisor.loop("retention", self.retention.step, every=RETENTION_SEC)
         self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
         hello = encode_message(SayHello(self.coordinator_id))
         self.publisher.send(Parcel(Record(self.topics.control, 0, hello), wanted=lambda: True))

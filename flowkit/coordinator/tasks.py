@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +20,15 @@ from flowkit.coordinator.admission import (
     plain_reason,
 )
 from flowkit.coordinator.artifacts import materialise
+from flowkit.coordinator.delete_task import DeleteTask
+from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.explain import explain, progress_of
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
+from flowkit.coordinator.ids import id_of_key, new_id
+from flowkit.coordinator.lives import Lives
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
@@ -42,7 +45,7 @@ from flowkit.errors import (
     WaitTimeout,
     did_you_mean,
 )
-from flowkit.ports import Bus, Clock, Head, HeadFilter, Outcome, Record, Request, Store
+from flowkit.ports import DELETED, Bus, Clock, Head, HeadFilter, Outcome, Record, Request, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.wire.codec import dumps
@@ -118,6 +121,8 @@ class Tasks:
         self._admission = Admission(signature_of)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
+        self._lives = Lives(store, clock)
+        self._delete = DeleteTask(store, clock, history, Deletion(store, clock, principal))
         self._tail = EventTail(bus, topics, hub, supervisor, telemetry)
 
     async def stop(self) -> None:
@@ -140,18 +145,19 @@ class Tasks:
             await self._admission.check(ref, graph, params, creation.targets)
             heads.append(self._head(creation, ref, graph, text))
             graphs.append(graph)
+        ids: list[str] = []
         for start in range(0, len(heads), INSERT_AT_ONCE):
-            await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
-        return [head.task_id for head in heads]
+            ids += await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
+        return ids
 
     def _head(self, creation: Creation, ref: str, graph: Graph, params: str) -> Head:
         labels = checked_labels(creation.labels)
         check_options(creation.priority, creation.timeout)
         now, fingerprint = self._clock.wall(), ""
         if creation.idempotency_key is None:
-            task_id = uuid_of(int(now * 1000) << 80 | random.getrandbits(80), version=7)
+            task_id = new_id(now)
         else:
-            task_id = _id_of_key(self.tenant, creation.idempotency_key)
+            task_id = id_of_key(self.tenant, creation.idempotency_key)
             asked = [ref, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
             fingerprint = hashlib.sha256(dumps(asked)).hexdigest()
         return Head(
@@ -172,7 +178,9 @@ class Tasks:
             updated_at=now,
         )
 
-    async def _accept(self, heads: Sequence[Head], graphs: Sequence[Graph]) -> None:
+    async def _accept(self, heads: list[Head], graphs: Sequence[Graph]) -> list[str]:
+        """Insert the heads; the ids of their tasks, which are others where a key begins anew."""
+        first_ids = [head.task_id for head in heads]
         todo = list(range(len(heads)))
         fresh: list[int] = []
         for attempt in range(INSERT_TRIES):
@@ -181,7 +189,7 @@ class Tasks:
             fresh += [i for i, outcome in zip(todo, outcomes, strict=True) if outcome is Outcome.OK]
             doubles = [i for i, outcome in zip(todo, outcomes, strict=True) if outcome is Outcome.DUPLICATE]
             if doubles:
-                unclear += await self._confirm([heads[i] for i in doubles], doubles)
+                unclear += await self._confirm(heads, first_ids, doubles)
             todo = unclear
             if not todo:
                 break
@@ -191,15 +199,22 @@ class Tasks:
             raise StoreUnavailable(
                 f"{len(todo)} of {len(heads)} tasks could not be confirmed; ask again with an idempotency key"
             )
+        return [head.task_id for head in heads]
 
-    async def _confirm(self, heads: Sequence[Head], places: Sequence[int]) -> list[int]:
+    async def _confirm(self, heads: list[Head], first_ids: Sequence[str], places: Sequence[int]) -> list[int]:
         """A duplicate is one's own earlier try, or the same key used before: only a majority read of the same body is
-        a yes."""
-        stored = {head.task_id: head for head in await self.store.read_heads([head.task_id for head in heads])}
+        a yes. Gives the places of those that are to be inserted again; where the key's task was deleted, as another."""
+        asked = [heads[place].task_id for place in places]
+        stored = {head.task_id: head for head in await self.store.read_heads(asked)}
         unseen = []
-        for head, place in zip(heads, places, strict=True):
+        for place in places:
+            head = heads[place]
             found = stored.get(head.task_id)
             if found is None:
+                unseen.append(place)
+            elif found.status == DELETED:
+                task_id = await self._lives.id_now(first_ids[place])
+                heads[place] = replace(head, task_id=task_id, partition=partition_of(task_id, self._topics.partitions))
                 unseen.append(place)
             elif found.fingerprint != head.fingerprint or found.tenant != head.tenant:
                 raise IdempotencyConflict(
@@ -392,6 +407,15 @@ class Tasks:
         """Run an ended task again: the whole, what failed, or a node and all after it. Answers as `pause` does."""
         return await self._request_and_wait(task_id, "restart", {"from_node": from_node, "failed_only": failed_only})
 
+    async def delete(self, task_id: str) -> bool:
+        """Delete a task that has ended, and its children. False for an unknown task. Raises `RequestRefused` while one
+        of them has not ended, `StoreUnavailable` (then it may be deleted all the same: ask again)."""
+        deleted = await self._delete(task_id, self.tenant)
+        if self._engine is not None:
+            for one in deleted:
+                self._engine.forget_task(one)
+        return bool(deleted)
+
     async def _request_and_wait(self, task_id: str, kind: str, args: dict[str, Any]) -> bool:
         await self._listen_everywhere(task_id)
         listener = self.hub.listen(task_id)
@@ -414,7 +438,7 @@ class Tasks:
 
     async def _request(self, task_id: str, kind: str, args: dict[str, Any]) -> Request:
         """Write a request down behind those there are, and ring. Raises `TaskNotFound`, `StoreUnavailable`."""
-        heads = await self.store.read_heads([task_id])
+        heads = [head for head in await self.store.read_heads([task_id]) if head.status != DELETED]
         self._check_tenant(heads[0] if heads else None, task_id)
         head = heads[0]
         request = Request(
@@ -450,12 +474,6 @@ class Tasks:
 _PAST = {"pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled"}
 
 
-def _id_of_key(tenant: str, key: str) -> str:
-    """The id of the task that a tenant's idempotency key names: a UUID of version 8 (RFC 9562) from their hash."""
-    digest = hashlib.sha256(dumps([tenant, key])).digest()
-    return uuid_of(int.from_bytes(digest[:16]), version=8)
-
-
 def _read_cursor(cursor: str | None) -> tuple[float, str] | None:
     if cursor is None:
         return None
@@ -464,13 +482,3 @@ def _read_cursor(cursor: str | None) -> tuple[float, str] | None:
         return float(at), task_id
     except ValueError:
         raise ValueError(f"{cursor!r} is not a cursor that list_tasks gave") from None
-
-
-def uuid_of(bits: int, *, version: int) -> str:
-    """128 bits as a UUID of this version (RFC 9562): 7 begins with milliseconds and so sorts by time, 8 is free for a
-    hash."""
-    bits &= (1 << 128) - 1
-    bits = bits & ~(0xF << 76) | version << 76
-    bits = bits & ~(0x3 << 62) | 0x2 << 62
-    text = f"{bits:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -58,8 +58,8 @@ class Shelf(MemoryStore):
         self.afters.append(after)
         return await super().read_commits(task_ids, after=after)
 
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
-        await super().put_blob(ref, data, kind=kind)
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, **more: Any) -> None:
+        await super().put_blob(ref, data, kind=kind, **more)
         if self.away == "put":
             raise StoreUnavailable("no answer")
 
