@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
+from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.history import History
@@ -19,6 +21,7 @@ from flowkit.coordinator.tasks import Creation, Page, Tasks
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph import Graph
+from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.signature import agreed
 from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
 from flowkit.ports import Clock
@@ -64,6 +67,7 @@ class Client:
             raise
         self._api = Tasks(
             store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
+            flows=Flows(store=self.backend.store, graphs=self._graphs, clock=self._clock),
             history=History(self.backend.store, self._graphs, self.telemetry), hub=self._hub,
             supervisor=self._supervisor, telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
             signature_of=lambda role: agreed(self.backend.signatures_of(role)),
@@ -112,12 +116,13 @@ class Client:
 
     # ------------------------------------------------------------------------------------------ tasks
 
-    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None,
+    async def create_task(self, *, graph: Any = None, flow: str | None = None, params: Mapping[str, Any] | None = None,
                           idempotency_key: str | None = None, priority: int = 0,
                           labels: Mapping[str, str] | None = None, timeout: float | None = None,
                           targets: Sequence[str] = ()) -> str:  # fmt: skip
-        """Accept a task and give its id; it survives any crash, and runs once somebody coordinates."""
-        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
+        """Accept a task of a graph, or of a flow, and give its id; it survives any crash, and runs once somebody
+        coordinates."""
+        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow)
         return (await self.api.create([creation]))[0]
 
     async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:
@@ -141,8 +146,8 @@ class Client:
                          name: str | None = None, since: float | None = None, until: float | None = None,
                          flow: str | None = None, parent: str | None = "", limit: int = 100,
                          cursor: str | None = None) -> Page:  # fmt: skip
-        """A page of heads, newest first; they may lag by a second. `flow` is a name or `name@3`; `parent` the id of the
-        task whose children are wanted, empty for tasks that are nobody's, None for all."""
+        """A page of heads, newest first; they may lag by a second. `flow` is `name`, `name@3` or `name@tag`; `parent`
+        the id of the task whose children are wanted, empty for tasks that are nobody's, None for all."""
         return await self.api.list_heads(
             status=status, labels=labels, name=name, since=since, until=until, flow=flow, parent=parent, limit=limit,
             cursor=cursor,
@@ -177,6 +182,46 @@ class Client:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.api.watch(task_id, since)
+
+    # ------------------------------------------------------------------------------------------ flows
+
+    async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
+        """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no
+        other. `tags` are moved to it. Raises `GraphError`, `FlowNameError`, `StoreUnavailable` (ask again)."""
+        return await self.api.flows.put(name, graph, tags=tags, note=note)
+
+    async def get_flow(self, flow: str) -> FlowView:
+        """The version that `name` (its `default`, else its newest), `name@3` or `name@tag` means. Raises
+        `FlowNotFound`."""
+        return await self.api.flows.get(flow)
+
+    async def list_flows(self, *, limit: int = 100, cursor: str | None = None) -> FlowPage:
+        """A page of flows, in order of their names."""
+        return await self.api.flows.list(limit=limit, cursor=cursor)
+
+    async def list_flow_versions(self, name: str, *, limit: int = 100, cursor: str | None = None) -> VersionPage:
+        """A page of a flow's versions, newest first. Raises `FlowNotFound`."""
+        return await self.api.flows.versions(name, limit=limit, cursor=cursor)
+
+    async def tag_flow(self, name: str, version: int | str, tag: str) -> int:
+        """Let a tag name this version from now on, whichever it named before; gives the version. Raises
+        `FlowNotFound`, `FlowNameError`."""
+        return await self.api.flows.tag(name, version, tag)
+
+    async def untag_flow(self, name: str, tag: str) -> bool:
+        """Take a tag off a flow; False where it had none. Raises `FlowNotFound`, `FlowNameError`."""
+        return await self.api.flows.untag(name, tag)
+
+    async def diff_flows(self, old: str, new: str) -> GraphDiff:
+        """What differs between two versions, of one flow or of two. Raises `FlowNotFound`."""
+        return await self.api.flows.diff(old, new)
+
+    async def validate_graph(self, graph: Any, *, params: Mapping[str, Any] | None = None) -> None:
+        """Raise `GraphError` for what `create_task` would refuse; nothing is run or stored. Without `params`, those are
+        not looked at."""
+        await self.api.validate(graph, params)
+
+    # ------------------------------------------------------------------------------------------ how
 
     async def _ask(self, task_id: str, request: Coroutine[Any, Any, bool]) -> bool:
         """Make a request and hear the answer. Where nobody is there to give one, it is enough that it is written."""

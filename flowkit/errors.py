@@ -42,6 +42,18 @@ class TaskNotFound(FlowKitError):
     code = "E_TASK_UNKNOWN"
 
 
+class FlowNotFound(FlowKitError):
+    """No flow of this name is visible to the caller, or it has no such version or tag."""
+
+    code = "E_FLOW_UNKNOWN"
+
+
+class FlowNameError(FlowKitError, ValueError):
+    """A flow or a tag cannot be called so; the message says how it may be."""
+
+    code = "E_FLOW_NAME"
+
+
 class RequestRefused(FlowKitError):
     """A cancel, pause, resume or restart does not fit the task's status; the message says which would."""
 

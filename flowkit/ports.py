@@ -133,6 +133,34 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowVersion:
+    """One version of a named graph, written once. `(tenant, name, version)` is unique, and so orders those who put at
+    the same time; versions count from 1. `created_at` is seconds since the epoch (UTC)."""
+
+    tenant: str
+    name: str
+    version: int
+    graph_ref: str
+    created_at: float
+    principal: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTag:
+    """A word for a version of a flow, which may move to another. `revision` counts its moves from 1, so that a late one
+    undoes none after it; `version` 0 means that it was taken off. `at` is seconds since the epoch (UTC)."""
+
+    tenant: str
+    name: str
+    tag: str
+    version: int
+    revision: int
+    at: float
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """A worker's sign of life in the store, written while the bus does not acknowledge its heartbeats."""
 
@@ -244,9 +272,9 @@ class Store(Protocol):
     async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
         """Store bytes under a name that means these bytes for ever; again is harmless. `kind` is `graph`, `artifact` or
         `snapshot`; the name of a snapshot begins with its task's id and a dot. An artifact is kept until all the tasks
-        that it was put for are given up; put for none, it is kept for ever. A graph is kept while a head names it, and
-        for a while after `at` (epoch seconds), the last time that it was put. Chunked to <= 512 KiB. Returns only when
-        durable; raises `StoreUnavailable` otherwise."""
+        that it was put for are given up; put for none, it is kept for ever. A graph is kept while a head or a flow
+        names it, and for a while after `at` (epoch seconds), the last time that it was put. Chunked to <= 512 KiB.
+        Returns only when durable; raises `StoreUnavailable` otherwise."""
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         """The bytes put under `ref`. Raises `KeyError` when they are not there or not whole."""
@@ -261,8 +289,27 @@ class Store(Protocol):
         """Names of graphs that were last put before `before`, the longest idle first."""
 
     async def collect_graphs(self, refs: Sequence[str], before: float, *, at: float) -> Outcome:
-        """Remove those of these graphs that no head names and that nobody has put since `before`; the others count as
-        put at `at`."""
+        """Remove those of these graphs that no head and no flow names and that nobody has put since `before`; the
+        others count as put at `at`."""
+
+    # flows
+    async def insert_flow_version(self, version: FlowVersion) -> Outcome:
+        """Insert unless (tenant, name, version) exists."""
+
+    async def flow_versions(
+        self, tenant: str, name: str, *, limit: int, before: int | None = None
+    ) -> list[FlowVersion]:
+        """The versions of a flow, newest first, those below `before`."""
+
+    async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
+        """The newest version of each flow in order of names, those greater than `after`."""
+
+    async def put_flow_tag(self, tag: FlowTag) -> Outcome:
+        """Insert a tag of revision 1, replace with a later one the one of the revision before; NO_MATCH where it is of
+        another revision."""
+
+    async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
+        """The tags of these flows, those taken off too, ordered by (name, tag)."""
 
     # workers
     async def renew(self, renewal: Renewal) -> Outcome:

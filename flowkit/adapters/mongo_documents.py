@@ -7,7 +7,7 @@ from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import unpublished_or_wake
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
+from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
 
 try:
     from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
@@ -63,6 +63,11 @@ INDEXES = {
             partialFilterExpression={"applied": False},
         )
     ],
+    "flows": [
+        IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="versions"),
+        IndexModel([("graph", ASCENDING)], name="graph"),
+    ],
+    "flow_tags": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("tag", ASCENDING)], name="tags")],
 }
 
 
@@ -269,6 +274,72 @@ def doc_request(doc: Doc) -> Request:
         principal=doc["principal"],
         at=doc["at"],
         applied=doc["applied"],
+    )
+
+
+def _of_flow(tenant: str, name: str, which: str) -> str:
+    # A flow's name holds neither a slash nor an @, so no two can mean the same.
+    return f"{tenant}/{name}@{which}"
+
+
+def flow_doc(flow: FlowVersion) -> dict[str, Any]:
+    return {
+        "_id": _of_flow(flow.tenant, flow.name, f"{flow.version}"),
+        "tenant": flow.tenant,
+        "name": flow.name,
+        "version": flow.version,
+        "graph": flow.graph_ref,
+        "created_at": flow.created_at,
+        "principal": flow.principal,
+        "note": flow.note,
+    }
+
+
+def doc_flow(doc: Doc) -> FlowVersion:
+    return FlowVersion(
+        tenant=doc["tenant"],
+        name=doc["name"],
+        version=doc["version"],
+        graph_ref=doc["graph"],
+        created_at=doc["created_at"],
+        principal=doc["principal"],
+        note=doc["note"],
+    )
+
+
+def newest_pipeline(tenant: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The newest version of each of these flows, in order of names."""
+    return [
+        {"$match": {"tenant": tenant, "name": {"$in": list(names)}}},
+        {"$sort": {"tenant": 1, "name": 1, "version": -1}},
+        {"$group": {"_id": "$name", "newest": {"$first": "$$ROOT"}}},
+        {"$replaceRoot": {"newRoot": "$newest"}},
+        {"$sort": {"name": 1}},
+    ]
+
+
+def tag_doc(tag: FlowTag) -> dict[str, Any]:
+    return {
+        "_id": _of_flow(tag.tenant, tag.name, tag.tag),
+        "tenant": tag.tenant,
+        "name": tag.name,
+        "tag": tag.tag,
+        "version": tag.version,
+        "revision": tag.revision,
+        "at": tag.at,
+        "principal": tag.principal,
+    }
+
+
+def doc_tag(doc: Doc) -> FlowTag:
+    return FlowTag(
+        tenant=doc["tenant"],
+        name=doc["name"],
+        tag=doc["tag"],
+        version=doc["version"],
+        revision=doc["revision"],
+        at=doc["at"],
+        principal=doc["principal"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from flowkit.adapters import missing
@@ -77,7 +78,10 @@ class MongoRemoval:
         await self._delete("claims", {"_id": {"$in": ids}})
 
     async def graphs(self, refs: Sequence[str], before: float, at: float) -> None:
-        used = await self._ask(lambda: self._collection("tasks").distinct("graph", {"graph": {"$in": list(refs)}}))
+        named = {"graph": {"$in": list(refs)}}
+        used: set[str] = set()
+        for name in ("tasks", "flows"):
+            used.update(await self._ask(partial(self._collection(name).distinct, "graph", named)))
         for ref in refs:
             idle = {"_id": documents.of_one(ref), "ref": ref, "put_at": {"$lt": before}}
             if ref in used:

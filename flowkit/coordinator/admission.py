@@ -52,16 +52,15 @@ class Admission:
         self._signature_of = signature_of
         self._findings: OrderedDict[str, _Finding] = OrderedDict()
 
-    async def check(self, ref: str, graph: Graph, params: Mapping[str, Any], targets: Sequence[str]) -> None:
-        """Raise `GraphError` for targets that are no nodes, and for inputs that cannot fit."""
+    async def check(self, ref: str, graph: Graph, params: Mapping[str, Any] | None, targets: Sequence[str]) -> None:
+        """Raise `GraphError` for targets that are no nodes, and for inputs that cannot fit. `params` None:
+        they are yet to come, and nothing is said of them."""
         if targets:
             _check_targets(targets, graph)
         finding = await self._finding(ref, graph)
         found = [*finding.problems]
-        for passes in finding.looks:
-            if not passes(params):
-                found += params_misfits(graph, params, finding.roots)
-                break
+        if params is not None and not all(passes(params) for passes in finding.looks):
+            found += params_misfits(graph, params, finding.roots)
         if found:
             left_out = set(selection.not_needed(graph, targets))
             problems = [problem for node, problem in found if node not in left_out]

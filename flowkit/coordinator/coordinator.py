@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,11 +13,13 @@ from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock
 from flowkit.collector import EVERY_SEC, CycleCollection
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.coordinator.tasks import Creation, Page
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.graph_diff import GraphDiff
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.ports import Clock
 from flowkit.telemetry import Telemetry
@@ -155,16 +157,18 @@ class Coordinator:
 
     # ------------------------------------------------------------------------------------------ tasks
 
-    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None, idempotency_key: str | None =
-    None,
-                          priority: int = 0, labels: Mapping[str, str] | None = None, timeout: float | None = None,
+    async def create_task(self, *, graph: Any = None, flow: str | None = None, params: Mapping[str, Any] | None = None,
+                          idempotency_key: str | None = None, priority: int = 0,
+                          labels: Mapping[str, str] | None = None, timeout: float | None = None,
                           targets: Sequence[str] = ()) -> str:  # fmt: skip
-        """Accept a task and give its id; once this returns, the task survives any crash.
+        """Accept a task of a graph, or of a flow (`name`, `name@3` or `name@tag`), and give its id; once this returns,
+        the task survives any crash.
 
         The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task; only `targets` and
-        what leads to them run. Raises `GraphError` with every problem, `IdempotencyConflict`, `StoreUnavailable`.
+        what leads to them run. Raises `GraphError` with every problem, `FlowNotFound`, `IdempotencyConflict`,
+        `StoreUnavailable`.
         """
-        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
+        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow)
         return (await self.runtime.api.create([creation]))[0]
 
     async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:
@@ -184,8 +188,8 @@ class Coordinator:
                          name: str | None = None, since: float | None = None, until: float | None = None,
                          flow: str | None = None, parent: str | None = "", limit: int = 100,
                          cursor: str | None = None) -> Page:  # fmt: skip
-        """A page of heads, newest first; they may lag by a second. `flow` is a name or `name@3`; `parent` the id of the
-        task whose children are wanted, empty for tasks that are nobody's, None for all."""
+        """A page of heads, newest first; they may lag by a second. `flow` is `name`, `name@3` or `name@tag`; `parent`
+        the id of the task whose children are wanted, empty for tasks that are nobody's, None for all."""
         return await self.runtime.api.list_heads(
             status=status, labels=labels, name=name, since=since, until=until, flow=flow, parent=parent, limit=limit,
             cursor=cursor,
@@ -223,3 +227,41 @@ class Coordinator:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.runtime.api.watch(task_id, since)
+
+    # ------------------------------------------------------------------------------------------ flows
+
+    async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
+        """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no
+        other. `tags` are moved to it. Raises `GraphError`, `FlowNameError`, `StoreUnavailable` (ask again)."""
+        return await self.runtime.api.flows.put(name, graph, tags=tags, note=note)
+
+    async def get_flow(self, flow: str) -> FlowView:
+        """The version that `name` (its `default`, else its newest), `name@3` or `name@tag` means. Raises
+        `FlowNotFound`."""
+        return await self.runtime.api.flows.get(flow)
+
+    async def list_flows(self, *, limit: int = 100, cursor: str | None = None) -> FlowPage:
+        """A page of flows, in order of their names."""
+        return await self.runtime.api.flows.list(limit=limit, cursor=cursor)
+
+    async def list_flow_versions(self, name: str, *, limit: int = 100, cursor: str | None = None) -> VersionPage:
+        """A page of a flow's versions, newest first. Raises `FlowNotFound`."""
+        return await self.runtime.api.flows.versions(name, limit=limit, cursor=cursor)
+
+    async def tag_flow(self, name: str, version: int | str, tag: str) -> int:
+        """Let a tag name this version from now on, whichever it named before; gives the version. Raises
+        `FlowNotFound`, `FlowNameError`."""
+        return await self.runtime.api.flows.tag(name, version, tag)
+
+    async def untag_flow(self, name: str, tag: str) -> bool:
+        """Take a tag off a flow; False where it had none. Raises `FlowNotFound`, `FlowNameError`."""
+        return await self.runtime.api.flows.untag(name, tag)
+
+    async def diff_flows(self, old: str, new: str) -> GraphDiff:
+        """What differs between two versions, of one flow or of two. Raises `FlowNotFound`."""
+        return await self.runtime.api.flows.diff(old, new)
+
+    async def validate_graph(self, graph: Any, *, params: Mapping[str, Any] | None = None) -> None:
+        """Raise `GraphError` for what `create_task` would refuse; nothing is run or stored. Without `params`, those are
+        not looked at."""
+        await self.runtime.api.validate(graph, params)

@@ -69,12 +69,20 @@ class Graphs:
             reading.add_done_callback(lambda done: self._read_it(ref, done))
         return await asyncio.shield(reading)
 
+    async def written(self, ref: str) -> dict[str, Any]:
+        """The graph of this reference as it is stored: normalised, the caller's own. Raises `Corrupt` as `get` does."""
+        data = await self._text(ref)
+        written: dict[str, Any] = await off_loop(partial(loads, data)) if len(data) > LARGE_BYTES else loads(data)
+        return written
+
     async def _read(self, ref: str) -> Graph:
+        return await parse_text(await self._text(ref))
+
+    async def _text(self, ref: str) -> bytes:
         try:
-            data = await self._store.get_blob(ref, kind="graph")
+            return await self._store.get_blob(ref, kind="graph")
         except KeyError as error:
             raise Corrupt(f"graph {ref} is not in the store") from error
-        return await parse_text(data)
 
     def _read_it(self, ref: str, done: asyncio.Task[Graph]) -> None:
         del self._reading[ref]

@@ -14,6 +14,7 @@ from flowkit.coordinator.ears import Ears
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.expiry import Expiry
 from flowkit.coordinator.fleet import Fleet
+from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
@@ -91,6 +92,7 @@ class CoordinatorRuntime:
             cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
         )  # fmt: skip
         self.graphs = Graphs(store, clock)
+        self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
         self.history = History(store, self.graphs, self.telemetry)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
         deletion = Deletion(store, clock, self.coordinator_id)
@@ -113,9 +115,9 @@ class CoordinatorRuntime:
             expiry=self.expiry, carrier=self.carrier, publisher=self.publisher,
         )  # fmt: skip
         self.api = Tasks(
-            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
-            hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry, engine=self.engine,
-            requests=self.requests,
+            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, flows=self.flows,
+            history=self.history, hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry,
+            engine=self.engine, requests=self.requests,
             signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
         )  # fmt: skip

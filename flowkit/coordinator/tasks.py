@@ -20,11 +20,13 @@ from flowkit.coordinator.admission import (
     plain_reason,
 )
 from flowkit.coordinator.artifacts import materialise
+from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.delete_task import DeleteTask
 from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.explain import explain, progress_of
-from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.flows import Flows
+from flowkit.coordinator.graphs import Graphs, read_raw
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.ids import id_of_key, new_id
@@ -33,6 +35,7 @@ from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
+from flowkit.core.flow_refs import read_flow_ref
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task, TaskStatus
 from flowkit.core.payload import holds_artifacts
@@ -63,16 +66,18 @@ MOST_READS = 32
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """One task to be created. `idempotency_key`: the same key of one tenant gives the same task; with anything else
-    changed it is refused. `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
+    """One task to be created, of a graph or of a flow (`name`, `name@3` or `name@tag`). `idempotency_key`: the same key
+    of one tenant gives the same task; with anything else changed it is refused, though a flow's tag may have moved.
+    `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
 
-    graph: Any
+    graph: Any = None
     params: Any = None
     idempotency_key: str | None = None
     priority: int = 0
     labels: Mapping[str, str] | None = None
     timeout: float | None = None
     targets: Sequence[str] = ()
+    flow: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ class Tasks:
         clock: Clock,
         topics: Topics,
         graphs: Graphs,
+        flows: Flows,
         history: History,
         hub: Hub,
         supervisor: Supervisor,
@@ -110,6 +116,7 @@ class Tasks:
         self.principal = principal
         self.telemetry = telemetry
         self.hub = hub
+        self.flows = flows
         self._bus = bus
         self._clock = clock
         self._topics = topics
@@ -131,26 +138,31 @@ class Tasks:
     # ------------------------------------------------------------------------------------------ creating
 
     async def create(self, creations: Sequence[Creation]) -> list[str]:
-        """Accept tasks; what this returns survives any crash. Raises `GraphError`, `IdempotencyConflict`,
-        `StoreUnavailable` (then the tasks may exist all the same: use an idempotency key to ask again)."""
-        prepared: dict[int, tuple[str, Graph]] = {}
+        """Accept tasks; what this returns survives any crash. Raises `GraphError`, `FlowNotFound`,
+        `IdempotencyConflict`, `StoreUnavailable` (then the tasks may exist all the same: use an idempotency key to ask
+        again)."""
+        choices = Choices(self._graphs, self.flows)
         heads: list[Head] = []
         graphs: list[Graph] = []
         for creation in creations:
-            key = id(creation.graph)
-            if key not in prepared:
-                prepared[key] = await self._graphs.take(creation.graph)
-            ref, graph = prepared[key]
+            chosen = await choices.of(creation.graph, creation.flow)
             params, text = checked_params(creation.params)
-            await self._admission.check(ref, graph, params, creation.targets)
-            heads.append(self._head(creation, ref, graph, text))
-            graphs.append(graph)
+            await self._admission.check(chosen.ref, chosen.graph, params, creation.targets)
+            heads.append(self._head(creation, chosen, text))
+            graphs.append(chosen.graph)
         ids: list[str] = []
         for start in range(0, len(heads), INSERT_AT_ONCE):
             ids += await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
         return ids
 
-    def _head(self, creation: Creation, ref: str, graph: Graph, params: str) -> Head:
+    async def validate(self, graph: Any, params: Any = None) -> None:
+        """Raise `GraphError` for what `create` would refuse, as far as this process knows what the roles take. Nothing
+        is run or stored. Without `params`, those are not looked at."""
+        read = await read_raw(graph)
+        known = None if params is None else checked_params(params)[0]
+        await self._admission.check(read.ref, read.graph, known, ())
+
+    def _head(self, creation: Creation, chosen: Chosen, params: str) -> Head:
         labels = checked_labels(creation.labels)
         check_options(creation.priority, creation.timeout)
         now, fingerprint = self._clock.wall(), ""
@@ -158,22 +170,25 @@ class Tasks:
             task_id = new_id(now)
         else:
             task_id = id_of_key(self.tenant, creation.idempotency_key)
-            asked = [ref, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
+            # Of a flow, what was asked for and not what it meant: who asks again after a tag has moved means this task.
+            what = chosen.ref if creation.flow is None else {"flow": creation.flow}
+            asked = [what, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
             fingerprint = hashlib.sha256(dumps(asked)).hexdigest()
         return Head(
             task_id=task_id,
             partition=partition_of(task_id, self._topics.partitions),
-            graph_ref=ref,
+            graph_ref=chosen.ref,
             params=params,
             tenant=self.tenant,
             principal=self.principal,
-            name=graph.name,
+            name=chosen.graph.name,
             labels=labels,
             priority=creation.priority,
             targets=tuple(creation.targets),
             timeout_sec=creation.timeout,
             fingerprint=fingerprint,
             created_at=now,
+            flow=chosen.flow,
             next_wake=now,
             updated_at=now,
         )
@@ -266,13 +281,15 @@ class Tasks:
                    name: str | None = None, since: float | None = None, until: float | None = None,
                    flow: str | None = None, parent: str | None = "", limit: int = 100,
                    cursor: str | None = None) -> Page:  # fmt: skip
-        """Heads, newest first; they may lag by a second. Times are epoch seconds of creation. `flow` is a name or
-        `name@3`; `parent` the id of the task whose children are wanted, empty for tasks that are nobody's, None for
-        all."""
+        """Heads, newest first; they may lag by a second. Times are epoch seconds of creation. `flow` is `name`,
+        `name@3` or `name@tag`; `parent` the id of the task whose children are wanted, empty for tasks that are
+        nobody's, None for all."""
         statuses = (status,) if isinstance(status, str) else tuple(status or ())
         for one in statuses:
             if one not in set(TaskStatus):
                 raise ValueError(f"no task status {one!r}{did_you_mean(one, list(TaskStatus))}")
+        if flow and read_flow_ref(flow).tag:
+            flow = str(await self.flows.resolve(self.tenant, flow))
         where = HeadFilter(self.tenant, statuses, dict(labels or {}), name, since, until, flow, parent)
         limit = max(1, min(limit, 1000))
         heads = await self.store.list_heads(where, limit=limit + 1, after=_read_cursor(cursor))

@@ -50,7 +50,8 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as its commits say, at `seq`."""
+    """A task as its commits say, at `seq`. `graph` is the hash of its graph, `flow` the version of a flow that it is
+    (`name@3`), or empty."""
 
     task_id: str
     status: str
@@ -69,6 +70,7 @@ class TaskView:
     seq: int
     graph: str
     nodes: dict[str, NodeView]
+    flow: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ async def task_view(head: Head, task: Task, seq: int) -> TaskView:
         seq=seq,
         graph=head.graph_ref,
         nodes=nodes,
+        flow=head.flow,
     )
 
 

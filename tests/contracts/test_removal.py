@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowkit.ports import DELETED, Head, HeadFilter, HeadUpdate, Outcome, Removal, Store
+from flowkit.ports import DELETED, FlowVersion, Head, HeadFilter, HeadUpdate, Outcome, Removal, Store
 from tests.contracts.test_store import commit, head, request_of
 
 OK, DUPLICATE, NO_MATCH = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH
@@ -285,6 +285,15 @@ class TestGraphs:
         assert await has(store, "g", "graph")
         await store.collect_graphs(["g"], 51.0, at=60.0)
         assert not await has(store, "g", "graph")
+
+    async def test_one_that_a_flow_names_stays(self, store: Store) -> None:
+        await store.insert_flow_version(FlowVersion("t", "etl", 1, "g", 1.0, "me"))
+        await store.put_blob("g", b"g", kind="graph", at=10.0)
+
+        await store.collect_graphs(["g"], 50.0, at=60.0)
+
+        assert await has(store, "g", "graph")
+        assert await store.idle_graphs(60.0, limit=9) == []
 
     async def test_one_whose_last_head_goes_is_used_no_more(self, store: Store) -> None:
         one = head("t", graph_ref="g", remove_at=1.0)
