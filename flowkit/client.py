@@ -175,6 +175,11 @@ class Client:
         """Run an ended task again: the whole, its failed part, or a node and all after it. Answers as `pause_task`."""
         return await self._ask(task_id, self.api.restart(task_id, from_node=from_node, failed_only=failed_only))
 
+    async def delete_task(self, task_id: str) -> bool:
+        """Delete a task that has ended, and its children, for good; False for an unknown task. Raises `RequestRefused`
+        while one of them has not ended."""
+        return await self.api.delete(task_id)
+
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run, as far as the task's own state tells."""
         return await self.api.explain(task_id)

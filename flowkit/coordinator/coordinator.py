@@ -220,6 +220,11 @@ class Coordinator:
         """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
         return await self.runtime.api.restart(task_id, from_node=from_node, failed_only=failed_only)
 
+    async def delete_task(self, task_id: str) -> bool:
+        """Delete a task that has ended, and its children, for good; False for an unknown task. Raises `RequestRefused`
+        while one of them has not ended."""
+        return await self.runtime.api.delete(task_id)
+
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run."""
         return await self.runtime.api.explain(task_id)

@@ -66,7 +66,8 @@ class Deletion:
             elif end := await self._end_of(head):
                 ends[head.task_id] = end
         dead = [head for head in heads if head.task_id in ends]
-        await self._store.update_heads([self._mark(head, ends[head.task_id]) for head in dead])
+        if dead:
+            await self._store.update_heads([self._mark(head, ends[head.task_id]) for head in dead])
         return dead
 
     async def _end_of(self, head: Head) -> int | None:

@@ -47,6 +47,10 @@ class TaskHandle:
     async def restart(self, *, from_node: str | None = None, failed_only: bool = False) -> bool:
         return await self._tasks.restart(self.id, from_node=from_node, failed_only=failed_only)
 
+    async def delete(self) -> bool:
+        """Delete the task, which must have ended, for good; False where it is no more."""
+        return await self._tasks.delete(self.id)
+
     def watch(self, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self._tasks.watch(self.id, since)

@@ -373,7 +373,8 @@ class Tasks:
 
     async def _state(self, task_id: str) -> tuple[Head, Task, int]:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
-        if cell is not None and cell.live and cell.flight is None and cell.task is not None:
+        # A task that is out of work may have been deleted by another process.
+        if cell is not None and cell.live and cell.flight is None and cell.task is not None and not cell.at_rest:
             assert cell.head is not None
             self._check_tenant(cell.head, task_id)
             return cell.head, cell.task, cell.acked
