@@ -6,10 +6,10 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
-from flowkit.clock import SystemClock
+from flowkit.clock import SystemClock, whole_clock
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.flows import Flows
@@ -22,6 +22,7 @@ from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph import Graph
 from flowkit.core.graph_diff import GraphDiff
+from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.core.signature import agreed
 from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
 from flowkit.ports import Clock
@@ -47,7 +48,7 @@ class Client:
         self.backend = backend if backend is not None else open_backend(db, self.cfg)
         partitions = 1 if self.backend.embedded else self.cfg.facts_partitions
         self.topics = Topics(self.cfg.topic_prefix, partitions)
-        self._clock = clock if clock is not None else SystemClock()
+        self._clock = whole_clock(clock) if clock is not None else SystemClock()
         self._graphs = Graphs(self.backend.store, self._clock)
         self._hub = Hub()
         self._supervisor = Supervisor("client", self.telemetry)
@@ -70,6 +71,7 @@ class Client:
             flows=Flows(store=self.backend.store, graphs=self._graphs, clock=self._clock),
             history=History(self.backend.store, self._graphs, self.telemetry), hub=self._hub,
             supervisor=self._supervisor, telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
+            roles=self.cfg.worker_types,
             signature_of=lambda role: agreed(self.backend.signatures_of(role)),
         )  # fmt: skip
         if self.backend.file is not None:
@@ -162,18 +164,28 @@ class Client:
         """Ask to cancel a task, or one node of it; returns at once, False for an unknown task."""
         return await self.api.cancel(task_id, node_id=node_id, reason=reason, grace_sec=grace_sec)
 
-    async def pause_task(self, task_id: str, *, reason: str = "") -> bool:
+    async def pause_task(self, task_id: str, *, node_id: str | None = None, reason: str = "") -> bool:
         """Place no more nodes; what runs goes on. True once it is applied, False where nobody has answered yet: the
         request is durable, and will be. Raises `RequestRefused`."""
-        return await self._ask(task_id, self.api.pause(task_id, reason=reason))
+        return await self._ask(task_id, self.api.pause(task_id, node_id=node_id, reason=reason))
 
-    async def resume_task(self, task_id: str) -> bool:
+    async def resume_task(self, task_id: str, *, node_id: str | None = None) -> bool:
         """Undo `pause_task`. Answers as it does."""
-        return await self._ask(task_id, self.api.resume(task_id))
+        return await self._ask(task_id, self.api.resume(task_id, node_id=node_id))
 
-    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, its failed part, or a node and all after it. Answers as `pause_task`."""
-        return await self._ask(task_id, self.api.restart(task_id, from_node=from_node, failed_only=failed_only))
+    async def signal_task(self, task_id: str, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Answers as `pause_task` does; raises `GraphError` for a
+        payload that does not fit."""
+        return await self._ask(task_id, self.api.signal(task_id, name, payload))
+
+    async def restart_task(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again: the whole, its failed part, a node (or an item) and all after it; with other params,
+        other inputs, or an edited graph. Answers as `pause_task`."""
+        return await self._ask(task_id, self.api.restart(task_id, **options))
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
+        return await self.api.plan_restart(task_id, **options)
 
     async def delete_task(self, task_id: str) -> bool:
         """Delete a task that has ended, and its children, for good; False for an unknown task. Raises `RequestRefused`

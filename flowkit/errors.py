@@ -24,6 +24,12 @@ class ConfigError(FlowKitError):
     code = "E_CONFIG"
 
 
+class UnknownSetting(ConfigError, TypeError):
+    """No setting has this name; the message has the nearest that is one."""
+
+    code = "E_SETTING_UNKNOWN"
+
+
 class BusUnavailable(FlowKitError):
     """Kafka could not be reached; the message holds the address and a hint."""
 

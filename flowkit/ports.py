@@ -273,8 +273,8 @@ class Store(Protocol):
         """Store bytes under a name that means these bytes for ever; again is harmless. `kind` is `graph`, `artifact` or
         `snapshot`; the name of a snapshot begins with its task's id and a dot. An artifact is kept until all the tasks
         that it was put for are given up; put for none, it is kept for ever. A graph is kept while a head or a flow
-        names it, and for a while after `at` (epoch seconds), the last time that it was put. Chunked to <= 512 KiB.
-        Returns only when durable; raises `StoreUnavailable` otherwise."""
+        names it or a task that it was put for is not given up, and for a while after `at` (epoch seconds), the last
+        time that it was put. Chunked to <= 512 KiB. Returns only when durable; raises `StoreUnavailable` otherwise."""
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         """The bytes put under `ref`. Raises `KeyError` when they are not there or not whole."""
@@ -289,7 +289,7 @@ class Store(Protocol):
         """Names of graphs that were last put before `before`, the longest idle first."""
 
     async def collect_graphs(self, refs: Sequence[str], before: float, *, at: float) -> Outcome:
-        """Remove those of these graphs that no head and no flow names and that nobody has put since `before`; the
+        """Remove those of these graphs that no head, flow or task needs and that nobody has put since `before`; the
         others count as put at `at`."""
 
     # flows

@@ -221,7 +221,7 @@ class MemoryStore:
     async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
         await asyncio.sleep(0)
         self.data.blobs.setdefault((kind, ref), chunks(data))
-        if kind == "artifact":
+        if kind == "artifact" or for_task:
             self.data.claims.setdefault(ref, set()).add(for_task)
             self.data.artifacts_of[for_task].add(ref)
         if kind == "graph":
@@ -252,7 +252,7 @@ class MemoryStore:
         await asyncio.sleep(0)
         idle = {ref for ref in refs if self.data.graphs_put_at.get(ref, FOREVER) < before}
         for ref in idle:
-            if self.data.of_graph[ref]:
+            if self.data.of_graph[ref] or ref in self.data.claims:
                 self.data.graphs_put_at[ref] = at
             else:
                 del self.data.graphs_put_at[ref], self.data.blobs["graph", ref]

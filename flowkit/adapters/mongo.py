@@ -218,7 +218,7 @@ class MongoStore:
     # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
-        if kind == "artifact":
+        if kind == "artifact" or for_task:
             await self._claim(ref, for_task)
         stamp = os.urandom(9).hex()
         moving = {"put_at": at} if kind == "graph" else {}

@@ -74,6 +74,7 @@ INDEXES = {
 def head_doc(head: Head) -> dict[str, Any]:
     return {
         "_id": head.task_id,
+        "id": head.task_id,  # where older code looks for it
         "partition": head.partition,
         "graph": head.graph_ref,
         "params": head.params,

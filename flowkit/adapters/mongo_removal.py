@@ -78,10 +78,15 @@ class MongoRemoval:
         await self._delete("claims", {"_id": {"$in": ids}})
 
     async def graphs(self, refs: Sequence[str], before: float, at: float) -> None:
-        named = {"graph": {"$in": list(refs)}}
+        names = {"$in": list(refs)}
+        queries: dict[str, tuple[str, dict[str, Any]]] = {
+            "tasks": ("graph", {"graph": names}),
+            "flows": ("graph", {"graph": names}),
+            "claims": ("ref", {"ref": names, "over": {"$ne": True}}),
+        }
         used: set[str] = set()
-        for name in ("tasks", "flows"):
-            used.update(await self._ask(partial(self._collection(name).distinct, "graph", named)))
+        for collection, (field, query) in queries.items():
+            used.update(await self._ask(partial(self._collection(collection).distinct, field, query)))
         for ref in refs:
             idle = {"_id": documents.of_one(ref), "ref": ref, "put_at": {"$lt": before}}
             if ref in used:

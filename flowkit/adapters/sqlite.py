@@ -273,7 +273,7 @@ class SqliteStore:
             part = rows[start : start + CHUNKS_PER_WRITE]
 
             def write(connection: sqlite3.Connection, part: list[Row] = part) -> list[Outcome]:
-                if kind == "artifact":
+                if kind == "artifact" or for_task:
                     connection.execute(schema.CLAIM, (for_task, ref))
                 if kind == "graph":
                     connection.execute(schema.PUT_GRAPH, (ref, at))

@@ -16,7 +16,8 @@ DELETE_SNAPSHOTS = "DELETE FROM blobs WHERE kind = 'snapshot' AND ref > ? AND re
 DELETE_ARTIFACT = """DELETE FROM blobs WHERE kind = 'artifact' AND ref = ?1
     AND NOT EXISTS (SELECT 1 FROM claims WHERE ref = ?1)"""
 STILL_USED = """UPDATE graphs SET put_at = ?1 WHERE ref = ?2 AND put_at < ?3
-    AND (EXISTS (SELECT 1 FROM heads WHERE graph_ref = ?2) OR EXISTS (SELECT 1 FROM flows WHERE graph_ref = ?2))"""
+    AND (EXISTS (SELECT 1 FROM heads WHERE graph_ref = ?2) OR EXISTS (SELECT 1 FROM flows WHERE graph_ref = ?2)
+    OR EXISTS (SELECT 1 FROM claims WHERE ref = ?2))"""
 DELETE_GRAPH = "DELETE FROM graphs WHERE ref = ? AND put_at < ?"
 
 

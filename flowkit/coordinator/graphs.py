@@ -12,6 +12,7 @@ from typing import Any
 
 from flowkit.clock import SystemClock
 from flowkit.coordinator.off_loop import off_loop
+from flowkit.coordinator.schemas import check_schemas
 from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
 from flowkit.errors import Corrupt, GraphError, Problem
@@ -89,26 +90,27 @@ class Graphs:
         if not done.cancelled() and done.exception() is None:
             self._keep(ref, done.result())
 
-    async def take(self, raw: Any) -> tuple[str, Graph]:
+    async def take(self, raw: Any, *, for_task: str = "") -> tuple[str, Graph]:
         """Read what a user wrote and store it, durably: its reference, and the graph. What comes again as it came
-        before is known by its looks. Raises `GraphError`, `StoreUnavailable`."""
-        looks = _looks(raw)
+        before is known by its looks. `for_task` is a task that will name it otherwise than in its head. Raises
+        `GraphError`, `StoreUnavailable`."""
+        looks = _looks(raw) if not for_task else None
         if looks is not None and (ref := self._refs.get(looks)) is not None and self._stands(ref):
             self._refs.move_to_end(looks)
             return ref, self._cache[ref]
         read = await read_raw(raw)
-        await self.put(read)
+        await self.put(read, for_task=for_task)
         if looks is not None:
             self._refs[looks] = read.ref
             if len(self._refs) > KNOWN_LOOKS:
                 self._refs.popitem(last=False)
         return read.ref, read.graph
 
-    async def put(self, read: ReadGraph) -> None:
+    async def put(self, read: ReadGraph, *, for_task: str = "") -> None:
         """Store a graph's text, durably. Raises `StoreUnavailable`."""
-        if not self._stands(read.ref):
-            now = self._clock.mono()
-            await self._store.put_blob(read.ref, read.text, kind="graph", at=self._clock.wall())
+        if for_task or not self._stands(read.ref):
+            now, at = self._clock.mono(), self._clock.wall()
+            await self._store.put_blob(read.ref, read.text, kind="graph", for_task=for_task, at=at)
             self._keep(read.ref, read.graph)
             self._put_at[read.ref] = now
 
@@ -157,6 +159,7 @@ async def parse_text(data: bytes) -> Graph:
 
 def _read_raw(raw: Any) -> ReadGraph:
     graph, normal = read_graph(raw)
+    check_schemas(graph)
     try:
         text = dumps_in_parts(normal)
     except (ValueError, TypeError) as error:  # a number of thousands of digits, say

@@ -6,8 +6,11 @@ import uuid
 from collections.abc import Callable
 
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.answers import Answers
+from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Item
+from flowkit.coordinator.children import Children
 from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.coordinator.ears import Ears
@@ -29,7 +32,9 @@ from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
+from flowkit.core.opening import Detector
 from flowkit.core.reports import TimeReached
+from flowkit.core.sensitive import looks_secret
 from flowkit.core.signature import Signature, agreed
 from flowkit.ports import Bus, Clock, Record, Store
 from flowkit.service import Supervisor
@@ -41,6 +46,7 @@ OFFSETS_SEC = 1.0
 EXPIRY_SEC = 0.5
 SNAPSHOTS_SEC = 0.5
 RETENTION_SEC = 0.2
+CHILDREN_SEC = 5.0
 
 
 class CoordinatorRuntime:
@@ -57,6 +63,7 @@ class CoordinatorRuntime:
         telemetry: Telemetry | None = None,
         new_token_prefix: str | None = None,
         at_hand: Callable[[str], list[Signature | None]] = lambda role: [],
+        detector: Detector = looks_secret,
     ) -> None:
         self.cfg = cfg
         self.clock = clock
@@ -68,6 +75,7 @@ class CoordinatorRuntime:
         self.topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self.supervisor = Supervisor(self.coordinator_id, self.telemetry)
         self._at_hand = at_hand
+        self._detector = detector
         self._tokens = 0
         self._build()
 
@@ -91,6 +99,7 @@ class CoordinatorRuntime:
             max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
             cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
         )  # fmt: skip
+        self.engine.detector = self._detector
         self.graphs = Graphs(store, clock)
         self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
         self.history = History(store, self.graphs, self.telemetry)
@@ -98,7 +107,14 @@ class CoordinatorRuntime:
         deletion = Deletion(store, clock, self.coordinator_id)
         self.retention = Retention(store, clock, self.engine, deletion, self.telemetry, keep_sec=cfg.kept_sec)
         self.loader = Loader(self.history, self.engine)
-        self.requests = RequestReader(store, self.engine)
+        self.requests = RequestReader(store, self.engine, self.graphs)
+        self.answers = Answers(store, self.engine, self.supervisor)
+        asking = Asking(store=store, bus=bus, topics=self.topics, supervisor=self.supervisor, engine=self.engine,
+                        requests=self.requests)  # fmt: skip
+        self.children = Children(
+            store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
+            engine=self.engine, asking=asking, supervisor=self.supervisor, flows=self.flows,
+        )  # fmt: skip
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
         self.intake = Intake(
@@ -120,6 +136,7 @@ class CoordinatorRuntime:
             engine=self.engine, requests=self.requests,
             signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
+            roles=cfg.worker_types,
         )  # fmt: skip
 
     async def start(self) -> None:
@@ -133,6 +150,7 @@ class CoordinatorRuntime:
             "publisher": self.publisher.step,
             "loader": self.loader.step,
             "requests": self.requests.step,
+            "children": self.children.step,
             "timers": self._fire_timers,
         }
         for name, step in loops.items():
@@ -144,6 +162,7 @@ class CoordinatorRuntime:
         self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
         self.supervisor.loop("snapshots", self.snapshots.step, every=SNAPSHOTS_SEC)
         self.supervisor.loop("retention", self.retention.step, every=RETENTION_SEC)
+        self.supervisor.loop("look-after-children", self.children.look, every=CHILDREN_SEC)
         self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
         hello = encode_message(SayHello(self.coordinator_id))
         self.publisher.send(Parcel(Record(self.topics.control, 0, hello), wanted=lambda: True))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 from flowkit.coordinator.admission import (
     Admission,
@@ -16,10 +16,12 @@ from flowkit.coordinator.admission import (
     checked_grace,
     checked_labels,
     checked_params,
+    checked_payload,
     nobody_known,
     plain_reason,
 )
-from flowkit.coordinator.artifacts import materialise
+from flowkit.coordinator.artifacts import materialise, output_of_ended
+from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.delete_task import DeleteTask
 from flowkit.coordinator.deletion import Deletion
@@ -32,6 +34,7 @@ from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.ids import id_of_key, new_id
 from flowkit.coordinator.lives import Lives
 from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.schemas import check_signal
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
@@ -39,9 +42,14 @@ from flowkit.core.flow_refs import read_flow_ref
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task, TaskStatus
 from flowkit.core.payload import holds_artifacts
+from flowkit.core.replan import RestartOptions, RestartPlan, plan_restart
 from flowkit.errors import (
     Corrupt,
+    ExprError,
+    GraphError,
     IdempotencyConflict,
+    InputError,
+    Problem,
     RequestRefused,
     StoreUnavailable,
     TaskNotFound,
@@ -108,6 +116,7 @@ class Tasks:
         requests: RequestReader | None = None,
         signature_of: SignatureOf = nobody_known,
         cancel_grace_sec: float = 30.0,
+        roles: Collection[str] = (),
         tenant: str = "default",
         principal: str = "local",
     ) -> None:
@@ -123,13 +132,15 @@ class Tasks:
         self._graphs = graphs
         self._history = history
         self._engine = engine
-        self._requests = requests
         self._supervisor = supervisor
-        self._admission = Admission(signature_of)
+        self._admission = Admission(signature_of, roles)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
         self._lives = Lives(store, clock)
         self._delete = DeleteTask(store, clock, history, Deletion(store, clock, principal))
+        self._asking = Asking(
+            store=store, bus=bus, topics=topics, supervisor=supervisor, engine=engine, requests=requests
+        )
         self._tail = EventTail(bus, topics, hub, supervisor, telemetry)
 
     async def stop(self) -> None:
@@ -268,7 +279,7 @@ class Tasks:
     async def get(self, task_id: str) -> TaskView:
         """The task as its commits say. Raises `TaskNotFound`, `StoreUnavailable`, `Corrupt`."""
         head, task, seq = await self._state(task_id)
-        view = await task_view(head, task, seq)
+        view = await task_view(head, task, seq, await self._output(task))
         nodes = {
             name: replace(node, output=await materialise(self.store, node.output)) for name, node in view.nodes.items()
         }
@@ -363,13 +374,21 @@ class Tasks:
         if not task.ended:
             return None
         generation = task.generation
-        result = await task_result(head, task)
+        result = await task_result(head, task, await self._output(task))
         if task.generation != generation:
             return None  # restarted while it was read
         if not (holds_artifacts(result.output) or holds_artifacts(result.outputs)):
             return result
         output = await materialise(self.store, result.output)
         return replace(result, output=output, outputs=await materialise(self.store, result.outputs))
+
+    async def _output(self, task: Task) -> Any:
+        if task.status is not TaskStatus.FINISHED:
+            return None
+        try:
+            return await output_of_ended(self.store, task)
+        except (InputError, ExprError):
+            return None  # it could be built when the task ended, or the task would have failed
 
     async def _state(self, task_id: str) -> tuple[Head, Task, int]:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
@@ -412,18 +431,69 @@ class Tasks:
             return False
         return True
 
-    async def pause(self, task_id: str, *, reason: str = "") -> bool:
-        """Place no more nodes of this task; what runs goes on. True once it is applied; False where no coordinator
-        answered in time: the request is durable, and will be. Raises `RequestRefused`."""
-        return await self._request_and_wait(task_id, "pause", {"reason": plain_reason(reason)})
+    async def pause(self, task_id: str, *, node_id: str | None = None, reason: str = "") -> bool:
+        """Place no more nodes of this task, or do not start this one; what runs goes on. True once it is applied; False
+        where no coordinator answered in time: the request is durable, and will be. Raises `RequestRefused`."""
+        args = {"reason": plain_reason(reason), "node_id": node_id}
+        return await self._request_and_wait(task_id, "pause", args)
 
-    async def resume(self, task_id: str) -> bool:
+    async def resume(self, task_id: str, *, node_id: str | None = None) -> bool:
         """Undo `pause`. Answers as it does."""
-        return await self._request_and_wait(task_id, "resume", {})
+        return await self._request_and_wait(task_id, "resume", {"node_id": node_id})
 
-    async def restart(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, what failed, or a node and all after it. Answers as `pause` does."""
-        return await self._request_and_wait(task_id, "restart", {"from_node": from_node, "failed_only": failed_only})
+    async def signal(self, task_id: str, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Answers as `pause` does. Raises `RequestRefused` where
+        no node can take it any more, `GraphError` for a payload that is not JSON or does not fit the node's schema."""
+        checked = checked_payload(payload)
+        _, task, _ = await self._state(task_id)
+        check_signal(task, name, checked)
+        return await self._request_and_wait(task_id, "signal", {"name": name, "payload": checked})
+
+    async def restart(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again. Answers as `pause` does. Raises `GraphError` for what is wrong with the options."""
+        args, _ = await self._restart_args(task_id, options, for_task=task_id)
+        return await self._request_and_wait(task_id, "restart", args)
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart` with the same options would do; nothing is done."""
+        args, edited = await self._restart_args(task_id, options)
+        _, task, _ = await self._state(task_id)
+        return plan_restart(task, args, edited)
+
+    async def _restart_args(
+        self, task_id: str, options: RestartOptions, *, for_task: str = ""
+    ) -> tuple[dict[str, Any], Graph | None]:
+        args: dict[str, Any] = {
+            "from_node": options.get("from_node"),
+            "failed_only": bool(options.get("failed_only")),
+        }
+        graph, params, inputs = options.get("graph"), options.get("params"), options.get("inputs")
+        edited: Graph | None = None
+        if params is not None:
+            args["params"], _ = checked_params(params)
+        if inputs:
+            graph = await self._with_inputs(task_id, graph, inputs)
+        if graph is not None:
+            args["graph_ref"], edited = await self._graphs.take(graph, for_task=for_task)
+        return args, edited
+
+    async def _with_inputs(self, task_id: str, graph: Any, inputs: Mapping[str, Any]) -> Any:
+        """The graph, the task's own if none is given, with other inputs of some nodes. Raises `GraphError`."""
+        if graph is None:
+            head, task, _ = await self._state(task_id)
+            graph = await self._graphs.written(task.edition or head.graph_ref)
+        nodes = [dict(node) for node in graph.get("nodes", ())]
+        known = {node.get("node_id"): node for node in nodes}
+        problems = [
+            Problem("E_NODE_UNKNOWN", f"inputs[{name!r}]", f"no node {name!r}{did_you_mean(name, map(str, known))}")
+            for name in inputs
+            if name not in known
+        ]
+        if problems:
+            raise GraphError(problems)
+        for name, value in inputs.items():
+            known[name]["inputs"] = value
+        return {**graph, "nodes": nodes}
 
     async def delete(self, task_id: str) -> bool:
         """Delete a task that has ended, and its children. False for an unknown task. Raises `RequestRefused` while one
@@ -458,38 +528,24 @@ class Tasks:
         """Write a request down behind those there are, and ring. Raises `TaskNotFound`, `StoreUnavailable`."""
         heads = [head for head in await self.store.read_heads([task_id]) if head.status != DELETED]
         self._check_tenant(heads[0] if heads else None, task_id)
-        head = heads[0]
-        request = Request(
-            task_id, 1, uuid.uuid4().hex, kind, dumps(args).decode(), head.partition, self.tenant, self.principal,
-            self._clock.wall(),
-        )  # fmt: skip
-        for attempt in range(INSERT_TRIES):
-            written = await self._insert(request)
-            if written is not None:
-                self._ring_request(written)
-                return written
-            await asyncio.sleep(min(1.0, 0.1 * 2**attempt))
-        raise StoreUnavailable(f"the request to {kind} task {task_id} could not be confirmed; ask again")
-
-    async def _insert(self, request: Request) -> Request | None:
-        """The request under the next free number; None where the answer is not clear."""
-        there = await self.store.read_requests(request.task_id)
-        mine = next((old for old in there if old.id == request.id), None)
-        if mine is not None:
-            return mine
-        request = replace(request, n=max((old.n for old in there), default=0) + 1)
-        outcome = await self.store.insert_request(request)
-        return request if outcome is Outcome.OK else None
-
-    def _ring_request(self, request: Request) -> None:
-        if self._engine is not None and self._requests is not None and request.partition in self._engine.owned:
-            self._requests.read_soon(request.task_id)
-            return
-        record = self._knock(request.partition, [Knock(request.task_id, request.tenant, "request")])
-        self._supervisor.spawn(self._publish([record]), "knock")
+        return await self._asking.ask(
+            Request(
+                task_id,
+                1,
+                uuid.uuid4().hex,
+                kind,
+                dumps(args).decode(),
+                heads[0].partition,
+                self.tenant,
+                self.principal,
+                self._clock.wall(),
+            )
+        )
 
 
-_PAST = {"pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled"}
+_PAST = {
+    "pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled", "signal": "signalled",
+}  # fmt: skip
 
 
 def _read_cursor(cursor: str | None) -> tuple[float, str] | None:

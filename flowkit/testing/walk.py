@@ -305,7 +305,7 @@ class Walk:
         if start is None or start.inputs is UNKNOWN:
             return
         try:
-            expected, artifacts = lift_artifacts(node_inputs(self.task, self.task.graph.nodes[fact.node]))
+            expected, artifacts = lift_artifacts(node_inputs(self.task, fact.node))
         except InputError as error:
             self.say("wrong_inputs", f"{fact.node} has none: {error}")
             return

@@ -295,6 +295,17 @@ class TestGraphs:
         assert await has(store, "g", "graph")
         assert await store.idle_graphs(60.0, limit=9) == []
 
+    async def test_one_that_was_put_for_a_task_stays_until_that_is_given_up(self, store: Store) -> None:
+        await store.put_blob("g", b"g", kind="graph", for_task="t", at=10.0)
+
+        await store.collect_graphs(["g"], 50.0, at=60.0)
+        assert await has(store, "g", "graph")
+
+        await store.collect_artifacts(["t"])
+        assert await has(store, "g", "graph")
+        await store.collect_graphs(["g"], 70.0, at=80.0)
+        assert not await has(store, "g", "graph")
+
     async def test_one_whose_last_head_goes_is_used_no_more(self, store: Store) -> None:
         one = head("t", graph_ref="g", remove_at=1.0)
         await store.insert_heads([one])

@@ -11,6 +11,7 @@ import pytest
 from flowkit import Coordinator, CoordinatorConfig, Worker, WorkerConfig
 from flowkit.client import Client
 from flowkit.coordinator import deletion, lives, retention
+from flowkit.coordinator.graphs import read_raw
 from flowkit.errors import RequestRefused, TaskNotFound
 from tests.integration.site import Site, until
 
@@ -139,6 +140,46 @@ async def test_a_task_is_deleted_by_whoever_asks_and_its_key_makes_another(place
         for task_id in (second, other):
             assert await coordinator.delete_task(task_id)
         await until("their artifacts are gone", lambda: no_claims(coordinator), timeout=30)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_edited_graph_stays_as_long_as_the_task_that_goes_on_with_it(
+    place: tuple[str, dict[str, Any]],
+) -> None:
+    db, settings = place
+    worker_cfg = WorkerConfig(**settings)
+    async with (
+        Coordinator(db=db, cfg=CoordinatorConfig(**settings)) as coordinator,
+        Worker(db=db, cfg=worker_cfg, handlers=[large]),
+    ):
+        store, edited = coordinator.runtime.store, both("a", "b")
+        ref = (await read_raw(edited)).ref
+        task_id = await coordinator.create_task(graph=both("a"))
+        await coordinator.wait_task(task_id, timeout=30)
+        await coordinator.plan_restart(task_id, graph=both("a", "x"))
+        assert await coordinator.restart_task(task_id, graph=edited)
+        assert set((await coordinator.wait_task(task_id, timeout=30)).outputs) == {"a", "b"}
+
+        async def two_are_left() -> bool:
+            return (await left(coordinator)).get("graphs", 2) == 2 and not await has_graph(store, both("a", "x"))
+
+        await until("the graph that nothing came of is gone", two_are_left, timeout=30)
+        assert await store.get_blob(ref, kind="graph")
+
+        assert await coordinator.delete_task(task_id)
+        await until("and then the others", lambda: has_no_graph(store, ref), timeout=30)
+
+
+async def has_graph(store: Any, graph: Any) -> bool:
+    return not await has_no_graph(store, (await read_raw(graph)).ref)
+
+
+async def has_no_graph(store: Any, ref: str) -> bool:
+    try:
+        await store.get_blob(ref, kind="graph")
+    except KeyError:
+        return True
+    return False
 
 
 async def removed(coordinator: Coordinator, task_id: str) -> bool:

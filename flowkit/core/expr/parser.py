@@ -48,7 +48,8 @@ T = TypeVar("T")
 
 
 class Parser:
-    """Reads one expression; `roots` and `nodes` are what it has used so far, in order."""
+    """Reads one expression; `roots` and `nodes` are what it has used so far, in order, and `guarded` the nodes that it
+    asked about by `has`."""
 
     def __init__(self, text: str, allowed: Container[str]) -> None:
         if len(text) > MAX_TEXT:
@@ -56,6 +57,8 @@ class Parser:
             raise ExprSyntaxError(say, position=MAX_TEXT)
         self.roots: dict[str, None] = {}
         self.nodes: dict[str, None] = {}
+        self.guarded: set[str] = set()
+        self._mentioned: list[str] = []
         self._text = text
         self._allowed = allowed
         self._tokens = tokens_of(text)
@@ -97,7 +100,12 @@ class Parser:
         return self._take()
 
     def _advice(self) -> str:
-        instead = names.INSTEAD.get(self._next.text) if self._next.kind == NAME else None
+        token = self._next
+        if token.kind == FLOAT and token.text.startswith("."):
+            return f"; an element is written x[{token.text[1:60]}]"
+        if token.kind == SIGN and token.text == "?":
+            return "; put a choice that stands in another in parentheses"
+        instead = names.INSTEAD.get(token.text) if token.kind == NAME else None
         return f"; write {instead}" if instead else ""
 
     def _fail(self, say: str, at: int | None = None) -> NoReturn:
@@ -278,6 +286,7 @@ class Parser:
         self._at += 5
         name = words[1].value
         self.nodes[name] = None
+        self._mentioned.append(name)
         return Output(name, at=self._span(start))
 
     def _check_root(self, token: Token) -> None:
@@ -307,7 +316,9 @@ class Parser:
         return Call(token.text, arguments, at=self._span(token.start))
 
     def _has(self, token: Token) -> Node:
+        before = len(self._mentioned)
         (path,) = self._arguments(token, (1, 1))
+        self.guarded.update(self._mentioned[before:])
         match path:
             case Output():
                 return Has(path, at=self._span(token.start))
@@ -334,7 +345,8 @@ class Parser:
         if name in names.INSTEAD:
             self._fail(f"there is no {noun} {name}; write {names.INSTEAD[name]}", token.start)
         every = [*names.FUNCTIONS, *names.METHODS, names.HAS]
-        self._fail(f"there is no {noun} {shown(name)}{did_you_mean(name[:60], every)}", token.start)
+        near = did_you_mean(name[:60], every) or f"; there are {', '.join(dict.fromkeys(every))}"
+        self._fail(f"there is no {noun} {shown(name)}{near}", token.start)
 
 
 def _example(name: str) -> str:

@@ -21,8 +21,9 @@ END: Final = "end"
 WORD: Final = re.compile(
     r"""
     (?P<space>   (?: [ \t\n\f\r]+ | //[^\n]* )+ )
-  | (?P<string>  [rR]? (?: \"{3} (?: [^\\] | \\. )*? \"{3} | '{3} (?: [^\\] | \\. )*? '{3} )
-              |  [rR]? (?: " (?: [^"\\\n] | \\. )* " | ' (?: [^'\\\n] | \\. )* ' ) )
+  | (?P<string>  [rR] (?: "{3} .*? "{3} | [']{3} .*? [']{3} | " [^"\r\n]* " | ['] [^'\r\n]* ['] )
+              |  "{3} (?: [^\\] | \\. )*? "{3} | [']{3} (?: [^\\] | \\. )*? [']{3}
+              |  (?!"{3}|[']{3}) (?: " (?: [^"\\\r\n] | \\. )* " | ['] (?: [^'\\\r\n] | \\. )* ['] ) )
   | (?P<float>   [0-9]* \. [0-9]+ (?: [eE][+-]?[0-9]+ )? | [0-9]+ [eE][+-]?[0-9]+ )
   | (?P<int>     0[xX][0-9a-fA-F]+ | [0-9]+ )
   | (?P<name>    [A-Za-z_][A-Za-z0-9_]* )
@@ -35,8 +36,6 @@ INSTEAD: Final = {
     "=": "compare with ==",
     "&": "write &&",
     "|": "write ||",
-    "'": "this string does not end; close it with the quote that it began with",
-    '"': "this string does not end; close it with the quote that it began with",
     "$": "names have no $ here; write params.x, not $params.x",
     "@": "write index or item",
 }
@@ -73,7 +72,12 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def _no_word(text: str, at: int) -> Exception:
-    advice = INSTEAD.get(text[at], "names are ASCII letters, digits and _; other text stands in quotes")
+    if text[at] in "'\"":
+        say = "this string does not end; close it with the quote that it began with, and write a line's end as \\n"
+        return complaint(text, at, say)
+    if text[at].isalpha():
+        return complaint(text, at, f'names are ASCII letters, digits and _; write x["{text[at]}"] for any other field')
+    advice = INSTEAD.get(text[at], "text stands in quotes")
     return complaint(text, at, f"{shown(text[at])} means nothing here; {advice}")
 
 
