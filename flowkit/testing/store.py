@@ -103,14 +103,18 @@ class FaultyStore:
         return await self._read(work)  # type: ignore[no-any-return]
 
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
-        return await self._write_one(methodcaller("delete_history", list(task_ids)))
+        work = methodcaller("delete_history", list(task_ids))
+        [outcome] = await self._write([Write(work, (), removes=tuple(task_ids))])
+        return outcome
 
     async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
         return await self._write_one(methodcaller("collect_artifacts", list(task_ids)))
 
     async def delete_heads(self, heads: Sequence[Head]) -> Outcome:
-        places = [("head", head.task_id) for head in heads]
-        return await self._write_one(methodcaller("delete_heads", list(heads)), *places)
+        places = tuple(("head", head.task_id) for head in heads)
+        gone = tuple(head.task_id for head in heads)
+        [outcome] = await self._write([Write(methodcaller("delete_heads", list(heads)), places, removes=gone)])
+        return outcome
 
     # commits
 
