@@ -9,7 +9,7 @@ from typing import Final
 
 from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.history import History
-from flowkit.errors import RequestRefused
+from flowkit.errors import FlowKitError, RequestRefused, StoreUnavailable
 from flowkit.ports import DELETED, Clock, Head, Store
 
 PATIENCE_SEC: Final = 10.0
@@ -40,10 +40,7 @@ class DeleteTask:
             if ended is not None and await self._delete(ended):
                 return [one.task_id for one in ended]
             if self._clock.mono() >= until:
-                raise RequestRefused(
-                    f"task {task_id} has ended, but its last events are not out: they will be as soon as a coordinator "
-                    "runs; delete it then"
-                )
+                raise _too_late(task_id, unclear=ended is not None)
             await asyncio.sleep(AGAIN_SEC)
 
     async def _head(self, task_id: str) -> Head | None:
@@ -83,7 +80,17 @@ class DeleteTask:
         if announced is None:
             return False
         if not await self._deletion.bury([announced]):
-            await self._deletion.take_back(announced)
+            if await self._deletion.has_moved(announced):
+                await self._deletion.take_back(announced)
             return False
         await self._deletion.bury(heads[1:])
         return True
+
+
+def _too_late(task_id: str, *, unclear: bool) -> FlowKitError:
+    if unclear:
+        return StoreUnavailable(f"the deletion of task {task_id} could not be confirmed; ask again")
+    return RequestRefused(
+        f"task {task_id} has ended, but its last events are not out: they will be as soon as a coordinator runs; "
+        "delete it then"
+    )

@@ -49,7 +49,7 @@ class Deletion:
 
     async def bury(self, heads: Sequence[Head]) -> list[Head]:
         """Delete tasks of which the commits up to the head's `seq` say that they have ended, if nothing was committed
-        since. Gives those that are deleted now. Raises `StoreUnavailable`."""
+        since. Gives those that are deleted for sure, and whose heads say so. Raises `StoreUnavailable`."""
         dead: list[Head] = []
         for start in range(0, len(heads), AT_ONCE):
             dead += await self._bury(heads[start : start + AT_ONCE])
@@ -66,9 +66,31 @@ class Deletion:
             elif end := await self._end_of(head):
                 ends[head.task_id] = end
         dead = [head for head in heads if head.task_id in ends]
-        if dead:
-            await self._store.update_heads([self._mark(head, ends[head.task_id]) for head in dead])
+        if not dead:
+            return []
+        outcomes = await self._store.update_heads([self._mark(head, ends[head.task_id]) for head in dead])
+        doubtful = [h.task_id for h, outcome in zip(dead, outcomes, strict=True) if outcome is not Outcome.OK]
+        if doubtful:
+            marked = {head.task_id for head in await self._store.read_heads(doubtful) if head.status == DELETED}
+            dead = [head for head in dead if head.task_id in marked or head.task_id not in doubtful]
         return dead
+
+    async def was_begun(self, head: Head) -> bool:
+        """Whether somebody has begun to delete the task, though its head is none of a deleted one yet."""
+        return head.remove_at is not None or (not head.active and await self._end_of(head) is not None)
+
+    async def finish(self, head: Head) -> None:
+        """A deletion that was begun is done, or called off where its task lives on. Raises `StoreUnavailable`."""
+        lives = await self._end_of(head) is None and (head.active or _any_active(await self.family(head)))
+        if not lives:
+            lives = not await self.bury([head]) and await self.has_moved(head)
+        if lives:
+            await self.take_back(head)
+
+    async def has_moved(self, head: Head) -> bool:
+        """Whether something was decided about the task since, and nobody has deleted it."""
+        commits = await self._store.read_commits([head.task_id], after=head.seq)
+        return bool(commits) and not is_tombstone(commits[-1])
 
     async def _end_of(self, head: Head) -> int | None:
         """The number of the tombstone, if there is one: another's, or one's own of before."""
@@ -98,7 +120,7 @@ class Deletion:
         `StoreUnavailable`."""
         for head in heads:
             if head.status != DELETED:
-                await self._go_on(head)
+                await self.finish(head)
         alone = await self._without_family([head for head in heads if head.status == DELETED])
         ids = [head.task_id for head in alone]
         if not ids or await self.purge(ids) is not Outcome.OK:
@@ -110,12 +132,6 @@ class Deletion:
         """Remove all but the heads."""
         outcome = await self._store.delete_history(task_ids)
         return await self._store.collect_artifacts(task_ids) if outcome is Outcome.OK else outcome
-
-    async def _go_on(self, head: Head) -> None:
-        """A deletion that was begun, and perhaps not finished."""
-        ended = await self._end_of(head) is not None or not (head.active or _any_active(await self.family(head)))
-        if not ended or not await self.bury([head]):
-            await self.take_back(head)
 
     async def _without_family(self, heads: Sequence[Head]) -> list[Head]:
         """Those without living children; children that were forgotten are deleted now, and their parents wait."""

@@ -137,7 +137,8 @@ class Tasks:
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
         self._lives = Lives(store, clock)
-        self._delete = DeleteTask(store, clock, history, Deletion(store, clock, principal))
+        self._deletion = Deletion(store, clock, principal)
+        self._delete = DeleteTask(store, clock, history, self._deletion)
         self._asking = Asking(
             store=store, bus=bus, topics=topics, supervisor=supervisor, engine=engine, requests=requests
         )
@@ -237,6 +238,9 @@ class Tasks:
             head = heads[place]
             found = stored.get(head.task_id)
             if found is None:
+                unseen.append(place)
+            elif found.status != DELETED and await self._deletion.was_begun(found):
+                await self._deletion.finish(found)
                 unseen.append(place)
             elif found.status == DELETED:
                 task_id = await self._lives.id_now(first_ids[place])

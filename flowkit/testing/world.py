@@ -248,7 +248,10 @@ class World:
             head = data.heads.get(task_id)
             if head is None and task_id in removed:
                 continue
-            if head is None or head.active or max(data.commits.get(task_id, {0: None})) != head.seq:
+            last = max(data.commits.get(task_id, {0: None}))
+            if head is not None and head.status == DELETED and last == 0:
+                continue  # it only says that its idempotency key has begun anew
+            if head is None or head.active or last != head.seq:
                 return False
         gone = {task_id for task_id, head in {**removed, **data.heads}.items() if head.status == DELETED}
         open_requests = (

@@ -18,7 +18,7 @@ from flowkit.coordinator.offsets import OffsetTracker
 from flowkit.coordinator.tasks import Creation
 from flowkit.core import facts as f
 from flowkit.core.reports import Requested, Started
-from flowkit.errors import IdempotencyConflict, RequestRefused, TaskNotFound
+from flowkit.errors import IdempotencyConflict, RequestRefused, StoreUnavailable, TaskNotFound
 from flowkit.ports import DELETED, Commit, HeadFilter, Outcome, Request
 from flowkit.wire.tombstone import TOMBSTONE
 from tests.coordinator.yard import CREATED, LONG, NOTHING, NOW, RAW, RESTARTED, Died, Yard, finished
@@ -276,6 +276,46 @@ async def test_a_deletion_that_was_announced_and_overtaken_by_a_restart_is_calle
     assert await yard.state("t") == "whole"
 
 
+@pytest.mark.parametrize("outcome", ["before", "after"])
+async def test_a_mark_that_the_store_did_not_confirm_is_written_again(
+    yard: Yard, naps: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    await yard.ended("t")
+    update_heads, calls = yard.store.update_heads, []
+
+    async def unclear(updates: Any) -> list[Outcome]:
+        calls.append(updates)
+        if len(calls) > 1:
+            return await update_heads(updates)
+        if outcome == "after":
+            await update_heads(updates)
+        return [Outcome.UNKNOWN]
+
+    monkeypatch.setattr(yard.store, "update_heads", unclear)
+
+    assert await yard.delete("t") == ["t"]
+    assert len(calls) == (2 if outcome == "before" else 1)
+    assert yard.store.data.heads["t"].status == DELETED
+
+
+@pytest.mark.usefixtures("naps")
+async def test_a_deletion_that_cannot_be_confirmed_is_said_to_be_so(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await yard.ended("t")
+
+    async def unclear(updates: Any) -> list[Outcome]:
+        return [Outcome.UNKNOWN]
+
+    monkeypatch.setattr(yard.store, "update_heads", unclear)
+    with pytest.raises(StoreUnavailable, match="could not be confirmed; ask again"):
+        await yard.delete("t")
+
+    assert await yard.state("t") == "gone"
+    await yard.look(HINT_SEC + 31)
+    assert yard.store.data.heads["t"].status == DELETED
+
+
 async def test_the_owners_next_update_calls_it_off_too(yard: Yard) -> None:
     head = await yard.ended("t")
     announced = await yard.deletion.announce(head)
@@ -489,6 +529,37 @@ async def test_a_key_whose_task_was_deleted_makes_another_task(yard: Yard) -> No
         await create(yard, replace(ASKED, params={"n": 2}))
     assert yard.store.data.heads[second].params == '{"n":1}'
     assert len({first, second, await create(yard, replace(ASKED, idempotency_key="another"))}) == 3
+
+
+@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize("asked", [ASKED, replace(ASKED, params={"n": 2})])
+async def test_it_does_so_too_where_the_deletion_died_half_way(yard: Yard, place: int, asked: Creation) -> None:
+    first = await create(yard)
+    await end(yard, first)
+    yard.store.dies_at = place
+    with pytest.raises(Died):
+        await yard.delete(first)
+
+    assert await create(yard, asked) == id_of_life(FIRST, 1)
+
+
+async def test_and_where_one_died_that_nobody_had_announced(yard: Yard) -> None:
+    """Of a task whose retention was over."""
+    first = await create(yard)
+    await end(yard, first)
+    yard.store.dies_at = 1
+    with pytest.raises(Died):
+        await yard.deletion.bury([yard.store.data.heads[first]])
+    assert yard.store.data.heads[first].remove_at is None
+
+    assert await create(yard) == id_of_life(FIRST, 1)
+
+
+async def test_but_a_task_that_only_ended_is_the_same_task(yard: Yard) -> None:
+    first = await create(yard)
+    await end(yard, first)
+
+    assert await create(yard) == first
 
 
 async def test_it_does_so_however_often(yard: Yard) -> None:
