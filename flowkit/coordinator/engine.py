@@ -21,6 +21,7 @@ from flowkit.coordinator.ids import was_long_ago
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
+from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
 from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
@@ -36,6 +37,9 @@ from flowkit.wire.facts import body_of, encode_facts
 MOST_AHEADS = 5
 MOST_MISSES = 4
 MOST_LOOKS = 5000
+MOST_AT_ONCE = 1000
+"""The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
+would keep all other tasks waiting for a tenth of a second."""
 SHORTEST_REST_SEC = 1.0
 
 
@@ -125,7 +129,7 @@ class Engine:
         assert task is not None
         if self._waits_for_room(cell, task):
             return
-        items = self._take_items(cell)
+        items = self._take_items(cell, task)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
@@ -167,11 +171,12 @@ class Engine:
             self.dispatcher.wait(role, cell)
         return True
 
-    def _take_items(self, cell: Cell) -> list[Item]:
+    def _take_items(self, cell: Cell, task: Task) -> list[Item]:
         items: list[Item] = []
-        tenant = cell.head.tenant if cell.head is not None else ""
-        while cell.queue and not (cell.cautious and items):
+        tenant, weight = cell.head.tenant if cell.head is not None else "", 0
+        while cell.queue and weight < MOST_AT_ONCE and not (cell.cautious and items):
             item = cell.queue.popleft()
+            weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
                 self._settle([item])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.answers import Answers
@@ -51,7 +51,8 @@ CHILDREN_SEC = 5.0
 
 class CoordinatorRuntime:
     """`store` and `bus` are started by whoever made them. `api` is what users call. `at_hand` tells what the handlers
-    of this process take, by role; of others their workers' hellos do."""
+    of this process take, by role; of others their workers' hellos do. `functions` are the names of the coordinator
+    functions that nodes may call, None for any; `detector` says which values of variables are secrets."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class CoordinatorRuntime:
         telemetry: Telemetry | None = None,
         new_token_prefix: str | None = None,
         at_hand: Callable[[str], list[Signature | None]] = lambda role: [],
+        functions: Collection[str] | None = None,
         detector: Detector = looks_secret,
     ) -> None:
         self.cfg = cfg
@@ -75,6 +77,7 @@ class CoordinatorRuntime:
         self.topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self.supervisor = Supervisor(self.coordinator_id, self.telemetry)
         self._at_hand = at_hand
+        self._functions = functions
         self._detector = detector
         self._tokens = 0
         self._build()
@@ -137,6 +140,7 @@ class CoordinatorRuntime:
             signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
             roles=cfg.worker_types,
+            functions=self._functions,
         )  # fmt: skip
 
     async def start(self) -> None:
