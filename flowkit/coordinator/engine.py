@@ -18,6 +18,7 @@ from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.coordinator.gate import Gate
 from flowkit.coordinator.heads import Heads, front_of
 from flowkit.coordinator.history import Past, new_task
+from flowkit.coordinator.ids import was_long_ago
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
@@ -57,11 +58,12 @@ class Engine:
         self.timers = timers
         self.carrier = carrier
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
-        self.heads = Heads(store, clock, self.maybe_evict)
+        self.heads = Heads(store, clock, self.maybe_evict, self._head_missing)
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
         self.gate = Gate(clock, dispatcher)
+        self.on_stray: Callable[[str], None] = lambda task_id: None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
@@ -341,6 +343,9 @@ class Engine:
         if past is None:
             self._missing(cell)
             return
+        if past.deleted:
+            self._late(cell)
+            return
         if past.head.partition not in self.owned:
             self._not_ours(cell, past.head.partition)
             return
@@ -377,10 +382,21 @@ class Engine:
             self.carrier.later(0.3, lambda: self._load_again(cell))
             return
         self._settle(self.gate.gone(cell))
+        self.on_stray(cell.task_id)
+        if was_long_ago(cell.task_id, self.clock.wall()):
+            self._late(cell)
+            return
         for item in cell.queue:
-            self.carrier.refuse(cell, item, "no such task")
-        self._settle(cell.queue)
-        self.drop(cell)
+            if not isinstance(item.report, Requested):  # those stand in the store, and are removed there
+                self.carrier.refuse(cell, item, "no such task")
+        self.forget(cell)
+
+    def _late(self, cell: Cell) -> None:
+        """What comes for a task that was deleted is counted and dropped (rule 16)."""
+        self.telemetry.count("reports_of_deleted_tasks", len(cell.queue))
+        if any(isinstance(item.report, Requested) for item in cell.queue):
+            self.on_stray(cell.task_id)
+        self.forget(cell)
 
     def _not_ours(self, cell: Cell, partition: int) -> None:
         """A message that went astray asked for another owner's task, who alone may decide about it; or the partition
@@ -391,7 +407,22 @@ class Engine:
             self._settle(cell.queue)
         self.drop(cell)
 
+    def _head_missing(self, task_id: str) -> None:
+        cell = self.cells.get(task_id)
+        if cell is not None and not cell.loading:
+            self.reload(cell, "missing", 0.0)
+
     # ------------------------------------------------------------------------------------------ leaving
+
+    def forget_task(self, task_id: str) -> None:
+        """The task was deleted."""
+        if (cell := self.cells.get(task_id)) is not None:
+            self.forget(cell)
+
+    def forget(self, cell: Cell) -> None:
+        """Drop a cell whose task is no more; nobody waits for what came for it."""
+        self._settle(cell.queue)
+        self.drop(cell)
 
     def drop(self, cell: Cell) -> None:
         """Forget a cell: it is never used again."""

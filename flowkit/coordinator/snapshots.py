@@ -103,16 +103,18 @@ class Snapshots:
         heads = await self._store.read_heads([spare.cell.task_id for spare in self._spares])
         named = {head.task_id: head.snapshot for head in heads}
         for spare in list(self._spares):
-            useless = self._useless(spare, named.get(spare.cell.task_id, ""))
-            if useless is not None:
+            seen = named.get(spare.cell.task_id, "")
+            if seen == spare.new:
+                # Also what coordinators left behind that died between writing one and naming it.
+                await self._store.delete_snapshots(spare.cell.task_id, but=place_of(spare.new)[1])
+                self._spares.remove(spare)
+            elif (useless := self._useless(spare, seen)) is not None:
                 for snapshot in filter(None, useless):
                     await self._store.delete_blob(place_of(snapshot)[1], kind="snapshot")
                 self._spares.remove(spare)
 
     def _useless(self, spare: Spare, named: str) -> list[str] | None:
-        """The snapshots to remove, now that the head names this one; None: it is too early to say."""
-        if named == spare.new:
-            return [spare.old]
+        """The snapshots to remove, of one that the head does not name; None: it is too early to say."""
         cell = spare.cell
         if cell.snapshot == spare.new and not cell.dead:
             return None  # the next update of the head will name it

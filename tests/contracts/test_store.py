@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowkit.adapters.memory import MemoryStore
-from flowkit.adapters.sqlite import SqliteStore
 from flowkit.ports import (
     Commit,
     FlowTag,
@@ -32,31 +29,6 @@ OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MAT
 
 SURROGATE = "\ud800"
 HUGE = "x" * (20 * 1024 * 1024)
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        "sqlite",
-        pytest.param("mongo_database", marks=pytest.mark.mongo, id="mongo"),
-        pytest.param("motor_database", marks=pytest.mark.mongo, id="motor"),
-    ]
-)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "memory":
-        return MemoryStore()
-    if request.param == "sqlite":
-        return SqliteStore(tmp_path / "tasks.db")
-    from flowkit.adapters.mongo import MongoStore
-
-    return MongoStore(request.getfixturevalue(request.param))
-
-
-@pytest.fixture
-async def store(backend: Store) -> AsyncIterator[Store]:
-    await backend.start()
-    yield backend
-    await backend.stop()
 
 
 def head(task_id: str, **fields: Any) -> Head:
