@@ -380,7 +380,9 @@ async def test_what_comes_for_a_deleted_task_is_counted_and_dropped(yard: Yard) 
     assert letters == []
 
 
-@pytest.mark.parametrize(("task_id", "dropped"), [(new_id(NOW - 7200), 1), (new_id(NOW), 0), ("nobody", 0)])
+@pytest.mark.parametrize(
+    ("task_id", "dropped"), [(new_id(NOW - 7200), 1), (new_id(NOW), 0), ("nobody", 0)], ids=["old", "new", "none"]
+)
 async def test_of_what_is_not_there_at_all_the_age_of_its_id_tells(yard: Yard, task_id: str, dropped: int) -> None:
     engine = yard.runtime.engine
     letters: list[str] = []
