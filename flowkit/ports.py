@@ -194,6 +194,15 @@ class LimitSwap:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """An output that is kept under a key until `until` (epoch seconds); `body` is its JSON text."""
+
+    key: str
+    body: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class HeadFilter:
     """Which heads `list_heads` gives, none with a `remove_at`: all conditions hold; times are `created_at`; None does
     not restrict. `flow` is a
@@ -344,6 +353,13 @@ class Store(Protocol):
 
     async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
         """The tags of these flows, those taken off too, ordered by (name, tag)."""
+
+    # outputs for those who come with the same key
+    async def keep(self, kept: Kept) -> Outcome:
+        """Replace what is kept under the key. What is past its time may be removed on the way."""
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        """What is kept under the key at `now`, and not past its time."""
 
     # workers
     async def renew(self, renewal: Renewal) -> Outcome:

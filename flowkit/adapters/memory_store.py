@@ -20,6 +20,7 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
     LimitRecord,
     LimitSwap,
     Outcome,
@@ -28,6 +29,9 @@ from flowkit.ports import (
     Request,
     flow_name,
 )
+
+MOST_KEPT = 10_000
+"""Of more outputs the oldest go first: memory has no other bound for them."""
 
 
 @dataclass(slots=True)
@@ -45,6 +49,7 @@ class MemoryData:
     flow_tags: dict[tuple[str, str], dict[str, FlowTag]] = field(default_factory=dict)
     renewals: dict[str, Renewal] = field(default_factory=dict)
     limits: dict[str, LimitRecord] = field(default_factory=dict)
+    kept: dict[str, Kept] = field(default_factory=dict)
     # Derived: what a database would keep as indexes.
     by_age: list[tuple[float, str]] = field(default_factory=list)
     active: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -322,6 +327,18 @@ class MemoryStore:
         ]
 
     # workers
+
+    async def keep(self, kept: Kept) -> Outcome:
+        await asyncio.sleep(0)
+        self.data.kept[kept.key] = kept
+        while len(self.data.kept) > MOST_KEPT:
+            self.data.kept.pop(next(iter(self.data.kept)))
+        return Outcome.OK
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        await asyncio.sleep(0)
+        kept = self.data.kept.get(key)
+        return kept if kept is not None and kept.until > now else None
 
     async def renew(self, renewal: Renewal) -> Outcome:
         await asyncio.sleep(0)

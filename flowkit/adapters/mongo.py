@@ -24,6 +24,7 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
     LimitRecord,
     LimitSwap,
     Outcome,
@@ -339,6 +340,16 @@ class MongoStore:
     async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
         query = {"tenant": tenant, "name": {"$in": sorted(set(names))}}
         return await self._find("flow_tags", query, documents.doc_tag, sort=[("name", 1), ("tag", 1)])
+
+    # outputs that are kept
+
+    async def keep(self, kept: Kept) -> Outcome:
+        query, doc = {"_id": kept.key}, documents.kept_doc(kept)
+        return await self._write(lambda: self._collection("kept").replace_one(query, doc, upsert=True))
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        found = await self._find("kept", {"_id": key, "until": {"$gt": now}}, documents.doc_kept)
+        return found[0] if found else None
 
     # workers
 

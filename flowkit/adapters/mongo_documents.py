@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from flowkit.adapters import missing
@@ -14,6 +15,7 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
     LimitRecord,
     LimitSwap,
     Renewal,
@@ -27,6 +29,9 @@ except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
 Doc = Mapping[str, Any]
+
+LATEST = 253_402_300_799.0
+"""The last second that a date can say (epoch seconds)."""
 
 INDEXES = {
     "tasks": [
@@ -66,6 +71,8 @@ INDEXES = {
             partialFilterExpression={"remove_at": {"$gt": 0}},
         ),
     ],
+    # MongoDB removes what is past its time by itself.
+    "kept": [IndexModel([("over", ASCENDING)], name="over", expireAfterSeconds=0)],
     "limits": [IndexModel([("partition", ASCENDING), ("_id", ASCENDING)], name="owned")],
     "graphs": [IndexModel([("put_at", ASCENDING)], name="put", partialFilterExpression={"i": 0})],
     "claims": [IndexModel([("ref", ASCENDING)], name="ref")],
@@ -382,6 +389,15 @@ def swapped(swap: LimitSwap) -> InsertOne[dict[str, Any]] | UpdateOne | DeleteOn
     if not swap.before:
         return InsertOne({"_id": swap.limit_id, "partition": swap.partition, **changed})
     return UpdateOne(guard, {"$set": changed})
+
+
+def kept_doc(kept: Kept) -> dict[str, Any]:
+    over = datetime.fromtimestamp(min(kept.until, LATEST), UTC)
+    return {"_id": kept.key, "body": kept.body, "until": kept.until, "over": over}
+
+
+def doc_kept(doc: Doc) -> Kept:
+    return Kept(doc["_id"], doc["body"], doc["until"])
 
 
 def renewal_doc(renewal: Renewal) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
     LimitRecord,
     LimitSwap,
     Outcome,
@@ -371,6 +372,21 @@ class SqliteStore:
                 ORDER BY name, tag"""  # noqa: S608
             found += await self._read(sql, [tenant, *part], lambda row: FlowTag(*row), few=len(wanted) <= FEW)
         return found
+
+    # outputs that are kept
+
+    async def keep(self, kept: Kept) -> Outcome:
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            connection.execute(schema.FORGET_KEPT)
+            connection.execute(schema.KEEP, (kept.key, kept.body, kept.until))
+            return [Outcome.OK]
+
+        return await self._write_one(write)
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        sql = "SELECT key, body, until FROM kept WHERE key = ? AND until > ?"
+        found = await self._read(sql, [key, now], lambda row: Kept(*row), few=True)
+        return found[0] if found else None
 
     # workers
 

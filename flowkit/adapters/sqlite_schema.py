@@ -97,6 +97,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """INSERT INTO graphs (ref, put_at)
             SELECT DISTINCT ref, CAST(strftime('%s', 'now') AS REAL) FROM blobs WHERE kind = 'graph'""",
     ),
+    (
+        "CREATE TABLE kept (key TEXT PRIMARY KEY NOT NULL, body TEXT NOT NULL, until REAL NOT NULL)",
+        "CREATE INDEX kept_until ON kept (until)",
+    ),
 )
 
 HEAD = (
@@ -142,6 +146,14 @@ PUT_GRAPH = (
     "DO UPDATE SET put_at = excluded.put_at WHERE excluded.put_at > put_at"
 )
 MARK_APPLIED = "UPDATE requests SET applied = 1 WHERE task_id = ? AND n = ?"
+KEEP = (
+    "INSERT INTO kept (key, body, until) VALUES (?, ?, ?) ON CONFLICT (key) "
+    "DO UPDATE SET body = excluded.body, until = excluded.until"
+)
+# A few with each that comes: what is past its time never piles up.
+FORGET_KEPT = (
+    "DELETE FROM kept WHERE key IN (SELECT key FROM kept WHERE until < CAST(strftime('%s', 'now') AS REAL) LIMIT 10)"
+)
 RENEW = (
     "INSERT INTO workers (worker, incarnation, count, tokens) VALUES (?, ?, ?, ?) ON CONFLICT (worker) "
     "DO UPDATE SET incarnation = excluded.incarnation, count = excluded.count, tokens = excluded.tokens"

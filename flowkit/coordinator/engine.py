@@ -25,7 +25,7 @@ from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
-from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
+from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
@@ -66,6 +66,7 @@ class Engine:
         self.on_stray: Callable[[str], None] = lambda task_id: None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
+        self.on_output: Callable[[Keep], None] = lambda effect: None
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
@@ -292,7 +293,9 @@ class Engine:
         for effect in flight.effects:
             if isinstance(effect, Dispatch | Revoke):
                 self.carrier.carry_out(cell, effect)
-            elif isinstance(effect, Spawn | Steer):
+            elif isinstance(effect, Keep):
+                self.on_output(effect)
+            else:
                 self.on_child_effect(cell, effect)
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())

@@ -114,7 +114,7 @@ class CoordinatorRuntime:
         self.retention = Retention(store, clock, self.engine, deletion, self.telemetry, keep_sec=cfg.kept_sec)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine, self.graphs)
-        self.answers = Answers(store, self.engine, self.supervisor)
+        self.answers = Answers(store, clock, self.engine, self.supervisor, self.telemetry)
         asking = Asking(store=store, bus=bus, topics=self.topics, supervisor=self.supervisor, engine=self.engine,
                         requests=self.requests)  # fmt: skip
         self.children = Children(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.adapters.memory import MemoryData, MemoryStore
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, LimitRecord, Outcome, Renewal, Request
+from flowkit.ports import Commit, FlowTag, FlowVersion, Head, Kept, LimitRecord, Outcome, Renewal, Request
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 
@@ -209,6 +209,8 @@ class ReplicaSet:
                 return data.renewals.get(worker)
             case ("limit", limit_id):
                 return data.limits.get(limit_id)
+            case ("kept", name):
+                return data.kept.get(name)
         return None
 
     def fail_over(self) -> None:
@@ -314,7 +316,7 @@ class _Once:
             self._reply([Outcome.UNKNOWN] * self._count)
 
 
-def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal | LimitRecord) -> Key:
+def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Kept | Renewal | LimitRecord) -> Key:
     match document:
         case Head():
             return ("head", document.task_id)
@@ -326,6 +328,8 @@ def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal |
             return ("flow", document.tenant, document.name, str(document.version))
         case FlowTag():
             return ("flow_tag", document.tenant, document.name, document.tag)
+        case Kept():
+            return ("kept", document.key)
         case Renewal():
             return ("renewal", document.worker)
         case LimitRecord():
@@ -345,6 +349,7 @@ def _copy(data: MemoryData) -> MemoryData:
         flow_tags={key: dict(tags) for key, tags in data.flow_tags.items()},
         renewals=dict(data.renewals),
         limits=dict(data.limits),
+        kept=dict(data.kept),
         by_age=list(data.by_age),
         removable=set(data.removable),
         of_graph=data.of_graph.copy(),

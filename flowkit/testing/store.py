@@ -19,6 +19,7 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
     LimitRecord,
     LimitSwap,
     Outcome,
@@ -218,6 +219,12 @@ class FaultyStore:
         return await self._read(methodcaller("flow_tags", tenant, list(names)))  # type: ignore[no-any-return]
 
     # workers
+
+    async def keep(self, kept: Kept) -> Outcome:
+        return await self._write_one(methodcaller("keep", kept), key_of(kept))
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        return await self._read(methodcaller("find_kept", key, now))  # type: ignore[no-any-return]
 
     async def renew(self, renewal: Renewal) -> Outcome:
         sent = self._stage.now

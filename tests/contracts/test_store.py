@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
     LimitRecord,
     LimitSwap,
     Outcome,
@@ -579,6 +581,22 @@ class TestFlows:
 
 
 class TestWorkers:
+    async def test_an_output_is_kept_until_its_time_is_over(self, store: Store) -> None:
+        now = time.time()
+        assert await store.find_kept("k", now) is None
+        for body in ("[1]", '[{"a":"\\ud800"}]'):
+            kept = Kept("k", body, now + 60)
+            assert await store.keep(kept) is OK
+            assert await store.find_kept("k", now) == kept
+        assert await store.find_kept("k", now + 61) is None
+        assert await store.find_kept("other", now) is None
+
+    async def test_outputs_that_are_past_their_time_are_forgotten_by_new_ones(self, store: Store) -> None:
+        for n in range(3):
+            assert await store.keep(Kept(f"old{n}", "[]", 1.0)) is OK
+        assert await store.keep(Kept("new", "[]", time.time() + 60)) is OK
+        assert [await store.find_kept(f"old{n}", time.time()) for n in range(3)] == [None] * 3
+
     async def test_a_renewal_replaces_the_one_before(self, store: Store) -> None:
         assert await store.read_renewal("w") is None
         for count, tokens in ((1, ("a",)), (2, ("a", "b")), (3, ())):
