@@ -128,6 +128,20 @@ class LimitUnreadable:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class TasksDeleted:
+    """So many tasks, children included, were deleted because their retention was over."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TasksRemoved:
+    """Of so many deleted tasks nothing is left in the store."""
+
+    count: int
+
+
 Happening = (
     LoopFailed
     | DeadLettered
@@ -142,6 +156,8 @@ Happening = (
     | SnapshotUnusable
     | LimitReloaded
     | LimitUnreadable
+    | TasksDeleted
+    | TasksRemoved
 )
 
 _LEVELS: dict[type, int] = {

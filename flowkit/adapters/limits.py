@@ -25,7 +25,7 @@ def storable(document: Head | HeadUpdate | Commit | Request | FlowVersion | Flow
             return (
                 _text(document.task_id, document.status, document.error, document.snapshot)
                 and _whole(document.seq, document.published_seq)
-                and _number(document.next_wake, document.updated_at, document.ended_at)
+                and _number(document.next_wake, document.updated_at, document.ended_at, document.remove_at)
             )
         case LimitSwap():
             return _text(document.limit_id, document.before, document.stamp, document.body) and _whole(
@@ -50,9 +50,9 @@ def storable(document: Head | HeadUpdate | Commit | Request | FlowVersion | Flow
                 and _text(*document.labels, *document.labels.values())
                 and _text(document.flow, document.parent, document.parent_node)
                 and _whole(document.partition, document.priority, document.seq, document.published_seq)
-                and _whole(document.parent_attempt, document.depth)
+                and _whole(document.parent_attempt, document.depth, document.life)
                 and _number(document.timeout_sec, document.created_at, document.next_wake)
-                and _number(document.updated_at, document.ended_at)
+                and _number(document.updated_at, document.ended_at, document.remove_at)
             )
 
 

@@ -133,6 +133,7 @@ def _tasks(commands: Any) -> None:
     which = restart.add_mutually_exclusive_group()
     which.add_argument("--from", dest="from_node", metavar="NODE", help="this node and all after it")
     which.add_argument("--failed-only", action="store_true", help="only what failed, and all after it")
+    _verb(verbs, "delete", "delete a task that has ended, and its children, for good")
     _verb(verbs, "explain", "why each node that does not run does not run")
     watch = _verb(verbs, "watch", "a task's transitions, replayed and then live, until its last")
     watch.add_argument("--since", type=_natural, default=0, metavar="SEQ", help="only those after this commit")

@@ -139,6 +139,15 @@ async def _restart(client: Client, args: Namespace) -> None:
     await _answer(client, args, f"task {args.task} runs again", applied)
 
 
+async def _delete(client: Client, args: Namespace) -> None:
+    if not await client.delete_task(args.task):
+        raise TaskNotFound(f"there is no task {args.task!r}")
+    if args.json:
+        put_json({"task_id": args.task, "deleted": True})
+    else:
+        put(f"task {args.task} is deleted")
+
+
 async def _answer(client: Client, args: Namespace, done: str, applied: bool | None) -> None:
     """Say what came of a request: it is written in any case, and acted on once a coordinator is there."""
     if args.json:
@@ -186,4 +195,5 @@ VERBS: dict[str, Callable[[Client, Namespace], Awaitable[Any]]] = {
     "pause": _pause,
     "resume": _resume,
     "restart": _restart,
+    "delete": _delete,
 }

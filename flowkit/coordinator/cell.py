@@ -140,3 +140,8 @@ class Cell:
     @property
     def head_due(self) -> bool:
         return self.acked > 0 and self.stored != (self.acked, self.published)
+
+    @property
+    def at_rest(self) -> bool:
+        """The task has ended, and its head says so: it is not active any more."""
+        return self.task is not None and self.task.ended and self.published >= self.acked and not self.head_due

@@ -18,12 +18,14 @@ from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.coordinator.gate import Gate
 from flowkit.coordinator.heads import Heads, front_of
 from flowkit.coordinator.history import Past, new_task
+from flowkit.coordinator.ids import was_long_ago
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
+from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
-from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
+from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
@@ -36,6 +38,9 @@ from flowkit.wire.facts import body_of, encode_facts
 MOST_AHEADS = 5
 MOST_MISSES = 4
 MOST_LOOKS = 5000
+MOST_AT_ONCE = 1000
+"""The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
+would keep all other tasks waiting for a tenth of a second."""
 SHORTEST_REST_SEC = 1.0
 
 
@@ -53,13 +58,15 @@ class Engine:
         self.timers = timers
         self.carrier = carrier
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
-        self.heads = Heads(store, clock, self.maybe_evict)
+        self.heads = Heads(store, clock, self.maybe_evict, self._head_missing)
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
         self.gate = Gate(clock, dispatcher)
+        self.on_stray: Callable[[str], None] = lambda task_id: None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
+        self.on_output: Callable[[Keep], None] = lambda effect: None
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
@@ -127,7 +134,7 @@ class Engine:
             self._settle(self.gate.hear(cell, task))
         if self._waits_for_room(cell, task):
             return
-        items = self._take_items(cell)
+        items = self._take_items(cell, task)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
@@ -175,11 +182,12 @@ class Engine:
             self.dispatcher.wait(role, cell)
         return True
 
-    def _take_items(self, cell: Cell) -> list[Item]:
+    def _take_items(self, cell: Cell, task: Task) -> list[Item]:
         items: list[Item] = []
-        tenant = cell.head.tenant if cell.head is not None else ""
-        while cell.queue and not (cell.cautious and items):
+        tenant, weight = cell.head.tenant if cell.head is not None else "", 0
+        while cell.queue and weight < MOST_AT_ONCE and not (cell.cautious and items):
             item = cell.queue.popleft()
+            weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
                 self._settle([item])
@@ -285,7 +293,9 @@ class Engine:
         for effect in flight.effects:
             if isinstance(effect, Dispatch | Revoke):
                 self.carrier.carry_out(cell, effect)
-            elif isinstance(effect, Spawn | Steer):
+            elif isinstance(effect, Keep):
+                self.on_output(effect)
+            else:
                 self.on_child_effect(cell, effect)
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())
@@ -336,6 +346,9 @@ class Engine:
         if past is None:
             self._missing(cell)
             return
+        if past.deleted:
+            self._late(cell)
+            return
         if past.head.partition not in self.owned:
             self._not_ours(cell, past.head.partition)
             return
@@ -372,10 +385,21 @@ class Engine:
             self.carrier.later(0.3, lambda: self._load_again(cell))
             return
         self._settle(self.gate.gone(cell))
+        self.on_stray(cell.task_id)
+        if was_long_ago(cell.task_id, self.clock.wall()):
+            self._late(cell)
+            return
         for item in cell.queue:
-            self.carrier.refuse(cell, item, "no such task")
-        self._settle(cell.queue)
-        self.drop(cell)
+            if not isinstance(item.report, Requested):  # those stand in the store, and are removed there
+                self.carrier.refuse(cell, item, "no such task")
+        self.forget(cell)
+
+    def _late(self, cell: Cell) -> None:
+        """What comes for a task that was deleted is counted and dropped (rule 16)."""
+        self.telemetry.count("reports_of_deleted_tasks", len(cell.queue))
+        if any(isinstance(item.report, Requested) for item in cell.queue):
+            self.on_stray(cell.task_id)
+        self.forget(cell)
 
     def _not_ours(self, cell: Cell, partition: int) -> None:
         """A message that went astray asked for another owner's task, who alone may decide about it; or the partition
@@ -386,7 +410,22 @@ class Engine:
             self._settle(cell.queue)
         self.drop(cell)
 
+    def _head_missing(self, task_id: str) -> None:
+        cell = self.cells.get(task_id)
+        if cell is not None and not cell.loading:
+            self.reload(cell, "missing", 0.0)
+
     # ------------------------------------------------------------------------------------------ leaving
+
+    def forget_task(self, task_id: str) -> None:
+        """The task was deleted."""
+        if (cell := self.cells.get(task_id)) is not None:
+            self.forget(cell)
+
+    def forget(self, cell: Cell) -> None:
+        """Drop a cell whose task is no more; nobody waits for what came for it."""
+        self._settle(cell.queue)
+        self.drop(cell)
 
     def drop(self, cell: Cell) -> None:
         """Forget a cell: it is never used again."""

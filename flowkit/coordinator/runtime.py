@@ -11,6 +11,7 @@ from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Item
 from flowkit.coordinator.children import Children
+from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.coordinator.ears import Ears
 from flowkit.coordinator.engine import Engine
@@ -27,6 +28,7 @@ from flowkit.coordinator.loader import Loader
 from flowkit.coordinator.post import Post
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.retention import Retention
 from flowkit.coordinator.snapshots import Snapshots
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
@@ -46,6 +48,7 @@ OFFSETS_SEC = 1.0
 EXPIRY_SEC = 0.5
 SNAPSHOTS_SEC = 0.5
 GATE_SEC = 1.0
+RETENTION_SEC = 0.2
 CHILDREN_SEC = 5.0
 
 
@@ -103,13 +106,15 @@ class CoordinatorRuntime:
             cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
         )  # fmt: skip
         self.engine.detector = self._detector
-        self.graphs = Graphs(store)
+        self.graphs = Graphs(store, clock)
         self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
         self.history = History(store, self.graphs, self.telemetry)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
+        deletion = Deletion(store, clock, self.coordinator_id)
+        self.retention = Retention(store, clock, self.engine, deletion, self.telemetry, keep_sec=cfg.kept_sec)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine, self.graphs)
-        self.answers = Answers(store, self.engine, self.supervisor)
+        self.answers = Answers(store, clock, self.engine, self.supervisor, self.telemetry)
         asking = Asking(store=store, bus=bus, topics=self.topics, supervisor=self.supervisor, engine=self.engine,
                         requests=self.requests)  # fmt: skip
         self.children = Children(
@@ -173,6 +178,7 @@ class CoordinatorRuntime:
         self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
         self.supervisor.loop("gate", self._mind_the_gate, every=GATE_SEC)
         self.supervisor.loop("snapshots", self.snapshots.step, every=SNAPSHOTS_SEC)
+        self.supervisor.loop("retention", self.retention.step, every=RETENTION_SEC)
         self.supervisor.loop("look-after-children", self.children.look, every=CHILDREN_SEC)
         self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
         hello = encode_message(SayHello(self.coordinator_id))

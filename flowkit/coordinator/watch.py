@@ -15,6 +15,7 @@ from flowkit.core.model import Task
 from flowkit.errors import Corrupt, TaskNotFound
 from flowkit.ports import Commit
 from flowkit.wire.facts import decode_facts, row_of
+from flowkit.wire.tombstone import is_tombstone
 
 REREAD_SEC = 15.0
 
@@ -48,6 +49,8 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
         while True:
             replay.editions |= await history.editions(commits)
             for commit in commits:
+                if is_tombstone(commit):
+                    return
                 for event in transitions(replay, commit):
                     if event.seq > since:
                         yield event

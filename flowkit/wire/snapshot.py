@@ -173,8 +173,8 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
         task.spent_sec, task.ended_by, task.undo, task.edition,
     ])  # fmt: skip
     # Those that were looked at: another is made from the graph when it is asked for.
-    yield from _run_lines([(name, run) for name, run in dict.items(task.runs)])
-    yield from _list_lines("ready", [(role, name) for role, names in task.ready.items() for name in names])
+    yield from _run_lines(dict.items(task.runs))
+    yield from _list_lines("ready", ((role, name) for role, names in task.ready.items() for name in names))
     yield from _list_lines("gated", task.gated)
     yield from _list_lines("leased", task.leased)
     yield from _list_lines("failed", task.failed)
@@ -206,7 +206,7 @@ def _list_lines(kind: str, items: Iterable[Any]) -> Iterator[bytes]:
         yield _line(kind, part)
 
 
-def _run_lines(runs: list[tuple[str, NodeRun]]) -> Iterator[bytes]:
+def _run_lines(runs: Iterable[tuple[str, NodeRun]]) -> Iterator[bytes]:
     texts: list[bytes] = []
     size = 0
     for name, run in runs:

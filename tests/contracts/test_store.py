@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowkit.adapters.memory import MemoryStore
-from flowkit.adapters.sqlite import SqliteStore
 from flowkit.ports import (
     Commit,
     FlowTag,
@@ -20,6 +18,7 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
     LimitRecord,
     LimitSwap,
     Outcome,
@@ -32,31 +31,6 @@ OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MAT
 
 SURROGATE = "\ud800"
 HUGE = "x" * (20 * 1024 * 1024)
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        "sqlite",
-        pytest.param("mongo_database", marks=pytest.mark.mongo, id="mongo"),
-        pytest.param("motor_database", marks=pytest.mark.mongo, id="motor"),
-    ]
-)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "memory":
-        return MemoryStore()
-    if request.param == "sqlite":
-        return SqliteStore(tmp_path / "tasks.db")
-    from flowkit.adapters.mongo import MongoStore
-
-    return MongoStore(request.getfixturevalue(request.param))
-
-
-@pytest.fixture
-async def store(backend: Store) -> AsyncIterator[Store]:
-    await backend.start()
-    yield backend
-    await backend.stop()
 
 
 def head(task_id: str, **fields: Any) -> Head:
@@ -607,6 +581,22 @@ class TestFlows:
 
 
 class TestWorkers:
+    async def test_an_output_is_kept_until_its_time_is_over(self, store: Store) -> None:
+        now = time.time()
+        assert await store.find_kept("k", now) is None
+        for body in ("[1]", '[{"a":"\\ud800"}]'):
+            kept = Kept("k", body, now + 60)
+            assert await store.keep(kept) is OK
+            assert await store.find_kept("k", now) == kept
+        assert await store.find_kept("k", now + 61) is None
+        assert await store.find_kept("other", now) is None
+
+    async def test_outputs_that_are_past_their_time_are_forgotten_by_new_ones(self, store: Store) -> None:
+        for n in range(3):
+            assert await store.keep(Kept(f"old{n}", "[]", 1.0)) is OK
+        assert await store.keep(Kept("new", "[]", time.time() + 60)) is OK
+        assert [await store.find_kept(f"old{n}", time.time()) for n in range(3)] == [None] * 3
+
     async def test_a_renewal_replaces_the_one_before(self, store: Store) -> None:
         assert await store.read_renewal("w") is None
         for count, tokens in ((1, ("a",)), (2, ("a", "b")), (3, ())):

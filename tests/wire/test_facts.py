@@ -59,7 +59,7 @@ ROWS = {
     "node_released": ["node_released", "a"],
     "undo": ["undo", ["a"], "failed", {"code": "x"}],
     "cancelling": ["cancelling", "why", "cancelled", 12.5, {"code": "timeout"}, "stop"],
-    "restarted": ["restarted", 1, ["a"]],
+    "restarted": ["restarted", 1, ["a"], "ref", {"p": 1}],
     "ended": ["ended", "failed", {"code": "x"}],
     "permits_returned": ["permits_returned", "a"],
 }

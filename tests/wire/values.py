@@ -90,7 +90,7 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "node_released": st.builds(f.NodeReleased, texts),
     "undo": st.builds(f.UndoBegan, names, texts, st.none() | errors),
     "cancelling": st.builds(f.TaskCancelling, texts, texts, times, st.none() | errors, texts),
-    "restarted": st.builds(f.TaskRestarted, counts, st.none() | names),
+    "restarted": st.builds(f.TaskRestarted, counts, st.none() | names, texts, st.none() | errors),
     "ended": st.builds(f.TaskEnded, texts, st.none() | errors),
     "permits_returned": st.builds(f.PermitsReturned, texts),
 }
