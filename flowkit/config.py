@@ -89,6 +89,8 @@ class CoordinatorConfig(CommonSettings):
     have more than `cache_bytes`, a measure of what they take. `tune_gc`: let Python's cycle collector
     run seldom, and all of it only when idle; an app that has set its thresholds itself is left alone.
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
+    `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
+    for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
     """
 
     group: str = ""
@@ -103,6 +105,9 @@ class CoordinatorConfig(CommonSettings):
     commit_flights: int = 2
     max_commit_bytes: int = 512 * 1024
     snapshot_bytes: int = 256 * 1024
+    priority_ageing_sec: float = 60.0
+    sticky_patience_sec: float = 5.0
+    tenant_weights: dict[str, float] = field(default_factory=dict)
     worker_types: list[str] = field(default_factory=list)
     tune_gc: bool = True
 
@@ -174,6 +179,11 @@ def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
                 return [part.strip() for part in value.split(",") if part.strip()]
             case "list[str]" if isinstance(value, (list, tuple)):
                 return [str(part) for part in value]
+            case "dict[str, float]" if isinstance(value, str):
+                pairs = (part.split("=", 1) for part in value.split(",") if part)
+                return {key: float(part) for key, part in pairs}
+            case "dict[str, float]" if isinstance(value, Mapping):
+                return {str(key): float(part) for key, part in value.items()}
             case "dict[str, str]" if isinstance(value, str):
                 return dict(part.split("=", 1) for part in value.split(",") if part)
             case "dict[str, str]" if isinstance(value, Mapping):

@@ -10,6 +10,7 @@ from flowkit.core import legacy, policies
 from flowkit.core.graph import MISSING, SUCCESS, Edge, Graph, Node, Reference
 from flowkit.core.keys import EDGE, GRAPH, NODE
 from flowkit.core.kinds import EXTENSION, Door, Key
+from flowkit.core.lane import lanes
 from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.template import Template, TemplateReader
@@ -79,9 +80,10 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         output=output.value,
         output_references=output.references,
         roots=roots,
-        root_roles=frozenset(nodes[name].type for name in roots),
+        root_lanes=lanes(nodes[name] for name in roots),
         hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values()),
         meta=fields.get("meta", {}),
+        anchors=frozenset(n.lane.follows for n in read if n.lane is not None and n.lane.follows is not None),
     )
 
 
@@ -173,6 +175,8 @@ def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
         topology.add_routing(fields["node_id"], fields["routing"], (place, "routing"))
     if "depends_on" in fields:
         topology.add_parents(fields["node_id"], fields["depends_on"], (place, "depends_on"))
+    if isinstance(fields.get("sticky"), dict) and "node" in fields["sticky"]:
+        topology.check_known("E_STICKY_UNKNOWN", fields["sticky"]["node"], ((place, "sticky"), "node"))
 
 
 # What was read, as a graph.

@@ -94,6 +94,16 @@ def _leased(task: Task, fact: f.AttemptLeased, at: float) -> None:
     run.lease = Lease(fact.token, fact.worker, fact.incarnation, fact.accept_by, at)
     if run.started_at is None:
         run.started_at = at
+    if task.graph.anchors:
+        _remember(task, fact.node, fact.worker)
+
+
+def _remember(task: Task, name: str, worker: str) -> None:
+    if name in task.graph.anchors:
+        task.ran_on[name] = worker
+    lane = task.graph.nodes[name].lane
+    if lane is not None and lane.follows == "":
+        task.ran_on.setdefault("", worker)
 
 
 def _failed(task: Task, fact: f.AttemptFailed, at: float) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from flowkit.core.lane import Lane
+
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
 END: Final = "end"
@@ -100,7 +102,8 @@ MISSING: Final = Missing()
 @dataclass(frozen=True, slots=True)
 class Node:
     """One step. `inputs` is the template as the user wrote it, or MISSING; `references` are its `$from`s, one per
-    distinct (source, path) in order of appearance; `constant` says that the template holds nothing to replace."""
+    distinct (source, path) in order of appearance; `constant` says that the template holds nothing to replace. `lane`
+    is None where nothing is said about who may run it beside its role."""
 
     node_id: str
     type: str
@@ -113,6 +116,7 @@ class Node:
     timeouts: Timeouts = Timeouts()
     continue_on_failure: bool = False
     io: Mapping[str, Any] | None = None
+    lane: Lane | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,9 @@ class Graph:
     `incoming`/`outgoing` hold every node's edges (implied ones included) in the order written; `readers[s]` are the
     nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
     output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
-    edge or reader. `roots` are the nodes that wait for nothing, `root_roles` their roles; `hurried`: some node has a
-    timeout that runs while it waits for a worker.
+    edge or reader. `roots` are the nodes that wait for nothing, `root_lanes` their lanes; `hurried`: some node has a
+    timeout that runs while it waits for a worker; `anchors`: whose workers are remembered because others follow them:
+    nodes, and by the empty name the task itself.
     """
 
     nodes: Mapping[str, Node]
@@ -138,6 +143,7 @@ class Graph:
     output: Any = MISSING
     output_references: tuple[Reference, ...] = ()
     roots: tuple[str, ...] = ()
-    root_roles: frozenset[str] = frozenset()
+    root_lanes: tuple[Lane, ...] = ()
     hurried: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+    anchors: frozenset[str] = frozenset()

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flowkit.core.graph import END, FAILURE, MISSING, SUCCESS
 from flowkit.core.kinds import Choice, Door, Flag, Holes, Ignored, Json, Key, ListOf, Number, Record, Text
+from flowkit.core.lane_keys import PRIORITY, LabelsKind, StickyKind
 from flowkit.core.problems import LONGEST_NAME, Place, shown
 
 MOST: Final = 1_000_000
@@ -164,6 +165,10 @@ NODE: Final = Record("node", "a node", {
     "continue_on_failure": Key(Flag(), "Whether its success edges are taken, with output null, if it fails."),
     "io": Key(IO, "What older handlers read."),
     "meta": Key(META, "Notes of your own."),
+    "priority": Key(PRIORITY, "Added to the task's: a higher one is placed first when workers are short."),
+    "worker_labels": Key(LabelsKind(), "Labels that its worker must have; of a list, any."),
+    "prefer_labels": Key(LabelsKind(), "Labels that its worker had better have."),
+    "sticky": Key(StickyKind(), 'Runs where others ran: "task", or {"node": "load"}.'),
     "routing": Key(ROUTING, "Edges that leave it; write `edges`.", old=True),
     **{name: Key(Ignored(), "What a run left behind; dropped.", old=True) for name in RUN_FIELDS},
 })  # fmt: skip

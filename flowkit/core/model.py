@@ -166,10 +166,11 @@ class Timer:
 class Task:
     """A task's whole state, owned and changed in place by one coordinator.
 
-    `ready` are the nodes that wait for a worker, by role, oldest first; `leased` those that have one; `agenda` the
+    `ready` are the nodes that wait for a worker, by lane, oldest first; `leased` those that have one; `agenda` the
     nodes about which `settle` has something to decide; `joined` the quorums that started while some of their parents
     had not ended, each with what is to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes
-    in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node).
+    in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node);
+    `ran_on` the workers of the graph's anchors.
     """
 
     __slots__ = (
@@ -188,6 +189,7 @@ class Task:
         "open",
         "params",
         "paused",
+        "ran_on",
         "ready",
         "reason",
         "refusals",
@@ -225,6 +227,7 @@ class Task:
         self.joined: list[tuple[str, list[str]]] = []
         self.failed: dict[str, None] = {}
         self.timers: list[tuple[float, int, str, str]] = []
+        self.ran_on: dict[str, str] = {}
 
     @property
     def ended(self) -> bool:
@@ -235,15 +238,19 @@ class Task:
         return self.status is not TaskStatus.QUEUED
 
     def set_ready(self, name: str) -> None:
-        self.ready.setdefault(self.graph.nodes[name].type, OrderedDict())[name] = None
+        self.ready.setdefault(self._lane(name), OrderedDict())[name] = None
 
     def unset_ready(self, name: str) -> None:
-        role = self.graph.nodes[name].type
-        waiting = self.ready.get(role)
+        lane = self._lane(name)
+        waiting = self.ready.get(lane)
         if waiting is not None:
             waiting.pop(name, None)
             if not waiting:
-                del self.ready[role]
+                del self.ready[lane]
+
+    def _lane(self, name: str) -> str:
+        node = self.graph.nodes[name]
+        return node.type if node.lane is None else node.lane.key
 
     def arm(self, at: float, kind: str, node: str = "") -> None:
         heapq.heappush(self.timers, (at, self.generation, kind, node))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
+from flowkit.core.lane import KEYS, lane_of
 from flowkit.core.problems import Place, Problems
 
 ALL: Final = FanIn()
@@ -21,6 +22,8 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said |= {"retry": retry_policy(fields["retry_policy"]), "retry_given": True}
     if "timeouts" in fields or "timeout_sec" in fields:
         said["timeouts"] = timeouts(fields)
+    if not KEYS.isdisjoint(fields):
+        said["lane"] = lane_of(fields)
     return said | {name: fields[name] for name in ("continue_on_failure", "io") if name in fields}
 
 

@@ -105,6 +105,7 @@ _KINDS: dict[str, Any] = {
     "joined": list[tuple[str, list[str]]],
     "timers": list[tuple[float, int, str, str]],
     "refusals": list[tuple[int, str]],
+    "ran_on": list[tuple[str, str]],
 }
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _KINDS.items()}
 
@@ -134,7 +135,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     ])  # fmt: skip
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines([(name, run) for name, run in dict.items(task.runs)])
-    yield from _list_lines("ready", [(role, name) for role, names in task.ready.items() for name in names])
+    yield from _list_lines("ready", [(lane, name) for lane, names in task.ready.items() for name in names])
     yield from _list_lines("leased", task.leased)
     yield from _list_lines("failed", task.failed)
     yield from _list_lines("agenda", task.agenda)
@@ -143,6 +144,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     timers = [timer for timer in task.timers if not timer[3] or task.runs[timer[3]].state not in ENDED_NODE]
     yield from _list_lines("timers", timers)
     yield from _list_lines("refusals", task.refusals.items())
+    yield from _list_lines("ran_on", task.ran_on.items())
 
 
 def _line(kind: str, value: Any) -> bytes:
@@ -248,8 +250,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
             for row in rows:
                 task.runs[_known(row.name, task)] = _made(row)
         case "ready":
-            for role, name in rows:
-                task.ready.setdefault(role, OrderedDict())[_known(name, task)] = None
+            for lane, name in rows:
+                task.ready.setdefault(lane, OrderedDict())[_known(name, task)] = None
         case "leased":
             task.leased.update((_known(name, task), None) for name in rows)
         case "failed":
@@ -262,6 +264,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
             task.timers.extend(rows)
         case "refusals":
             task.refusals.update(rows)
+        case "ran_on":
+            task.ran_on.update(rows)
 
 
 def _rows(kind: str, text: bytes) -> Any:
