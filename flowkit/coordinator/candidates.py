@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.fleet import WorkerView
-from flowkit.coordinator.room import Demand, Room
+from flowkit.coordinator.room import Room
 from flowkit.core.lane import Lane
 
 
@@ -15,23 +17,25 @@ class Candidates:
 
     __slots__ = ("_cell", "_lane", "_room", "anywhere", "home", "views")
 
-    def __init__(self, room: Room, cell: Cell, lane: Lane, *, anywhere: bool) -> None:
+    def __init__(self, room: Room, cell: Cell, lane: Lane, views: Sequence[WorkerView], anywhere: bool) -> None:
         self._room = room
         self._cell = cell
         self._lane = lane
+        self.views = views
         self.anywhere = anywhere
-        self.views = room.workers(Demand(lane.role, lane.labels))
         self.home = None if lane.follows is None else self._find(_worker_of(cell, lane.follows))
 
     def choose(self) -> WorkerView | None:
         """The worker for the next node; None without room."""
         role, home = self._lane.role, self.home
+        if self._lane.follows is None:
+            return self._room.best(role, self.views, self._lane.prefers)
         if home is not None and self._room.at(role, home) > 0:
             return home
         if home is not None and not self.anywhere:
             return None
         view = self._room.best(role, self.views, self._lane.prefers)
-        if view is not None and home is None and self._lane.follows is not None:
+        if view is not None and home is None:
             self._move_in(self._lane.follows, view)
         return view
 
@@ -39,9 +43,6 @@ class Candidates:
     def worker(self) -> str:
         """The one worker that is waited for; empty if any will do."""
         return "" if self.home is None or self.anywhere else self.home.worker
-
-    def room(self) -> int:
-        return self._room.all(self._lane.role, self.views)
 
     def _find(self, worker: str) -> WorkerView | None:
         return next((view for view in self.views if view.worker == worker), None) if worker else None

@@ -10,12 +10,12 @@ from flowkit.coordinator.candidates import Candidates
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.fair_queue import Key
 from flowkit.coordinator.fleet import Fleet, WorkerView
-from flowkit.coordinator.room import Demand, Room
+from flowkit.coordinator.room import Room
 from flowkit.coordinator.shares import Weights
 from flowkit.coordinator.waiting import Wait, WaitingRoom
 from flowkit.core.labels import Wanted
-from flowkit.core.lane import Lane
-from flowkit.core.model import NodeRun, TaskStatus
+from flowkit.core.lane import Demand, Lane, plain
+from flowkit.core.model import NodeRun, Task, TaskStatus
 from flowkit.core.reports import Placed
 from flowkit.ports import Clock
 
@@ -45,6 +45,8 @@ class Dispatcher:
         self._room = Room(fleet, prefetch)
         self._waiting = WaitingRoom(Weights(tenant_weights).of)
         self._called: Wait | None = None
+        self._workers: Callable[[Demand], list[WorkerView]] = self._room.workers
+        self._plain: dict[str, Lane] = {}
         self._order = count()
         self.observe = self._room.observe
 
@@ -56,7 +58,7 @@ class Dispatcher:
         if task is None or task.status is not TaskStatus.RUNNING or not task.ready:
             return []
         placed: list[Placed] = []
-        for lane, names in _ready_lanes(cell):
+        for lane, names in self._ready_lanes(task):
             if lane.key not in cell.waiting:  # else it will be called
                 placed += self._place(cell, lane, names)
         return placed
@@ -65,8 +67,8 @@ class Dispatcher:
         wait = self._called
         if wait is None or wait.cell is not cell or wait.lane.key != lane.key:
             wait = None
-        candidates = Candidates(self._room, cell, lane, anywhere=wait is not None and wait.anywhere)
-        quota = wait.share if wait is not None else self._waiting.newcomers_share(cell.tenant, candidates.room)
+        candidates = Candidates(self._room, cell, lane, self._workers(lane.demand), wait is not None and wait.anywhere)
+        quota = self._newcomers_share(cell, lane) if wait is None else wait.share
         placed: list[Placed] = []
         taken: list[WorkerView] = []
         for name in names:
@@ -79,6 +81,21 @@ class Dispatcher:
         if taken:
             self._waiting.charge(cell.tenant, taken)
         return placed
+
+    def _newcomers_share(self, cell: Cell, lane: Lane) -> int:
+        return self._waiting.newcomers_share(cell.tenant, self._room_for(lane.demand))
+
+    def _ready_lanes(self, task: Task) -> list[tuple[Lane, Iterable[str]]]:
+        """The lanes in which nodes are ready, the most urgent first."""
+        found: list[tuple[Lane, Iterable[str]]] = []
+        for key, names in task.ready.items():
+            lane = task.graph.nodes[next(iter(names))].lane or self._plain.get(key)
+            if lane is None:
+                lane = self._plain[key] = plain(key)
+            found.append((lane, names))
+        if len(found) > 1:
+            found.sort(key=lambda pair: -pair[0].priority)
+        return found
 
     def _placed(self, name: str, view: WorkerView) -> Placed:
         view.mine += 1
@@ -101,8 +118,7 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------ waiting
 
     def has_room(self, lanes: Iterable[Lane]) -> bool:
-        demands = (Demand(lane.role, lane.labels) for lane in lanes)
-        return any(self._room.some(demand.role, self._room.workers(demand)) for demand in demands)
+        return any(self._room_for(lane.demand) > 0 for lane in lanes)
 
     def wait_to_begin(self, cell: Cell, lanes: Iterable[Lane]) -> None:
         """A task that has not begun waits for the first room in any of these lanes."""
@@ -129,7 +145,8 @@ class Dispatcher:
         if took or wait.key is None:
             wait.key = self._key(wait, name, anew=took > 0)
         wait.took = took
-        wait.follow(worker, self._clock.mono() + self._patience_of(wait.lane))
+        if worker or wait.demand.worker:
+            wait.follow(worker, self._clock.mono() + self._patience_of(wait.lane))
         wait.cell.waiting[wait.lane.key] = wait
         self._waiting.enter(wait)
 
@@ -157,29 +174,31 @@ class Dispatcher:
     def serve(self) -> Iterator[Cell]:
         """One round: the waiting cells to be offered again, each while there is room for it. Whoever iterates offers
         each at once, so that the next call knows what is left."""
-        workers = cache(self._room.workers)  # nobody comes or goes meanwhile
-        self._waiting.end_patience(self._clock.mono(), workers)
+        if not self._waiting:
+            return
+        self._workers = cache(self._room.workers)  # nobody comes or goes meanwhile
         in_vain: list[Wait] = []
         try:
-            while (
-                wait := self._waiting.next(lambda demand: self._room.some(demand.role, workers(demand)))
-            ) is not None:
-                wait.share = self._waiting.share(wait.cell.tenant, self._room.all(wait.lane.role, workers(wait.demand)))
+            self._waiting.end_patience(self._clock.mono(), self._workers)
+            while (wait := self._waiting.next(self._room_for)) is not None:
                 self._waiting.leave(wait)
                 if wait.cell.flight is not None:
                     continue  # it takes its place again when that has landed
                 del wait.cell.waiting[wait.lane.key]
                 if _wants_room(wait):
-                    wait.took, self._called = 0, wait
+                    self._called, wait.took = wait, 0
                     yield wait.cell
                     if wait.place is not None and not wait.took:
                         self._waiting.leave(wait)
                         in_vain.append(wait)
         finally:
-            self._called = None
+            self._called, self._workers = None, self._room.workers
             for wait in in_vain:
                 if wait.place is None and not wait.cell.dead:
                     self._waiting.enter(wait)
+
+    def _room_for(self, demand: Demand) -> int:
+        return self._room.all(demand.role, self._workers(demand))
 
     # ------------------------------------------------------------------------------------------ explaining
 
@@ -197,18 +216,6 @@ class Dispatcher:
 
     def serves(self, role: str) -> bool:
         return bool(self._fleet.of_role(role))
-
-
-def _ready_lanes(cell: Cell) -> list[tuple[Lane, Iterable[str]]]:
-    """The lanes in which nodes are ready, the most urgent first."""
-    assert cell.task is not None
-    found: list[tuple[Lane, Iterable[str]]] = []
-    for key, names in cell.task.ready.items():
-        lane = cell.task.graph.nodes[next(iter(names))].lane
-        found.append((lane if lane is not None else Lane(key, key), names))
-    if len(found) > 1:
-        found.sort(key=lambda pair: -pair[0].priority)
-    return found
 
 
 def _wants_room(wait: Wait) -> bool:

@@ -15,13 +15,14 @@ ROOMY = 64
 class Place(Generic[T]):
     """An item's place in a queue; whoever holds it may give it up."""
 
-    __slots__ = ("item", "key", "tenant", "waits")
+    __slots__ = ("_line", "item", "key", "tenant", "waits")
 
-    def __init__(self, tenant: str, key: Key, item: T) -> None:
-        self.tenant = tenant
+    def __init__(self, line: _Line[T], key: Key, item: T) -> None:
+        self.tenant = line.tenant
         self.key = key
         self.item = item
         self.waits = True
+        self._line = line
 
 
 class _Line(Generic[T]):
@@ -32,20 +33,20 @@ class _Line(Generic[T]):
     def __init__(self, tenant: str, tag: float) -> None:
         self.tenant = tenant
         self.tag = tag
-        self.heap: list[tuple[Key, Place[T]]] = []
+        self.heap: list[tuple[float, int, Place[T]]] = []
         self.size = 0
 
     def first(self) -> Place[T]:
         """The living place with the least key; there must be one."""
-        while not self.heap[0][1].waits:
-            heapq.heappop(self.heap)
-        return self.heap[0][1]
+        heap = self.heap
+        while not heap[0][2].waits:
+            heapq.heappop(heap)
+        return heap[0][2]
 
     def tidy(self) -> None:
-        """Let go of places that were given up, once they are the most of it."""
-        if len(self.heap) > 2 * self.size + ROOMY:
-            self.heap = [(key, place) for key, place in self.heap if place.waits]
-            heapq.heapify(self.heap)
+        """Let go of places that were given up."""
+        self.heap = [entry for entry in self.heap if entry[2].waits]
+        heapq.heapify(self.heap)
 
 
 class FairQueue(Generic[T]):
@@ -73,17 +74,17 @@ class FairQueue(Generic[T]):
 
     def __iter__(self) -> Iterator[Place[T]]:
         """Everybody who waits, in no order."""
-        return (place for line in self._lines.values() for _, place in line.heap if place.waits)
+        return (place for line in self._lines.values() for *_, place in line.heap if place.waits)
 
     def push(self, tenant: str, key: Key, item: T) -> Place[T]:
-        place = Place(tenant, key, item)
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = _Line(tenant, max(self._ahead.pop(tenant, 0.0), self._now))
             self._list(line)
         elif not line.size:
             line.tag = max(line.tag, self._now)
-        heapq.heappush(line.heap, (key, place))
+        place = Place(line, key, item)
+        heapq.heappush(line.heap, (*key, place))
         line.size += 1
         self._size += 1
         return place
@@ -93,10 +94,11 @@ class FairQueue(Generic[T]):
         if not place.waits:
             return
         place.waits = False
-        line = self._lines[place.tenant]
+        line = place._line
         line.size -= 1
         self._size -= 1
-        line.tidy()
+        if len(line.heap) > 2 * line.size + ROOMY:
+            line.tidy()
 
     def head(self) -> Place[T] | None:
         """Whose turn it is; None if nobody waits."""

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from flowkit.coordinator.fleet import Fleet, WorkerView
 from flowkit.core.labels import Wanted, fits, score
+from flowkit.core.lane import Demand
 
 PREFETCH_SEC = 0.03
 """How much work, in seconds of a role's mean run time, a worker may hold beyond what its slots run."""
+SHORTEST_SEC = 1e-5
 
 
-class Demand(NamedTuple):
-    """What a worker must be: of a role, with labels; and this very one, if `worker` is not empty."""
-
-    role: str
-    labels: Wanted = ()
-    worker: str = ""
-
-    def met_by(self, view: WorkerView) -> bool:
-        if self.worker and view.worker != self.worker:
-            return False
-        return self.role in view.roles and (not self.labels or fits(self.labels, view.labels))
+def meets(view: WorkerView, demand: Demand) -> bool:
+    """Whether a worker is what is asked for."""
+    if demand.role not in view.roles or (demand.worker and view.worker != demand.worker):
+        return False
+    return not demand.labels or fits(demand.labels, view.labels)
 
 
 class Room:
@@ -35,6 +30,7 @@ class Room:
 
     def observe(self, role: str, run_sec: float) -> None:
         """Learn from a finished attempt how long the role's nodes run."""
+        run_sec = max(run_sec, SHORTEST_SEC)
         mean = self._mean_sec.get(role)
         self._mean_sec[role] = run_sec if mean is None else mean + 0.1 * (run_sec - mean)
 
@@ -43,25 +39,30 @@ class Room:
         views = self._fleet.of_role(demand.role)
         if not demand.labels and not demand.worker:
             return views
-        return [view for view in views if demand.met_by(view)]
+        return [view for view in views if meets(view, demand)]
 
     def at(self, role: str, view: WorkerView) -> int:
         """How many more nodes of a role a worker can take; less than nothing where too many were placed."""
+        room = view.slots - view.mine - view.others
         mean = self._mean_sec.get(role)
-        ahead = 0 if mean is None else min(self._prefetch, int(view.slots * PREFETCH_SEC / max(mean, 1e-5)))
-        return view.slots + ahead - view.mine - view.others
-
-    def some(self, role: str, views: Iterable[WorkerView]) -> bool:
-        return any(self.at(role, view) > 0 for view in views)
+        return room if mean is None else room + min(self._prefetch, int(view.slots * PREFETCH_SEC / mean))
 
     def all(self, role: str, views: Iterable[WorkerView]) -> int:
-        return sum(max(0, self.at(role, view)) for view in views)
+        """How many nodes of a role some workers can take together."""
+        room = 0
+        for view in views:
+            if (here := self.at(role, view)) > 0:
+                room += here
+        return room
 
     def best(self, role: str, views: Iterable[WorkerView], prefers: Wanted = ()) -> WorkerView | None:
         """The worker with the most room; before that, with the most of the labels preferred. None without room."""
-        best, most = None, (0, 0)
+        best, most, liked = None, 0, 0
         for view in views:
             room = self.at(role, view)
-            if room > 0 and (rank := (score(prefers, view.labels) if prefers else 0, room)) > most:
-                best, most = view, rank
+            if room <= 0:
+                continue
+            likes = score(prefers, view.labels) if prefers else 0
+            if likes > liked or (likes == liked and room > most):
+                best, most, liked = view, room, likes
         return best

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 from flowkit.errors import ConfigError
@@ -27,29 +26,34 @@ class Crowd:
 
     def __init__(self, weight_of: Callable[[str], float]) -> None:
         self._weight_of = weight_of
-        self._waiting: Counter[str] = Counter()
+        self._waiting: dict[str, int] = {}
         self._weight = 0.0
 
-    def __len__(self) -> int:
-        """How many tenants wait."""
-        return len(self._waiting)
-
     def enter(self, tenant: str) -> None:
-        if not self._waiting[tenant]:
+        mine = self._waiting.get(tenant, 0)
+        if not mine:
             self._weight += self._weight_of(tenant)
-        self._waiting[tenant] += 1
+        self._waiting[tenant] = mine + 1
 
     def leave(self, tenant: str) -> None:
-        self._waiting[tenant] -= 1
-        if not self._waiting[tenant]:
+        mine = self._waiting[tenant]
+        if mine > 1:
+            self._waiting[tenant] = mine - 1
+        else:
             del self._waiting[tenant]
             self._weight = self._weight - self._weight_of(tenant) if self._waiting else 0.0
+
+    def others(self, tenant: str) -> bool:
+        """Whether anybody waits who is not of this tenant."""
+        return len(self._waiting) > (tenant in self._waiting)
 
     def share(self, tenant: str, room: int, *, newcomer: bool = False) -> int:
         """The part of so much room that is due to one who waits, or to a newcomer beside those who wait: at least one
         place, if there is one."""
-        if room <= 0 or not self._waiting:
+        if room <= 1 or not self._waiting:
             return max(0, room)
-        mine, own, weight = self._waiting.get(tenant, 0), self._weight_of(tenant), self._weight
-        weight += own if newcomer and not mine else 0.0
-        return max(1, int(room * min(1.0, own / weight) / (mine + newcomer)))
+        mine = self._waiting.get(tenant, 0)
+        if self.others(tenant):
+            own, weight = self._weight_of(tenant), self._weight
+            room = int(room * own / (weight if mine else weight + own))
+        return max(1, room // (mine + newcomer))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
 from flowkit.coordinator.cell import Cell
-from flowkit.coordinator.fair_queue import FairQueue, Key, Place
+from flowkit.coordinator.fair_queue import ROOMY, FairQueue, Key, Place
 from flowkit.coordinator.fleet import WorkerView
-from flowkit.coordinator.room import Demand
+from flowkit.coordinator.room import meets
 from flowkit.coordinator.shares import Crowd
-from flowkit.core.lane import Lane
-
-NO_LIMIT = 2**31
+from flowkit.core.lane import Demand, Lane
 
 
 class Wait:
@@ -28,7 +26,7 @@ class Wait:
         self.cell = cell
         self.lane = lane
         self.key: Key | None = None
-        self.demand = Demand(lane.role, lane.labels)
+        self.demand = lane.demand
         self.anywhere = False
         self.until = 0.0
         self.share = 0
@@ -37,7 +35,8 @@ class Wait:
 
     def follow(self, worker: str, until: float) -> None:
         """Wait for one worker; for any, if it is empty."""
-        self.demand, self.until = self.demand._replace(worker=worker), until
+        self.demand = self.lane.demand._replace(worker=worker) if worker else self.lane.demand
+        self.until = until
 
 
 class WaitingRoom:
@@ -52,6 +51,7 @@ class WaitingRoom:
         self._queues: dict[Demand, FairQueue[Wait]] = {}
         self._crowd = Crowd(weight_of)
         self._patience: list[tuple[float, int, Wait]] = []
+        self._most_patience = ROOMY
         self._count = count()
 
     def __len__(self) -> int:
@@ -60,13 +60,9 @@ class WaitingRoom:
     def waiting_for(self, demand: Demand) -> int:
         return len(self._queues.get(demand, ()))
 
-    def share(self, tenant: str, room: int) -> int:
-        """What one of the tenant's cells that wait may take at once."""
-        return self._crowd.share(tenant, room)
-
-    def newcomers_share(self, tenant: str, room: Callable[[], int]) -> int:
-        """What one may take that did not wait: all there is, if nobody does."""
-        return self._crowd.share(tenant, room(), newcomer=True) if self._crowd else NO_LIMIT
+    def newcomers_share(self, tenant: str, room: int) -> int:
+        """What one may take that did not wait: all of it, if nobody waits."""
+        return self._crowd.share(tenant, room, newcomer=True)
 
     # ------------------------------------------------------------------------------------------ coming and going
 
@@ -79,7 +75,7 @@ class WaitingRoom:
         wait.place = queue.push(tenant, wait.key, wait)
         self._crowd.enter(tenant)
         if wait.demand.worker:
-            heapq.heappush(self._patience, (wait.until, next(self._count), wait))
+            self._note_patience(wait)
 
     def leave(self, wait: Wait) -> None:
         """Give the place up."""
@@ -88,11 +84,12 @@ class WaitingRoom:
             self._crowd.leave(wait.place.tenant)
             wait.place = None
 
-    def charge(self, tenant: str, views: Iterable[WorkerView]) -> None:
+    def charge(self, tenant: str, views: Sequence[WorkerView]) -> None:
         """The tenant got a place with each of these workers."""
-        views = list(views)
+        if not self._crowd.others(tenant):
+            return
         for demand, queue in self._queues.items():
-            if queue and (got := sum(map(demand.met_by, views))):
+            if queue and (got := sum(meets(view, demand) for view in views)):
                 queue.charge(tenant, got)
 
     # ------------------------------------------------------------------------------------------ patience
@@ -102,34 +99,52 @@ class WaitingRoom:
         if not self._patience:
             return
         while self._patience and self._patience[0][0] <= now:
-            until, _, wait = heapq.heappop(self._patience)
-            if wait.place is not None and wait.until == until:
-                self._scatter([wait])
+            entry = heapq.heappop(self._patience)
+            if _still(entry):
+                self._scatter([entry[2]])
         for demand, queue in list(self._queues.items()):
             if demand.worker and not workers(demand):
                 self._scatter([place.item for place in queue])
 
+    def _note_patience(self, wait: Wait) -> None:
+        heapq.heappush(self._patience, (wait.until, next(self._count), wait))
+        if len(self._patience) > self._most_patience:
+            self._patience = [entry for entry in self._patience if _still(entry)]
+            self._most_patience = 2 * len(self._patience) + ROOMY
+            heapq.heapify(self._patience)
+
     def _scatter(self, waits: Iterable[Wait]) -> None:
         for wait in waits:
             self.leave(wait)
-            wait.demand, wait.anywhere = wait.demand._replace(worker=""), True
+            wait.demand, wait.anywhere = wait.lane.demand, True
             self.enter(wait)
 
     # ------------------------------------------------------------------------------------------ whose turn it is
 
-    def next(self, has_room: Callable[[Demand], bool]) -> Wait | None:
-        """Whose turn it is of all for whom there is room."""
-        heads: list[tuple[FairQueue[Wait], Place[Wait]]] = []
+    def next(self, room: Callable[[Demand], int]) -> Wait | None:
+        """Whose turn it is of all for whom there is room; what it may take of that is its share."""
+        heads: list[tuple[FairQueue[Wait], Place[Wait], int]] = []
         for demand, queue in list(self._queues.items()):
             head = queue.head()
             if head is None:
                 del self._queues[demand]
-            elif has_room(demand):
-                heads.append((queue, head))
-        if len(heads) < 2:
-            return heads[0][1].item if heads else None
-        # A tenant's turn among the others is the same wherever it waits; its own go by their keys.
-        lag: dict[str, float] = {}
-        for queue, head in heads:
-            lag[head.tenant] = max(queue.lag, lag.get(head.tenant, 0.0))
-        return min((head for _, head in heads), key=lambda head: (lag[head.tenant], head.key)).item
+            elif (left := room(demand)) > 0:
+                heads.append((queue, head, left))
+        if not heads:
+            return None
+        _, head, left = heads[0] if len(heads) == 1 else _first(heads)
+        head.item.share = self._crowd.share(head.tenant, left)
+        return head.item
+
+
+def _still(entry: tuple[float, int, Wait]) -> bool:
+    until, _, wait = entry
+    return wait.place is not None and wait.demand.worker != "" and wait.until == until
+
+
+def _first(heads: list[tuple[FairQueue[Wait], Place[Wait], int]]) -> tuple[FairQueue[Wait], Place[Wait], int]:
+    # A tenant's turn among the others is the same wherever it waits; its own go by their keys.
+    lag: dict[str, float] = {}
+    for queue, head, _ in heads:
+        lag[head.tenant] = max(queue.lag, lag.get(head.tenant, 0.0))
+    return min(heads, key=lambda one: (lag[one[1].tenant], one[1].key))

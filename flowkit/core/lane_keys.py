@@ -14,7 +14,7 @@ LONGEST_VALUE: Final = 256
 MOST_LABELS: Final = 32
 MOST_VALUES: Final = 100
 MOST_PRIORITY: Final = 1_000_000_000
-LONGEST_PATIENCE_SEC: Final = 1e9
+LONGEST_PATIENCE_SEC: Final = 86_400
 
 NAME: Final = Text(LONGEST_NAME, says="a label's name")
 VALUE: Final = Text(LONGEST_VALUE, says="a label's value")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowkit.core.decide import decide
-from flowkit.core.lane import Lane
+from flowkit.core.lane import plain
 from flowkit.core.model import Task
 from flowkit.core.reports import Expired, Requested
 from tests.coordinator.stand import ACCEPT, FRESH, Stand, cell_of
@@ -299,8 +299,8 @@ def test_there_is_room_if_any_role_has_some() -> None:
     stand = Stand()
     stand.worker("w", 1, "a")
 
-    assert stand.dispatcher.has_room([Lane("b", "b"), Lane("a", "a")])
-    assert not stand.dispatcher.has_room([Lane("b", "b")])
+    assert stand.dispatcher.has_room([plain("b"), plain("a")])
+    assert not stand.dispatcher.has_room([plain("b")])
     assert not stand.dispatcher.has_room([])
 
 
