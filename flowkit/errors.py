@@ -24,6 +24,12 @@ class ConfigError(FlowKitError):
     code = "E_CONFIG"
 
 
+class UnknownSetting(ConfigError, TypeError):
+    """No setting has this name; the message has the nearest that is one."""
+
+    code = "E_SETTING_UNKNOWN"
+
+
 class BusUnavailable(FlowKitError):
     """Kafka could not be reached; the message holds the address and a hint."""
 
@@ -40,6 +46,18 @@ class TaskNotFound(FlowKitError):
     """No task of this id is visible to the caller."""
 
     code = "E_TASK_UNKNOWN"
+
+
+class FlowNotFound(FlowKitError):
+    """No flow of this name is visible to the caller, or it has no such version or tag."""
+
+    code = "E_FLOW_UNKNOWN"
+
+
+class FlowNameError(FlowKitError, ValueError):
+    """A flow or a tag cannot be called so; the message says how it may be."""
+
+    code = "E_FLOW_NAME"
 
 
 class RequestRefused(FlowKitError):

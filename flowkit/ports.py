@@ -112,6 +112,34 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowVersion:
+    """One version of a named graph, written once. `(tenant, name, version)` is unique, and so orders those who put at
+    the same time; versions count from 1. `created_at` is seconds since the epoch (UTC)."""
+
+    tenant: str
+    name: str
+    version: int
+    graph_ref: str
+    created_at: float
+    principal: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTag:
+    """A word for a version of a flow, which may move to another. `revision` counts its moves from 1, so that a late one
+    undoes none after it; `version` 0 means that it was taken off. `at` is seconds since the epoch (UTC)."""
+
+    tenant: str
+    name: str
+    tag: str
+    version: int
+    revision: int
+    at: float
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """A worker's sign of life in the store, written while the bus does not acknowledge its heartbeats."""
 
@@ -202,6 +230,25 @@ class Store(Protocol):
 
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
         """Remove what was put under `ref`, whole or not; OK also where nothing was."""
+
+    # flows
+    async def insert_flow_version(self, version: FlowVersion) -> Outcome:
+        """Insert unless (tenant, name, version) exists."""
+
+    async def flow_versions(
+        self, tenant: str, name: str, *, limit: int, before: int | None = None
+    ) -> list[FlowVersion]:
+        """The versions of a flow, newest first, those below `before`."""
+
+    async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
+        """The newest version of each flow in order of names, those greater than `after`."""
+
+    async def put_flow_tag(self, tag: FlowTag) -> Outcome:
+        """Insert a tag of revision 1, replace with a later one the one of the revision before; NO_MATCH where it is of
+        another revision."""
+
+    async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
+        """The tags of these flows, those taken off too, ordered by (name, tag)."""
 
     # workers
     async def renew(self, renewal: Renewal) -> Outcome:

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import unpublished_or_wake
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
+from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
 
 try:
     from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
@@ -47,12 +47,15 @@ INDEXES = {
             partialFilterExpression={"applied": False},
         )
     ],
+    "flows": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="versions")],
+    "flow_tags": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("tag", ASCENDING)], name="tags")],
 }
 
 
 def head_doc(head: Head) -> dict[str, Any]:
     return {
         "_id": head.task_id,
+        "id": head.task_id,  # where older code looks for it
         "partition": head.partition,
         "graph": head.graph_ref,
         "params": head.params,
@@ -66,15 +69,22 @@ def head_doc(head: Head) -> dict[str, Any]:
         "timeout_sec": head.timeout_sec,
         "fingerprint": head.fingerprint,
         "created_at": head.created_at,
+        **_rare_fields(head),
+        **_owners_fields(head),
+    }
+
+
+def _rare_fields(head: Head) -> dict[str, Any]:
+    # Most heads have none of these, and heads of before never had: an index takes what is missing for null.
+    said = {
         "flow": head.flow,
-        # Null is what an index takes a field for that heads of before do not have.
-        "flow_name": flow_name(head.flow) or None,
-        "parent": head.parent or None,
+        "flow_name": flow_name(head.flow),
+        "parent": head.parent,
         "parent_node": head.parent_node,
         "parent_attempt": head.parent_attempt,
         "depth": head.depth,
-        **_owners_fields(head),
     }
+    return {name: value for name, value in said.items() if value}
 
 
 def doc_head(doc: Doc) -> Head:
@@ -92,8 +102,8 @@ def doc_head(doc: Doc) -> Head:
         timeout_sec=doc["timeout_sec"],
         fingerprint=doc["fingerprint"],
         created_at=doc["created_at"],
-        flow=doc.get("flow", ""),  # heads of before there were flows and children say nothing of them
-        parent=doc.get("parent") or "",
+        flow=doc.get("flow", ""),
+        parent=doc.get("parent", ""),
         parent_node=doc.get("parent_node", ""),
         parent_attempt=doc.get("parent_attempt", 0),
         depth=doc.get("depth", 0),
@@ -217,6 +227,72 @@ def doc_request(doc: Doc) -> Request:
         principal=doc["principal"],
         at=doc["at"],
         applied=doc["applied"],
+    )
+
+
+def _of_flow(tenant: str, name: str, which: str) -> str:
+    # A flow's name holds neither a slash nor an @, so no two can mean the same.
+    return f"{tenant}/{name}@{which}"
+
+
+def flow_doc(flow: FlowVersion) -> dict[str, Any]:
+    return {
+        "_id": _of_flow(flow.tenant, flow.name, f"{flow.version}"),
+        "tenant": flow.tenant,
+        "name": flow.name,
+        "version": flow.version,
+        "graph": flow.graph_ref,
+        "created_at": flow.created_at,
+        "principal": flow.principal,
+        "note": flow.note,
+    }
+
+
+def doc_flow(doc: Doc) -> FlowVersion:
+    return FlowVersion(
+        tenant=doc["tenant"],
+        name=doc["name"],
+        version=doc["version"],
+        graph_ref=doc["graph"],
+        created_at=doc["created_at"],
+        principal=doc["principal"],
+        note=doc["note"],
+    )
+
+
+def newest_pipeline(tenant: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The newest version of each of these flows, in order of names."""
+    return [
+        {"$match": {"tenant": tenant, "name": {"$in": list(names)}}},
+        {"$sort": {"tenant": 1, "name": 1, "version": -1}},
+        {"$group": {"_id": "$name", "newest": {"$first": "$$ROOT"}}},
+        {"$replaceRoot": {"newRoot": "$newest"}},
+        {"$sort": {"name": 1}},
+    ]
+
+
+def tag_doc(tag: FlowTag) -> dict[str, Any]:
+    return {
+        "_id": _of_flow(tag.tenant, tag.name, tag.tag),
+        "tenant": tag.tenant,
+        "name": tag.name,
+        "tag": tag.tag,
+        "version": tag.version,
+        "revision": tag.revision,
+        "at": tag.at,
+        "principal": tag.principal,
+    }
+
+
+def doc_tag(doc: Doc) -> FlowTag:
+    return FlowTag(
+        tenant=doc["tenant"],
+        name=doc["name"],
+        tag=doc["tag"],
+        version=doc["version"],
+        revision=doc["revision"],
+        at=doc["at"],
+        principal=doc["principal"],
     )
 
 

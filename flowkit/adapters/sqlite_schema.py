@@ -8,7 +8,7 @@ from typing import Any
 
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.errors import ConfigError
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
+from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
 
 # Each entry brings a file from the version before to its own. Never change one that was released: append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -52,6 +52,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX heads_family ON heads (parent, tenant, created_at, task_id)",
         "CREATE INDEX heads_flow ON heads (tenant, flow_name, created_at, task_id) WHERE flow_name != ''",
     ),
+    (
+        """CREATE TABLE flows (
+            tenant TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, graph_ref TEXT NOT NULL,
+            created_at REAL NOT NULL, principal TEXT NOT NULL, note TEXT NOT NULL,
+            PRIMARY KEY (tenant, name, version)) WITHOUT ROWID""",
+        """CREATE TABLE flow_tags (
+            tenant TEXT NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL, version INTEGER NOT NULL,
+            revision INTEGER NOT NULL, at REAL NOT NULL, principal TEXT NOT NULL,
+            PRIMARY KEY (tenant, name, tag)) WITHOUT ROWID""",
+    ),
 )
 
 HEAD = (
@@ -61,6 +71,8 @@ HEAD = (
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
+FLOW = "tenant, name, version, graph_ref, created_at, principal, note"
+TAG = "tenant, name, tag, version, revision, at, principal"
 
 
 def _insert(table: str, columns: str, key: str) -> str:
@@ -73,6 +85,12 @@ INSERT_HEAD = _insert("heads", f"{HEAD}, wake, flow_name", "task_id")
 INSERT_LABEL = _insert("labels", "key, value, task_id", "key, value, task_id")
 INSERT_COMMIT = _insert("commits", COMMIT, "task_id, seq")
 INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
+INSERT_FLOW = _insert("flows", FLOW, "tenant, name, version")
+INSERT_TAG = _insert("flow_tags", TAG, "tenant, name, tag")
+MOVE_TAG = (
+    "UPDATE flow_tags SET version = ?, revision = ?, at = ?, principal = ? "
+    "WHERE tenant = ? AND name = ? AND tag = ? AND revision = ?"
+)
 INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
 UPDATE_HEAD = (
     "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
@@ -154,6 +172,18 @@ def row_request(row: Row) -> Request:
     values = list(row)
     values[9] = bool(row[9])
     return Request(*values)
+
+
+def flow_row(flow: FlowVersion) -> Row:
+    return (flow.tenant, flow.name, flow.version, flow.graph_ref, flow.created_at, flow.principal, flow.note)
+
+
+def tag_row(tag: FlowTag) -> Row:
+    return (tag.tenant, tag.name, tag.tag, tag.version, tag.revision, tag.at, tag.principal)
+
+
+def move_row(tag: FlowTag) -> Row:
+    return (tag.version, tag.revision, tag.at, tag.principal, tag.tenant, tag.name, tag.tag, tag.revision - 1)
 
 
 def renewal_row(renewal: Renewal) -> Row:

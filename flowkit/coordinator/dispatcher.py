@@ -15,7 +15,7 @@ from flowkit.coordinator.shares import Weights
 from flowkit.coordinator.waiting import Wait, WaitingRoom
 from flowkit.core.labels import Wanted
 from flowkit.core.lane import Demand, Lane, plain
-from flowkit.core.model import NodeRun, Task, TaskStatus
+from flowkit.core.model import NodeRun, Task
 from flowkit.core.reports import Placed
 from flowkit.ports import Clock
 
@@ -55,7 +55,7 @@ class Dispatcher:
     def offer(self, cell: Cell) -> list[Placed]:
         """Placements for as many of the cell's ready nodes as there is room for; each reserves its place."""
         task = cell.task
-        if task is None or task.status is not TaskStatus.RUNNING or not task.ready:
+        if task is None or not task.placing or not task.ready:
             return []
         placed: list[Placed] = []
         for lane, names in self._ready_lanes(task):
@@ -89,7 +89,7 @@ class Dispatcher:
         """The lanes in which nodes are ready, the most urgent first."""
         found: list[tuple[Lane, Iterable[str]]] = []
         for key, names in task.ready.items():
-            lane = task.graph.nodes[next(iter(names))].lane or self._plain.get(key)
+            lane = task.node(next(iter(names))).lane or self._plain.get(key)
             if lane is None:
                 lane = self._plain[key] = plain(key)
             found.append((lane, names))

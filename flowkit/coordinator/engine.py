@@ -20,11 +20,15 @@ from flowkit.coordinator.history import Past, new_task
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
+from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
+from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
+from flowkit.core.opening import Detector
 from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReached
+from flowkit.core.sensitive import looks_secret
 from flowkit.ports import Clock, Commit, Head, Outcome, Store
 from flowkit.telemetry import Quarantined, Reloaded, Telemetry
 from flowkit.wire.facts import body_of, encode_facts
@@ -32,6 +36,9 @@ from flowkit.wire.facts import body_of, encode_facts
 MOST_AHEADS = 5
 MOST_MISSES = 4
 MOST_LOOKS = 5000
+MOST_AT_ONCE = 1000
+"""The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
+would keep all other tasks waiting for a tenth of a second."""
 SHORTEST_REST_SEC = 1.0
 
 
@@ -53,6 +60,11 @@ class Engine:
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.detector: Detector = looks_secret
+        self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
+        self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
+        self.on_child_end: Callable[[Cell], None] = lambda cell: None
+        self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
         self.memory = TaskMemory(cache_bytes)
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
@@ -116,18 +128,20 @@ class Engine:
         assert task is not None
         if self._waits_for_room(cell, task):
             return
-        items = self._take_items(cell)
+        items = self._take_items(cell, task)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now)
+            decision = decide(task, [item.report for item in items], now, self.detector)
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
             placed = self.dispatcher.offer(cell)
             if placed:
-                more = decide(task, placed, now)
+                more = decide(task, placed, now, self.detector)
                 decision.recorded += more.recorded
                 decision.effects += more.effects
+                decision.questions |= more.questions
+                decision.more |= more.more
                 self._unused(more.unused)
         except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
             self._unused(placed)
@@ -136,6 +150,8 @@ class Engine:
 
         if decision.stale:
             self.telemetry.count("stale_reports", decision.stale)
+        for question in decision.questions:
+            self.on_question(cell, question)
         if decision.recorded:
             self._fly(cell, decision, items, placed, now)
         else:
@@ -153,11 +169,12 @@ class Engine:
         self.dispatcher.wait_to_begin(cell, lanes)
         return True
 
-    def _take_items(self, cell: Cell) -> list[Item]:
+    def _take_items(self, cell: Cell, task: Task) -> list[Item]:
         items: list[Item] = []
-        tenant = cell.head.tenant if cell.head is not None else ""
-        while cell.queue and not (cell.cautious and items):
+        tenant, weight = cell.head.tenant if cell.head is not None else "", 0
+        while cell.queue and weight < MOST_AT_ONCE and not (cell.cautious and items):
             item = cell.queue.popleft()
+            weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
                 self._settle([item])
@@ -188,7 +205,7 @@ class Engine:
 
     def _fly(self, cell: Cell, decision: Decision, items: list[Item], placed: list[Placed], now: float) -> None:
         commits = self._commits(cell, decision.recorded, now)
-        cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed)
+        cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed, decision.more)
         self.commits.append(cell.flight)
 
     def _commits(self, cell: Cell, recorded: Sequence[f.Fact], at: float) -> deque[Commit]:
@@ -256,12 +273,15 @@ class Engine:
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
-            self.carrier.carry_out(cell, effect)
+            if isinstance(effect, Dispatch | Revoke):
+                self.carrier.carry_out(cell, effect)
+            elif isinstance(effect, Spawn | Steer):
+                self.on_child_effect(cell, effect)
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
         self.dispatcher.landed(cell)
-        if cell.queue or not cell.waiting.keys() >= task.ready.keys():
+        if cell.queue or flight.more or not cell.waiting.keys() >= task.ready.keys():
             self._dirty[cell.task_id] = cell
 
     def _note(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:
@@ -269,12 +289,14 @@ class Engine:
         for fact in recorded:
             match fact:
                 case f.AttemptSucceeded(node=node, run_sec=run_sec):
-                    self.dispatcher.observe(task.graph.nodes[node].type, run_sec)
+                    self.dispatcher.observe(task.node(node).type, run_sec)
                     self.leases.sync(cell, node, task.runs[node])
                 case f.AttemptLeased() | f.AttemptFailed() | f.LeaseLost() | f.NodeFailed() | f.NodeCancelled():
                     self.leases.sync(cell, fact.node, task.runs[fact.node])
                 case f.RequestApplied(n=n):
                     cell.to_mark.append(n)
+                case f.TaskEnded() if cell.head is not None and cell.head.parent:
+                    self.on_child_end(cell)
         for node in [node for node in cell.watches if node not in task.leased]:
             self.leases.sync(cell, node, task.runs[node])
 
@@ -330,6 +352,10 @@ class Engine:
         cell.queue.appendleft(Item(first))
         self._dirty[cell.task_id] = cell
         self.on_loaded(cell)
+        if task.children:
+            self.on_parent_loaded(cell)
+        elif task.ended and past.head.parent:
+            self.on_child_end(cell)
 
     def _missing(self, cell: Cell) -> None:
         cell.misses += 1
@@ -378,7 +404,7 @@ class Engine:
             return
         if not task.ended:
             wake = task.next_wake()
-            if task.leased or (task.ready and not task.paused):
+            if task.leased or (task.ready and not task.paused) or (task.due and task.placing):
                 return
             rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
             if wake is not None and wake < self.clock.wall() + rest:

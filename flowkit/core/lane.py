@@ -8,9 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from flowkit.core.immutable import immutable
 from flowkit.core.labels import Wanted, wanted
+from flowkit.core.problems import Place, Problems
 
 KEYS: Final = frozenset({"priority", "worker_labels", "prefer_labels", "sticky"})
 TASK: Final = "task"
+WORKERLESS: Final = frozenset({"sleep", "signal", "task", "end"})
 
 
 class Demand(NamedTuple):
@@ -54,9 +56,32 @@ def lane_of(fields: Mapping[str, Any]) -> Lane | None:
     said = {} if sticky is None or sticky == TASK else sticky
     follows = None if sticky is None else said.get("node", "")
     more = (fields.get("priority", 0), wanted(fields.get("prefer_labels", {})), follows, said.get("patience_sec"))
-    if not labels and more == (0, (), None, None):
+    return None if not labels and more == (0, (), None, None) else _named(role, labels, more)
+
+
+def of_role(lane: Lane | None, role: str) -> Lane | None:
+    """The same lane of another role."""
+    if lane is None:
         return None
+    return _named(role, lane.demand.labels, (lane.priority, lane.prefers, lane.follows, lane.patience_sec))
+
+
+def _named(role: str, labels: Wanted, more: tuple[int, Wanted, str | None, float | None]) -> Lane:
     return Lane(f"{role} {json.dumps((labels, *more), separators=(',', ':'))}", Demand(role, labels), *more)
+
+
+def anchors(nodes: Iterable[Any]) -> frozenset[str]:
+    """Whom some nodes, or what undoes them, follow to their workers."""
+    found = {one.lane.follows for node in nodes for one in (node, node.compensate) if one is not None and one.lane}
+    return frozenset(found - {None})
+
+
+def check(fields: Mapping[str, Any], place: Place, problems: Problems) -> None:
+    """Report what is said of a worker's labels where no worker runs the node."""
+    if fields.get("type") in WORKERLESS:
+        for name in sorted(KEYS & fields.keys()):
+            say = f"`{name}` is about the worker, and no worker runs a node of type {fields['type']!r}; leave it out"
+            problems.add("E_KEY_CONFLICT", (place, name), say)
 
 
 def lanes(nodes: Iterable[Any]) -> tuple[Lane, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from flowkit.core.keys import GRAPH
+from flowkit.core.kinds import LONGEST_EXPRESSION
 from flowkit.core.later import NOT_YET
-from flowkit.core.template import COMPANY, FORMS, LITERAL, LONGEST_REFERENCE
+from flowkit.core.template import COMPANY, EXPR, FORMS, INDEX, LITERAL, LONGEST_REFERENCE
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -14,6 +15,11 @@ ABOUT_FORMS: Final = {
     "$from": 'Replaced by a node\'s output, or a part of it: "node", "node.path[0].field".',
     "$param": 'Replaced by one of the task\'s params, or a part of it: "name.field[0]".',
     "$literal": "Replaced by its value as it is, whatever keys that has.",
+    "$item": "Replaced by the item of a `foreach` that the node runs for, or a part of it.",
+    "$index": "Replaced by the item's place in its list, from 0.",
+    "$previous": "Replaced by the output of the last repetition, or a part of it.",
+    "$var": 'Replaced by one of the task\'s variables, or a part of it: "name.field[0]".',
+    "$expr": "Replaced by what the expression says.",
     "default": "Taken where there is nothing to take.",
 }
 
@@ -46,7 +52,7 @@ def _template() -> dict[str, Any]:
         "additionalProperties": again,
     }
     return {
-        "description": "Any JSON in which the objects $from, $param and $literal are replaced.",
+        "description": 'Any JSON in which objects such as {"$from": "node"} are replaced.',
         "anyOf": [
             {"type": ["null", "boolean", "number", "string"]},
             {"type": "array", "items": again},
@@ -57,7 +63,11 @@ def _template() -> dict[str, Any]:
 
 
 def _form(name: str) -> dict[str, Any]:
-    value: dict[str, Any] = {} if name == LITERAL else {"type": "string", "maxLength": LONGEST_REFERENCE}
+    value: dict[str, Any] = {"type": "string", "maxLength": LONGEST_REFERENCE}
+    if name in (LITERAL, INDEX):
+        value = {}
+    elif name == EXPR:
+        value["maxLength"] = LONGEST_EXPRESSION
     beside = {other: {"description": ABOUT_FORMS[other]} for other in sorted(COMPANY[name])}
     return {
         "type": "object",

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.adapters.memory import MemoryData, MemoryStore
-from flowkit.ports import Commit, Head, Outcome, Renewal, Request
+from flowkit.ports import Commit, FlowTag, FlowVersion, Head, Outcome, Renewal, Request
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 
@@ -179,6 +179,10 @@ class ReplicaSet:
                 return data.commits.get(task_id, {}).get(int(seq))
             case ("request", task_id, n):
                 return data.requests.get(task_id, {}).get(int(n))
+            case ("flow", tenant, name, version):
+                return data.flows.get((tenant, name), {}).get(int(version))
+            case ("flow_tag", tenant, name, tag):
+                return data.flow_tags.get((tenant, name), {}).get(tag)
             case ("renewal", worker):
                 return data.renewals.get(worker)
         return None
@@ -286,7 +290,7 @@ class _Once:
             self._reply([Outcome.UNKNOWN] * self._count)
 
 
-def key_of(document: Head | Commit | Request | Renewal) -> Key:
+def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal) -> Key:
     match document:
         case Head():
             return ("head", document.task_id)
@@ -294,6 +298,10 @@ def key_of(document: Head | Commit | Request | Renewal) -> Key:
             return ("commit", document.task_id, str(document.seq))
         case Request():
             return ("request", document.task_id, str(document.n))
+        case FlowVersion():
+            return ("flow", document.tenant, document.name, str(document.version))
+        case FlowTag():
+            return ("flow_tag", document.tenant, document.name, document.tag)
         case Renewal():
             return ("renewal", document.worker)
 
@@ -305,6 +313,8 @@ def _copy(data: MemoryData) -> MemoryData:
         commits={task_id: dict(commits) for task_id, commits in data.commits.items()},
         requests={task_id: dict(requests) for task_id, requests in data.requests.items()},
         blobs=dict(data.blobs),
+        flows={key: dict(versions) for key, versions in data.flows.items()},
+        flow_tags={key: dict(tags) for key, tags in data.flow_tags.items()},
         renewals=dict(data.renewals),
         by_age=list(data.by_age),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flowkit.utils import stable_hash
 from flowkit.worker.outcome import AttemptFailure
 
 if TYPE_CHECKING:
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from flowkit.worker.handlers.base import Batch, BatchResult, FinalizeResult, RoleHandler
 
 
-async def run(handler: RoleHandler, inputs: Any, ctx: Context) -> Any:
-    """The node's output. Raises `AttemptFailure` where a batch says that it failed."""
-    await handler.init(
-        {
-            "task_id": ctx.task_id,
-            "node_id": ctx.node_id,
-            "attempt_epoch": ctx.attempt_epoch,
-            "worker_id": ctx.worker_id,
-            "role": ctx.role,
-        }
-    )
-    loaded = await handler.load_input(None, inputs)
+async def run(handler: RoleHandler, inputs: Any, ctx: Context, io: Mapping[str, Any]) -> Any:
+    """The node's output. `io` may hold an `input_ref` for `load_input`, and a `batching` for `init`. Raises
+    `AttemptFailure` where a batch says that it failed."""
+    about = {
+        "task_id": ctx.task_id,
+        "node_id": ctx.node_id,
+        "attempt_epoch": ctx.attempt_epoch,
+        "worker_id": ctx.worker_id,
+        "role": ctx.role,
+    }
+    await handler.init(about | {"batching": io["batching"]} if "batching" in io else about)
+    loaded = await handler.load_input(io.get("input_ref"), inputs)
     summary = Summary()
     batches: Any = handler.iter_batches(loaded)
     if inspect.isawaitable(batches):  # written as a coroutine that returns an iterator
@@ -81,12 +81,6 @@ async def _process(handler: RoleHandler, batch: Batch, ctx: Context, summary: Su
     summary.add(result)
     await ctx.artifacts.upsert_partial(uid, result.metrics)
     ctx.progress(summary.batches)
-
-
-def stable_hash(payload: Any) -> str:
-    """The same for equal JSON values, in every process."""
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=20).hexdigest()
 
 
 def _is_number(value: Any) -> bool:

@@ -50,15 +50,15 @@ class Performer:
     async def _run(self, attempt: Attempt, arm: Callable[[Attempt], None]) -> Any:
         """What the handler returns."""
         job, clock = attempt.job, self._kit.clock
-        if job.artifacts or job.body_ref:
-            inputs, params = await self._inputs.gather(job)
+        if job.artifacts or job.body_ref or job.params_in_head:
+            inputs, params, io = await self._inputs.gather(job)
         else:
-            inputs, params = job.inputs, job.params
+            inputs, params, io = job.inputs, job.params, job.io
         begun = clock.mono()
         arm(attempt)
         try:
             if attempt.role.kind is Kind.CLASS:
-                return await self._run_class(attempt, inputs, params)
+                return await self._run_class(attempt, inputs, params, io or {})
             return await self._run_function(attempt, inputs, params)
         finally:
             attempt.run_sec = clock.mono() - begun
@@ -75,11 +75,11 @@ class Performer:
         value = await self._kit.run_sync(lambda: role.call(*args, **kwargs))
         return await value if inspect.isawaitable(value) else value
 
-    async def _run_class(self, attempt: Attempt, inputs: Any, params: Any) -> Any:
+    async def _run_class(self, attempt: Attempt, inputs: Any, params: Any, io: dict[str, Any]) -> Any:
         from flowkit.worker import batches
 
         attempt.handler = handler = attempt.role.call()
-        return await batches.run(handler, inputs, self._context(attempt, params))
+        return await batches.run(handler, inputs, self._context(attempt, params), io)
 
     def _context(self, attempt: Attempt, params: Any) -> Context:
         attempt.context = Context(attempt, self._kit, params)

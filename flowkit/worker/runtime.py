@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Callable
 
+from flowkit.clock import whole_clock
 from flowkit.config import WorkerConfig
 from flowkit.errors import ConfigError
 from flowkit.ports import Bus, Clock, Record, Store
@@ -156,7 +157,9 @@ class WorkerRuntime:
     # ------------------------------------------------------------------------------------------ wiring
 
     def _assemble(self) -> None:
-        kit = Kit(self.worker_id, self._store, self._clock, self._run_sync, self.telemetry, self._undertaker)
+        kit = Kit(
+            self.worker_id, self._store, whole_clock(self._clock), self._run_sync, self.telemetry, self._undertaker
+        )
         self._outbox = Outbox(
             bus=self._bus, topics=self._topics, supervisor=self._supervisor, sender=self.worker_id,
             incarnation=self.incarnation, held=lambda: self._slots.load,

@@ -20,7 +20,7 @@ from deploy.local import MongoServer
 from flowkit.adapters.mongo import MongoStore
 from flowkit.adapters.mongo_documents import list_query
 from flowkit.errors import ConfigError, StoreUnavailable
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
 
 OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
 
@@ -94,6 +94,12 @@ class TestDoubt:
             assert await store.mark_applied([("t", 1)]) is UNKNOWN
         async with failing(mongo_database, ["insert"], collection="requests", writeConcernError=doubt):
             assert await store.insert_request(Request("t", 1, "r", "cancel", "{}", 0, "t", "p", 1.0)) is UNKNOWN
+        async with failing(mongo_database, ["insert"], collection="flows", writeConcernError=doubt):
+            assert await store.insert_flow_version(FlowVersion("t", "f", 1, "g", 1.0, "p")) is UNKNOWN
+        async with failing(mongo_database, ["insert"], collection="flow_tags", writeConcernError=doubt):
+            assert await store.put_flow_tag(FlowTag("t", "f", "x", 1, 1, 1.0, "p")) is UNKNOWN
+        async with failing(mongo_database, ["update"], collection="flow_tags", writeConcernError=doubt):
+            assert await store.put_flow_tag(FlowTag("t", "f", "x", 1, 2, 1.0, "p")) is UNKNOWN
 
     async def test_an_error_of_the_whole_command_is_unknown_for_all(
         self, store: MongoStore, mongo_database: Any
@@ -273,6 +279,10 @@ async def test_the_queries_of_the_hot_path_use_their_indexes(store: MongoStore, 
     opened = {"partition": {"$in": [1, 2]}, "applied": False}
     assert "'open'" in await index_of("requests", opened, {"task": 1, "n": 1})
     await index_of("commits", {"$or": [{"_id": {"$gt": "t:1", "$lt": "t;"}, "task": "t"}]}, {})
+
+    assert "'versions'" in await index_of("flows", {"tenant": "t", "name": "f", "version": {"$lt": 9}}, {"version": -1})
+    assert "'versions'" in await index_of("flows", {"tenant": "t", "version": 1, "name": {"$gt": ""}}, {"name": 1})
+    await index_of("flow_tags", {"tenant": "t", "name": {"$in": ["f", "g"]}}, {"name": 1, "tag": 1})
 
     # Of indexes that would all do, a trial on what is there chooses: few of many are wanted, and none of the newest.
     many = [Head(f"c{i}", 0, "g", tenant="x", created_at=float(i), parent="mother") for i in range(100, 500)]

@@ -27,10 +27,15 @@ class Failure(Exception):
     def error(self, text: str) -> ExprError:
         """What the caller is told, given the text of the whole expression."""
         start, end = self.at
-        part = " ".join(text[start:end].split())
-        if len(part) > LONGEST_PART:
-            part = part[: LONGEST_PART - 3] + "..."
+        part = _on_one_line(text[start:end])
         return ExprError(f"in `{part}`: {self.words(part, *self.seen)}", part=part, position=start)
+
+
+def _on_one_line(part: str) -> str:
+    head = part[: 2 * LONGEST_PART]
+    words = "".join(character if character.isprintable() else " " for character in head).split()
+    line = " ".join(words)
+    return line if head == part and len(line) <= LONGEST_PART else line[: LONGEST_PART - 3] + "..."
 
 
 class Exceeded(Failure):
@@ -41,8 +46,8 @@ class Exceeded(Failure):
 
 def charge(meter: Meter, steps: int, at: Span) -> None:
     """Take steps from the meter. Raises `Exceeded` when there are no more."""
-    meter.left -= steps
-    if meter.left < 0:
+    meter[0] -= steps
+    if meter[0] < 0:
         raise Exceeded(at, _too_long)
 
 
@@ -51,4 +56,4 @@ def _too_long(_part: str) -> str:
 
 
 def too_large(_part: str) -> str:
-    return f"a value that an expression makes is at most {MAX_SIZE:,} bytes; pass large ones by $from, or as a file"
+    return f"what an expression makes or gives is at most {MAX_SIZE:,} bytes; pass larger values by $from, or as files"

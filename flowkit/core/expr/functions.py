@@ -9,13 +9,17 @@ from typing import Any, Final
 from flowkit.core.expr import wording
 from flowkit.core.expr.arithmetic import HIGHEST, LOWEST
 from flowkit.core.expr.failure import Failure, Span, charge
-from flowkit.core.expr.limits import Meter
+from flowkit.core.expr.limits import MAX_PATTERN, Meter
 from flowkit.core.expr.paths import Run
+from flowkit.core.expr.regex import PatternError, Program, build, parse_pattern, search, size_of
 from flowkit.core.expr.text import contains
-from flowkit.core.expr.values import LONG, compare
+from flowkit.core.expr.values import LONG, NUMBERS
 
 INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
-DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?")
+DECIMAL: Final = re.compile(r"(?=.{1,512}\Z)[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+STEPS_PER_SIGN: Final = 30  # for reading a pattern that is computed
+STEPS_PER_PART: Final = 10  # and for building its program
 
 Function = Callable[[list[Any], Meter, Span], Any]
 
@@ -38,25 +42,33 @@ def size(arguments: list[Any], _meter: Meter, at: Span) -> int:
 
 
 def least(arguments: list[Any], meter: Meter, at: Span) -> Any:
-    return _extreme("min", "<", -1, arguments, meter, at)
+    return _extreme("min", min, arguments, meter, at)
 
 
 def greatest(arguments: list[Any], meter: Meter, at: Span) -> Any:
-    return _extreme("max", ">", 1, arguments, meter, at)
+    return _extreme("max", max, arguments, meter, at)
 
 
-def _extreme(name: str, sign: str, better: int, arguments: list[Any], meter: Meter, at: Span) -> Any:
+def _extreme(name: str, pick: Callable[[list[Any]], Any], arguments: list[Any], meter: Meter, at: Span) -> Any:
     values = arguments
     if len(arguments) == 1:
         values = arguments[0]
         if type(values) is not list or not values:
             raise Failure(at, wording.no_extreme, name, values)
-        charge(meter, 2 * len(values), at)
-    best = values[0]
-    for value in values:  # the first one too, so that a single value is no less looked at
-        if compare(sign, value, best, meter, at) == better:
-            best = value
-    return best
+    charge(meter, len(values), at)
+
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        charge(meter, sum(map(len, values)) // LONG, at)
+    elif not kinds <= NUMBERS:
+        raise Failure(at, wording.not_ordered, name, values[0], _stranger(values))
+    return pick(values)
+
+
+def _stranger(values: list[Any]) -> Any:
+    """The first that cannot be compared with the first of all."""
+    kinds = NUMBERS if type(values[0]) in NUMBERS else frozenset({str})
+    return next(value for value in values if type(value) not in kinds)
 
 
 def to_int(arguments: list[Any], _meter: Meter, at: Span) -> int:
@@ -74,8 +86,10 @@ def to_int(arguments: list[Any], _meter: Meter, at: Span) -> int:
     return number
 
 
-def to_double(arguments: list[Any], _meter: Meter, at: Span) -> float:
+def to_double(arguments: list[Any], meter: Meter, at: Span) -> float:
     (value,) = arguments
+    if type(value) is str:
+        charge(meter, min(len(value), LONG) // 4, at)
     number: float | None = None
     match value:
         case bool():
@@ -121,6 +135,29 @@ def ends(arguments: list[Any], meter: Meter, at: Span) -> bool:
     return text.endswith(part)
 
 
+def matches_computed(arguments: list[Any], meter: Meter, at: Span) -> bool:
+    text, pattern = _texts("matches", arguments, at)
+    charge(meter, STEPS_PER_SIGN * min(len(pattern), MAX_PATTERN), at)
+    try:
+        parsed = parse_pattern(pattern)
+        charge(meter, STEPS_PER_PART * size_of(parsed), at)
+    except PatternError as error:
+        raise Failure(at, wording.bad_pattern, pattern, error) from None
+    return search(build(parsed), text, meter, at)
+
+
+def matches_literal(target: Run, pattern: str, program: Program, at: Span) -> Run:
+    """`target.matches(pattern)`, where the pattern was read with the expression."""
+
+    def run(scope: Mapping[str, Any], meter: Meter) -> bool:
+        text = target(scope, meter)
+        if type(text) is not str:
+            raise Failure(at, wording.not_text, "matches", text, pattern)
+        return search(program, text, meter, at)
+
+    return run
+
+
 def _texts(name: str, arguments: list[Any], at: Span) -> tuple[str, str]:
     text, part = arguments
     if type(text) is not str or type(part) is not str:
@@ -130,5 +167,5 @@ def _texts(name: str, arguments: list[Any], at: Span) -> tuple[str, str]:
 
 FUNCTIONS: Final[dict[str, Function]] = {
     "size": size, "min": least, "max": greatest, "int": to_int, "double": to_double, "string": to_string,
-    "contains": has_part, "startsWith": begins, "endsWith": ends,
+    "contains": has_part, "startsWith": begins, "endsWith": ends, "matches": matches_computed,
 }  # fmt: skip

@@ -13,6 +13,7 @@ from flowkit.core.expr.values import LONG, SCALARS
 from flowkit.core.payload import Artifact
 
 SCALAR_SIZE: Final = 8  # bytes that everything but a string counts
+LIST: Final = 5  # steps that it takes to look into a list or an object, besides one for each value and key in it
 
 
 def list_of(items: list[Run]) -> Run:
@@ -43,25 +44,26 @@ def measure(value: Any, meter: Meter, at: Span) -> None:
         part = parts.pop()
         kind = type(part)
         if kind is str:
-            left -= _bytes(part)
+            left -= len(part) if part.isascii() else _bytes(part, meter, at)
         elif kind in SCALARS or kind is Artifact:
             left -= SCALAR_SIZE
         elif kind is list:
-            left -= SCALAR_SIZE
-            charge(meter, len(part), at)
+            charge(meter, LIST + len(part), at)
             parts.extend(part)
-        elif kind is dict:
             left -= SCALAR_SIZE
-            charge(meter, 2 * len(part), at)
+        elif kind is dict:
+            charge(meter, LIST + 2 * len(part), at)
             parts.extend(part)
             parts.extend(part.values())
+            left -= SCALAR_SIZE
         else:
             raise Failure(at, wording.unreadable, part)
         if left < 0:
             raise Exceeded(at, too_large)
 
 
-def _bytes(text: str) -> int:
-    if text.isascii() or len(text) > MAX_SIZE:
+def _bytes(text: str, meter: Meter, at: Span) -> int:
+    if len(text) > MAX_SIZE:
         return len(text)
+    charge(meter, 3 + len(text) // LONG, at)
     return len(text.encode("utf-8", "surrogatepass"))

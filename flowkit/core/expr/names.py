@@ -10,7 +10,7 @@ ROOTS: Final = ("params", "output", "nodes", "vars", "item", "index", "previous"
 FUNCTIONS: Final = {
     "size": (1, 1), "min": (1, 64), "max": (1, 64), "int": (1, 1), "double": (1, 1), "string": (1, 1),
 }  # fmt: skip
-METHODS: Final = {"size": (0, 0), "contains": (1, 1), "startsWith": (1, 1), "endsWith": (1, 1)}
+METHODS: Final = {"size": (0, 0), "contains": (1, 1), "startsWith": (1, 1), "endsWith": (1, 1), "matches": (1, 1)}
 
 WORDS: Final = {"true": True, "false": False, "null": None}
 HAS: Final = "has"

@@ -33,7 +33,7 @@ from flowkit.core.expr.syntax import (
     Step,
     Unary,
 )
-from flowkit.core.expr.tokens import END, FLOAT, INT, NAME, SIGN, STRING, Token, tokens_of
+from flowkit.core.expr.tokens import BAD, END, FLOAT, INT, NAME, SIGN, STRING, Token, tokens_of
 from flowkit.core.problems import shown
 from flowkit.errors import ExprSyntaxError, did_you_mean
 
@@ -48,7 +48,8 @@ T = TypeVar("T")
 
 
 class Parser:
-    """Reads one expression; `roots` and `nodes` are what it has used so far, in order."""
+    """Reads one expression; `roots` and `nodes` are what it has used so far, in order, and `guarded` the nodes that it
+    asked about by `has`."""
 
     def __init__(self, text: str, allowed: Container[str]) -> None:
         if len(text) > MAX_TEXT:
@@ -56,8 +57,10 @@ class Parser:
             raise ExprSyntaxError(say, position=MAX_TEXT)
         self.roots: dict[str, None] = {}
         self.nodes: dict[str, None] = {}
+        self.guarded: set[str] = set()
+        self._mentioned: list[str] = []
         self._text = text
-        self._allowed = allowed
+        self._known = [name for name in names.ROOTS if name in allowed]
         self._tokens = tokens_of(text)
         self._at = 0
         self._depth = 0
@@ -97,10 +100,17 @@ class Parser:
         return self._take()
 
     def _advice(self) -> str:
-        instead = names.INSTEAD.get(self._next.text) if self._next.kind == NAME else None
+        token = self._next
+        if token.kind == FLOAT and token.text.startswith("."):
+            return f"; an element is written x[{token.text[1:60]}]"
+        if token.kind == SIGN and token.text == "?":
+            return "; put a choice that stands in another in parentheses"
+        instead = names.INSTEAD.get(token.text) if token.kind == NAME else None
         return f"; write {instead}" if instead else ""
 
     def _fail(self, say: str, at: int | None = None) -> NoReturn:
+        if at is None and self._next.kind == BAD:
+            say = self._next.value
         raise complaint(self._text, self._next.start if at is None else at, say)
 
     def _span(self, start: int) -> Span:
@@ -239,7 +249,7 @@ class Parser:
 
     def _entry(self) -> tuple[Node, Node]:
         token = self._next
-        if token.kind == NAME and self._tokens[self._at + 1].text == ":" and token.text not in self._known_roots():
+        if token.kind == NAME and self._tokens[self._at + 1].text == ":" and token.text not in self._known:
             self._fail(f'a key is a string; write "{token.text[:60]}"')
         key = self._expression()
         if isinstance(key, Literal) and not isinstance(key.value, str):
@@ -278,10 +288,11 @@ class Parser:
         self._at += 5
         name = words[1].value
         self.nodes[name] = None
+        self._mentioned.append(name)
         return Output(name, at=self._span(start))
 
     def _check_root(self, token: Token) -> None:
-        name, known = token.text, self._known_roots()
+        name, known = token.text, self._known
         if name in known:
             return
         here = f"here are {', '.join(known)}" if known else "no name can be used here, only literals"
@@ -292,9 +303,6 @@ class Parser:
         if name in names.FUNCTIONS or name in names.METHODS or name == names.HAS:
             self._fail(f"{name} is a function; call it, as in {_example(name)}")
         self._fail(f"there is no {shown(name)}{did_you_mean(name[:60], [*known, *names.WORDS])}; {here}")
-
-    def _known_roots(self) -> list[str]:
-        return [name for name in names.ROOTS if name in self._allowed]
 
     # Calls.
 
@@ -307,7 +315,9 @@ class Parser:
         return Call(token.text, arguments, at=self._span(token.start))
 
     def _has(self, token: Token) -> Node:
+        before = len(self._mentioned)
         (path,) = self._arguments(token, (1, 1))
+        self.guarded.update(self._mentioned[before:])
         match path:
             case Output():
                 return Has(path, at=self._span(token.start))
@@ -334,7 +344,8 @@ class Parser:
         if name in names.INSTEAD:
             self._fail(f"there is no {noun} {name}; write {names.INSTEAD[name]}", token.start)
         every = [*names.FUNCTIONS, *names.METHODS, names.HAS]
-        self._fail(f"there is no {noun} {shown(name)}{did_you_mean(name[:60], every)}", token.start)
+        near = did_you_mean(name[:60], every) or f"; there are {', '.join(dict.fromkeys(every))}"
+        self._fail(f"there is no {noun} {shown(name)}{near}", token.start)
 
 
 def _example(name: str) -> str:

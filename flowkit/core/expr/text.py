@@ -6,9 +6,10 @@ from typing import Final
 
 from flowkit.core.expr.failure import Span, charge
 from flowkit.core.expr.limits import Meter
-from flowkit.core.expr.values import LONG
 
 SMALL: Final = 65_536  # comparisons that are made in the time of a few hundred steps
+COMPARISONS_PER_STEP: Final = 128
+SEARCHED_PER_STEP: Final = 24  # characters, in linear time
 TWO_WAY: Final = 30_000  # from this length on, Python searches in linear time
 
 
@@ -18,11 +19,11 @@ def contains(text: str, part: str, meter: Meter, at: Span) -> bool:
         return False
     work = (len(text) - len(part) + 1) * len(part)
     if work <= SMALL:
-        charge(meter, work // 128, at)
+        charge(meter, work // COMPARISONS_PER_STEP, at)
         return part in text
 
     # Python looks for a short text naively in a short one, which takes a millisecond for the worst of them. Made long,
     # the text is searched in linear time; what fills it up does not end the part, so that nothing new is found.
-    charge(meter, (len(text) + len(part)) // LONG + TWO_WAY // 64, at)
+    charge(meter, (max(len(text), TWO_WAY) + len(part)) // SEARCHED_PER_STEP, at)
     filler = "a" if part[-1] != "a" else "b"
     return part in text.ljust(TWO_WAY, filler)

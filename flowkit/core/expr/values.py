@@ -12,7 +12,8 @@ NUMBERS: Final = frozenset({int, float})
 SCALARS: Final = frozenset({bool, int, float, type(None)})
 KINDS: Final = SCALARS | {str, list, dict}
 
-LONG: Final = 512  # characters that are compared or copied in the time of a step
+LONG: Final = 512  # characters that are compared, copied or hashed in the time of a step
+CONTAINER: Final = 6  # steps that it takes to look into a list or an object, besides two for each value in it
 
 
 def same(left: Any, right: Any, meter: Meter, at: Span) -> bool:
@@ -22,25 +23,23 @@ def same(left: Any, right: Any, meter: Meter, at: Span) -> bool:
         one, other = pairs.pop()
         kind = type(one)
         if kind is not type(other):
-            if kind in NUMBERS and type(other) in NUMBERS and one == other:
-                continue
-            _check(one, at)
-            _check(other, at)
-            return False
-        if kind is list or kind is dict:
+            if not _same_number(one, other, at):
+                return False
+        elif kind is list or kind is dict:
             if len(one) != len(other):
                 return False
-            charge(meter, 2 * len(one), at)
+            charge(meter, CONTAINER + 2 * len(one), at)
             if kind is list:
                 pairs.extend(zip(one, other, strict=True))
             elif one.keys() == other.keys():
-                pairs.extend((item, other[key]) for key, item in one.items())
+                pairs.extend([(item, other[key]) for key, item in one.items()])
             else:
                 return False
         elif kind is str:
             if len(one) != len(other):
                 return False
-            charge(meter, len(one) // LONG, at)
+            if len(one) > LONG:
+                charge(meter, len(one) // LONG, at)
             if one != other:
                 return False
         elif kind not in SCALARS:
@@ -50,19 +49,24 @@ def same(left: Any, right: Any, meter: Meter, at: Span) -> bool:
     return True
 
 
+def _same_number(left: Any, right: Any, at: Span) -> bool:
+    if type(left) in NUMBERS and type(right) in NUMBERS:
+        return bool(left == right)
+    _check(left, at)
+    _check(right, at)
+    return False
+
+
 def _check(value: Any, at: Span) -> None:
     if type(value) not in KINDS:
         raise Failure(at, wording.unreadable, value)
 
 
-def compare(sign: str, left: Any, right: Any, meter: Meter, at: Span) -> int:
-    """-1, 0 or 1, as `left` is smaller, equal or greater. Raises `Failure` unless both are numbers or both strings."""
-    kind, other = type(left), type(right)
-    if kind is str and other is str:
-        charge(meter, min(len(left), len(right)) // LONG, at)
-    elif kind not in NUMBERS or other not in NUMBERS:
+def check_texts(sign: str, left: Any, right: Any, meter: Meter, at: Span) -> None:
+    """Raises `Failure` unless both are strings, which are then compared at this charge."""
+    if type(left) is not str or type(right) is not str:
         raise Failure(at, wording.not_ordered, sign, left, right)
-    return int(left > right) - int(left < right)
+    charge(meter, min(len(left), len(right)) // LONG, at)
 
 
 def within(left: Any, right: Any, meter: Meter, at: Span) -> bool:
@@ -73,5 +77,23 @@ def within(left: Any, right: Any, meter: Meter, at: Span) -> bool:
         return left in right
     if kind is not list:
         raise Failure(at, wording.not_container, left, right)
-    charge(meter, len(right), at)
-    return any(same(left, item, meter, at) for item in right)
+    _check(left, at)
+    charge(meter, 3 + len(right), at)
+    if type(left) is list or type(left) is dict:
+        charge(meter, 3 * len(right), at)
+        return any(same(left, item, meter, at) for item in right)
+    return _scalar_within(left, right, meter, at)
+
+
+def _scalar_within(left: Any, right: list[Any], meter: Meter, at: Span) -> bool:
+    kinds = NUMBERS if type(left) in NUMBERS else frozenset({type(left)})
+    if type(left) is str:
+        charge(meter, len(right) * (len(left) // LONG), at)
+    for item in right:
+        kind = type(item)
+        if kind in kinds:
+            if item == left:
+                return True
+        elif kind not in KINDS:
+            raise Failure(at, wording.unreadable, item)
+    return False

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
 
+from flowkit.core.expr.regex.problem import PatternError
 from flowkit.core.payload import Artifact
 from flowkit.core.problems import shown
-from flowkit.errors import did_you_mean
 
 LONGEST_NAME: Final = 40
-FEW: Final = 12
-MANY: Final = 400
+SLIP: Final = 2  # characters
+FEW: Final = 20
+MANY: Final = 200
 
 
 def seen(value: Any) -> str:
@@ -110,11 +111,20 @@ def key_twice(_part: str, key: str) -> str:
 
 
 def _nearest(name: str, value: Mapping[Any, Any]) -> str:
-    # Comparing names costs more than all of an evaluation may: a few that look alike are enough.
+    # Comparing names as it is done at the door would cost more than all of an evaluation may.
     if len(name) > LONGEST_NAME:
         return ""
-    known = [key for key in islice(value, MANY) if isinstance(key, str) and abs(len(key) - len(name)) <= 2]
-    return did_you_mean(name, known[:FEW])
+    known = [key for key in islice(value, MANY) if isinstance(key, str) and abs(len(key) - len(name)) <= SLIP]
+    found = next((key for key in known[:FEW] if _alike(name, key)), None)
+    return f" (did you mean {shown(found)}?)" if found else ""
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether all that differs stands together, and is short."""
+    shorter = min(len(one), len(other))
+    begin = next((at for at in range(shorter) if one[at] != other[at]), shorter)
+    end = next((at for at in range(shorter - begin) if one[-1 - at] != other[-1 - at]), shorter - begin)
+    return max(len(one), len(other)) - begin - end <= SLIP < len(one)
 
 
 def no_size(_part: str, value: Any) -> str:
@@ -137,6 +147,10 @@ def no_double(_part: str, value: Any) -> str:
 
 def no_string(_part: str, value: Any) -> str:
     return f"string() takes a string, a number or a boolean, found {seen(value)}"
+
+
+def bad_pattern(_part: str, pattern: str, error: PatternError) -> str:
+    return f"the pattern {shown(pattern)} cannot be used, from its character {error.position + 1} on: {error.say}"
 
 
 def not_text(_part: str, name: str, text: Any, part: Any) -> str:
