@@ -12,7 +12,7 @@ from flowkit.core.dialect import parse_graph
 from flowkit.core.effects import Dispatch, Revoke
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import Graph
-from flowkit.core.model import Lease, NodeRun, Task
+from flowkit.core.model import Group, Lease, NodeRun, Task
 from flowkit.core.payload import Payload
 from flowkit.wire.facts import body_of, decode_facts, encode_facts
 from flowkit.wire.snapshot import decode_snapshot, encode_snapshot
@@ -81,13 +81,19 @@ def _part(task: Task, slot: str) -> Any:
             return list(getattr(task, slot))
         case "graph":
             return id(task.graph)
+        case "memo":  # what was fetched for decisions is no part of the state
+            return None
     return getattr(task, slot)
 
 
 def _run(run: NodeRun) -> dict[str, Any]:
     slots = {slot: getattr(run, slot) for slot in NodeRun.__slots__}
     lease = slots["lease"]
-    return slots | {"lease": lease and {slot: getattr(lease, slot) for slot in Lease.__slots__}}
+    group = slots["group"]
+    return slots | {
+        "lease": lease and {slot: getattr(lease, slot) for slot in Lease.__slots__},
+        "group": group and {slot: getattr(group, slot) for slot in Group.__slots__},
+    }
 
 
 def replayed(task: Task, recorded: Iterable[tuple[float, f.Fact]], *, wired: bool = False) -> Task:
