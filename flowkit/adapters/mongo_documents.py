@@ -69,15 +69,22 @@ def head_doc(head: Head) -> dict[str, Any]:
         "timeout_sec": head.timeout_sec,
         "fingerprint": head.fingerprint,
         "created_at": head.created_at,
+        **_rare_fields(head),
+        **_owners_fields(head),
+    }
+
+
+def _rare_fields(head: Head) -> dict[str, Any]:
+    # Most heads have none of these, and heads of before never had: an index takes what is missing for null.
+    said = {
         "flow": head.flow,
-        # Null is what an index takes a field for that heads of before do not have.
-        "flow_name": flow_name(head.flow) or None,
-        "parent": head.parent or None,
+        "flow_name": flow_name(head.flow),
+        "parent": head.parent,
         "parent_node": head.parent_node,
         "parent_attempt": head.parent_attempt,
         "depth": head.depth,
-        **_owners_fields(head),
     }
+    return {name: value for name, value in said.items() if value}
 
 
 def doc_head(doc: Doc) -> Head:
@@ -95,8 +102,8 @@ def doc_head(doc: Doc) -> Head:
         timeout_sec=doc["timeout_sec"],
         fingerprint=doc["fingerprint"],
         created_at=doc["created_at"],
-        flow=doc.get("flow", ""),  # heads of before there were flows and children say nothing of them
-        parent=doc.get("parent") or "",
+        flow=doc.get("flow", ""),
+        parent=doc.get("parent", ""),
         parent_node=doc.get("parent_node", ""),
         parent_attempt=doc.get("parent_attempt", 0),
         depth=doc.get("depth", 0),

@@ -325,4 +325,4 @@ class Coordinator:
     async def validate_graph(self, graph: Any, *, params: Mapping[str, Any] | None = None) -> None:
         """Raise `GraphError` for what `create_task` would refuse; nothing is run or stored. Without `params`, those are
         not looked at."""
-        await self.runtime.api.validate(graph, params)
+        await self.runtime.api.validate(self.adapters.resolve(graph), params)

@@ -39,7 +39,6 @@ MOST_REASON: Final = 1000
 MOST_STARTS: Final = 500
 """So many nodes are started without a worker in one decision; the others in the next, so that nobody waits for long."""
 MOST_SIGNALS: Final = 1000
-MOST_ATTEMPTS: Final = 2**62
 
 UNFIT: Final = (InputError, ExprError, FunctionError)
 """What is wrong with what a node was given, and fails it."""
@@ -108,7 +107,7 @@ class _Decider:
 
     def attempt(self, report: r.AttemptReport) -> None:
         run = self.task.runs.get(report.node)
-        known = self.known_attempt(report.node) if run is None else run.attempt
+        known = self.task.last_attempt(report.node)
         if report.attempt < known or (run is None and report.attempt == known):
             self.decision.stale += 1
             return
@@ -131,11 +130,6 @@ class _Decider:
                 self.lost(run, report)
             case Verdict.IS_CANCELLED:
                 self.put(f.NodeCancelled(report.node, run.reason, run.loser))
-
-    def known_attempt(self, name: str) -> int:
-        """The last attempt that may be known of a node that does not exist (yet, or any more)."""
-        base = base_of(name)
-        return self.task.runs[base].peak if base in self.task.graph.nodes and base != name else MOST_ATTEMPTS
 
     def succeeded(self, run: NodeRun, report: r.Succeeded) -> None:
         if report.next and (wrong := self.no_successor(report.node, report.next)):
@@ -407,7 +401,8 @@ class _Decider:
         if self.task.status is TaskStatus.CANCELLING:
             return
         for name in (*self.task.leased, *self.task.children):
-            self.revoke(name, reason, grace)
+            if not told_to_end(self.task.runs[name]):
+                self.revoke(name, reason, grace)
         self.put(f.TaskCancelling(reason, outcome, self.now + grace, error, by))
 
     def out_of_budget(self) -> bool:

@@ -258,10 +258,10 @@ def _cancel_all(task: Task, fact: f.TaskCancelling, at: float) -> None:
     task.due.clear()
     task.waiting.clear()
     for name, run in task.runs.items():
+        if run.group is not None:  # also one that has ended, and whose other items go on
+            lifecycle.shut(task, run.group)
         if run.state in ENDED_NODE:
             continue
-        if run.group is not None:
-            lifecycle.shut(task, run.group)
         if run.lease is not None or run.child:
             if not lifecycle.told_to_end(run):
                 lifecycle.stop(task, name, run, fact.reason, at, fact.until)

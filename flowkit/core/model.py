@@ -35,6 +35,8 @@ class TaskStatus(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
+MOST_ATTEMPTS = 2**62
+
 NOT_NEEDED = "not_needed"
 """Why a node is skipped from which nothing leads to a target of its task."""
 
@@ -321,6 +323,14 @@ class Task:
         if node is None:
             raise KeyError(name)
         return node
+
+    def last_attempt(self, name: str) -> int:
+        """The last attempt that this state can know of a node. Of one that does not exist (yet, or any more) it is that
+        of the nodes derived like it; of an id that means nothing, it is beyond all."""
+        if name in self.runs:
+            return self.runs[name].attempt
+        base = base_of(name)
+        return self.runs[base].peak if base in self.graph.nodes else MOST_ATTEMPTS
 
     @property
     def placing(self) -> bool:

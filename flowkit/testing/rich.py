@@ -48,11 +48,11 @@ def _node(node: dict[str, Any], dice: random.Random, groups: set[str]) -> dict[s
 
 
 def _items(dice: random.Random) -> dict[str, Any]:
-    said: dict[str, Any] = {"foreach": list(range(dice.randint(0, 4))), "inputs": {"i": {"$item": ""}}}
+    said: dict[str, Any] = {"foreach": [*range(dice.randint(0, 4))], "inputs": {"i": {"$item": ""}}}
     if dice.random() < 0.4:
         said["max_parallel"] = dice.randint(1, 2)
     if dice.random() < 0.3:
-        said["gather"] = dice.choice(("any", {"count": 2}))
+        said["gather"] = "any" if dice.random() < 0.5 else {"count": 2}
         said["losers"] = dice.choice(("ignore", "cancel"))
     if dice.random() < 0.3:
         said["on_item_failure"] = "collect"
@@ -83,8 +83,8 @@ def _signal(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
 
 def _child(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
     inside = [{"node_id": name, "type": ROLE, "retry_policy": QUICK_RETRIES} for name in CHILD_NODES]
-    graph = {"name": "child", "nodes": inside, "edges": [list(CHILD_NODES)]}
-    node = {"node_id": "child", "type": "task", "graph": graph, "inputs": {"plan": {"$param": "plan"}}}
+    graph = {"name": "child", "nodes": inside, "edges": [["k0", "k1"]]}
+    node: dict[str, Any] = {"node_id": "child", "type": "task", "graph": graph, "inputs": {"plan": {"$param": "plan"}}}
     if dice.random() < 0.4:
         node["foreach"] = list(range(dice.randint(0, 3)))
     nodes.append(node)
