@@ -64,8 +64,8 @@ def _is_unfinished(run: NodeRun) -> bool:
 
 
 def _unfinished_items(task: Task, group: str) -> set[str]:
-    """The items of a group that did not finish, or were undone. Of one all of whose items finished, none is left out: it
-    failed for another reason, and runs again as a whole."""
+    """The items of a group that did not finish, or were undone. Of one all of whose items finished, none is left out:
+    it failed for another reason, and runs again as a whole."""
     members = [name for name in task.runs.derived if group_of(name) == group]
     return {name for name in members if task.runs[name].state is not NodeState.FINISHED} | undone_items(task, group)
 
