@@ -135,6 +135,7 @@ def _tasks(commands: Any) -> None:
     signal.add_argument("name", metavar="NAME", help="the signal's name")
     signal.add_argument("--payload", metavar="JSON", help="what the node gets as its output (default: null)")
     _tasks_restart(verbs)
+    _verb(verbs, "delete", "delete a task that has ended, and its children, for good")
     _verb(verbs, "explain", "why each node that does not run does not run")
     watch = _verb(verbs, "watch", "a task's transitions, replayed and then live, until its last")
     watch.add_argument("--since", type=_natural, default=0, metavar="SEQ", help="only those after this commit")

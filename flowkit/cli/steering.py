@@ -1,4 +1,4 @@
-"""`flowkit tasks` cancel, pause, resume, signal and restart: asks the coordinator, and says what it answered."""
+"""`flowkit tasks` cancel, pause, resume, signal, restart and delete: asks the coordinator, and says what it answered."""
 
 from __future__ import annotations
 
@@ -66,6 +66,15 @@ async def _options(client: Client, args: Namespace) -> RestartOptions:
     return options
 
 
+async def _delete(client: Client, args: Namespace) -> None:
+    if not await client.delete_task(args.task):
+        raise TaskNotFound(f"there is no task {args.task!r}")
+    if args.json:
+        put_json({"task_id": args.task, "deleted": True})
+    else:
+        put(f"task {args.task} is deleted")
+
+
 def _put_plan(args: Namespace, plan: RestartPlan) -> None:
     if plan.refused:
         raise RequestRefused(f"task {args.task} cannot be restarted: {plan.refused}")
@@ -122,4 +131,5 @@ STEERING: dict[str, Callable[[Client, Namespace], Awaitable[Any]]] = {
     "resume": _resume,
     "signal": _signal,
     "restart": _restart,
+    "delete": _delete,
 }

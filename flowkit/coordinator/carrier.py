@@ -118,7 +118,7 @@ class Carrier:
 
     async def _dispatch_large(self, effect: Dispatch, job: Job, data: bytes) -> None:
         try:
-            await self._store.put_blob(job.body_ref, data, kind="artifact")
+            await self._store.put_blob(job.body_ref, data, kind="artifact", for_task=job.task_id)
         except StoreUnavailable:
             return  # the accept deadline brings the attempt back
         self._publisher.work(effect.worker, effect.incarnation, job)

@@ -226,7 +226,7 @@ class Children:
         if len(data) <= LARGE_BYTES:
             return Payload(value)
         ref = hashlib.sha256(data).hexdigest()
-        await self._store.put_blob(ref, data, kind="artifact")
+        await self._store.put_blob(ref, data, kind="artifact", for_task=task.task_id)
         return Payload(None, Artifact(ref, len(data), "json"))
 
     def _feed(self, cell: Cell, report: ChildEnded) -> None:

@@ -15,14 +15,17 @@ from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell, Flight, Item
 from flowkit.coordinator.commits import CommitLog
 from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.coordinator.gate import Gate
 from flowkit.coordinator.heads import Heads, front_of
 from flowkit.coordinator.history import Past, new_task
+from flowkit.coordinator.ids import was_long_ago
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
+from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
-from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
+from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
@@ -35,6 +38,9 @@ from flowkit.wire.facts import body_of, encode_facts
 MOST_AHEADS = 5
 MOST_MISSES = 4
 MOST_LOOKS = 5000
+MOST_AT_ONCE = 1000
+"""The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
+would keep all other tasks waiting for a tenth of a second."""
 SHORTEST_REST_SEC = 1.0
 
 
@@ -52,12 +58,15 @@ class Engine:
         self.timers = timers
         self.carrier = carrier
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
-        self.heads = Heads(store, clock, self.maybe_evict)
+        self.heads = Heads(store, clock, self.maybe_evict, self._head_missing)
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.gate = Gate(clock, dispatcher)
+        self.on_stray: Callable[[str], None] = lambda task_id: None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
+        self.on_output: Callable[[Keep], None] = lambda effect: None
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
@@ -121,16 +130,18 @@ class Engine:
             return
         task = cell.task
         assert task is not None
+        if task.graph.limited:
+            self._settle(self.gate.hear(cell, task))
         if self._waits_for_room(cell, task):
             return
-        items = self._take_items(cell)
+        items = self._take_items(cell, task)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now, self.detector)
+            decision = decide(task, [item.report for item in items], now, self.detector)  # type: ignore[misc]
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
-            placed = self.dispatcher.offer(cell)
+            placed = self._offer(cell, task)
             if placed:
                 more = decide(task, placed, now, self.detector)
                 decision.recorded += more.recorded
@@ -153,6 +164,12 @@ class Engine:
             self._settle(items)
             self._rest(cell, task)
 
+    def _offer(self, cell: Cell, task: Task) -> list[Placed]:
+        if not task.graph.limited:
+            return self.dispatcher.offer(cell)
+        self.gate.open(cell, task)
+        return self.gate.stamp(cell, task, self.dispatcher.offer(cell))
+
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
@@ -160,16 +177,17 @@ class Engine:
             return False
         roles = task.graph.root_roles
         if not roles or self.dispatcher.has_room(roles):
-            return False
+            return task.graph.limited and self.gate.first(cell, task)
         for role in roles:
             self.dispatcher.wait(role, cell)
         return True
 
-    def _take_items(self, cell: Cell) -> list[Item]:
+    def _take_items(self, cell: Cell, task: Task) -> list[Item]:
         items: list[Item] = []
-        tenant = cell.head.tenant if cell.head is not None else ""
-        while cell.queue and not (cell.cautious and items):
+        tenant, weight = cell.head.tenant if cell.head is not None else "", 0
+        while cell.queue and weight < MOST_AT_ONCE and not (cell.cautious and items):
             item = cell.queue.popleft()
+            weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
                 self._settle([item])
@@ -178,7 +196,7 @@ class Engine:
                 items.append(item)
         return items
 
-    def _mark_again(self, cell: Cell, report: Report) -> None:
+    def _mark_again(self, cell: Cell, report: object) -> None:
         """A request that comes again although it was answered: its mark was lost."""
         if isinstance(report, Requested) and cell.task is not None and report.n <= cell.task.applied:
             if report.n not in cell.to_mark:
@@ -229,6 +247,8 @@ class Engine:
         """Nothing was decided: note when to look again."""
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
+        if task.graph.limited:
+            self.gate.look(cell, task)
         if cell.queue:
             self._dirty[cell.task_id] = cell
         elif not cell.head_due:
@@ -265,12 +285,17 @@ class Engine:
         cell.aheads = 0
         cell.front = front_of(task, self.clock.wall())
         self._note(cell, task, flight.facts)
+        if task.graph.limited:
+            self.gate.note(cell, task, flight.facts)
+            self.gate.look(cell, task)
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
             if isinstance(effect, Dispatch | Revoke):
                 self.carrier.carry_out(cell, effect)
-            elif isinstance(effect, Spawn | Steer):
+            elif isinstance(effect, Keep):
+                self.on_output(effect)
+            else:
                 self.on_child_effect(cell, effect)
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())
@@ -321,6 +346,9 @@ class Engine:
         if past is None:
             self._missing(cell)
             return
+        if past.deleted:
+            self._late(cell)
+            return
         if past.head.partition not in self.owned:
             self._not_ours(cell, past.head.partition)
             return
@@ -356,10 +384,22 @@ class Engine:
         if cell.misses < MOST_MISSES:
             self.carrier.later(0.3, lambda: self._load_again(cell))
             return
+        self._settle(self.gate.gone(cell))
+        self.on_stray(cell.task_id)
+        if was_long_ago(cell.task_id, self.clock.wall()):
+            self._late(cell)
+            return
         for item in cell.queue:
-            self.carrier.refuse(cell, item, "no such task")
-        self._settle(cell.queue)
-        self.drop(cell)
+            if not isinstance(item.report, Requested):  # those stand in the store, and are removed there
+                self.carrier.refuse(cell, item, "no such task")
+        self.forget(cell)
+
+    def _late(self, cell: Cell) -> None:
+        """What comes for a task that was deleted is counted and dropped (rule 16)."""
+        self.telemetry.count("reports_of_deleted_tasks", len(cell.queue))
+        if any(isinstance(item.report, Requested) for item in cell.queue):
+            self.on_stray(cell.task_id)
+        self.forget(cell)
 
     def _not_ours(self, cell: Cell, partition: int) -> None:
         """A message that went astray asked for another owner's task, who alone may decide about it; or the partition
@@ -370,7 +410,22 @@ class Engine:
             self._settle(cell.queue)
         self.drop(cell)
 
+    def _head_missing(self, task_id: str) -> None:
+        cell = self.cells.get(task_id)
+        if cell is not None and not cell.loading:
+            self.reload(cell, "missing", 0.0)
+
     # ------------------------------------------------------------------------------------------ leaving
+
+    def forget_task(self, task_id: str) -> None:
+        """The task was deleted."""
+        if (cell := self.cells.get(task_id)) is not None:
+            self.forget(cell)
+
+    def forget(self, cell: Cell) -> None:
+        """Drop a cell whose task is no more; nobody waits for what came for it."""
+        self._settle(cell.queue)
+        self.drop(cell)
 
     def drop(self, cell: Cell) -> None:
         """Forget a cell: it is never used again."""
@@ -398,7 +453,7 @@ class Engine:
             return
         if not task.ended:
             wake = task.next_wake()
-            if task.leased or (task.ready and not task.paused) or (task.due and task.placing):
+            if task.leased or ((task.ready or task.gated) and not task.paused) or (task.due and task.placing):
                 return
             rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
             if wake is not None and wake < self.clock.wall() + rest:

@@ -23,7 +23,7 @@ def front_of(task: Task, now: float) -> Front:
     if task.ended:
         return Front(task.status, None, task.ended_at, error)
     timer = task.next_wake()
-    if task.leased or (task.ready and not task.paused) or task.due:
+    if task.leased or ((task.ready or task.gated) and not task.paused) or task.due:
         wake: float | None = now + BUSY_WAKE_SEC
     elif task.children:
         wake = min(now + CHILDREN_WAKE_SEC, timer if timer is not None else now + CHILDREN_WAKE_SEC)
@@ -35,12 +35,15 @@ def front_of(task: Task, now: float) -> Front:
 
 
 class Heads:
-    """Every cell whose head lags is written within one step; then its requests are marked, and it may leave memory."""
+    """Every cell whose head lags is written within one step; then its requests are marked, and it may leave memory.
+    `on_missing` hears of tasks whose head is not there."""
 
-    def __init__(self, store: Store, clock: Clock, on_stored: Callable[[Cell], None]) -> None:
+    def __init__(self, store: Store, clock: Clock, on_stored: Callable[[Cell], None],
+                 on_missing: Callable[[str], None] = lambda task_id: None) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
         self._on_stored = on_stored
+        self._on_missing = on_missing
         self._lagging: dict[str, Cell] = {}
 
     def touch(self, cell: Cell) -> None:
@@ -83,9 +86,13 @@ class Heads:
                 cell.stored = max(cell.stored, (update.seq, update.published_seq))
 
     async def _ask_why(self, updates: Sequence[HeadUpdate], outcomes: list[Outcome]) -> list[Outcome]:
-        """No match may be one's own write, not majority yet when it was asked: a majority read tells."""
+        """No match may be one's own write, not majority yet when it was asked: a majority read tells. Or the task was
+        deleted, and its head says more than the owner knows, or is gone."""
         unsure = [u.task_id for u, outcome in zip(updates, outcomes, strict=True) if outcome is Outcome.NO_MATCH]
         stored = {head.task_id: (head.seq, head.published_seq) for head in await self._store.read_heads(unsure)}
+        for task_id in unsure:
+            if task_id not in stored:
+                self._on_missing(task_id)
         return [
             Outcome.OK
             if outcome is Outcome.NO_MATCH and stored.get(u.task_id, (-1, -1)) >= (u.seq, u.published_seq)

@@ -12,6 +12,7 @@ from itertools import count
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.history import History, Past, place_of
+from flowkit.core.model import Task
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Clock, Store
 from flowkit.telemetry import SnapshotTaken, Telemetry
@@ -22,6 +23,7 @@ SHARE = 0.05
 TIDY_SEC = 5.0
 DOUBT_SEC = 30.0
 """So long after its cell has gone, a head that does not name a snapshot will not name it any more."""
+SLICE_RUNS = 1000
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Snapshots:
         if past is None or past.task is None or past.task.ended:
             return
         data = await written(past)
+        await taken_apart(past.task)
         ref = f"{cell.task_id}.{self._coordinator_id}.{next(self._numbers)}"  # never given twice, whoever writes
         try:
             await self._store.put_blob(ref, data, kind="snapshot")
@@ -100,16 +103,18 @@ class Snapshots:
         heads = await self._store.read_heads([spare.cell.task_id for spare in self._spares])
         named = {head.task_id: head.snapshot for head in heads}
         for spare in list(self._spares):
-            useless = self._useless(spare, named.get(spare.cell.task_id, ""))
-            if useless is not None:
+            seen = named.get(spare.cell.task_id, "")
+            if seen == spare.new:
+                # Also what coordinators left behind that died between writing one and naming it.
+                await self._store.delete_snapshots(spare.cell.task_id, but=place_of(spare.new)[1])
+                self._spares.remove(spare)
+            elif (useless := self._useless(spare, seen)) is not None:
                 for snapshot in filter(None, useless):
                     await self._store.delete_blob(place_of(snapshot)[1], kind="snapshot")
                 self._spares.remove(spare)
 
     def _useless(self, spare: Spare, named: str) -> list[str] | None:
-        """The snapshots to remove, now that the head names this one; None: it is too early to say."""
-        if named == spare.new:
-            return [spare.old]
+        """The snapshots to remove, of one that the head does not name; None: it is too early to say."""
         cell = spare.cell
         if cell.snapshot == spare.new and not cell.dead:
             return None  # the next update of the head will name it
@@ -130,3 +135,11 @@ async def written(past: Past) -> bytes:
         lines.append(line)
         await asyncio.sleep(0)
     return b"".join(lines)
+
+
+async def taken_apart(task: Task) -> None:
+    """Free the nodes of a state that nobody uses any more, a few at a time: all together would keep others waiting."""
+    while count := min(SLICE_RUNS, dict.__len__(task.runs)):  # those there are, not those of the graph
+        for _ in range(count):
+            dict.popitem(task.runs)
+        await asyncio.sleep(0)

@@ -24,6 +24,7 @@ from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus,
 from flowkit.core.opening import Detector, cache_key, child_params, ending, holds, opening
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.payload import Payload
+from flowkit.core.permits import Claim, claim_of, needs_of
 from flowkit.core.problems import Problems, shown
 from flowkit.core.readiness import Start, skip_reason, verdict
 from flowkit.core.replan import RestartPlan, plan_restart
@@ -91,6 +92,8 @@ class _Decider:
                     self.put(f.TaskCreated(selection.not_needed(self.task.graph, targets)))
             case r.TimeReached():
                 self.timers()
+            case r.PermitsUnused(node=name, claim=claim):
+                self.permits_unused(name, claim)
             case r.ChildEnded():
                 self.child_ended(report)
             case r.Fetched(ref=ref, value=value, error=error):
@@ -204,10 +207,12 @@ class _Decider:
     def placed(self, placed: r.Placed) -> None:
         task = self.task
         run = task.runs[placed.node]
-        if run.state is not NodeState.READY or not task.placing or placed.node in task.held or self.out_of_budget():
+        node = task.node(placed.node)
+        permitted = not node.limits or placed.permits == tuple(need.limit_id for need in needs_of(task, placed.node))
+        startable = run.state is NodeState.READY and task.placing and placed.node not in task.held
+        if not (startable and permitted) or self.out_of_budget():
             self.decision.unused.append(placed)
             return
-        node = task.node(placed.node)
         try:
             inputs = node_inputs(task, placed.node)
         except Unanswered as unanswered:
@@ -220,14 +225,18 @@ class _Decider:
             return
 
         attempt = run.attempt + 1
-        self.put(
-            f.AttemptLeased(placed.node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by)
-        )
+        self.put(f.AttemptLeased(placed.node, attempt, placed.token, placed.worker, placed.incarnation,
+                                 placed.accept_by, placed.permits))  # fmt: skip
         self.decision.effects.append(
             Dispatch(
                 placed.node, node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by, inputs
             )
         )
+
+    def permits_unused(self, name: str, claim: Claim) -> None:
+        run = self.task.runs.get(name)
+        if run is not None and run.state is NodeState.READY and claim == claim_of(self.task, run):
+            self.put(f.PermitsReturned(name))
 
     # ------------------------------------------------------------------------------------------ children
 

@@ -7,7 +7,7 @@ from typing import Final
 
 NOT_YET: Final[Mapping[str, frozenset[str]]] = {
     "graph": frozenset({"edges_ex"}),
-    "node": frozenset({"cache", "code"}),
+    "node": frozenset({"code"}),
     "edge": frozenset(),
     "io": frozenset({"input_adapter", "input_args"}),
     "input_inline": frozenset({"input_adapter"}),

@@ -91,7 +91,7 @@ class NodeRun:
     count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
     last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
     `declines`) begin anew with each generation. `ready_at` is since when the next attempt waits to begin; `loser`: a
-    join went on without it. Times are epoch seconds.
+    join went on without it; `turn` how often permits for its next attempts were given back. Times are epoch seconds.
 
     `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
     holds. `routes` are the targets of the conditional edges that were taken, None until that is decided. `child` is the
@@ -128,6 +128,7 @@ class NodeRun:
         "state",
         "stopping",
         "taken",
+        "turn",
         "undecided",
         "unread",
         "wake",
@@ -168,6 +169,7 @@ class NodeRun:
         self.child = ""
         self.signal = ""
         self.stopping = False
+        self.turn = 0
 
 
 class Runs(dict[str, NodeRun]):
@@ -238,7 +240,9 @@ class Task:
     `ready` are the nodes that wait for a worker, by role, oldest first; `leased` those that have one; `agenda` the
     nodes about which `settle` has something to decide; `joined` the quorums that started while some of their parents
     had not ended, each with what is to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes
-    in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node).
+    in order; `gated` the ready nodes that need permits, and those of them in `ready` have theirs: `gated_anew` is for
+    whoever asks for them; `applied` the number of the last request answered. `timers` is a heap of (at, generation,
+    kind, node).
 
     `due` are the nodes whose start is to be decided; `held` those that were paused one by one; `children` those whose
     attempt is a task of its own. `vars` are what coordinator functions keep; `signals` came before a node waited for
@@ -251,11 +255,11 @@ class Task:
     """
 
     __slots__ = (
-        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
-        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "generation",
-        "graph", "held", "joined", "leased", "memo", "open", "params", "paused", "ready", "reason", "refusals",
-        "runs", "signals", "spent_sec", "status", "task_id", "tenant", "timeout_sec", "timers", "undo", "vars",
-        "waiting",
+        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done", "due",
+        "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "gated", "gated_anew",
+        "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused", "ready", "reason",
+        "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant", "timeout_sec", "timers", "undo",
+        "vars", "waiting",
     )  # fmt: skip
 
     def __init__(self, *, task_id: str, graph: Graph, params: Mapping[str, Any], tenant: str = "default",
@@ -279,6 +283,8 @@ class Task:
         self.runs = Runs(graph)
         self.open = len(self.runs)
         self.ready: dict[str, OrderedDict[str, None]] = {}
+        self.gated: dict[str, None] = {}
+        self.gated_anew: list[str] = []
         self.leased: dict[str, None] = {}
         self.agenda: deque[str] = deque()
         self.joined: list[tuple[str, list[str]]] = []
@@ -346,10 +352,21 @@ class Task:
         return self.status is not TaskStatus.QUEUED
 
     def set_ready(self, name: str) -> None:
-        if name not in self.held:
-            self.ready.setdefault(self.node(name).type, OrderedDict())[name] = None
+        if name in self.held:
+            return
+        if self.graph.limited and self.node(name).limits:
+            self.gated[name] = None
+            self.gated_anew.append(name)
+        else:
+            self.let_through(name)
+
+    def let_through(self, name: str) -> None:
+        """Its permits are at hand: it waits for a worker. Not recorded; who loads the task asks for them again."""
+        self.ready.setdefault(self.node(name).type, OrderedDict())[name] = None
 
     def unset_ready(self, name: str) -> None:
+        if self.gated:
+            self.gated.pop(name, None)
         if not self.ready:
             return
         role = self.node(name).type

@@ -30,7 +30,7 @@ class Performer:
         try:
             try:
                 value, chosen = outputs.split(await self._run(attempt, arm))
-                output = await self._encode(value)
+                output = await self._encode(value, attempt.job.task_id)
             finally:
                 if attempt.context is not None:
                     await attempt.context.close()
@@ -85,14 +85,15 @@ class Performer:
         attempt.context = Context(attempt, self._kit, params)
         return attempt.context
 
-    async def _encode(self, value: Any) -> Output:
+    async def _encode(self, value: Any, task_id: str) -> Output:
         try:
             output = outputs.encode(value, most_bytes=self._max_output_bytes, most_values=outputs.AT_ONCE)
         except TooMuch:
             output = await self._kit.run_sync(lambda: outputs.encode(value, most_bytes=self._max_output_bytes))
         artifact, blob = output.payload.artifact, output.blob
         if artifact is not None and blob is not None:
-            await patiently(lambda: self._kit.store.put_blob(artifact.ref, blob, kind="artifact"))
+            store = self._kit.store
+            await patiently(lambda: store.put_blob(artifact.ref, blob, kind="artifact", for_task=task_id))
         return output
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowkit.adapters.memory import MemoryStore
-from flowkit.adapters.sqlite import SqliteStore
 from flowkit.ports import (
     Commit,
     FlowTag,
@@ -20,6 +18,9 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
+    LimitRecord,
+    LimitSwap,
     Outcome,
     Renewal,
     Request,
@@ -30,31 +31,6 @@ OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MAT
 
 SURROGATE = "\ud800"
 HUGE = "x" * (20 * 1024 * 1024)
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        "sqlite",
-        pytest.param("mongo_database", marks=pytest.mark.mongo, id="mongo"),
-        pytest.param("motor_database", marks=pytest.mark.mongo, id="motor"),
-    ]
-)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "memory":
-        return MemoryStore()
-    if request.param == "sqlite":
-        return SqliteStore(tmp_path / "tasks.db")
-    from flowkit.adapters.mongo import MongoStore
-
-    return MongoStore(request.getfixturevalue(request.param))
-
-
-@pytest.fixture
-async def store(backend: Store) -> AsyncIterator[Store]:
-    await backend.start()
-    yield backend
-    await backend.stop()
 
 
 def head(task_id: str, **fields: Any) -> Head:
@@ -605,6 +581,22 @@ class TestFlows:
 
 
 class TestWorkers:
+    async def test_an_output_is_kept_until_its_time_is_over(self, store: Store) -> None:
+        now = time.time()
+        assert await store.find_kept("k", now) is None
+        for body in ("[1]", '[{"a":"\\ud800"}]'):
+            kept = Kept("k", body, now + 60)
+            assert await store.keep(kept) is OK
+            assert await store.find_kept("k", now) == kept
+        assert await store.find_kept("k", now + 61) is None
+        assert await store.find_kept("other", now) is None
+
+    async def test_outputs_that_are_past_their_time_are_forgotten_by_new_ones(self, store: Store) -> None:
+        for n in range(3):
+            assert await store.keep(Kept(f"old{n}", "[]", 1.0)) is OK
+        assert await store.keep(Kept("new", "[]", time.time() + 60)) is OK
+        assert [await store.find_kept(f"old{n}", time.time()) for n in range(3)] == [None] * 3
+
     async def test_a_renewal_replaces_the_one_before(self, store: Store) -> None:
         assert await store.read_renewal("w") is None
         for count, tokens in ((1, ("a",)), (2, ("a", "b")), (3, ())):
@@ -632,3 +624,54 @@ async def test_a_started_store_starts_again_over_the_same_data(store: Store, tmp
     await store.stop()
     await store.start()
     assert [one.seq for one in await store.read_commits(["t"])] == [1]
+
+
+def swap(limit_id: str, before: str, stamp: str, body: str = "[]", partition: int = 0) -> LimitSwap:
+    return LimitSwap(limit_id, partition, before, stamp, body)
+
+
+class TestLimits:
+    async def test_a_record_is_written_where_there_is_none(self, store: Store) -> None:
+        assert await store.swap_limits([swap("a", "", "s1", "[1]"), swap("b", "", "s2", partition=3)]) == [OK, OK]
+        assert await store.swap_limits([swap("a", "", "s3")]) == [NO_MATCH]
+        found = {record.limit_id: record for record in await store.read_limits(["a", "b", "none"])}
+        assert found == {"a": LimitRecord("a", 0, "s1", "[1]"), "b": LimitRecord("b", 3, "s2", "[]")}
+
+    async def test_a_record_is_replaced_only_by_who_knows_it(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s1"), swap("b", "", "t1")])
+        outcomes = await store.swap_limits([swap("a", "s0", "s2"), swap("b", "t1", "t2", "[2]")])
+        assert outcomes == [NO_MATCH, OK]
+        stamps = {record.limit_id: record.stamp for record in await store.read_limits(["a", "b"])}
+        assert stamps == {"a": "s1", "b": "t2"}
+
+    async def test_the_same_swap_again_is_harmless(self, store: Store) -> None:
+        first, second = swap("a", "", "s1"), swap("a", "s1", "s2")
+        assert await store.swap_limits([first]) == [OK]
+        assert await store.swap_limits([first]) == [OK]
+        assert await store.swap_limits([second]) == [OK]
+        assert await store.swap_limits([first, swap("b", "", "t")]) == [NO_MATCH, OK]
+
+    async def test_a_record_is_removed_only_by_who_knows_it(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s1")])
+        assert await store.swap_limits([swap("a", "s0", "x", "")]) == [NO_MATCH]
+        assert await store.swap_limits([swap("a", "s1", "x", "")]) == [OK]
+        assert await store.swap_limits([swap("a", "s1", "x", "")]) == [OK]  # it is gone, as was wanted
+        assert await store.read_limits(["a"]) == []
+        assert await store.swap_limits([swap("a", "s1", "s2")]) == [NO_MATCH]
+        assert await store.swap_limits([swap("a", "", "s3")]) == [OK]
+
+    async def test_of_two_who_swap_at_once_one_wins(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s0")])
+        outcomes = await asyncio.gather(*(store.swap_limits([swap("a", "s0", f"s-{n}")]) for n in range(8)))
+        assert sorted(outcome.value for [outcome] in outcomes) == ["no_match"] * 7 + ["ok"]
+
+    async def test_the_records_of_a_partition_come_page_by_page(self, store: Store) -> None:
+        await store.swap_limits([swap(name, "", f"s{name}", partition=int(name < "x")) for name in "cabxy"])
+        first = await store.limits_of(1, limit=2)
+        assert [record.limit_id for record in first] == ["a", "b"]
+        assert [record.limit_id for record in await store.limits_of(1, limit=2, after="b")] == ["c"]
+
+    async def test_what_cannot_be_stored_is_unknown_and_the_others_stand(self, store: Store) -> None:
+        swaps = [swap("a", "", "s1"), swap("b", "", "s2", SURROGATE), swap("c", "", "s3")]
+        assert await store.swap_limits(swaps) == [OK, UNKNOWN, OK]
+        assert await store.swap_limits([]) == []

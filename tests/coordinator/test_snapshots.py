@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.clock import ManualClock
+from flowkit.coordinator import snapshots
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History, fold, new_task, place_of
@@ -58,8 +61,8 @@ class Shelf(MemoryStore):
         self.afters.append(after)
         return await super().read_commits(task_ids, after=after)
 
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
-        await super().put_blob(ref, data, kind=kind)
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, **more: Any) -> None:
+        await super().put_blob(ref, data, kind=kind, **more)
         if self.away == "put":
             raise StoreUnavailable("no answer")
 
@@ -156,6 +159,20 @@ def same(task: Any, upto: int) -> bool:
 
 
 # Taking.
+
+
+async def test_the_state_that_it_was_written_from_is_freed_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "SLICE_RUNS", 2)
+    task = folded(5)
+    left = [size := dict.__len__(task.runs)]
+    freeing = asyncio.create_task(snapshots.taken_apart(task))
+    while not freeing.done():
+        await asyncio.sleep(0)
+        left.append(dict.__len__(task.runs))
+
+    assert left[-1] == 0
+    assert size > 2
+    assert max(before - after for before, after in pairwise(left)) == 2
 
 
 async def test_a_snapshot_is_taken_of_what_is_stored_and_handed_to_the_cell(stand: Stand) -> None:
@@ -369,6 +386,17 @@ async def test_the_one_before_goes_once_the_head_names_the_new_one(stand: Stand)
     await stand.write_head()
     assert await stand.tidy() == {place_of(second)[1]}
     assert await stand.load() and stand.happened()["SnapshotUnusable"] == 0
+
+
+async def test_what_a_coordinator_left_behind_that_died_goes_with_the_next_one_that_is_named(stand: Stand) -> None:
+    await stand.store.put_blob("t.dead.1", b"never named", kind="snapshot")
+    await stand.store.put_blob("tt.dead.1", b"of another task", kind="snapshot")
+    snapshot = await stand.take()
+    assert "t.dead.1" in await stand.tidy()
+
+    await stand.write_head()
+
+    assert await stand.tidy() == {place_of(snapshot)[1], "tt.dead.1"}
 
 
 async def test_one_that_was_replaced_before_any_head_named_it_goes_too(stand: Stand) -> None:

@@ -81,6 +81,8 @@ def _part(task: Task, slot: str) -> Any:
             return list(getattr(task, slot))
         case "graph":
             return id(task.graph)
+        case "gated_anew":
+            return None  # what its owner has yet to look at
         case "memo":  # what was fetched for decisions is no part of the state
             return None
     return getattr(task, slot)

@@ -119,6 +119,28 @@ class TestChains:
         assert "fold_differs" in good().kinds()
 
 
+class TestDeletions:
+    def test_a_task_that_was_deleted_when_it_had_ended(self) -> None:
+        late = request(7, applied=False)
+
+        assert good().deleted().check(acknowledged=ACKNOWLEDGED, events=set(ACKNOWLEDGED), requests=[late]) == []
+
+    def test_a_commit_behind_the_tombstone(self) -> None:
+        assert good().deleted().then(f.TaskRestarted(1)).kinds() == {"commit_after_deletion"}
+
+    def test_a_task_that_was_deleted_while_it_ran(self) -> None:
+        story = Story().then(f.TaskCreated(), leased("a")).deleted()
+
+        assert story.kinds() == {"deleted_unended"}
+
+    def test_a_deletion_that_was_never_finished(self) -> None:
+        assert good().deleted().kinds(heads={"t": _head(good())}) == {"head_wrong"}
+
+    def test_what_the_task_did_before_is_judged_as_ever(self) -> None:
+        assert "applied_twice" in good().then(done("b")).deleted().kinds()
+        assert "event_missed" in good().deleted().kinds(events=set(ACKNOWLEDGED[:2]))
+
+
 class TestFacts:
     def test_a_result_of_a_stale_token(self) -> None:
         story = Story().then(f.TaskCreated(), leased("a")).then(lost("a"), leased("a", 2)).then(done("a", 1))
