@@ -1,4 +1,4 @@
-"""`flowkit tasks` cancel, pause, resume, signal, restart and delete: asks the coordinator, and says what it answered."""
+"""`flowkit tasks` cancel, pause, resume, signal, restart, delete: asks the coordinator, and says what it answered."""
 
 from __future__ import annotations
 

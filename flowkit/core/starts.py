@@ -8,7 +8,7 @@ from typing import Any, Final
 from flowkit.core import policies
 from flowkit.core.derived import compensation_of
 from flowkit.core.functions import FUNCTIONS
-from flowkit.core.graph import MISSING, Cache, Foreach, Node, Reference, Repeat
+from flowkit.core.graph import BUILT_INS, MISSING, Cache, Foreach, Node, Reference, Repeat
 from flowkit.core.opening import ENDINGS
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.template import Template, expression_references
@@ -156,6 +156,10 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
         problems.add("E_KEY_CONFLICT", ((place, "io"), "fn"), '`fn` belongs to a node of type "coordinator_fn"')
     if kind in WORKERLESS:
         _check_workerless(str(kind), fields, place, problems)
+    undoing = fields.get("compensate", {}).get("type")
+    if undoing in BUILT_INS:
+        say = f"{undoing!r} is a built-in type: what undoes a node is run by a worker, so name a role"
+        problems.add("E_NODE_TYPE", ((place, "compensate"), "type"), say)
 
 
 def _check_uses(fields: dict[str, Any], place: Place, problems: Problems) -> None:
