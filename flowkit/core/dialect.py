@@ -142,7 +142,8 @@ def _read_at(raw: object, keep: Callable[[dict[str, Any]], N], base: Place, prob
         if depth == DEEPEST:
             problems.stop("E_DEPTH", place, f"graphs stand more than {DEEPEST} deep inside each other; use flows")
         inside = _read_at(value, _node_text, place, problems, depth + 1)
-        return MISSING if inside is None else _graph_text(inside.fields, inside.nodes, inside.topology)
+        # One with problems is there all the same: that the node has a graph is not another problem.
+        return {} if inside is None else _graph_text(inside.fields, inside.nodes, inside.topology)
 
     door = Door(problems, Copier(problems), TemplateReader(index, problems), subgraph)
     fields = GRAPH.read({name: value for name, value in raw.items() if name != "nodes"}, base, door)

@@ -11,7 +11,7 @@ from collections import deque
 
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
-from flowkit.core.derived import base_of
+from flowkit.core.derived import base_of, repetition_of
 from flowkit.core.lifecycle import end, ready, reconsider, unlease
 from flowkit.core.model import ENDED_NODE, NOT_NEEDED, Lease, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.payload import Payload
@@ -254,6 +254,7 @@ def _gathered(task: Task, name: str, at: float) -> None:
     run = task.runs[name]
     if run.group is not None and task.node(name).foreach is None:
         run.output = run.group.last
+        run.next = task.runs[repetition_of(name, run.group.next)].next
     end(task, name, run, NodeState.FINISHED, at)
 
 
