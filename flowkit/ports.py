@@ -104,6 +104,28 @@ class Request:
     applied: bool = False
 
 
+@immutable
+class StreamId:
+    """Whose blocks: a node's, in one generation of its task."""
+
+    task_id: str
+    generation: int
+    node: str
+
+
+@immutable
+class Block:
+    """One insert-only piece of what a node says while it runs: batches, how far it has read, that an attempt began or
+    that all is said. `(stream, seq)` is unique, and `seq` begins with 1 and leaves nothing out. `count` are the
+    batches of the stream up to and including this block; `body` is JSON text."""
+
+    stream: StreamId
+    seq: int
+    attempt: int
+    count: int
+    body: str
+
+
 @dataclass(frozen=True, slots=True)
 class Renewal:
     """A worker's sign of life in the store, written while the bus does not acknowledge its heartbeats."""
@@ -175,6 +197,19 @@ class Store(Protocol):
 
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         """Mark requests (task_id, n) as applied."""
+
+    # streams
+    async def insert_block(self, block: Block) -> Outcome:
+        """Insert unless (stream, seq) exists."""
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        """The blocks of a stream with seq > after, in order of seq, at most `limit`."""
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        """The block with the highest seq."""
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        """Remove all blocks of a task, of every node and generation; OK also where there are none."""
 
     # graphs and artifacts: content-addressed, immutable; snapshots: each under a name of its own, until it is replaced
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:

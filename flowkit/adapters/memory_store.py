@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, StreamId
 
 
 @dataclass(slots=True)
@@ -22,6 +22,7 @@ class MemoryData:
     commits: dict[str, dict[int, Commit]] = field(default_factory=dict)
     requests: dict[str, dict[int, Request]] = field(default_factory=dict)
     blobs: dict[tuple[str, str], list[bytes]] = field(default_factory=dict)
+    blocks: dict[str, dict[StreamId, list[Block]]] = field(default_factory=dict)
     renewals: dict[str, Renewal] = field(default_factory=dict)
     # Derived: what a database would keep as indexes.
     by_age: list[tuple[float, str]] = field(default_factory=list)
@@ -128,6 +129,35 @@ class MemoryStore:
                 self.data.open[request.partition].discard((task_id, n))
         return Outcome.OK
 
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        await asyncio.sleep(0)
+        if not storable(block):
+            return Outcome.UNKNOWN
+        blocks = self.data.blocks.setdefault(block.stream.task_id, {}).setdefault(block.stream, [])
+        place = bisect_left(blocks, block.seq, key=lambda one: one.seq)
+        if place < len(blocks) and blocks[place].seq == block.seq:
+            return Outcome.DUPLICATE
+        blocks.insert(place, block)
+        return Outcome.OK
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        await asyncio.sleep(0)
+        blocks = self._blocks(stream)
+        start = bisect_left(blocks, after + 1, key=lambda one: one.seq)
+        return blocks[start : start + limit]
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        await asyncio.sleep(0)
+        blocks = self._blocks(stream)
+        return blocks[-1] if blocks else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        await asyncio.sleep(0)
+        self.data.blocks.pop(task_id, None)
+        return Outcome.OK
+
     # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
@@ -165,6 +195,9 @@ class MemoryStore:
             "tasks": len(self.data.heads),
             "commits": sum(map(len, self.data.commits.values())),
         }
+
+    def _blocks(self, stream: StreamId) -> list[Block]:
+        return self.data.blocks.get(stream.task_id, {}).get(stream, [])
 
     def _insert_head(self, head: Head) -> Outcome:
         if not storable(head):

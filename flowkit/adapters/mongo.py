@@ -13,7 +13,7 @@ from flowkit.adapters import mongo_documents as documents
 from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, StreamId
 
 try:
     import pymongo
@@ -26,7 +26,7 @@ DUPLICATE_KEY = 11000
 IDS_PER_READ = 200
 CHUNKS_PER_WRITE = 16
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, Block)
 Result = TypeVar("Result")
 
 FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
@@ -154,6 +154,24 @@ class MongoStore:
         query = {"_id": {"$in": [documents.request_key(*key) for key in keys]}}
         marked = {"$set": {"applied": True}}
         return await self._write(lambda: self._collection("requests").update_many(query, marked))
+
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        return (await self._insert("streams", [block], documents.block_doc))[0]
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        query = documents.blocks_query(stream, after)
+        return await self._find("streams", query, documents.doc_block, sort=[("_id", 1)], limit=limit)
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        query = documents.blocks_query(stream, 0)
+        found = await self._find("streams", query, documents.doc_block, sort=[("_id", -1)], limit=1)
+        return found[0] if found else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        query = documents.blocks_of_task(task_id)
+        return await self._write(lambda: self._collection("streams").delete_many(query))
 
     # graphs, artifacts and snapshots
 

@@ -17,7 +17,7 @@ from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.sqlite_schema import Row
 from flowkit.adapters.sqlite_writer import Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, StreamId
 
 FLOOR = (3, 37, 0)
 # A read of so few rows is over sooner on the loop's own thread than it takes to wake another.
@@ -25,7 +25,7 @@ FEW = 32
 IDS_PER_READ = 500
 CHUNKS_PER_WRITE = 8
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, Block)
 Result = TypeVar("Result")
 
 
@@ -196,6 +196,32 @@ class SqliteStore:
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         def write(connection: sqlite3.Connection) -> list[Outcome]:
             connection.executemany(schema.MARK_APPLIED, keys)
+            return [Outcome.OK]
+
+        return await self._write_one(write)
+
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        def write(connection: sqlite3.Connection, good: Sequence[Block]) -> list[Outcome]:
+            rows = [schema.block_row(one) for one in good]
+            return write_rows(connection, schema.INSERT_BLOCK, rows, Outcome.DUPLICATE)
+
+        return (await self._write_all([block], write))[0]
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        sql = f"{schema.OF_STREAM} AND seq > ? ORDER BY seq LIMIT ?"
+        values = [*schema.stream_key(stream), after, limit]
+        return await self._read(sql, values, schema.row_block, few=False)
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        sql = f"{schema.OF_STREAM} ORDER BY seq DESC LIMIT 1"
+        found = await self._read(sql, schema.stream_key(stream), schema.row_block, few=True)
+        return found[0] if found else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            connection.execute("DELETE FROM blocks WHERE task_id = ?", (task_id,))
             return [Outcome.OK]
 
         return await self._write_one(write)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.errors import ConfigError
-from flowkit.ports import Commit, Head, HeadFilter, HeadUpdate, Renewal, Request
+from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Renewal, Request, StreamId
 
 # Each entry brings a file from the version before to its own. Never change one that was released: append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -42,6 +42,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             tokens TEXT NOT NULL)""",
     ),
     ("ALTER TABLE heads ADD COLUMN snapshot TEXT NOT NULL DEFAULT ''",),
+    (
+        """CREATE TABLE blocks (
+            task_id TEXT NOT NULL, generation INTEGER NOT NULL, node TEXT NOT NULL, seq INTEGER NOT NULL,
+            attempt INTEGER NOT NULL, count INTEGER NOT NULL, body TEXT NOT NULL,
+            PRIMARY KEY (task_id, generation, node, seq))""",
+    ),
 )
 
 HEAD = (
@@ -51,6 +57,7 @@ HEAD = (
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
+BLOCK = "task_id, generation, node, seq, attempt, count, body"
 
 
 def _insert(table: str, columns: str, key: str) -> str:
@@ -63,6 +70,8 @@ INSERT_HEAD = _insert("heads", f"{HEAD}, wake", "task_id")
 INSERT_LABEL = _insert("labels", "key, value, task_id", "key, value, task_id")
 INSERT_COMMIT = _insert("commits", COMMIT, "task_id, seq")
 INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
+INSERT_BLOCK = _insert("blocks", BLOCK, "task_id, generation, node, seq")
+OF_STREAM = f"SELECT {BLOCK} FROM blocks WHERE task_id = ? AND generation = ? AND node = ?"  # noqa: S608
 INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
 UPDATE_HEAD = (
     "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
@@ -143,6 +152,18 @@ def row_request(row: Row) -> Request:
     values = list(row)
     values[9] = bool(row[9])
     return Request(*values)
+
+
+def stream_key(stream: StreamId) -> Row:
+    return (stream.task_id, stream.generation, stream.node)
+
+
+def block_row(block: Block) -> Row:
+    return (*stream_key(block.stream), block.seq, block.attempt, block.count, block.body)
+
+
+def row_block(row: Row) -> Block:
+    return Block(StreamId(*row[:3]), *row[3:])
 
 
 def renewal_row(renewal: Renewal) -> Row:

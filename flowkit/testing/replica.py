@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.adapters.memory import MemoryData, MemoryStore
-from flowkit.ports import Commit, Head, Outcome, Renewal, Request
+from flowkit.ports import Block, Commit, Head, Outcome, Renewal, Request, StreamId
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 
@@ -181,6 +181,9 @@ class ReplicaSet:
                 return data.requests.get(task_id, {}).get(int(n))
             case ("renewal", worker):
                 return data.renewals.get(worker)
+            case ("block", task_id, generation, node, seq):
+                blocks = data.blocks.get(task_id, {}).get(StreamId(task_id, int(generation), node), [])
+                return next((block for block in reversed(blocks) if block.seq == int(seq)), None)
         return None
 
     def fail_over(self) -> None:
@@ -286,7 +289,7 @@ class _Once:
             self._reply([Outcome.UNKNOWN] * self._count)
 
 
-def key_of(document: Head | Commit | Request | Renewal) -> Key:
+def key_of(document: Head | Commit | Request | Renewal | Block) -> Key:
     match document:
         case Head():
             return ("head", document.task_id)
@@ -296,6 +299,8 @@ def key_of(document: Head | Commit | Request | Renewal) -> Key:
             return ("request", document.task_id, str(document.n))
         case Renewal():
             return ("renewal", document.worker)
+        case Block(stream=stream, seq=seq):
+            return ("block", stream.task_id, str(stream.generation), stream.node, str(seq))
 
 
 def _copy(data: MemoryData) -> MemoryData:
@@ -305,6 +310,7 @@ def _copy(data: MemoryData) -> MemoryData:
         commits={task_id: dict(commits) for task_id, commits in data.commits.items()},
         requests={task_id: dict(requests) for task_id, requests in data.requests.items()},
         blobs=dict(data.blobs),
+        blocks={task_id: {s: list(blocks) for s, blocks in of.items()} for task_id, of in data.blocks.items()},
         renewals=dict(data.renewals),
         by_age=list(data.by_age),
     )
