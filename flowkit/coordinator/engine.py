@@ -138,6 +138,8 @@ class Engine:
         if decision.recorded:
             self._fly(cell, decision, items, placed, now)
         else:
+            for effect in decision.effects:  # answers to questions: the state that they tell of is acknowledged
+                self.carrier.carry_out(cell, effect)
             self._settle(items)
             self._rest(cell, task)
 

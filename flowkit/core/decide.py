@@ -13,7 +13,7 @@ from typing import Any
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core import selection
+from flowkit.core import selection, streams
 from flowkit.core.effects import Dispatch, Effect, Revoke
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import SUCCESS
@@ -49,6 +49,7 @@ def decide(task: Task, reports: Iterable[r.Report], now: float) -> Decision:
     for report in reports:
         decider.hear(report)
     decider.settle()
+    decider.decision.effects += streams.news(task, decider.decision.recorded)
     return decider.decision
 
 
@@ -93,6 +94,14 @@ class _Decider:
                 self.decision.stale += 1
             case Verdict.RUNS:
                 self.put(f.AttemptStarted(report.node, report.attempt, report.token))
+            case Verdict.STREAMS:
+                assert isinstance(report, r.Streams)
+                told = list(streams.tell(self.task, report.node))
+                self.decision.effects += told
+                if report.begun and not run.streaming:
+                    self.put(f.StreamBegun(report.node))
+                elif not told:
+                    self.decision.stale += 1
             case Verdict.SUCCEEDS:
                 assert isinstance(report, r.Succeeded)
                 if report.next and (wrong := self.no_successor(report.node, report.next)):
@@ -315,7 +324,11 @@ class _Decider:
             run = task.runs.get(name)
             if run is None:
                 continue
-            hopeless = run.state is NodeState.PENDING and self.skip_if_stuck(name, run)
+            if streams.lost_source(task, task.graph.nodes[name], run):
+                self.revoke(name, "a stream that it reads is broken", CANCEL_GRACE_SEC)
+                hopeless = self.skip_if_stuck(name, run)
+            else:
+                hopeless = run.state is NodeState.PENDING and self.skip_if_stuck(name, run)
             if task.graph.fail_fast and task.status is not TaskStatus.CANCELLING:
                 if run.state is NodeState.FAILED:
                     self.fail_fast([name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
@@ -12,6 +12,7 @@ from flowkit.core.keys import EDGE, GRAPH, NODE
 from flowkit.core.kinds import EXTENSION, Door, Key
 from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.stream import FIRST_BATCH, Streaming, streaming, with_parents
 from flowkit.core.template import Template, TemplateReader
 from flowkit.core.topology import Some, Topology
 from flowkit.core.values import Copier
@@ -63,6 +64,7 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
     for node in read:
         if node.fan_in is not policies.ALL and node.node_id not in topology.incoming:
             nodes[node.node_id] = replace(node, fan_in=policies.ALL)  # a root starts whatever its fan-in says
+    stream_readers, starters = _streams(nodes, topology)
     output = fields.get("output", NO_TEMPLATE)
     roots = tuple(name for name in nodes if not (name in topology.incoming or name in topology.reads))
 
@@ -82,7 +84,27 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         root_roles=frozenset(nodes[name].type for name in roots),
         hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values()),
         meta=fields.get("meta", {}),
+        stream_readers=stream_readers,
+        starters=starters,
     )
+
+
+def _streams(nodes: dict[str, Node], topology: Topology) -> tuple[dict[str, tuple[str, ...]], ...]:
+    """Who reads whose batches, and whom a first batch may start. Nodes that name no source are told theirs."""
+    readers: dict[str, tuple[str, ...]] = {}
+    starters: dict[str, tuple[str, ...]] = {}
+    for name, node in nodes.items():
+        if node.stream is None or not (node.stream.is_reader or node.stream.first_batch):
+            continue
+        parents = (edge.source for edge in topology.incoming.get(name, ()) if edge.on == SUCCESS)
+        stream: Streaming = with_parents(node.stream, parents)
+        nodes[name] = replace(node, stream=stream)
+        for source in stream.sources:
+            if stream.is_reader:
+                readers[source] = (*readers.get(source, ()), name)
+            if stream.first_batch:
+                starters[source] = (*starters.get(source, ()), name)
+    return readers, starters
 
 
 def _graph_text(fields: dict[str, Any], nodes: list[dict[str, Any]], topology: Topology) -> dict[str, Any]:
@@ -105,7 +127,10 @@ def _read(raw: object, keep: Callable[[dict[str, Any]], N]) -> Reading[N]:
 
     fields = GRAPH.read({name: value for name, value in raw.items() if name != "nodes"}, "", door)
     topology.add_edges(fields.get("edges", ()))
-    nodes = _read_nodes(texts, keep, topology, door)
+    early = topology.add_early(fields.pop("edges_ex", ()))
+    if "output" in fields and fields["output"].streams:
+        problems.add("E_TEMPLATE", "output", "`$stream` is for a node's inputs; an output is read by `$from`")
+    nodes = _read_nodes(texts, keep, topology, door, early)
     problems.raise_any()
     return Reading(fields, nodes, topology)
 
@@ -133,16 +158,20 @@ def _index(texts: list[Any], problems: Problems) -> dict[str, int]:
     return index
 
 
-def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology: Topology, door: Door) -> list[N]:
+def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology: Topology, door: Door,
+                early: Container[str] = ()) -> list[N]:  # fmt: skip
     nodes: list[N] = []
     references: dict[str, tuple[Reference, ...]] = {}
     counts: list[tuple[str, int, Place]] = []
+    firsts: list[tuple[str, Place]] = []
 
     for number, text in enumerate(texts):
         place: Place = ("nodes", number)
         fields = NODE.read(text, place, door)
         if fields is MISSING:
             continue
+        if fields.get("node_id") in early:
+            fields["start_when"] = FIRST_BATCH
         _check_node(fields, place, door.problems)
         if "node_id" in fields:
             _declare(fields, place, topology)
@@ -150,10 +179,16 @@ def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology:
                 references[fields["node_id"]] = fields["inputs"].references
             if isinstance(fields.get("fan_in"), dict) and "count" in fields["fan_in"]:
                 counts.append((fields["node_id"], fields["fan_in"]["count"], (place, "fan_in")))
+            if fields.get("start_when") == FIRST_BATCH:
+                firsts.append((fields["node_id"], place))
         if not door.problems:
             nodes.append(keep(fields))
 
     topology.connect(references)
+    for name, place in firsts:
+        if name not in topology.incoming:
+            say = 'it would start with the first batch of nothing; read a stream: {"$stream": "node"}'
+            door.problems.add("E_STREAM", (place, "start_when"), say)
     for name, need, place in counts:
         topology.check_count(name, need, place)
     return nodes
@@ -173,6 +208,9 @@ def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
         topology.add_routing(fields["node_id"], fields["routing"], (place, "routing"))
     if "depends_on" in fields:
         topology.add_parents(fields["node_id"], fields["depends_on"], (place, "depends_on"))
+    if (stream := streaming(fields)) is not None:
+        said = (place, "inputs") if stream.reads else ((place, "io"), "input_args")
+        topology.add_parents(fields["node_id"], list(stream.sources), said)
 
 
 # What was read, as a graph.
@@ -181,7 +219,8 @@ def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
 def _node(fields: dict[str, Any]) -> Node:
     template = fields.get("inputs", NO_TEMPLATE)
     basis = fields["node_id"], fields["type"], template.value, template.constant, template.references
-    return Node(*basis) if PLAIN.issuperset(fields) else Node(*basis, **policies.of(fields))
+    plain = PLAIN.issuperset(fields) and not template.streams
+    return Node(*basis) if plain else Node(*basis, **policies.of(fields))
 
 
 def _for_all(nodes: dict[str, Node], some: Some) -> dict[str, tuple[Any, ...]]:

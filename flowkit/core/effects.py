@@ -34,4 +34,16 @@ class Revoke:
     grace_sec: float
 
 
-Effect = Dispatch | Revoke
+@immutable
+class Tell:
+    """Tell a running attempt that nodes whose batches it reads, or that read its own, have ended: `over`."""
+
+    node: str
+    attempt: int
+    token: str
+    worker: str
+    incarnation: str
+    over: tuple[str, ...]
+
+
+Effect = Dispatch | Revoke | Tell

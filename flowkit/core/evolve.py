@@ -71,6 +71,10 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             _cancel_all(task, fact, at)
         case f.TaskRestarted(generation=generation, nodes=nodes):
             _restart(task, generation, nodes, at)
+        case f.StreamBegun(node=name):
+            task.runs[name].streaming = True
+            for target in task.graph.starters.get(name, ()):
+                _reconsider(task, target, task.runs[target], at)
         case f.TaskEnded(status=status, error=error):
             task.status, task.error, task.ended_at = TaskStatus(status), error, at
             task.paused = False
@@ -185,9 +189,11 @@ def _tell_successors(task: Task, name: str, at: float) -> None:
 
 
 def _reconsider(task: Task, name: str, run: NodeRun, at: float) -> None:
-    if run.state is not NodeState.PENDING:
-        return
     node = task.graph.nodes[name]
+    if run.state is not NodeState.PENDING:
+        if node.stream is not None and run.broken:
+            task.agenda.append(name)  # it has begun with a first batch, of a stream that is broken now
+        return
     match verdict(task, node, run):
         case Start.START:
             if node.fan_in.cancel_losers and run.undecided:
@@ -246,6 +252,7 @@ def _restart(task: Task, generation: int, nodes: tuple[str, ...] | None, at: flo
     task.open = len(again)
     for name in again:
         task.runs[name].reset(len(graph.incoming[name]), len(graph.reads[name]))
+        task.runs[name].born = generation
         task.failed.pop(name, None)
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)

@@ -175,6 +175,13 @@ class TaskEnded:
     error: ErrorInfo | None = None
 
 
+@immutable
+class StreamBegun:
+    """The first batch of a node that is still running is in the store."""
+
+    node: str
+
+
 Fact = (
     TaskCreated
     | AttemptLeased
@@ -193,6 +200,7 @@ Fact = (
     | TaskCancelling
     | TaskRestarted
     | TaskEnded
+    | StreamBegun
 )
 
 TAGS: dict[str, type[Fact]] = {
@@ -213,4 +221,5 @@ TAGS: dict[str, type[Fact]] = {
     "cancelling": TaskCancelling,
     "restarted": TaskRestarted,
     "ended": TaskEnded,
+    "stream_begun": StreamBegun,
 }

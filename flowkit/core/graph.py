@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from flowkit.core.stream import Streaming
+
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
 END: Final = "end"
@@ -113,6 +115,7 @@ class Node:
     timeouts: Timeouts = Timeouts()
     continue_on_failure: bool = False
     io: Mapping[str, Any] | None = None
+    stream: Streaming | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,8 @@ class Graph:
     nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
     output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
     edge or reader. `roots` are the nodes that wait for nothing, `root_roles` their roles; `hurried`: some node has a
-    timeout that runs while it waits for a worker.
+    timeout that runs while it waits for a worker. Where there are streams, `stream_readers[p]` are the nodes that read
+    the batches of `p`, and `starters[p]` those that its first batch may start.
     """
 
     nodes: Mapping[str, Node]
@@ -141,3 +145,5 @@ class Graph:
     root_roles: frozenset[str] = frozenset()
     hurried: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+    stream_readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    starters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

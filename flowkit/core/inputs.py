@@ -22,6 +22,9 @@ def node_inputs(task: Task, node: Node) -> Any:
                                 known=task.graph.nodes)  # fmt: skip
 
     edges = task.graph.incoming[node.node_id]
+    if node.stream is not None and node.stream.sources:
+        apart = [e for e in edges if e.source not in node.stream.sources and edge_state(task, e) is EdgeState.TAKEN]
+        return {edge.source: _given(task, edge) for edge in apart}
     if not edges:
         return task.params
     if len(edges) == 1:

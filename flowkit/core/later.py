@@ -8,14 +8,12 @@ from typing import Final
 from flowkit.core.graph import BUILT_INS
 
 NOT_YET: Final[Mapping[str, frozenset[str]]] = {
-    "graph": frozenset({"edges_ex"}),
+    "graph": frozenset(),
     "node": frozenset(
         {"foreach", "max_parallel", "gather", "on_item_failure", "repeat", "when", "graph", "flow", "code"}
     ),
     "edge": frozenset({"when", "otherwise"}),
-    "io": frozenset({"fn", "fn_args", "input_adapter", "input_args"}),
-    "input_inline": frozenset({"input_adapter"}),
-    "start_when": frozenset({"first_batch"}),
+    "io": frozenset({"fn", "fn_args"}),
     "type": BUILT_INS,
     "template": frozenset({"$item", "$index", "$previous", "$var", "$expr", "$secret"}),
 }

@@ -62,12 +62,14 @@ class NodeRun:
     `undecided`, `taken`, `broken` count its incoming edges and `unread` the sources that it reads without an edge: they
     count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
     last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
-    `declines`) begin anew with each generation. `ready_at` is since when the next attempt waits to begin; `loser`: a
-    join went on without it. Times are epoch seconds.
+    `declines`) begin anew with each generation. `born` is the generation in which it runs; `streaming`: the first of
+    its batches is in the store. `ready_at` is since when the next attempt waits to begin; `loser`: a join went on
+    without it. Times are epoch seconds.
     """
 
     __slots__ = (
         "attempt",
+        "born",
         "broken",
         "budgets",
         "by_failure",
@@ -85,6 +87,7 @@ class NodeRun:
         "run_sec",
         "started_at",
         "state",
+        "streaming",
         "taken",
         "undecided",
         "unread",
@@ -93,6 +96,7 @@ class NodeRun:
 
     def __init__(self, undecided: int, unread: int) -> None:
         self.attempt = 0
+        self.born = 0
         self.reset(undecided, unread)
 
     def reset(self, undecided: int, unread: int) -> None:
@@ -112,6 +116,7 @@ class NodeRun:
         self.reason = ""
         self.by_failure = False
         self.loser = False
+        self.streaming = False
         self.wake: float | None = None
         self.ready_at: float | None = None
         self.started_at: float | None = None

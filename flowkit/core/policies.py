@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
+from flowkit.core.stream import streaming
 
 ALL: Final = FanIn()
 
@@ -21,6 +22,8 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said |= {"retry": retry_policy(fields["retry_policy"]), "retry_given": True}
     if "timeouts" in fields or "timeout_sec" in fields:
         said["timeouts"] = timeouts(fields)
+    if (stream := streaming(fields)) is not None:
+        said["stream"] = stream
     return said | {name: fields[name] for name in ("continue_on_failure", "io") if name in fields}
 
 

@@ -38,6 +38,17 @@ class Started:
 
 
 @immutable
+class Streams:
+    """The attempt has to do with streams. `begun`: its first batch is in the store; else it waits for others, and asks
+    which of them have ended."""
+
+    node: str
+    attempt: int
+    token: str
+    begun: bool = True
+
+
+@immutable
 class Succeeded:
     node: str
     attempt: int
@@ -110,11 +121,12 @@ class TimeReached:
     """Nothing but time has passed: look at the timers."""
 
 
-AttemptReport = Started | Succeeded | Failed | Declined | Released | Expired
+AttemptReport = Started | Streams | Succeeded | Failed | Declined | Released | Expired
 Report = Accepted | Placed | AttemptReport | Requested | TimeReached
 
 TAGS: dict[str, type[AttemptReport]] = {
     "started": Started,
+    "streams": Streams,
     "succeeded": Succeeded,
     "failed": Failed,
     "declined": Declined,

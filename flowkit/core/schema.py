@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from flowkit.core.keys import GRAPH
 from flowkit.core.later import NOT_YET
-from flowkit.core.template import COMPANY, FORMS, LITERAL, LONGEST_REFERENCE
+from flowkit.core.template import COMPANY, FORMS, LITERAL, LONGEST_REFERENCE, STREAM
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -14,6 +14,7 @@ ABOUT_FORMS: Final = {
     "$from": 'Replaced by a node\'s output, or a part of it: "node", "node.path[0].field".',
     "$param": 'Replaced by one of the task\'s params, or a part of it: "name.field[0]".',
     "$literal": "Replaced by its value as it is, whatever keys that has.",
+    "$stream": "A node's batches, or those of several nodes, as they come. Only as an input of its own.",
     "default": "Taken where there is nothing to take.",
 }
 
@@ -58,6 +59,8 @@ def _template() -> dict[str, Any]:
 
 def _form(name: str) -> dict[str, Any]:
     value: dict[str, Any] = {} if name == LITERAL else {"type": "string", "maxLength": LONGEST_REFERENCE}
+    if name == STREAM:
+        value = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     beside = {other: {"description": ABOUT_FORMS[other]} for other in sorted(COMPANY[name])}
     return {
         "type": "object",

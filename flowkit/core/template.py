@@ -20,11 +20,13 @@ from flowkit.errors import InputError, did_you_mean, nearest
 FROM: Final = "$from"
 PARAM: Final = "$param"
 LITERAL: Final = "$literal"
+STREAM: Final = "$stream"
 DEFAULT: Final = "default"
 COMPANY: Final[Mapping[str, frozenset[str]]] = {  # what may stand beside each
     FROM: frozenset({DEFAULT}),
     PARAM: frozenset({DEFAULT}),
     LITERAL: frozenset(),
+    STREAM: frozenset(),
 }
 FORMS: Final = frozenset(COMPANY) | NOT_YET["template"]
 
@@ -39,11 +41,13 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A copy of what the user wrote, whether nothing in it is replaced, and its `$from`s."""
+    """A copy of what the user wrote, whether nothing in it is replaced, its `$from`s, and its `$stream`s: the input's
+    name, or nothing where it is the whole, and the nodes."""
 
     value: Any
     constant: bool = True
     references: tuple[Reference, ...] = ()
+    streams: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 # Reading.
@@ -83,13 +87,16 @@ class TemplateReader:
         self._defaults = Copier(problems, self._refuse_form, FORMS)
         self._constant = True
         self._found: dict[tuple[str, Path], Reference] = {}
+        self._streams: dict[str, tuple[str, ...]] = {}
 
     def read(self, template: object, place: Place) -> Template:
         self._constant = True
         if self._found:
             self._found = {}
+        if self._streams:
+            self._streams = {}
         value = self._copier.copy(template, place)
-        return Template(value, self._constant, tuple(self._found.values()))
+        return Template(value, self._constant, tuple(self._found.values()), tuple(self._streams.items()))
 
     def _form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
         if FORMS.isdisjoint(value):
@@ -104,6 +111,8 @@ class TemplateReader:
             return {LITERAL: self._literals.copy(value[LITERAL], (place, LITERAL), depth + 1)}
 
         self._constant = False
+        if name == STREAM:
+            return {STREAM: self._stream(value[STREAM], place, depth)}
         text = self._text(value[name], (place, name))
         copied = {name: text}
         if DEFAULT in value:
@@ -115,6 +124,25 @@ class TemplateReader:
         elif parse_param(text) is None:
             self._problems.add("E_REFERENCE", (place, PARAM), 'write a param\'s path as "name.field[0]"')
         return copied
+
+    def _stream(self, said: object, place: Place, depth: int) -> list[str]:
+        """The nodes whose batches an input is made of."""
+        name = place[1] if depth == 2 and not isinstance(place, str) else ""
+        if depth > 2 or not isinstance(name, str):
+            say = 'a stream is an input of its own, as in {"rows": {"$stream": "node"}}'
+            self._problems.add("E_TEMPLATE", (place, STREAM), say)
+            return []
+        texts = [said] if isinstance(said, str) else said
+        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
+            say = f"expected a node's id or a list of them, found {shown(said)}"
+            self._problems.add("E_TYPE", (place, STREAM), say)
+            return []
+        for text in texts:
+            if text not in self._known:
+                self._report_unknown(text, (place, STREAM))
+        known = [str.__str__(text) for text in dict.fromkeys(texts) if text in self._known]
+        self._streams[name] = tuple(known)
+        return known
 
     def _refuse_form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
         for name in value:
@@ -222,6 +250,8 @@ class _Resolver:
     def _form(self, form: dict[str, Any], place: Place) -> Any:
         if LITERAL in form:
             return form[LITERAL]
+        if STREAM in form:
+            return None  # the worker puts the stream there
         name = FROM if FROM in form else PARAM
         if name not in form or not isinstance(form[name], str):
             raise InputError(f"{render(place)}: no template that this release knows")

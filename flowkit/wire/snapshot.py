@@ -92,9 +92,11 @@ class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     budgets: dict[str, int] | None = None
     wake: float | None = None
     lease: tuple[str, str, str, float, float, bool, bool] | None = None
+    streaming: bool = False
+    born: int = 0
 
 
-_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None)
+_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, 0)
 
 _KINDS: dict[str, Any] = {
     "runs": list[_Run],
@@ -177,7 +179,7 @@ def _run_row(name: str, run: NodeRun) -> list[Any]:
     ]  # fmt: skip
     rest = (
         run.next, run.error, run.reason, run.by_failure, run.loser, run.failures, run.losses, run.declines,
-        run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease),
+        run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease), run.streaming, run.born,
     )  # fmt: skip
     return row if rest == _USUAL else [*row, *rest]
 
@@ -280,7 +282,7 @@ def _made(row: _Run) -> NodeRun:
     run.output = None if row.output is None else read_payload(row.output)
     run.next, run.error, run.reason, run.by_failure = row.next, row.error, row.reason, row.by_failure
     run.loser, run.failures, run.losses, run.declines = row.loser, row.failures, row.losses, row.declines
-    run.budgets, run.wake = row.budgets, row.wake
+    run.budgets, run.wake, run.streaming, run.born = row.budgets, row.wake, row.streaming, row.born
     if row.lease is not None:
         token, worker, incarnation, accept_by, leased_at, begun, cancelling = row.lease
         run.lease = Lease(token, worker, incarnation, accept_by, leased_at)

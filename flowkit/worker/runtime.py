@@ -26,6 +26,7 @@ from flowkit.worker.pulse import LoopPulse, Pulse, ThreadPulse
 from flowkit.worker.registry import Registry
 from flowkit.worker.schema import schemas_of
 from flowkit.worker.slots import LOOK_SEC, Slots
+from flowkit.worker.stream_hub import StreamHub
 from flowkit.worker.threads import Threads
 
 SPARE_THREADS = 32
@@ -102,6 +103,7 @@ class WorkerRuntime:
         await self._bus.ensure_topics(self._topics.specs())
         self._assemble()
         try:
+            await self._hub.open()
             await self._intake.open()
             await self._pulse.start()  # a heartbeat is an introduction too: work may follow at once
         except BaseException:
@@ -149,6 +151,7 @@ class WorkerRuntime:
     async def _close(self) -> None:
         await self._pulse.stop()
         await self._intake.close()
+        await self._hub.close()
         await self._supervisor.stop()
         self._threads.stop()
         self._undertaker.stop()
@@ -156,7 +159,12 @@ class WorkerRuntime:
     # ------------------------------------------------------------------------------------------ wiring
 
     def _assemble(self) -> None:
-        kit = Kit(self.worker_id, self._store, self._clock, self._run_sync, self.telemetry, self._undertaker)
+        self._hub = StreamHub(
+            bus=self._bus, topics=self._topics, supervisor=self._supervisor, telemetry=self.telemetry,
+            worker_id=self.worker_id, incarnation=self.incarnation,
+            send=lambda letter: self._outbox.add(letter),  # noqa: PLW0108 - it comes to be later
+        )  # fmt: skip
+        kit = Kit(self.worker_id, self._store, self._clock, self._run_sync, self.telemetry, self._undertaker, self._hub)
         self._outbox = Outbox(
             bus=self._bus, topics=self._topics, supervisor=self._supervisor, sender=self.worker_id,
             incarnation=self.incarnation, held=lambda: self._slots.load,

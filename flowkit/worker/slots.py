@@ -11,7 +11,7 @@ from functools import partial
 from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started
 from flowkit.service import Supervisor
 from flowkit.telemetry import AttemptKilled, Telemetry
-from flowkit.wire.messages import Job, Stop
+from flowkit.wire.messages import Job, Over, Stop, WorkItem
 from flowkit.worker.attempt import UNWIND_SEC, Attempt, Cause, Order, Phase
 from flowkit.worker.context import Kit
 from flowkit.worker.outbox import Letter, letter
@@ -63,12 +63,17 @@ class Slots:
 
     # ------------------------------------------------------------------------------------------ what comes in
 
-    def receive(self, items: Iterable[Job | Stop]) -> None:
+    def receive(self, items: Iterable[WorkItem]) -> None:
         for item in items:
-            if isinstance(item, Job):
-                self._take(item)
-            else:
-                self._stop(item)
+            match item:
+                case Job():
+                    self._take(item)
+                case Stop():
+                    self._stop(item)
+                case Over(token=token, nodes=nodes):
+                    attempt = self.held.get(token)
+                    if attempt is not None and attempt.flow is not None:
+                        attempt.flow.over(nodes)
         self._fill()
         if self.load:
             self._busy.set()

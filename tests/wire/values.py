@@ -78,10 +78,12 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "cancelling": st.builds(f.TaskCancelling, texts, texts, times, st.none() | errors),
     "restarted": st.builds(f.TaskRestarted, counts, st.none() | names),
     "ended": st.builds(f.TaskEnded, texts, st.none() | errors),
+    "stream_begun": st.builds(f.StreamBegun, texts),
 }
 
 REPORTS: dict[str, st.SearchStrategy[Any]] = {
     "started": st.builds(r.Started, texts, counts, texts),
+    "streams": st.builds(r.Streams, texts, counts, texts, st.booleans()),
     "succeeded": st.builds(r.Succeeded, texts, counts, texts, payloads, st.none() | names, times),
     "failed": st.builds(r.Failed, texts, counts, texts, errors, st.booleans(), st.none() | times, times),
     "declined": st.builds(r.Declined, texts, counts, texts, texts),
