@@ -142,9 +142,9 @@ async def _stream(result: BatchResult, batch: Batch, summary: Summary, flow: Str
         flow.count(given)
         return
     made = await flow.prepare(result.output if said else result.metrics)
-    summary.add(result)
-    flow.put(made, given, dict(result.metrics) if said else None, label=batch.batch_uid or "")
     await flow.room()
+    summary.add(result)  # with `put`, at one moment: a block says both or neither
+    flow.put(made, given, dict(result.metrics) if said else None, label=batch.batch_uid or "")
 
 
 def _is_number(value: Any) -> bool:

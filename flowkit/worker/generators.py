@@ -51,7 +51,7 @@ def _some(batches: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
 
 
 async def emit(value: Any, flow: StreamFlow | None) -> None:
-    """Put a value into the stream, unless it is there, and wait until there is room for another."""
+    """Put a value into the stream as soon as there is room for it, unless it is there."""
     if flow is None:
         return
     uid = getattr(value, "batch_uid", None)
@@ -59,5 +59,5 @@ async def emit(value: Any, flow: StreamFlow | None) -> None:
         value = value.payload
     if not flow.passes(uid):
         made = await flow.prepare(value)
-        flow.put(made, uid)
         await flow.room()
+        flow.put(made, uid)

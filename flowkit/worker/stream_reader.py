@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flowkit.ports import Block, Store, StreamId
-from flowkit.wire.stream import Cursor, Ring, read_body
+from flowkit.core.payload import Payload
+from flowkit.ports import Block, Outcome, Store, StreamId
+from flowkit.wire.facts import write_payload
+from flowkit.wire.stream import Cursor, Mark, Ring, read_body, write_body
 from flowkit.worker.inputs import patiently
 from flowkit.worker.stream_hub import StreamHub, Worker
 
@@ -18,6 +20,8 @@ MOST_ROWS = 2000
 MOST_INBOX = 64
 FIRST_POLL_SEC = 0.25
 LONGEST_POLL_SEC = 5.0
+SEALED = 2**31
+"""The attempt that closes the stream of a node that has ended without doing so: later than any of its own."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ class StreamReader:
         self._stream = stream
         self._start = start
         self._after = max(0, start.seq - 1)
+        self._bytes = start.bytes
         self._moved = moved
         self._over = False
         self._inbox: dict[int, Block] = {}
@@ -69,7 +74,7 @@ class StreamReader:
         return row
 
     def over(self) -> None:
-        """The node has ended: what stands in the store now is all there will be."""
+        """The node has ended: it adds nothing to what stands in the store."""
         self._over = True
         self._rung.set()
 
@@ -101,15 +106,24 @@ class StreamReader:
         if block is not None:
             self._absorb([block])
             return
-        over = self._over  # known before the look, so that the look shows all
         blocks = await patiently(lambda: self._store.read_blocks(self._stream, after=self._after, limit=READ_BLOCKS))
         if self._absorb(blocks):
             return
-        if over:
+        if self._over:
+            await self._seal()
+        else:
+            await self._wait()
+
+    async def _seal(self) -> None:
+        """The node has ended, and nothing was found behind what is known. That proves nothing; that the next number can
+        be taken does. A node that ended well has closed its stream: then this one is taken already."""
+        mark = Mark(*self._hub.me, bytes=self._bytes, end=[write_payload(Payload()), None])
+        seal = Block(self._stream, self._after + 1, SEALED, self.known, write_body(mark, ()))
+        if await self._store.insert_block(seal) is Outcome.OK:
             self.ended = True
             self._moved()
         else:
-            await self._wait()
+            await asyncio.sleep(FIRST_POLL_SEC)
 
     async def _wait(self) -> None:
         """Until it is rung; a ring that was lost costs a moment at first, then at most some seconds."""
@@ -144,7 +158,7 @@ class StreamReader:
         content = read_body(block.body)
         mark, batches = content.mark, content.batches
         self.writer = (mark.worker, mark.incarnation)
-        self.known = max(self.known, block.count)
+        self.known, self._bytes = max(self.known, block.count), mark.bytes
         count, first = len(batches), block.count - len(batches)
         for place, batch in enumerate(batches, start=1):
             index = first + place
