@@ -52,6 +52,7 @@ class StreamReader:
         self._stream = stream
         self._start = start
         self._after = max(0, start.seq - 1)
+        self._me = hub.me
         self._bytes = start.bytes
         self._moved = moved
         self._over = False
@@ -117,7 +118,7 @@ class StreamReader:
     async def _seal(self) -> None:
         """The node has ended, and nothing was found behind what is known. That proves nothing; that the next number can
         be taken does. A node that ended well has closed its stream: then this one is taken already."""
-        mark = Mark(*self._hub.me, bytes=self._bytes, end=[write_payload(Payload()), None])
+        mark = Mark(worker=self._me[0], bytes=self._bytes, end=[write_payload(Payload()), None])
         seal = Block(self._stream, self._after + 1, SEALED, self.known, write_body(mark, ()))
         if await self._store.insert_block(seal) is Outcome.OK:
             self.ended = True
