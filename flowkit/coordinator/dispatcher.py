@@ -50,7 +50,9 @@ class Dispatcher:
             for name in names:
                 view = self._best(role, views) if quota > 0 else None
                 if view is None:
-                    self.wait(role, cell, self._turn(task.runs[name]) if since is None else since)
+                    early = task.graph.nodes[name].stream
+                    turn = self._turn(task.runs[name], hurried=early is not None and early.first_batch)
+                    self.wait(role, cell, turn if since is None else since)
                     break
                 quota, since = quota - 1, None
                 view.mine += 1
@@ -136,10 +138,11 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------------------ room
 
-    def _turn(self, run: NodeRun) -> int:
-        """Last, but before all others if the node had its turn already, and its worker died or declined."""
+    def _turn(self, run: NodeRun, *, hurried: bool) -> int:
+        """Last, but before all others if the node had its turn already, and its worker died or declined; or if it is
+        `hurried`, because others run that wait for it."""
         last = next(self._order)
-        return last - BEFORE_ALL if run.losses or run.declines else last
+        return last - BEFORE_ALL if run.losses or run.declines or hurried else last
 
     def _room(self, role: str, view: WorkerView) -> int:
         mean = self._mean_sec.get(role)

@@ -9,7 +9,7 @@ from typing import Any, Final
 READY: Final = "ready"
 FIRST_BATCH: Final = "first_batch"
 
-MAX_BATCHES: Final = 100
+MAX_BATCHES: Final = 1000
 MAX_BYTES: Final = 16 * 1024 * 1024
 SPILL_BYTES: Final = 1024 * 1024 * 1024
 

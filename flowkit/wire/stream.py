@@ -173,7 +173,7 @@ class Plan(msgspec.Struct):
     args: dict[str, Any] = {}
     readers: list[tuple[str, bool]] = []
     awaited: bool = False
-    limits: tuple[int, int, int] = (100, 16 * 1024 * 1024, 1024 * 1024 * 1024)
+    limits: tuple[int, int, int] = (1000, 16 * 1024 * 1024, 1024 * 1024 * 1024)
     over: list[str] = []
 
 

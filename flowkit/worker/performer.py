@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from flowkit.core.reports import AttemptReport, Succeeded
@@ -27,6 +28,7 @@ class Performer:
         self._kit = kit
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
+        self.on_parked: Callable[[Attempt, bool], None] = lambda attempt, parked: None
 
     async def perform(self, attempt: Attempt, arm: Callable[[Attempt], None]) -> tuple[AttemptReport, int]:
         """The report, and how many bytes its output takes up in a message. `arm` is called when the handler begins:
@@ -116,7 +118,7 @@ class Performer:
     def _flow(self, attempt: Attempt, plan: Plan) -> StreamFlow:
         kit = self._kit
         return StreamFlow(plan=plan, job=attempt.job, store=kit.store, hub=kit.hub, encode=self._encode,
-                          parked=lambda parked: None)  # fmt: skip
+                          parked=partial(self.on_parked, attempt))  # fmt: skip
 
     def _with_streams(self, flow: StreamFlow, inputs: Any) -> Any:
         """The inputs, with streams where the node says that there are some."""

@@ -182,6 +182,7 @@ class WorkerRuntime:
             say_hello=self._say_hello,
         )  # fmt: skip
         self._pulse = self._make_pulse()
+        self._slots.on_spare = lambda: self._pulse.beat_now(draining=self._slots.draining)
 
     def _make_pulse(self) -> Pulse:
         if self._heart_factories is None:
@@ -197,6 +198,7 @@ class WorkerRuntime:
             bus=bus, store=store, clock=self._clock, topics=self._topics, identity=self._identity,
             held=self._slots.held, heartbeat_sec=self._cfg.heartbeat_sec, lease_ttl_sec=self._cfg.lease_ttl_sec,
             on_lost=on_lost, gauge=self._gauge, telemetry=self.telemetry, defend=not self._alone,
+            spare=lambda: self._slots.spare,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ what it says

@@ -22,6 +22,7 @@ from flowkit.worker.tokens import Tokens
 PREFETCH = 512
 ACCEPT_SEC = 5.0
 LOOK_SEC = 0.25
+SPARE_SHARE = 8
 KILLED_FOR = {Cause.TIME: "timeout", Cause.DRAIN: "drain", Cause.STOP: "revoked", Cause.LOST: "no_renewal"}
 
 
@@ -51,6 +52,15 @@ class Slots:
         self._lanes: dict[str, deque[Attempt]] = {}
         self._busy = asyncio.Event()
         self._idle: asyncio.Future[None] | None = None
+        self._parked: dict[str, Attempt] = {}
+        performer.on_parked = self.park
+        self.on_spare: Callable[[], None] = lambda: None
+
+    @property
+    def spare(self) -> int:
+        """How many attempts may run beyond the slots, because as many only wait for their streams: else those that wait
+        for one another could take up all there are. Any thread may ask."""
+        return min(len(self._parked), SPARE_SHARE * self._slots)
 
     @property
     def load(self) -> int:
@@ -88,6 +98,15 @@ class Slots:
         self._order(attempt, Order(Cause.LOST, "its lease could not be renewed", 0.0))
         self._fill()
 
+    def park(self, attempt: Attempt, parked: bool) -> None:
+        """An attempt waits for its streams, or goes on."""
+        if parked and attempt.phase is Phase.RUNNING:
+            self._parked[attempt.token] = attempt
+            self._fill()
+            self.on_spare()
+        else:
+            self._parked.pop(attempt.token, None)
+
     def _take(self, job: Job) -> None:
         if not self._tokens.add(job.token):
             self._telemetry.count("duplicate_jobs")
@@ -123,7 +142,7 @@ class Slots:
 
     def _fill(self) -> None:
         """Start what is queued, first come first served, while there are slots."""
-        while self._queue and len(self._running) < self._slots:
+        while self._queue and len(self._running) - self.spare < self._slots:
             attempt = self._queue.popleft()
             if attempt.phase is not Phase.QUEUED:
                 continue
@@ -267,6 +286,7 @@ class Slots:
     def _leave(self, attempt: Attempt) -> None:
         if self._running.pop(attempt.token, None) is None:
             return
+        self._parked.pop(attempt.token, None)
         if attempt.role.in_turn:
             self._queue.extendleft(reversed(self._lanes.pop(attempt.role.name, ())))
         if not self._running and self._idle is not None and not self._idle.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ MOST_UNMARKED = 250
 LET_IN = 32
 LOOK_SEC = 1.0
 ASK_SEC = 5.0
+PARK_SEC = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +234,8 @@ class StreamFlow:
         if self._fits():
             self._raise_fault()
             return
-        self._parked(True)
-        try:
+        with self._waits():
             await self._wait_for_room()
-        finally:
-            self._parked(False)
 
     async def _wait_for_room(self) -> None:
         looked = asked = asyncio.get_running_loop().time()
@@ -294,39 +292,51 @@ class StreamFlow:
         self._turns += 1
         if self._turns % LET_IN == 0:
             await asyncio.sleep(0)  # whoever makes and whoever writes blocks must get a turn
-        waiting = False
-        asked = asyncio.get_running_loop().time()
-        try:
-            while True:
-                self._coming.clear()
-                for turn in range(len(names)):
-                    row = self._sources[names[(first + turn) % len(names)]].take()
-                    if row is not None:
-                        self.positions.hand(row)
-                        return row
-                if self._unmarked:
-                    self._due.set()  # nothing is at hand: perhaps because those who make it wait for this
-                if all(self._sources[name].ended for name in names):
-                    return None
-                if not waiting:
-                    waiting = True
-                    self._parked(True)
-                asked = await self._wait_for_row(asked)
-        finally:
-            if waiting:
-                self._parked(False)
+        row = self._at_hand(names, first)
+        if row is not None or self._all_ended(names):
+            return row
+        with self._waits():
+            return await self._wait_for_row(names, first)
 
-    async def _wait_for_row(self, asked: float) -> float:
-        self._raise_fault()
+    def _at_hand(self, names: list[str], first: int) -> Row | None:
+        self._coming.clear()
+        for turn in range(len(names)):
+            row = self._sources[names[(first + turn) % len(names)]].take()
+            if row is not None:
+                self.positions.hand(row)
+                return row
+        if self._unmarked:
+            self._due.set()  # nothing is at hand: perhaps because those who make it wait for this
+        return None
+
+    def _all_ended(self, names: list[str]) -> bool:
+        return all(self._sources[name].ended and not self._sources[name].rows for name in names)
+
+    async def _wait_for_row(self, names: list[str], first: int) -> Row | None:
+        asked = asyncio.get_running_loop().time()
+        while True:
+            self._raise_fault()
+            try:
+                async with asyncio.timeout(ASK_SEC):
+                    await self._coming.wait()
+            except TimeoutError:
+                now = asyncio.get_running_loop().time()
+                if now - asked >= ASK_SEC:
+                    asked = now
+                    self._hub.report(self.job, begun=False)
+            row = self._at_hand(names, first)
+            if row is not None or self._all_ended(names):
+                return row
+
+    @contextlib.contextmanager
+    def _waits(self) -> Iterator[None]:
+        """An attempt that waits for longer than a moment takes up no slot meanwhile."""
+        timer = asyncio.get_running_loop().call_later(PARK_SEC, self._parked, True)
         try:
-            async with asyncio.timeout(ASK_SEC):
-                await self._coming.wait()
-        except TimeoutError:
-            now = asyncio.get_running_loop().time()
-            if now - asked >= ASK_SEC:
-                self._hub.report(self.job, begun=False)
-                return now
-        return asked
+            yield
+        finally:
+            timer.cancel()
+            self._parked(False)
 
     def finish(self) -> None:
         """All that was handed out is done with."""
