@@ -16,6 +16,7 @@ from flowkit.wire.codec import dumps, loads
 from flowkit.wire.facts import read_payload, write_artifact, write_payload
 from flowkit.wire.messages import Job
 from flowkit.wire.stream import Cursor, Mark, Plan, Ring, read_mark, ring_of
+from flowkit.worker.ending import end
 from flowkit.worker.inputs import patiently
 from flowkit.worker.outcome import AttemptFailure
 from flowkit.worker.outputs import AT_ONCE, LARGE_BYTES, Output, TooMuch, to_json
@@ -165,8 +166,7 @@ class StreamFlow:
         if self._timer is not None:
             self._timer.cancel()
         if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait({self._writer})
+            await end(self._writer)
         for reader in self._sources.values():
             await reader.close()
 

@@ -12,6 +12,7 @@ from flowkit.core.payload import Payload
 from flowkit.ports import Block, Outcome, Store, StreamId
 from flowkit.wire.facts import write_payload
 from flowkit.wire.stream import Cursor, Mark, Ring, read_body, write_body
+from flowkit.worker.ending import end
 from flowkit.worker.inputs import patiently
 from flowkit.worker.stream_hub import StreamHub, Worker
 
@@ -81,8 +82,7 @@ class StreamReader:
 
     async def close(self) -> None:
         self._leave()
-        self._pumping.cancel()
-        await asyncio.wait({self._pumping})
+        await end(self._pumping)
 
     def _hear(self, ring: Ring) -> None:
         block = ring.block
