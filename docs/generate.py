@@ -201,6 +201,8 @@ MISTAKES: dict[str, Any] = {
     "E_PARAMS_SIZE": None,
     "E_TARGET_UNKNOWN": None,
     "E_INPUTS": None,
+    "E_ROLE_UNKNOWN": None,
+    "E_ADAPTER_UNKNOWN": None,
 }
 TOLD = {
     "E_DEPTH": "values are nested too deep; flatten them",
@@ -209,6 +211,8 @@ TOLD = {
     "E_PARAMS_SIZE": "the params are over 1 MiB; pass a reference instead",
     "E_TARGET_UNKNOWN": "one of `targets` is no node of the graph",
     "E_INPUTS": "what a node is given cannot fit its handler: a name is missing or unknown, or a value of another kind",
+    "E_ROLE_UNKNOWN": "the type is not one of the coordinator's `worker_types`, where it was given any",
+    "E_ADAPTER_UNKNOWN": "a `coordinator_fn` node names a function that its coordinator was not given",
 }
 
 
@@ -235,7 +239,7 @@ def codes_in_code() -> set[str]:
     found = set()
     files = [
         *(PACKAGE / "core").glob("*.py"),
-        *(PACKAGE / "coordinator" / f"{name}.py" for name in ("tasks", "admission")),
+        *(PACKAGE / "coordinator" / f"{name}.py" for name in ("tasks", "admission", "adapters")),
     ]
     for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"E_[A-Z_]+", node.value):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
-from flowkit.clock import SystemClock
+from flowkit.clock import SystemClock, whole_clock
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
+from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.history import History
@@ -19,6 +21,8 @@ from flowkit.coordinator.tasks import Creation, Page, Tasks
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph import Graph
+from flowkit.core.graph_diff import GraphDiff
+from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.core.signature import agreed
 from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
 from flowkit.ports import Clock
@@ -44,7 +48,7 @@ class Client:
         self.backend = backend if backend is not None else open_backend(db, self.cfg)
         partitions = 1 if self.backend.embedded else self.cfg.facts_partitions
         self.topics = Topics(self.cfg.topic_prefix, partitions)
-        self._clock = clock if clock is not None else SystemClock()
+        self._clock = whole_clock(clock) if clock is not None else SystemClock()
         self._graphs = Graphs(self.backend.store)
         self._hub = Hub()
         self._supervisor = Supervisor("client", self.telemetry)
@@ -64,8 +68,10 @@ class Client:
             raise
         self._api = Tasks(
             store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
+            flows=Flows(store=self.backend.store, graphs=self._graphs, clock=self._clock),
             history=History(self.backend.store, self._graphs, self.telemetry), hub=self._hub,
             supervisor=self._supervisor, telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
+            roles=self.cfg.worker_types,
             signature_of=lambda role: agreed(self.backend.signatures_of(role)),
         )  # fmt: skip
         if self.backend.file is not None:
@@ -112,12 +118,13 @@ class Client:
 
     # ------------------------------------------------------------------------------------------ tasks
 
-    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None,
+    async def create_task(self, *, graph: Any = None, flow: str | None = None, params: Mapping[str, Any] | None = None,
                           idempotency_key: str | None = None, priority: int = 0,
                           labels: Mapping[str, str] | None = None, timeout: float | None = None,
                           targets: Sequence[str] = ()) -> str:  # fmt: skip
-        """Accept a task and give its id; it survives any crash, and runs once somebody coordinates."""
-        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
+        """Accept a task of a graph, or of a flow, and give its id; it survives any crash, and runs once somebody
+        coordinates."""
+        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow)
         return (await self.api.create([creation]))[0]
 
     async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:
@@ -139,11 +146,14 @@ class Client:
 
     async def list_tasks(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
                          name: str | None = None, since: float | None = None, until: float | None = None,
-                         limit: int = 100, cursor: str | None = None) -> Page:  # fmt: skip
-        """A page of heads, newest first; they may lag by a second."""
+                         flow: str | None = None, parent: str | None = "", limit: int = 100,
+                         cursor: str | None = None) -> Page:  # fmt: skip
+        """A page of heads, newest first; they may lag by a second. `flow` is `name`, `name@3` or `name@tag`; `parent`
+        the id of the task whose children are wanted, empty for tasks that are nobody's, None for all."""
         return await self.api.list_heads(
-            status=status, labels=labels, name=name, since=since, until=until, limit=limit, cursor=cursor
-        )
+            status=status, labels=labels, name=name, since=since, until=until, flow=flow, parent=parent, limit=limit,
+            cursor=cursor,
+        )  # fmt: skip
 
     async def wait_task(self, task_id: str, timeout: float | None = None) -> TaskResult:
         """How the task ended, however it ended. Raises `TaskNotFound`, `WaitTimeout`."""
@@ -154,18 +164,28 @@ class Client:
         """Ask to cancel a task, or one node of it; returns at once, False for an unknown task."""
         return await self.api.cancel(task_id, node_id=node_id, reason=reason, grace_sec=grace_sec)
 
-    async def pause_task(self, task_id: str, *, reason: str = "") -> bool:
+    async def pause_task(self, task_id: str, *, node_id: str | None = None, reason: str = "") -> bool:
         """Place no more nodes; what runs goes on. True once it is applied, False where nobody has answered yet: the
         request is durable, and will be. Raises `RequestRefused`."""
-        return await self._ask(task_id, self.api.pause(task_id, reason=reason))
+        return await self._ask(task_id, self.api.pause(task_id, node_id=node_id, reason=reason))
 
-    async def resume_task(self, task_id: str) -> bool:
+    async def resume_task(self, task_id: str, *, node_id: str | None = None) -> bool:
         """Undo `pause_task`. Answers as it does."""
-        return await self._ask(task_id, self.api.resume(task_id))
+        return await self._ask(task_id, self.api.resume(task_id, node_id=node_id))
 
-    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, its failed part, or a node and all after it. Answers as `pause_task`."""
-        return await self._ask(task_id, self.api.restart(task_id, from_node=from_node, failed_only=failed_only))
+    async def signal_task(self, task_id: str, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Answers as `pause_task` does; raises `GraphError` for a
+        payload that does not fit."""
+        return await self._ask(task_id, self.api.signal(task_id, name, payload))
+
+    async def restart_task(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again: the whole, its failed part, a node (or an item) and all after it; with other params,
+        other inputs, or an edited graph. Answers as `pause_task`."""
+        return await self._ask(task_id, self.api.restart(task_id, **options))
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
+        return await self.api.plan_restart(task_id, **options)
 
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run, as far as the task's own state tells."""
@@ -174,6 +194,46 @@ class Client:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.api.watch(task_id, since)
+
+    # ------------------------------------------------------------------------------------------ flows
+
+    async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
+        """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no
+        other. `tags` are moved to it. Raises `GraphError`, `FlowNameError`, `StoreUnavailable` (ask again)."""
+        return await self.api.flows.put(name, graph, tags=tags, note=note)
+
+    async def get_flow(self, flow: str) -> FlowView:
+        """The version that `name` (its `default`, else its newest), `name@3` or `name@tag` means. Raises
+        `FlowNotFound`."""
+        return await self.api.flows.get(flow)
+
+    async def list_flows(self, *, limit: int = 100, cursor: str | None = None) -> FlowPage:
+        """A page of flows, in order of their names."""
+        return await self.api.flows.list(limit=limit, cursor=cursor)
+
+    async def list_flow_versions(self, name: str, *, limit: int = 100, cursor: str | None = None) -> VersionPage:
+        """A page of a flow's versions, newest first. Raises `FlowNotFound`."""
+        return await self.api.flows.versions(name, limit=limit, cursor=cursor)
+
+    async def tag_flow(self, name: str, version: int | str, tag: str) -> int:
+        """Let a tag name this version from now on, whichever it named before; gives the version. Raises
+        `FlowNotFound`, `FlowNameError`."""
+        return await self.api.flows.tag(name, version, tag)
+
+    async def untag_flow(self, name: str, tag: str) -> bool:
+        """Take a tag off a flow; False where it had none. Raises `FlowNotFound`, `FlowNameError`."""
+        return await self.api.flows.untag(name, tag)
+
+    async def diff_flows(self, old: str, new: str) -> GraphDiff:
+        """What differs between two versions, of one flow or of two. Raises `FlowNotFound`."""
+        return await self.api.flows.diff(old, new)
+
+    async def validate_graph(self, graph: Any, *, params: Mapping[str, Any] | None = None) -> None:
+        """Raise `GraphError` for what `create_task` would refuse; nothing is run or stored. Without `params`, those are
+        not looked at."""
+        await self.api.validate(graph, params)
+
+    # ------------------------------------------------------------------------------------------ how
 
     async def _ask(self, task_id: str, request: Coroutine[Any, Any, bool]) -> bool:
         """Make a request and hear the answer. Where nobody is there to give one, it is enough that it is written."""

@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from flowkit.errors import ConfigError, did_you_mean
+from flowkit.older_settings import BEAT, modernise, why_gone
 
 S = TypeVar("S")
 
@@ -19,22 +20,59 @@ S = TypeVar("S")
 @dataclass
 class _Settings:
     @classmethod
-    def load(cls, path: str | Path | None = None, *, below: Mapping[str, Any] | None = None,
-             overrides: Mapping[str, Any] | None = None) -> Self:  # fmt: skip
+    def load(cls, path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *,
+             below: Mapping[str, Any] | None = None) -> Self:  # fmt: skip
         """Settings from `below` (a table of another file), then a JSON file (if given), then `FLOWKIT_<NAME>` variables
-        (and `KAFKA_BOOTSTRAP_SERVERS`), then `overrides`. Raises `ConfigError` for an unknown name or a value of the
-        wrong type."""
+        (and `KAFKA_BOOTSTRAP_SERVERS`, `WORKER_TYPES`), then `overrides`. Raises `ConfigError` for an unknown name or a
+        value of the wrong type."""
         values: dict[str, Any] = dict(below or {})
         if path is not None:
             values.update(_read_file(Path(path)))
         values.update(_from_environment(cls))
         values.update(overrides or {})
         known = {item.name: item for item in dataclasses.fields(cls)}
+        values = modernise(cls.__name__, values, known, _usual(cls, "heartbeat_sec"))
         for name, value in values.items():
-            if name not in known:
-                raise ConfigError(f"{cls.__name__} has no setting {name!r}{did_you_mean(name, known)}")
             values[name] = _cast(cls.__name__, name, str(known[name].type), value)
         return cls(**values)
+
+    if not TYPE_CHECKING:  # or no misspelt setting would be seen before it runs
+
+        def __getattr__(self, name: str) -> Any:
+            seconds = f"{name.removesuffix('_ms')}_sec" if name.endswith("_ms") else name
+            today = "heartbeat_sec" if seconds == BEAT else seconds
+            if today != name and today in self.__dataclass_fields__:
+                value = getattr(self, today)
+                return value if seconds == name else round(value * 1000)
+            say = why_gone(name) or did_you_mean(name, self.__dataclass_fields__)
+            raise AttributeError(f"{type(self).__name__} has no setting {name!r}{say and f': {say.strip()}'}")
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in self.__dataclass_fields__:
+                object.__setattr__(self, name, value)
+                return
+            given = modernise(
+                type(self).__name__, {name: value}, self.__dataclass_fields__, _usual(type(self), "heartbeat_sec")
+            )
+            self.__dict__.update(given)
+
+
+def _older_names_too(cls: type[S]) -> type[S]:
+    """Let settings be given by the names that older FlowKit had for them."""
+    usual_init: Any = cls.__init__
+
+    @wraps(usual_init)
+    def init(self: Any, *given: Any, **named: Any) -> None:
+        known = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        usual_init(self, *given, **modernise(cls.__name__, named, known, _usual(cls, "heartbeat_sec")))
+
+    cls.__init__ = init  # type: ignore[method-assign]
+    return cls
+
+
+def _usual(cls: type, name: str) -> Any:
+    """What a setting is where nobody gives it to the class."""
+    return cls.__dataclass_fields__[name].default_factory()  # type: ignore[attr-defined]
 
 
 def _environment_first(cls: type[S]) -> type[S]:
@@ -56,6 +94,7 @@ def _given_or(owner: str, name: str, kind: str, usual: Callable[[], Any]) -> Any
     return usual() if given is None else _cast(owner, name, kind, given)
 
 
+@_older_names_too
 @dataclass
 @_environment_first
 class CommonSettings(_Settings):
@@ -75,7 +114,18 @@ class CommonSettings(_Settings):
     heartbeat_sec: float = 2.0
     lease_ttl_sec: float = 10.0
 
+    def topic_cmd(self, step_type: str) -> str:
+        """Raises `ConfigError`: a role has no topic of its own."""
+        work = f"{self.topic_prefix}work.v1"
+        raise ConfigError(f"no topic carries the commands of {step_type!r} alone: create tasks; {work} is the engine's")
 
+    def topic_status(self, step_type: str) -> str:
+        """Raises `ConfigError`: a role has no topic of its own."""
+        events = f"{self.topic_prefix}events.v1"
+        raise ConfigError(f"no topic carries the statuses of {step_type!r} alone: read {events}, or watch the tasks")
+
+
+@_older_names_too
 @dataclass
 @_environment_first
 class CoordinatorConfig(CommonSettings):
@@ -89,6 +139,7 @@ class CoordinatorConfig(CommonSettings):
     have more than `cache_bytes`, a measure of what they take. `tune_gc`: let Python's cycle collector
     run seldom, and all of it only when idle; an app that has set its thresholds itself is left alone.
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
+    `worker_types`: the roles there are (also from `WORKER_TYPES`); given any, a graph with another role is refused.
     """
 
     group: str = ""
@@ -111,6 +162,7 @@ class CoordinatorConfig(CommonSettings):
         return self.group or f"{self.topic_prefix}coordinators"
 
 
+@_older_names_too
 @dataclass
 @_environment_first
 class WorkerConfig(CommonSettings):
@@ -130,6 +182,7 @@ class WorkerConfig(CommonSettings):
     max_output_bytes: int = 64 * 1024 * 1024
 
 
+_OTHER_VARIABLES = {"kafka_bootstrap": "KAFKA_BOOTSTRAP_SERVERS", "worker_types": "WORKER_TYPES"}
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 
@@ -151,8 +204,8 @@ def _from_environment(cls: type) -> dict[str, Any]:
 
 def _in_environment(name: str) -> str | None:
     given = os.environ.get(f"FLOWKIT_{name.upper()}")
-    if given is None and name == "kafka_bootstrap":
-        return os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None
+    if given is None and name in _OTHER_VARIABLES:
+        return os.environ.get(_OTHER_VARIABLES[name]) or None
     return given
 
 

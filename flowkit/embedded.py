@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,8 +12,10 @@ from typing import Any, Self
 from flowkit.backend import open_backend, temporary_backend
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
+from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.handle import TaskHandle, raise_if_failed
 from flowkit.coordinator.views import TaskResult
+from flowkit.core.graph_diff import GraphDiff
 from flowkit.errors import ConfigError
 from flowkit.worker.worker import Worker
 
@@ -53,8 +55,9 @@ class Embedded:
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.stop(0.0 if kind is not None else None)
 
-    async def submit(self, graph: Any, *, params: Mapping[str, Any] | None = None, **options: Any) -> TaskHandle:
-        """Create a task, and give its handle. Options are those of `Coordinator.create_task`."""
+    async def submit(self, graph: Any = None, *, params: Mapping[str, Any] | None = None, **options: Any) -> TaskHandle:
+        """Create a task of a graph, or of a flow (`flow="etl"`), and give its handle. Options are those of
+        `Coordinator.create_task`."""
         return self.task(await self.coordinator.create_task(graph=graph, params=params, **options))
 
     def task(self, task_id: str) -> TaskHandle:
@@ -64,6 +67,42 @@ class Embedded:
     async def wait_task(self, task_id: str, timeout: float | None = None) -> TaskResult:
         """How the task ended, however it ended. Raises `TaskNotFound`, `WaitTimeout`."""
         return await self.coordinator.wait_task(task_id, timeout)
+
+    async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
+        """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no
+        other. `tags` are moved to it. Raises `GraphError`, `FlowNameError`, `StoreUnavailable` (ask again)."""
+        return await self.coordinator.put_flow(name, graph, tags=tags, note=note)
+
+    async def get_flow(self, flow: str) -> FlowView:
+        """The version that `name` (its `default`, else its newest), `name@3` or `name@tag` means. Raises
+        `FlowNotFound`."""
+        return await self.coordinator.get_flow(flow)
+
+    async def list_flows(self, *, limit: int = 100, cursor: str | None = None) -> FlowPage:
+        """A page of flows, in order of their names."""
+        return await self.coordinator.list_flows(limit=limit, cursor=cursor)
+
+    async def list_flow_versions(self, name: str, *, limit: int = 100, cursor: str | None = None) -> VersionPage:
+        """A page of a flow's versions, newest first. Raises `FlowNotFound`."""
+        return await self.coordinator.list_flow_versions(name, limit=limit, cursor=cursor)
+
+    async def tag_flow(self, name: str, version: int | str, tag: str) -> int:
+        """Let a tag name this version from now on, whichever it named before; gives the version. Raises
+        `FlowNotFound`, `FlowNameError`."""
+        return await self.coordinator.tag_flow(name, version, tag)
+
+    async def untag_flow(self, name: str, tag: str) -> bool:
+        """Take a tag off a flow; False where it had none. Raises `FlowNotFound`, `FlowNameError`."""
+        return await self.coordinator.untag_flow(name, tag)
+
+    async def diff_flows(self, old: str, new: str) -> GraphDiff:
+        """What differs between two versions, of one flow or of two. Raises `FlowNotFound`."""
+        return await self.coordinator.diff_flows(old, new)
+
+    async def validate_graph(self, graph: Any, *, params: Mapping[str, Any] | None = None) -> None:
+        """Raise `GraphError` for what `create_task` would refuse; nothing is run or stored. Without `params`, those are
+        not looked at."""
+        await self.coordinator.validate_graph(graph, params=params)
 
 
 async def arun(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = None, db: str | Path | None = None,

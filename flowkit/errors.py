@@ -24,6 +24,12 @@ class ConfigError(FlowKitError):
     code = "E_CONFIG"
 
 
+class UnknownSetting(ConfigError, TypeError):
+    """No setting has this name; the message has the nearest that is one."""
+
+    code = "E_SETTING_UNKNOWN"
+
+
 class BusUnavailable(FlowKitError):
     """Kafka could not be reached; the message holds the address and a hint."""
 
@@ -40,6 +46,18 @@ class TaskNotFound(FlowKitError):
     """No task of this id is visible to the caller."""
 
     code = "E_TASK_UNKNOWN"
+
+
+class FlowNotFound(FlowKitError):
+    """No flow of this name is visible to the caller, or it has no such version or tag."""
+
+    code = "E_FLOW_UNKNOWN"
+
+
+class FlowNameError(FlowKitError, ValueError):
+    """A flow or a tag cannot be called so; the message says how it may be."""
+
+    code = "E_FLOW_NAME"
 
 
 class RequestRefused(FlowKitError):
@@ -76,6 +94,42 @@ class InputError(FlowKitError):
     """A node's inputs cannot be built from what its sources gave; fails the node with code `bad_input`."""
 
     code = "bad_input"
+
+
+class FunctionError(FlowKitError):
+    """A coordinator function cannot do what it was asked; fails its node with the `code` and the message."""
+
+    code = "adapter_error"
+
+
+class ExprError(FlowKitError):
+    """An expression has no value for what it was given; fails the node that its edge leads to, or whose input it is.
+
+    Attributes: `part`, the text of the part that failed, shortened where it is long; `position`, its 0-based offset
+    in the whole.
+    """
+
+    code = "expr_error"
+
+    def __init__(self, message: str, *, part: str = "", position: int = 0) -> None:
+        super().__init__(message)
+        self.part = part
+        self.position = position
+
+
+class ExprSyntaxError(FlowKitError, ValueError):
+    """An expression cannot be read, or uses what it may not use where it stands.
+
+    Attributes: `position`, the 0-based offset at which reading failed; `reason`, one line without the excerpt that
+    the message ends with.
+    """
+
+    code = "E_EXPR_PARSE"
+
+    def __init__(self, message: str, *, position: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.position = position
+        self.reason = reason or message
 
 
 @dataclass(frozen=True, slots=True)

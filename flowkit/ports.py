@@ -28,8 +28,10 @@ class Head:
     only by the owner of its partition, write-behind. Times are seconds since the epoch (UTC).
 
     `params` is JSON text. `fingerprint` is a hash of everything the caller asked for, compared when an
-    idempotency key comes again. `next_wake` None means that only a message or a request can move the task. `snapshot`
-    is `seq:ref` of the last snapshot, or empty.
+    idempotency key comes again. `flow` is the named graph that the task is pinned to, as `name@3`, or empty. `parent`
+    is the task whose attempt `parent_attempt` of its node `parent_node` this task is, or empty; `depth` counts the
+    parents above it. `next_wake` None means that only a message or a request can move the task. `snapshot` is `seq:ref`
+    of the last snapshot, or empty.
     """
 
     task_id: str
@@ -45,6 +47,11 @@ class Head:
     timeout_sec: float | None = None
     fingerprint: str = ""
     created_at: float = 0.0
+    flow: str = ""
+    parent: str = ""
+    parent_node: str = ""
+    parent_attempt: int = 0
+    depth: int = 0
 
     status: str = "queued"
     seq: int = 0
@@ -127,6 +134,34 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowVersion:
+    """One version of a named graph, written once. `(tenant, name, version)` is unique, and so orders those who put at
+    the same time; versions count from 1. `created_at` is seconds since the epoch (UTC)."""
+
+    tenant: str
+    name: str
+    version: int
+    graph_ref: str
+    created_at: float
+    principal: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTag:
+    """A word for a version of a flow, which may move to another. `revision` counts its moves from 1, so that a late one
+    undoes none after it; `version` 0 means that it was taken off. `at` is seconds since the epoch (UTC)."""
+
+    tenant: str
+    name: str
+    tag: str
+    version: int
+    revision: int
+    at: float
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """A worker's sign of life in the store, written while the bus does not acknowledge its heartbeats."""
 
@@ -138,7 +173,9 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class HeadFilter:
-    """Which heads `list_heads` gives: all conditions hold; times are `created_at`; None does not restrict."""
+    """Which heads `list_heads` gives: all conditions hold; times are `created_at`; None does not restrict. `flow` is a
+    name, for all of its versions, or exactly `name@3`, or empty for those that are pinned to none; `parent` is the id
+    of the task whose children are wanted, or empty for those that are nobody's."""
 
     tenant: str | None = None
     status: tuple[str, ...] = ()
@@ -146,6 +183,13 @@ class HeadFilter:
     name: str | None = None
     since: float | None = None
     until: float | None = None
+    flow: str | None = None
+    parent: str | None = None
+
+
+def flow_name(flow: str) -> str:
+    """`name` of `name@3`; nothing of nothing."""
+    return flow.partition("@")[0]
 
 
 class Store(Protocol):
@@ -221,6 +265,25 @@ class Store(Protocol):
 
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
         """Remove what was put under `ref`, whole or not; OK also where nothing was."""
+
+    # flows
+    async def insert_flow_version(self, version: FlowVersion) -> Outcome:
+        """Insert unless (tenant, name, version) exists."""
+
+    async def flow_versions(
+        self, tenant: str, name: str, *, limit: int, before: int | None = None
+    ) -> list[FlowVersion]:
+        """The versions of a flow, newest first, those below `before`."""
+
+    async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
+        """The newest version of each flow in order of names, those greater than `after`."""
+
+    async def put_flow_tag(self, tag: FlowTag) -> Outcome:
+        """Insert a tag of revision 1, replace with a later one the one of the revision before; NO_MATCH where it is of
+        another revision."""
+
+    async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
+        """The tags of these flows, those taken off too, ordered by (name, tag)."""
 
     # workers
     async def renew(self, renewal: Renewal) -> Outcome:

@@ -4,9 +4,12 @@ itself."""
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+
+ASKS_FOR_LINES = frozenset({"FLOWKIT_LOG_STDOUT", "FLOWKIT_LOG_LEVEL"})
 
 log = logging.getLogger("flowkit")
 log.addHandler(logging.NullHandler())
@@ -138,6 +141,10 @@ class Telemetry:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._subscribers: list[Callable[[Happening], None]] = [log_happening]
+        if not os.environ.keys().isdisjoint(ASKS_FOR_LINES):
+            from flowkit.log_setup import configure_from_env
+
+            configure_from_env(anew=False)
 
     def emit(self, happening: Happening) -> None:
         self.counts[type(happening).__name__] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowkit.ports import Block, Commit, Head, HeadUpdate, Record, Request
+from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, HeadUpdate, Record, Request
 
 CHUNK = 512 * 1024
 # MongoDB ends at 16 MiB; nothing that the engine writes comes near this, what does is a mistake.
@@ -12,7 +12,7 @@ MAX_INT = 2**63 - 1
 MAX_MESSAGE = 1024 * 1024 - 1024
 
 
-def storable(document: Head | HeadUpdate | Commit | Request | Block) -> bool:
+def storable(document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag | Block) -> bool:
     """Whether every backend can keep this document and give it back the same."""
     match document:
         case Commit(task_id, seq, name, prev, at, by, body):
@@ -37,13 +37,19 @@ def storable(document: Head | HeadUpdate | Commit | Request | Block) -> bool:
                 and _whole(document.n, document.partition)
                 and _number(document.at)
             )
+        case FlowVersion(tenant, name, version, graph_ref, created_at, principal, note):
+            return _text(tenant, name, graph_ref, principal, note) and _whole(version) and _number(created_at)
+        case FlowTag(tenant, name, tag, version, revision, at, principal):
+            return _text(tenant, name, tag, principal) and _whole(version, revision) and _number(at)
         case Head():
             return (
                 _text(document.params, document.task_id, document.graph_ref, document.tenant, document.principal)
                 and _text(document.name, document.fingerprint, document.status, document.error, document.snapshot)
                 and _text(*document.targets)
                 and _text(*document.labels, *document.labels.values())
+                and _text(document.flow, document.parent, document.parent_node)
                 and _whole(document.partition, document.priority, document.seq, document.published_seq)
+                and _whole(document.parent_attempt, document.depth)
                 and _number(document.timeout_sec, document.created_at, document.next_wake)
                 and _number(document.updated_at, document.ended_at)
             )

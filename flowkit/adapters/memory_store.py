@@ -11,7 +11,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
-from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, StreamId
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Outcome,
+    Renewal,
+    Request,
+    StreamId,
+    flow_name,
+)
 
 
 @dataclass(slots=True)
@@ -23,6 +36,8 @@ class MemoryData:
     requests: dict[str, dict[int, Request]] = field(default_factory=dict)
     blobs: dict[tuple[str, str], list[bytes]] = field(default_factory=dict)
     blocks: dict[str, dict[StreamId, list[Block]]] = field(default_factory=dict)
+    flows: dict[tuple[str, str], dict[int, FlowVersion]] = field(default_factory=dict)
+    flow_tags: dict[tuple[str, str], dict[str, FlowTag]] = field(default_factory=dict)
     renewals: dict[str, Renewal] = field(default_factory=dict)
     # Derived: what a database would keep as indexes.
     by_age: list[tuple[float, str]] = field(default_factory=list)
@@ -173,6 +188,49 @@ class MemoryStore:
         self.data.blobs.pop((kind, ref), None)
         return Outcome.OK
 
+    # flows
+
+    async def insert_flow_version(self, version: FlowVersion) -> Outcome:
+        await asyncio.sleep(0)
+        if not storable(version):
+            return Outcome.UNKNOWN
+        versions = self.data.flows.setdefault((version.tenant, version.name), {})
+        if version.version in versions:
+            return Outcome.DUPLICATE
+        versions[version.version] = version
+        return Outcome.OK
+
+    async def flow_versions(
+        self, tenant: str, name: str, *, limit: int, before: int | None = None
+    ) -> list[FlowVersion]:
+        await asyncio.sleep(0)
+        versions = self.data.flows.get((tenant, name), {})
+        numbers = (number for number in versions if before is None or number < before)
+        return [versions[number] for number in heapq.nlargest(limit, numbers)]
+
+    async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
+        await asyncio.sleep(0)
+        names = (name for owner, name in self.data.flows if owner == tenant and name > after)
+        flows = [self.data.flows[tenant, name] for name in heapq.nsmallest(limit, names)]
+        return [versions[max(versions)] for versions in flows]
+
+    async def put_flow_tag(self, tag: FlowTag) -> Outcome:
+        await asyncio.sleep(0)
+        if not storable(tag):
+            return Outcome.UNKNOWN
+        tags = self.data.flow_tags.setdefault((tag.tenant, tag.name), {})
+        before = tags.get(tag.tag)
+        if tag.revision != (1 if before is None else before.revision + 1):
+            return Outcome.NO_MATCH
+        tags[tag.tag] = tag
+        return Outcome.OK
+
+    async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
+        await asyncio.sleep(0)
+        return [
+            tag for name in sorted(set(names)) for _, tag in sorted(self.data.flow_tags.get((tenant, name), {}).items())
+        ]
+
     # workers
 
     async def renew(self, renewal: Renewal) -> Outcome:
@@ -261,5 +319,7 @@ def _matches(head: Head, where: HeadFilter) -> bool:
         and (where.name is None or head.name == where.name)
         and (where.since is None or head.created_at >= where.since)
         and (where.until is None or head.created_at < where.until)
+        and (where.flow is None or where.flow in (head.flow, flow_name(head.flow)))
+        and (where.parent is None or head.parent == where.parent)
         and all(head.labels.get(key) == value for key, value in where.labels.items())
     )

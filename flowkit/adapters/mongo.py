@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -13,7 +14,19 @@ from flowkit.adapters import mongo_documents as documents
 from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, StreamId
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Outcome,
+    Renewal,
+    Request,
+    StreamId,
+)
 
 try:
     import pymongo
@@ -26,7 +39,7 @@ DUPLICATE_KEY = 11000
 IDS_PER_READ = 200
 CHUNKS_PER_WRITE = 16
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, Block)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block)
 Result = TypeVar("Result")
 
 FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
@@ -201,6 +214,48 @@ class MongoStore:
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
         query = {"_id": documents.of_one(ref), "ref": ref}
         return await self._write(lambda: self._collection(f"{kind}s").delete_many(query))
+
+    # flows
+
+    async def insert_flow_version(self, version: FlowVersion) -> Outcome:
+        return (await self._insert("flows", [version], documents.flow_doc))[0]
+
+    async def flow_versions(
+        self, tenant: str, name: str, *, limit: int, before: int | None = None
+    ) -> list[FlowVersion]:
+        query = {"tenant": tenant, "name": name} | ({} if before is None else {"version": {"$lt": before}})
+        return await self._find("flows", query, documents.doc_flow, sort=[("version", -1)], limit=limit)
+
+    async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
+        # Each flow has a first version; the index is left from one to the next, however many there are in between.
+        first = {"tenant": tenant, "version": 1, "name": {"$gt": after}}
+        names = await self._find("flows", first, lambda doc: str(doc["name"]), sort=[("name", 1)], limit=limit)
+
+        async def ask() -> list[Mapping[str, Any]]:
+            found = self._collection("flows").aggregate(documents.newest_pipeline(tenant, names))
+            # Motor hands over the cursor itself.
+            cursor = await found if inspect.isawaitable(found) else found
+            return list(await cursor.to_list(None))
+
+        return [documents.doc_flow(doc) for doc in await self._reading(ask)] if names else []
+
+    async def put_flow_tag(self, tag: FlowTag) -> Outcome:
+        if tag.revision == 1:
+            (outcome,) = await self._insert("flow_tags", [tag], documents.tag_doc)
+            return Outcome.NO_MATCH if outcome is Outcome.DUPLICATE else outcome
+        if not storable(tag):
+            return Outcome.UNKNOWN
+        doc = documents.tag_doc(tag)
+        before = {"_id": doc["_id"], "revision": tag.revision - 1}
+        try:
+            result = await self._bounded(lambda: self._collection("flow_tags").replace_one(before, doc))
+        except FAILURES:
+            return Outcome.UNKNOWN
+        return Outcome.OK if result.matched_count else Outcome.NO_MATCH
+
+    async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
+        query = {"tenant": tenant, "name": {"$in": sorted(set(names))}}
+        return await self._find("flow_tags", query, documents.doc_tag, sort=[("name", 1), ("tag", 1)])
 
     # workers
 

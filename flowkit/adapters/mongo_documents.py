@@ -7,7 +7,19 @@ from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import unpublished_or_wake
-from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Renewal, Request, StreamId
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Renewal,
+    Request,
+    StreamId,
+    flow_name,
+)
 
 try:
     from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
@@ -29,6 +41,15 @@ INDEXES = {
             partialFilterExpression={"active": True},
         ),
         IndexModel([("tenant", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="age"),
+        IndexModel(
+            [("parent", ASCENDING), ("tenant", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
+            name="family",
+        ),
+        IndexModel(
+            [("tenant", ASCENDING), ("flow_name", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
+            name="flow",
+            partialFilterExpression={"flow_name": {"$gt": ""}},
+        ),
         IndexModel([("labels.k", ASCENDING), ("labels.v", ASCENDING), ("created_at", DESCENDING)], name="labels"),
     ],
     "requests": [
@@ -38,12 +59,15 @@ INDEXES = {
             partialFilterExpression={"applied": False},
         )
     ],
+    "flows": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="versions")],
+    "flow_tags": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("tag", ASCENDING)], name="tags")],
 }
 
 
 def head_doc(head: Head) -> dict[str, Any]:
     return {
         "_id": head.task_id,
+        "id": head.task_id,  # where older code looks for it
         "partition": head.partition,
         "graph": head.graph_ref,
         "params": head.params,
@@ -57,6 +81,13 @@ def head_doc(head: Head) -> dict[str, Any]:
         "timeout_sec": head.timeout_sec,
         "fingerprint": head.fingerprint,
         "created_at": head.created_at,
+        "flow": head.flow,
+        # Null is what an index takes a field for that heads of before do not have.
+        "flow_name": flow_name(head.flow) or None,
+        "parent": head.parent or None,
+        "parent_node": head.parent_node,
+        "parent_attempt": head.parent_attempt,
+        "depth": head.depth,
         **_owners_fields(head),
     }
 
@@ -76,6 +107,11 @@ def doc_head(doc: Doc) -> Head:
         timeout_sec=doc["timeout_sec"],
         fingerprint=doc["fingerprint"],
         created_at=doc["created_at"],
+        flow=doc.get("flow", ""),  # heads of before there were flows and children say nothing of them
+        parent=doc.get("parent") or "",
+        parent_node=doc.get("parent_node", ""),
+        parent_attempt=doc.get("parent_attempt", 0),
+        depth=doc.get("depth", 0),
         status=doc["status"],
         seq=doc["seq"],
         published_seq=doc["published_seq"],
@@ -125,6 +161,12 @@ def list_query(where: HeadFilter, after: tuple[float, str] | None) -> dict[str, 
         terms.append({"created_at": {"$gte": where.since}})
     if where.until is not None:
         terms.append({"created_at": {"$lt": where.until}})
+    if where.flow is not None:
+        terms.append({"flow_name": flow_name(where.flow) or None})
+        if "@" in where.flow:
+            terms.append({"flow": where.flow})
+    if where.parent is not None:
+        terms.append({"parent": where.parent or None})
     if after is not None:
         age, task_id = after
         terms.append({"$or": [{"created_at": {"$lt": age}}, {"created_at": age, "_id": {"$lt": task_id}}]})
@@ -225,6 +267,72 @@ def blocks_query(stream: StreamId, after: int) -> dict[str, Any]:
 
 def blocks_of_task(task_id: str) -> dict[str, Any]:
     return {"_id": {"$gt": f"{task_id}/", "$lt": f"{task_id}0"}, "task": task_id}
+
+
+def _of_flow(tenant: str, name: str, which: str) -> str:
+    # A flow's name holds neither a slash nor an @, so no two can mean the same.
+    return f"{tenant}/{name}@{which}"
+
+
+def flow_doc(flow: FlowVersion) -> dict[str, Any]:
+    return {
+        "_id": _of_flow(flow.tenant, flow.name, f"{flow.version}"),
+        "tenant": flow.tenant,
+        "name": flow.name,
+        "version": flow.version,
+        "graph": flow.graph_ref,
+        "created_at": flow.created_at,
+        "principal": flow.principal,
+        "note": flow.note,
+    }
+
+
+def doc_flow(doc: Doc) -> FlowVersion:
+    return FlowVersion(
+        tenant=doc["tenant"],
+        name=doc["name"],
+        version=doc["version"],
+        graph_ref=doc["graph"],
+        created_at=doc["created_at"],
+        principal=doc["principal"],
+        note=doc["note"],
+    )
+
+
+def newest_pipeline(tenant: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The newest version of each of these flows, in order of names."""
+    return [
+        {"$match": {"tenant": tenant, "name": {"$in": list(names)}}},
+        {"$sort": {"tenant": 1, "name": 1, "version": -1}},
+        {"$group": {"_id": "$name", "newest": {"$first": "$$ROOT"}}},
+        {"$replaceRoot": {"newRoot": "$newest"}},
+        {"$sort": {"name": 1}},
+    ]
+
+
+def tag_doc(tag: FlowTag) -> dict[str, Any]:
+    return {
+        "_id": _of_flow(tag.tenant, tag.name, tag.tag),
+        "tenant": tag.tenant,
+        "name": tag.name,
+        "tag": tag.tag,
+        "version": tag.version,
+        "revision": tag.revision,
+        "at": tag.at,
+        "principal": tag.principal,
+    }
+
+
+def doc_tag(doc: Doc) -> FlowTag:
+    return FlowTag(
+        tenant=doc["tenant"],
+        name=doc["name"],
+        tag=doc["tag"],
+        version=doc["version"],
+        revision=doc["revision"],
+        at=doc["at"],
+        principal=doc["principal"],
+    )
 
 
 def of_one(owner: str) -> dict[str, Any]:

@@ -13,11 +13,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowkit.adapters import sqlite_schema as schema
-from flowkit.adapters.limits import chunks, storable
+from flowkit.adapters.limits import MAX_INT, chunks, storable
 from flowkit.adapters.sqlite_schema import Row
 from flowkit.adapters.sqlite_writer import Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
-from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, StreamId
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Outcome,
+    Renewal,
+    Request,
+    StreamId,
+)
 
 FLOOR = (3, 37, 0)
 # A read of so few rows is over sooner on the loop's own thread than it takes to wake another.
@@ -25,7 +37,7 @@ FEW = 32
 IDS_PER_READ = 500
 CHUNKS_PER_WRITE = 8
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, Block)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block)
 Result = TypeVar("Result")
 
 
@@ -256,6 +268,48 @@ class SqliteStore:
             return [Outcome.OK]
 
         return await self._write_one(write)
+
+    # flows
+
+    async def insert_flow_version(self, version: FlowVersion) -> Outcome:
+        def write(connection: sqlite3.Connection, good: Sequence[FlowVersion]) -> list[Outcome]:
+            rows = [schema.flow_row(one) for one in good]
+            return write_rows(connection, schema.INSERT_FLOW, rows, Outcome.DUPLICATE)
+
+        return (await self._write_all([version], write))[0]
+
+    async def flow_versions(
+        self, tenant: str, name: str, *, limit: int, before: int | None = None
+    ) -> list[FlowVersion]:
+        sql = f"""SELECT {schema.FLOW} FROM flows WHERE tenant = ? AND name = ? AND version < ?
+            ORDER BY version DESC LIMIT ?"""  # noqa: S608
+        below = MAX_INT if before is None else before
+        return await self._read(sql, [tenant, name, below, limit], lambda row: FlowVersion(*row), few=limit <= FEW)
+
+    async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
+        # With max() the other columns are those of the row that has it.
+        newest = schema.FLOW.replace("version", "max(version)")
+        sql = f"""SELECT {newest} FROM flows WHERE tenant = ? AND name > ?
+            GROUP BY name ORDER BY name LIMIT ?"""  # noqa: S608
+        return await self._read(sql, [tenant, after, limit], lambda row: FlowVersion(*row), few=False)
+
+    async def put_flow_tag(self, tag: FlowTag) -> Outcome:
+        def write(connection: sqlite3.Connection, good: Sequence[FlowTag]) -> list[Outcome]:
+            if tag.revision == 1:
+                return write_rows(connection, schema.INSERT_TAG, [schema.tag_row(tag)], Outcome.NO_MATCH)
+            return write_rows(connection, schema.MOVE_TAG, [schema.move_row(tag)], Outcome.NO_MATCH)
+
+        return (await self._write_all([tag], write))[0]
+
+    async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
+        wanted = sorted(set(names))
+        found: list[FlowTag] = []
+        for start in range(0, len(wanted), IDS_PER_READ):
+            part = wanted[start : start + IDS_PER_READ]
+            sql = f"""SELECT {schema.TAG} FROM flow_tags WHERE tenant = ? AND name IN ({schema.marks(len(part))})
+                ORDER BY name, tag"""  # noqa: S608
+            found += await self._read(sql, [tenant, *part], lambda row: FlowTag(*row), few=len(wanted) <= FEW)
+        return found
 
     # workers
 

@@ -8,7 +8,19 @@ from typing import Any
 
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.errors import ConfigError
-from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Renewal, Request, StreamId
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Renewal,
+    Request,
+    StreamId,
+    flow_name,
+)
 
 # Each entry brings a file from the version before to its own. Never change one that was released: append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -43,6 +55,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     ("ALTER TABLE heads ADD COLUMN snapshot TEXT NOT NULL DEFAULT ''",),
     (
+        "ALTER TABLE heads ADD COLUMN flow TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE heads ADD COLUMN flow_name TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE heads ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE heads ADD COLUMN parent_node TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE heads ADD COLUMN parent_attempt INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE heads ADD COLUMN depth INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX heads_family ON heads (parent, tenant, created_at, task_id)",
+        "CREATE INDEX heads_flow ON heads (tenant, flow_name, created_at, task_id) WHERE flow_name != ''",
+    ),
+    (
+        """CREATE TABLE flows (
+            tenant TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, graph_ref TEXT NOT NULL,
+            created_at REAL NOT NULL, principal TEXT NOT NULL, note TEXT NOT NULL,
+            PRIMARY KEY (tenant, name, version)) WITHOUT ROWID""",
+        """CREATE TABLE flow_tags (
+            tenant TEXT NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL, version INTEGER NOT NULL,
+            revision INTEGER NOT NULL, at REAL NOT NULL, principal TEXT NOT NULL,
+            PRIMARY KEY (tenant, name, tag)) WITHOUT ROWID""",
+    ),
+    (
         """CREATE TABLE blocks (
             task_id TEXT NOT NULL, generation INTEGER NOT NULL, node TEXT NOT NULL, seq INTEGER NOT NULL,
             attempt INTEGER NOT NULL, count INTEGER NOT NULL, body TEXT NOT NULL,
@@ -52,12 +84,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 HEAD = (
     "task_id, part, graph_ref, params, tenant, principal, name, labels, priority, targets, timeout_sec, "
-    "fingerprint, created_at, status, seq, published_seq, active, next_wake, updated_at, ended_at, error, "
-    "snapshot"
+    "fingerprint, created_at, flow, parent, parent_node, parent_attempt, depth, status, seq, published_seq, active, "
+    "next_wake, updated_at, ended_at, error, snapshot"
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
 BLOCK = "task_id, generation, node, seq, attempt, count, body"
+FLOW = "tenant, name, version, graph_ref, created_at, principal, note"
+TAG = "tenant, name, tag, version, revision, at, principal"
 
 
 def _insert(table: str, columns: str, key: str) -> str:
@@ -66,12 +100,18 @@ def _insert(table: str, columns: str, key: str) -> str:
     return f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT ({key}) DO NOTHING"  # noqa: S608
 
 
-INSERT_HEAD = _insert("heads", f"{HEAD}, wake", "task_id")
+INSERT_HEAD = _insert("heads", f"{HEAD}, wake, flow_name", "task_id")
 INSERT_LABEL = _insert("labels", "key, value, task_id", "key, value, task_id")
 INSERT_COMMIT = _insert("commits", COMMIT, "task_id, seq")
 INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
 INSERT_BLOCK = _insert("blocks", BLOCK, "task_id, generation, node, seq")
 OF_STREAM = f"SELECT {BLOCK} FROM blocks WHERE task_id = ? AND generation = ? AND node = ?"  # noqa: S608
+INSERT_FLOW = _insert("flows", FLOW, "tenant, name, version")
+INSERT_TAG = _insert("flow_tags", TAG, "tenant, name, tag")
+MOVE_TAG = (
+    "UPDATE flow_tags SET version = ?, revision = ?, at = ?, principal = ? "
+    "WHERE tenant = ? AND name = ? AND tag = ? AND revision = ?"
+)
 INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
 UPDATE_HEAD = (
     "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
@@ -118,14 +158,15 @@ def head_row(head: Head) -> Row:
     return (
         *(head.task_id, head.partition, head.graph_ref, head.params, head.tenant, head.principal, head.name),
         *(json.dumps(dict(head.labels)), head.priority, json.dumps(head.targets), head.timeout_sec),
-        *(head.fingerprint, head.created_at, head.status, head.seq, head.published_seq, head.active),
-        *(head.next_wake, head.updated_at, head.ended_at, head.error, head.snapshot, unpublished_or_wake(head)),
+        *(head.fingerprint, head.created_at, head.flow, head.parent, head.parent_node, head.parent_attempt),
+        *(head.depth, head.status, head.seq, head.published_seq, head.active, head.next_wake, head.updated_at),
+        *(head.ended_at, head.error, head.snapshot, unpublished_or_wake(head), flow_name(head.flow)),
     )
 
 
 def row_head(row: Row) -> Head:
     values = list(row)
-    values[7], values[9], values[16] = json.loads(row[7]), tuple(json.loads(row[9])), bool(row[16])
+    values[7], values[9], values[21] = json.loads(row[7]), tuple(json.loads(row[9])), bool(row[21])
     return Head(*values)
 
 
@@ -166,6 +207,18 @@ def row_block(row: Row) -> Block:
     return Block(StreamId(*row[:3]), *row[3:])
 
 
+def flow_row(flow: FlowVersion) -> Row:
+    return (flow.tenant, flow.name, flow.version, flow.graph_ref, flow.created_at, flow.principal, flow.note)
+
+
+def tag_row(tag: FlowTag) -> Row:
+    return (tag.tenant, tag.name, tag.tag, tag.version, tag.revision, tag.at, tag.principal)
+
+
+def move_row(tag: FlowTag) -> Row:
+    return (tag.version, tag.revision, tag.at, tag.principal, tag.tenant, tag.name, tag.tag, tag.revision - 1)
+
+
 def renewal_row(renewal: Renewal) -> Row:
     return (renewal.worker, renewal.incarnation, renewal.count, json.dumps(renewal.tokens))
 
@@ -186,6 +239,14 @@ def list_query(where: HeadFilter, limit: int, after: tuple[float, str] | None) -
         terms.append(("created_at >= ?", [where.since]))
     if where.until is not None:
         terms.append(("created_at < ?", [where.until]))
+    if where.flow is not None:
+        # The condition of the index, literally: a value to come proves nothing to the planner.
+        some = "flow_name != '' AND " if where.flow else ""
+        terms.append((f"{some}flow_name = ?", [flow_name(where.flow)]))
+        if "@" in where.flow:
+            terms.append(("flow = ?", [where.flow]))
+    if where.parent is not None:
+        terms.append(("parent = ?", [where.parent]))
     if after is not None:
         terms.append(("(created_at, task_id) < (?, ?)", list(after)))
     for label in where.labels.items():

@@ -17,6 +17,7 @@ from flowkit.errors import (
     BusUnavailable,
     ConfigError,
     FlowKitError,
+    FlowNameError,
     GraphError,
     IdempotencyConflict,
     StoreUnavailable,
@@ -96,7 +97,7 @@ def report(error: Exception) -> int:
             return cli.USAGE
         case UserCodeError():
             say(f"{error}{_where(error.__cause__)}")
-        case ConfigError() | UsageError() | IdempotencyConflict():
+        case ConfigError() | UsageError() | IdempotencyConflict() | FlowNameError():
             say(f"{clean(error)} [{error.code}]")
         case WaitTimeout():
             say(f"{clean(error)} [{error.code}]")

@@ -21,7 +21,7 @@ def main(args: Namespace) -> int:
 
     graph = parse_graph(load_graph(args.graph))
     if args.check:
-        put(f"ok: {clean(graph.name) + ': ' if graph.name else ''}{_size(graph)}")
+        put(f"ok: {clean(graph.name) + ': ' if graph.name else ''}{size_of(graph)}")
     else:
         from flowkit.core.mermaid import to_mermaid
 
@@ -29,7 +29,8 @@ def main(args: Namespace) -> int:
     return cli.FINISHED
 
 
-def _size(graph: Graph) -> str:
+def size_of(graph: Graph) -> str:
+    """How many nodes and edges it has, and which roles it needs."""
     nodes, edges = len(graph.nodes), sum(map(len, graph.incoming.values())) + sum(map(len, graph.reads.values()))
     roles = sorted({node.type for node in graph.nodes.values()})
     counted = f"{nodes} node{'s' * (nodes != 1)}, {edges} edge{'s' * (edges != 1)}"

@@ -38,6 +38,7 @@ def make_parser() -> ArgumentParser:
     _worker(commands)
     _coordinator(commands)
     _tasks(commands)
+    _flows(commands)
     _graph(commands)
     _schema(commands)
     _doctor(commands)
@@ -73,6 +74,7 @@ def _run(commands: Any) -> None:
     about = "run a graph to its end in this process; its output goes to stdout as JSON, all else to stderr"
     parser = _command(commands, "run", "run", about, epilog=EXIT_CODES)
     parser.add_argument("graph", nargs="?", metavar="GRAPH", help=GRAPH)
+    parser.add_argument("--flow", metavar="FLOW", help="instead of GRAPH: a flow of --db, NAME or NAME@VERSION")
     parser.add_argument(
         "--resume", metavar="TASK", help="instead of GRAPH: go on with a task of --db (its id, or last)"
     )
@@ -152,7 +154,45 @@ def _tasks_list(verbs: Any) -> None:
     parser.add_argument("--status", action="append", default=[], metavar="STATUS", help="only these; repeatable")
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="only with this; repeatable")
     parser.add_argument("--name", metavar="NAME", help="only of the graph of this name")
+    parser.add_argument("--flow", metavar="FLOW", help="only of this flow: NAME, NAME@VERSION or NAME@TAG")
+    parser.add_argument(
+        "--parent", default="", metavar="TASK", help="the children of this task (default: tasks that are nobody's)"
+    )
     parser.add_argument("--since", metavar="TIME", help="created since: 30m, 2h, 7d, or an ISO time")
+    _paged(parser)
+
+
+def _flows(commands: Any) -> None:
+    parser = _command(commands, "flows", "flows", "put, show, tag and compare flows: graphs with a name and versions")
+    _services(parser)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    put = _flow_verb(verbs, "put", "store a graph as the newest version of a flow, and print which that is", "name")
+    put.add_argument("graph", metavar="GRAPH", help=GRAPH)
+    put.add_argument("--tag", action="append", default=[], metavar="TAG", help="move this tag to it; repeatable")
+    put.add_argument("--note", default="", metavar="TEXT", help="why there is this version")
+    _paged(_flow_verb(verbs, "list", "flows, in order of their names"))
+    show = _flow_verb(verbs, "show", "one version of a flow, and its graph", "flow")
+    show.add_argument("--graph", action="store_true", help="print the graph alone, as JSON")
+    _paged(_flow_verb(verbs, "versions", "the versions of a flow, newest first", "name"))
+    tag = _flow_verb(verbs, "tag", "let tags name this version from now on", "flow")
+    tag.add_argument("tags", nargs="+", metavar="TAG", help="such as default: what the name alone means")
+    _flow_verb(verbs, "untag", "take a tag off a flow", "name").add_argument("tag", metavar="TAG")
+    _flow_verb(verbs, "diff", "what differs between two versions", "old", "new")
+    validate = _flow_verb(verbs, "validate", "say whether a graph is well-formed; nothing is run or stored")
+    validate.add_argument("graph", metavar="GRAPH", help=GRAPH)
+
+
+def _flow_verb(verbs: Any, name: str, about: str, *words: str) -> ArgumentParser:
+    parser = _verb(verbs, name, about, task=False)
+    for word in words:
+        if word == "name":
+            parser.add_argument(word, metavar="NAME", help="the flow's name")
+        else:
+            parser.add_argument(word, metavar=word.upper(), help="NAME (its default), NAME@VERSION or NAME@TAG")
+    return parser
+
+
+def _paged(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many (default: 20)")
     parser.add_argument("--cursor", metavar="CURSOR", help="go on where the page before ended")
 

@@ -73,21 +73,25 @@ def main(args: Namespace) -> int:
 
 
 def _read(args: Namespace) -> Job:
-    if (args.graph is None) == (args.resume is None):
-        raise UsageError("name a GRAPH to run, or a task to go on with: --resume TASK")
+    if [args.graph, args.flow, args.resume].count(None) != 2:
+        raise UsageError("name a GRAPH to run, or a flow: --flow NAME, or a task to go on with: --resume TASK")
     if args.graph == STDIN and args.params == STDIN:
         raise UsageError("stdin cannot be both the graph and the params")
     project = settings.find_project()
     db = settings.named_database(args, project)
     if args.detach and (db is None or args.resume is not None):
-        raise UsageError("--detach creates a task and leaves it to others: it needs a GRAPH and a --db")
+        raise UsageError("--detach creates a task and leaves it to others: it needs a GRAPH or a --flow, and a --db")
     cfg = settings.load(CoordinatorConfig, args, project)
     worker_cfg = settings.load(WorkerConfig, args, project, slots=args.slots)
     if args.resume is not None:
         _check_resume(args, db)
         return Job(args, cfg, worker_cfg, load_handlers(args.handlers, project), db)
-    raw = load_graph(args.graph)
-    graph = parse_graph(raw)
+    raw = graph = None
+    if args.flow is not None:
+        _check_place(db, "--flow", "flow")
+    else:
+        raw = load_graph(args.graph)
+        graph = parse_graph(raw)
     return Job(
         args, cfg, worker_cfg, load_handlers(args.handlers, project), db, raw, graph,
         load_params(args.param, args.params), settings.pairs(args.label, "--label"),
@@ -98,8 +102,12 @@ def _check_resume(args: Namespace, db: str | None) -> None:
     for option in ("param", "params", "target", "label", "idempotency_key"):
         if getattr(args, option):
             raise UsageError(f"--{option.replace('_', '-')} does not go with --resume: the task has its own")
+    _check_place(db, "--resume", "task")
+
+
+def _check_place(db: str | None, option: str, what: str) -> None:
     if db is None:
-        raise UsageError("--resume needs --db: the file where the task is")
+        raise UsageError(f"{option} needs --db: the file where the {what} is")
     if (path := settings.file_of(db)) is not None and not path.exists():
         raise UsageError(f"there is no file {path}")
 
@@ -125,7 +133,7 @@ async def _detach(job: Job, db: Path | str | None) -> int:
 
 async def create(verbs: Client | Coordinator, job: Job) -> str:
     return await verbs.create_task(
-        graph=job.raw, params=job.params, targets=job.args.target, labels=job.labels,
+        graph=job.raw, flow=job.args.flow, params=job.params, targets=job.args.target, labels=job.labels,
         idempotency_key=job.args.idempotency_key,
     )  # fmt: skip
 
@@ -144,12 +152,14 @@ class Run:
         view: TaskView | None = None
         if job.args.resume is not None:
             view = await engine.verbs.get_task(await task_id_of(engine.verbs, job.args.resume))
-        graph = job.graph if view is None else await engine.graph_of(view)
-        assert graph is not None
+        graph = await (self._asked_for() if view is None else engine.graph_of(view))
         self._check_roles(graph, view)
-        board = Board(graph)
         if view is None:
-            return await self._to_the_end(engine.verbs.task(await create(engine.verbs, job)), board, 0)
+            task = engine.verbs.task(await create(engine.verbs, job))
+            # A tag may have moved since the flow was looked at.
+            run = graph if job.args.flow is None else await engine.graph_of(await task.view())
+            return await self._to_the_end(task, Board(run), 0)
+        board = Board(graph)
         task = await self._again(view.task_id)
         view = await task.view()
         self._check_roles(graph, view)
@@ -157,6 +167,11 @@ class Run:
         return await self._to_the_end(task, board, view.seq)
 
     # how it begins
+
+    async def _asked_for(self) -> Graph:
+        if self._job.graph is not None:
+            return self._job.graph
+        return parse_graph((await self._engine.verbs.get_flow(self._job.args.flow)).graph)
 
     def _check_roles(self, graph: Graph, view: TaskView | None) -> None:
         """Where nobody else will come, a node without a handler would wait for ever."""

@@ -41,6 +41,7 @@ def put_task(view: TaskView, board: Board) -> None:
 def _facts(view: TaskView, now: float) -> list[tuple[str, str]]:
     took = show_seconds((view.ended_at if view.ended_at is not None else now) - view.created_at)
     return [
+        ("flow", view.flow),
         ("created", f"{show_time(view.created_at)} by {clean(view.principal)}"),
         ("ended", f"{show_time(view.ended_at)}, after {took}" if view.ended_at is not None else ""),
         ("age", took if view.ended_at is None else ""),

@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from flowkit import cli
 from flowkit.cli import settings
+from flowkit.cli.asking import ask
 from flowkit.cli.board import Board
 from flowkit.cli.console import UsageError, clean, one_line, put, put_json, say, table
 from flowkit.cli.fleet import roll_call, with_fleet
 from flowkit.cli.last import task_id_of
-from flowkit.cli.logs import set_up
 from flowkit.cli.show import put_event, put_task
 from flowkit.cli.times import read_time, show_seconds, show_short_time
 from flowkit.client import Client
-from flowkit.config import CoordinatorConfig
-from flowkit.errors import BusUnavailable, ConfigError, StoreUnavailable, TaskNotFound, did_you_mean
+from flowkit.errors import TaskNotFound, did_you_mean
 from flowkit.ports import Head
 
 HEAD = (
     "task_id", "status", "name", "labels", "priority", "tenant", "principal", "created_at", "updated_at", "ended_at",
-    "error",
+    "error", "flow", "parent", "parent_node", "parent_attempt", "depth",
 )  # fmt: skip
 STATUSES = ("queued", "running", "paused", "cancelling", "finished", "failed", "cancelled")
 
 
 def main(args: Namespace) -> int:
-    set_up("error", debug=hasattr(args, "debug"))
-    project = settings.find_project()
-    cfg = settings.load(CoordinatorConfig, args, project)
     if args.verb == "list":
         _check_statuses(args.status)
-    named = settings.named_database(args, project)
-    if named is not None and (path := settings.file_of(named)) is not None and not path.is_file():
-        raise UsageError(f"there is no file {path}; --db names the SQLite file or the MongoDB where the tasks are")
-    try:
-        return asyncio.run(_ask(args, named or settings.mongo_url(cfg), cfg))
-    except (StoreUnavailable, BusUnavailable, ConfigError):
-        if named is None:
-            say("no --db was named, so it was looked for in MongoDB; for tasks in a file: --db flow.db")
-        raise
+    return ask(args, _act, "tasks")
 
 
-async def _ask(args: Namespace, db: str, cfg: CoordinatorConfig) -> int:
-    async with Client(db=settings.file_of(db) or db, cfg=cfg) as client:
-        if "task" in args:
-            args.task = await task_id_of(client, args.task)
-        await VERBS[args.verb](client, args)
-    return cli.FINISHED
+async def _act(client: Client, args: Namespace) -> None:
+    if "task" in args:
+        args.task = await task_id_of(client, args.task)
+    await VERBS[args.verb](client, args)
 
 
 # -------------------------------------------------------------------------------------------------- reading
@@ -61,7 +45,8 @@ async def _ask(args: Namespace, db: str, cfg: CoordinatorConfig) -> int:
 async def _list(client: Client, args: Namespace) -> None:
     page = await client.list_tasks(
         status=args.status or None, labels=settings.pairs(args.label, "--label"), name=args.name,
-        since=read_time(args.since, time.time()) if args.since else None, limit=args.limit,
+        since=read_time(args.since, time.time()) if args.since else None, flow=args.flow,
+        parent=await task_id_of(client, args.parent) if args.parent else "", limit=args.limit,
         cursor=_cursor(args.cursor),
     )  # fmt: skip
     if args.json:
@@ -69,7 +54,8 @@ async def _list(client: Client, args: Namespace) -> None:
         put_json({"tasks": heads, "cursor": page.cursor})
         return
     if not page.heads:
-        say("no tasks" + (" like that" if args.status or args.label or args.name or args.since else ""))
+        asked = args.status or args.label or args.name or args.since or args.flow or args.parent
+        say("no tasks" + (" like that" if asked else ""))
         return
     now = time.time()
     table(("ID", "STATUS", "NAME", "CREATED", "TOOK", "LABELS"), [_head_row(head, now) for head in page.heads])
@@ -80,7 +66,7 @@ async def _list(client: Client, args: Namespace) -> None:
 def _head_row(head: Head, now: float) -> tuple[str, ...]:
     took = show_seconds((head.ended_at or now) - head.created_at)
     labels = ",".join(f"{name}={value}" for name, value in sorted(head.labels.items()))
-    return head.task_id, head.status, head.name or "-", show_short_time(head.created_at, now), took, labels
+    return head.task_id, head.status, head.flow or head.name or "-", show_short_time(head.created_at, now), took, labels
 
 
 async def _show(client: Client, args: Namespace) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from flowkit.coordinator.off_loop import off_loop
 from flowkit.core import selection
-from flowkit.core.graph import Graph
+from flowkit.core.graph import BUILT_INS, Graph
 from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
 from flowkit.core.signature import Signature, given_params, misfits, params_misfits, quick_look
 from flowkit.core.values import Copier
@@ -20,11 +20,14 @@ from flowkit.errors import GraphError, Problem, did_you_mean
 from flowkit.wire.codec import dumps
 
 MAX_PARAMS_BYTES: Final = 1024 * 1024
+MAX_PAYLOAD_BYTES: Final = 64 * 1024
 LONGEST_REASON: Final = 1000
 MOST_PRIORITY: Final = 1_000_000_000
 LONGEST_TIMEOUT_SEC: Final = 1e9
 LARGE_NODES: Final = 2000
 KNOWN_GRAPHS: Final = 256
+FUNCTION_ROLES: Final = "coordinator_fn."
+"""So begin the roles of a coordinator's own functions, which no worker type names."""
 
 SignatureOf = Callable[[str], Signature | None]
 
@@ -48,20 +51,20 @@ class _Finding:
 class Admission:
     """Checks inputs against the roles' signatures; a graph that comes again costs a look at its roles."""
 
-    def __init__(self, signature_of: SignatureOf = nobody_known) -> None:
+    def __init__(self, signature_of: SignatureOf = nobody_known, roles: Collection[str] = ()) -> None:
         self._signature_of = signature_of
+        self._roles = frozenset(roles)
         self._findings: OrderedDict[str, _Finding] = OrderedDict()
 
-    async def check(self, ref: str, graph: Graph, params: Mapping[str, Any], targets: Sequence[str]) -> None:
-        """Raise `GraphError` for targets that are no nodes, and for inputs that cannot fit."""
+    async def check(self, ref: str, graph: Graph, params: Mapping[str, Any] | None, targets: Sequence[str]) -> None:
+        """Raise `GraphError` for targets that are no nodes, roles that nobody was said to serve, and inputs that cannot
+        fit. `params` None: they are yet to come, and nothing is said of them."""
         if targets:
             _check_targets(targets, graph)
         finding = await self._finding(ref, graph)
         found = [*finding.problems]
-        for passes in finding.looks:
-            if not passes(params):
-                found += params_misfits(graph, params, finding.roots)
-                break
+        if params is not None and not all(passes(params) for passes in finding.looks):
+            found += params_misfits(graph, params, finding.roots)
         if found:
             left_out = set(selection.not_needed(graph, targets))
             problems = [problem for node, problem in found if node not in left_out]
@@ -75,20 +78,30 @@ class Admission:
             return known
         signatures = {role: self._signature_of(role) for role in {node.type for node in graph.nodes.values()}}
         large = len(graph.nodes) > LARGE_NODES
-        finding = await off_loop(partial(_look, graph, signatures)) if large else _look(graph, signatures)
+        look = partial(_look, graph, signatures, self._roles)
+        finding = await off_loop(look) if large else look()
         self._findings[ref] = finding
         if len(self._findings) > KNOWN_GRAPHS:
             self._findings.popitem(last=False)
         return finding
 
 
-def _look(graph: Graph, signatures: Mapping[str, Signature | None]) -> _Finding:
+def _look(graph: Graph, signatures: Mapping[str, Signature | None], roles: Collection[str]) -> _Finding:
+    problems = list(_unknown_roles(graph, roles)) if roles else []
     if not any(signatures.values()):
-        return _Finding(signatures, (), (), ())
+        return _Finding(signatures, problems, (), ())
     roots = given_params(graph, signatures.__getitem__)
     different = {id(signature): signature for _, signature in roots}.values()
     looks = [quick_look(signature) for signature in different]
-    return _Finding(signatures, list(misfits(graph, signatures.__getitem__)), roots, looks)
+    return _Finding(signatures, [*problems, *misfits(graph, signatures.__getitem__)], roots, looks)
+
+
+def _unknown_roles(graph: Graph, roles: Collection[str]) -> Iterator[tuple[str, Problem]]:
+    for place, node in enumerate(graph.nodes.values()):
+        if node.type in roles or node.type in BUILT_INS or node.type.startswith(FUNCTION_ROLES):
+            continue
+        say = f"{node.type!r} is not one of worker_types{did_you_mean(node.type, roles)}: {', '.join(sorted(roles))}"
+        yield node.node_id, Problem("E_ROLE_UNKNOWN", f"nodes[{place}].type", say)
 
 
 def checked_params(params: object) -> tuple[dict[str, Any], str]:
@@ -108,6 +121,18 @@ def checked_params(params: object) -> tuple[dict[str, Any], str]:
         say = f"{len(text)} bytes, at most {MAX_PARAMS_BYTES}: pass a reference instead"
         raise GraphError([Problem("E_PARAMS_SIZE", "params", say)])
     return copied, text.decode()
+
+
+def checked_payload(payload: object) -> Any:
+    """A copy of a signal's payload. Raises `GraphError` for what JSON cannot say, and for too much."""
+    problems = Problems()
+    copied = Copier(problems).copy(payload, "payload")
+    problems.raise_any()
+    size = len(dumps(copied))
+    if size > MAX_PAYLOAD_BYTES:
+        say = f"{size} bytes, at most {MAX_PAYLOAD_BYTES}: pass a reference instead"
+        raise GraphError([Problem("E_PAYLOAD_SIZE", "payload", say)])
+    return copied
 
 
 def checked_labels(labels: object) -> dict[str, str]:

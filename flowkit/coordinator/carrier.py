@@ -11,7 +11,7 @@ from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.core import streams
-from flowkit.core.effects import Dispatch, Effect, Revoke, Tell
+from flowkit.core.effects import Dispatch, Revoke, Tell
 from flowkit.core.graph import MISSING
 from flowkit.core.payload import lift_artifacts
 from flowkit.errors import StoreUnavailable
@@ -23,6 +23,10 @@ from flowkit.wire.messages import Job, Over, Stop, encode_event, event_headers, 
 from flowkit.wire.topics import EVENT_PARTITIONS, Topics, partition_of
 
 LARGE_INPUT_BYTES = 40 * 1024
+LARGE_PARAMS_BYTES = 2 * 1024
+"""Params travel with every job of a task; workers read larger ones in the head."""
+FOR_HANDLERS = frozenset({"input_ref", "batching"})
+Body = tuple[Any, list[Any], Any, dict[str, Any] | None]
 
 
 class Carrier:
@@ -59,7 +63,7 @@ class Carrier:
 
     # ------------------------------------------------------------------------------------------ effects
 
-    def carry_out(self, cell: Cell, effect: Effect) -> None:
+    def carry_out(self, cell: Cell, effect: Dispatch | Revoke | Tell) -> None:
         match effect:
             case Dispatch():
                 self._dispatch(cell, effect)
@@ -78,15 +82,17 @@ class Carrier:
         assert task is not None
         assert head is not None
         inputs, found = lift_artifacts(effect.inputs)
-        params: Any = task.params if task.params else None
-        body: tuple[Any, list[Any], Any] = (inputs, pack_artifacts(found), params)
+        apart = len(head.params) > LARGE_PARAMS_BYTES and not task.edited_params
+        params: Any = task.params if task.params and not apart else None
+        io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
+        body: Body = (inputs, pack_artifacts(found), params, io)
         large = self._large(body)
         job = Job(
             task_id=task.task_id,
             tenant=task.tenant,
             principal=head.principal,
             partition=cell.partition,
-            node=effect.node.node_id,
+            node=effect.name,
             role=effect.node.type,
             attempt=effect.attempt,
             token=effect.token,
@@ -98,6 +104,9 @@ class Carrier:
             run_sec=effect.node.timeouts.run_sec,
             heartbeat_sec=effect.node.timeouts.heartbeat_sec,
             given=effect.node.inputs is not MISSING or effect.node.stream is not None,
+            body_ref=hashlib.sha256(large).hexdigest() if large else "",
+            params_in_head=apart,
+            io=None if large else io,
             stream=streams.job(task, effect.node),
         )
         if large:
@@ -105,20 +114,18 @@ class Carrier:
         else:
             self._publisher.work(effect.worker, effect.incarnation, job)
 
-    def _large(self, body: tuple[Any, list[Any], Any]) -> bytes:
+    def _large(self, body: Body) -> bytes:
         """The body's bytes where they are too many to travel, else nothing."""
-        if _surely_small(body[0]) and _surely_small(body[2]) and not body[1]:
+        if _surely_small(body[0]) and _surely_small(body[2]) and _surely_small(body[3]) and not body[1]:
             return b""
         data = dumps(body)
         return data if len(data) > LARGE_INPUT_BYTES else b""
 
     async def _dispatch_large(self, effect: Dispatch, job: Job, data: bytes) -> None:
-        ref = hashlib.sha256(data).hexdigest()
         try:
-            await self._store.put_blob(ref, data, kind="artifact")
+            await self._store.put_blob(job.body_ref, data, kind="artifact")
         except StoreUnavailable:
             return  # the accept deadline brings the attempt back
-        job = Job(**{name: getattr(job, name) for name in Job.__struct_fields__ if name != "body_ref"}, body_ref=ref)
         self._publisher.work(effect.worker, effect.incarnation, job)
 
     # ------------------------------------------------------------------------------------------ the rest

@@ -27,7 +27,8 @@ class Item:
 
 @dataclass(slots=True)
 class Flight:
-    """A decision on its way: its commits go one after the other; items and effects belong to the last."""
+    """A decision on its way: its commits go one after the other; items and effects belong to the last. `more`: there is
+    more to be decided once it is acknowledged."""
 
     cell: Cell
     commits: deque[Commit]
@@ -35,6 +36,7 @@ class Flight:
     effects: list[Effect]
     items: list[Item]
     reserved: list[Placed]
+    more: bool = False
 
 
 @immutable

@@ -5,25 +5,33 @@ from __future__ import annotations
 import asyncio
 import copy
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
-from flowkit.clock import SystemClock
+from flowkit.clock import SystemClock, whole_clock
 from flowkit.collector import EVERY_SEC, CycleCollection
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.adapters import CoordinatorAdapters
+from flowkit.coordinator.detector import resolve_detector
+from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.coordinator.tasks import Creation, Page
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.graph_diff import GraphDiff
+from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
-from flowkit.ports import Clock
+from flowkit.ports import Bus, Clock
 from flowkit.telemetry import Telemetry
 
 CHANGED_SEC = 0.05
 OWNERSHIP_SEC = 1.0
+COMPANION_SEC = 5.0
+"""How long a coordinator that stops lets the functions of its own finish."""
 
 
 class Coordinator:
@@ -32,16 +40,25 @@ class Coordinator:
     `db` is a PyMongo `AsyncDatabase`, a Motor database, a `mongodb://` or `sqlite:///` URL, or None (embedded). Several
     coordinators on one Kafka and MongoDB share the tasks and take over from one another. On an embedded file one
     process coordinates; others may create and read, and one of them takes over when it ends.
+
+    `adapters` are the functions that `coordinator_fn` nodes may call, by name, instead of the built-in ones; to add to
+    those, `{**default_adapters(), "my.fn": my_fn}` of `flowkit.coordinator.adapters`. `sensitive_detector` says what is
+    a secret where `block_sensitive` is asked for: an object with `is_sensitive(key_path, value)`, a predicate, a
+    factory of either, or an import string. `worker_types` is `cfg.worker_types`. Raises `ConfigError`.
     """
 
     def __init__(self, *, db: Any = None, cfg: CoordinatorConfig | None = None, worker_types: list[str] | None = None,
-                 clock: Clock | None = None, telemetry: Telemetry | None = None,
+                 clock: Clock | None = None, adapters: Mapping[str, Callable[..., Any]] | None = None,
+                 sensitive_detector: Any = None, telemetry: Telemetry | None = None,
                  backend: Backend | None = None) -> None:  # fmt: skip
         self.cfg = copy.deepcopy(cfg) if cfg is not None else CoordinatorConfig.load()
         if worker_types is not None:
             self.cfg.worker_types = list(worker_types)
         self.db = db
         self.clock = clock if clock is not None else SystemClock()
+        self._clock = whole_clock(self.clock)
+        self.adapters = CoordinatorAdapters(adapters)
+        self.is_sensitive = resolve_detector(sensitive_detector)
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self._backend = backend if backend is not None else open_backend(db, self.cfg)
         if self._backend.embedded:
@@ -49,6 +66,7 @@ class Coordinator:
         self._runtime: CoordinatorRuntime | None = None
         self._coordinating = False
         self._collection = CycleCollection()
+        self._companion: Any = None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -62,7 +80,8 @@ class Coordinator:
             self._runtime = CoordinatorRuntime(
                 store=self._backend.store,
                 bus=self._backend.bus,
-                clock=self.clock,
+                clock=self._clock,
+                detector=self.is_sensitive,
                 cfg=self.cfg,
                 telemetry=self.telemetry,
                 at_hand=self._backend.signatures_of,
@@ -74,6 +93,8 @@ class Coordinator:
             self._runtime = None
             await self._backend.stop()
             raise
+        if own := self.adapters.own:
+            await self._start_companion(own)
 
     async def _begin(self, runtime: CoordinatorRuntime) -> None:
         file = self._backend.file
@@ -86,6 +107,18 @@ class Coordinator:
         await self._try_to_own()
         runtime.supervisor.loop("changed", self._look_for_changes, every=CHANGED_SEC)
         runtime.supervisor.loop("ownership", self._try_to_own, every=OWNERSHIP_SEC)
+
+    async def _start_companion(self, own: Mapping[str, Callable[..., Any]]) -> None:
+        """The user's own functions run like handlers: nothing of theirs may hold up or spoil a decision."""
+        from flowkit.companion import companion
+
+        worker = companion(own, backend=self._backend, cfg=self.cfg, clock=self._clock, telemetry=self.telemetry)
+        try:
+            await worker.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._companion = worker
 
     async def _try_to_own(self) -> None:
         file, runtime = self._backend.file, self._runtime
@@ -110,6 +143,9 @@ class Coordinator:
             return
         self._collection.end()
         try:
+            if self._companion is not None:
+                worker, self._companion = self._companion, None
+                await worker.stop(COMPANION_SEC)
             await runtime.stop()
             if self._backend.file is not None:
                 self._backend.file.release_ownership()
@@ -140,6 +176,11 @@ class Coordinator:
             await asked.wait()
 
     @property
+    def bus(self) -> Bus:
+        """What carries its messages."""
+        return self._backend.bus
+
+    @property
     def coordinating(self) -> bool:
         """Whether it decides about tasks; on a file that another process coordinates, it stands by."""
         return self._coordinating
@@ -155,22 +196,27 @@ class Coordinator:
 
     # ------------------------------------------------------------------------------------------ tasks
 
-    async def create_task(self, *, graph: Any, params: Mapping[str, Any] | None = None, idempotency_key: str | None =
-    None,
-                          priority: int = 0, labels: Mapping[str, str] | None = None, timeout: float | None = None,
+    async def create_task(self, *, graph: Any = None, flow: str | None = None, params: Mapping[str, Any] | None = None,
+                          idempotency_key: str | None = None, priority: int = 0,
+                          labels: Mapping[str, str] | None = None, timeout: float | None = None,
                           targets: Sequence[str] = ()) -> str:  # fmt: skip
-        """Accept a task and give its id; once this returns, the task survives any crash.
+        """Accept a task of a graph, or of a flow (`name`, `name@3` or `name@tag`), and give its id; once this returns,
+        the task survives any crash.
 
         The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task; only `targets` and
-        what leads to them run. Raises `GraphError` with every problem, `IdempotencyConflict`, `StoreUnavailable`.
+        what leads to them run. Raises `GraphError` with every problem, `FlowNotFound`, `IdempotencyConflict`,
+        `StoreUnavailable`.
         """
-        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets))
+        graph = self.adapters.resolve(graph)
+        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow)
         return (await self.runtime.api.create([creation]))[0]
 
     async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:
         """Accept many tasks with few writes. Each is a `Creation`, or a dict of `create_task`'s arguments."""
         many = [one if isinstance(one, Creation) else Creation(**one) for one in creations]
-        return await self.runtime.api.create(many)
+        graphs = {id(one.graph): one.graph for one in many}
+        resolved = {key: self.adapters.resolve(graph) for key, graph in graphs.items()}
+        return await self.runtime.api.create([replace(one, graph=resolved[id(one.graph)]) for one in many])
 
     def task(self, task_id: str) -> TaskHandle:
         """The handle of a task. Asks nobody."""
@@ -181,13 +227,15 @@ class Coordinator:
         return await self.runtime.api.get(task_id)
 
     async def list_tasks(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
-                         name: str | None = None, since: float | None = None, until: float | None = None, limit: int =
-                         100,
+                         name: str | None = None, since: float | None = None, until: float | None = None,
+                         flow: str | None = None, parent: str | None = "", limit: int = 100,
                          cursor: str | None = None) -> Page:  # fmt: skip
-        """A page of heads, newest first; they may lag by a second."""
+        """A page of heads, newest first; they may lag by a second. `flow` is `name`, `name@3` or `name@tag`; `parent`
+        the id of the task whose children are wanted, empty for tasks that are nobody's, None for all."""
         return await self.runtime.api.list_heads(
-            status=status, labels=labels, name=name, since=since, until=until, limit=limit, cursor=cursor
-        )
+            status=status, labels=labels, name=name, since=since, until=until, flow=flow, parent=parent, limit=limit,
+            cursor=cursor,
+        )  # fmt: skip
 
     async def wait_task(self, task_id: str, timeout: float | None = None) -> TaskResult:
         """How the task ended, however it ended. Raises `TaskNotFound`, `WaitTimeout`."""
@@ -202,17 +250,27 @@ class Coordinator:
         """The name that older documents give `cancel_task`."""
         return await self.cancel_task(task_id, reason=reason)
 
-    async def pause_task(self, task_id: str, *, reason: str = "") -> bool:
-        """Place no more nodes; what runs goes on. Raises `RequestRefused`."""
-        return await self.runtime.api.pause(task_id, reason=reason)
+    async def pause_task(self, task_id: str, *, node_id: str | None = None, reason: str = "") -> bool:
+        """Place no more nodes, or do not start this one; what runs goes on. Raises `RequestRefused`."""
+        return await self.runtime.api.pause(task_id, node_id=node_id, reason=reason)
 
-    async def resume_task(self, task_id: str) -> bool:
+    async def resume_task(self, task_id: str, *, node_id: str | None = None) -> bool:
         """Undo `pause_task`. Raises `RequestRefused`."""
-        return await self.runtime.api.resume(task_id)
+        return await self.runtime.api.resume(task_id, node_id=node_id)
 
-    async def restart_task(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, its failed part, or a node and all after it. Raises `RequestRefused`."""
-        return await self.runtime.api.restart(task_id, from_node=from_node, failed_only=failed_only)
+    async def signal_task(self, task_id: str, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Raises `RequestRefused` where none can take it any
+        more, `GraphError` for a payload that does not fit."""
+        return await self.runtime.api.signal(task_id, name, payload)
+
+    async def restart_task(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again: the whole, its failed part, a node (or an item) and all after it; with other params,
+        other inputs, or an edited graph. Raises `RequestRefused`, `GraphError`."""
+        return await self.runtime.api.restart(task_id, **options)
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
+        return await self.runtime.api.plan_restart(task_id, **options)
 
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run."""
@@ -221,3 +279,41 @@ class Coordinator:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.runtime.api.watch(task_id, since)
+
+    # ------------------------------------------------------------------------------------------ flows
+
+    async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
+        """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no
+        other. `tags` are moved to it. Raises `GraphError`, `FlowNameError`, `StoreUnavailable` (ask again)."""
+        return await self.runtime.api.flows.put(name, graph, tags=tags, note=note)
+
+    async def get_flow(self, flow: str) -> FlowView:
+        """The version that `name` (its `default`, else its newest), `name@3` or `name@tag` means. Raises
+        `FlowNotFound`."""
+        return await self.runtime.api.flows.get(flow)
+
+    async def list_flows(self, *, limit: int = 100, cursor: str | None = None) -> FlowPage:
+        """A page of flows, in order of their names."""
+        return await self.runtime.api.flows.list(limit=limit, cursor=cursor)
+
+    async def list_flow_versions(self, name: str, *, limit: int = 100, cursor: str | None = None) -> VersionPage:
+        """A page of a flow's versions, newest first. Raises `FlowNotFound`."""
+        return await self.runtime.api.flows.versions(name, limit=limit, cursor=cursor)
+
+    async def tag_flow(self, name: str, version: int | str, tag: str) -> int:
+        """Let a tag name this version from now on, whichever it named before; gives the version. Raises
+        `FlowNotFound`, `FlowNameError`."""
+        return await self.runtime.api.flows.tag(name, version, tag)
+
+    async def untag_flow(self, name: str, tag: str) -> bool:
+        """Take a tag off a flow; False where it had none. Raises `FlowNotFound`, `FlowNameError`."""
+        return await self.runtime.api.flows.untag(name, tag)
+
+    async def diff_flows(self, old: str, new: str) -> GraphDiff:
+        """What differs between two versions, of one flow or of two. Raises `FlowNotFound`."""
+        return await self.runtime.api.flows.diff(old, new)
+
+    async def validate_graph(self, graph: Any, *, params: Mapping[str, Any] | None = None) -> None:
+        """Raise `GraphError` for what `create_task` would refuse; nothing is run or stored. Without `params`, those are
+        not looked at."""
+        await self.runtime.api.validate(graph, params)

@@ -9,7 +9,7 @@ from itertools import count
 
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.fleet import Fleet, WorkerView
-from flowkit.core.model import NodeRun, TaskStatus
+from flowkit.core.model import NodeRun
 from flowkit.core.reports import Placed
 
 PREFETCH_SEC = 0.03
@@ -40,7 +40,7 @@ class Dispatcher:
     def offer(self, cell: Cell) -> list[Placed]:
         """Placements for as many of the cell's ready nodes as there is room for; each reserves its place."""
         task = cell.task
-        if task is None or task.status is not TaskStatus.RUNNING or not task.ready:
+        if task is None or not task.placing or not task.ready:
             return []
         placed: list[Placed] = []
         for role, names in task.ready.items():

@@ -22,9 +22,12 @@ from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
+from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer, Tell
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
+from flowkit.core.opening import Detector
 from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReached
+from flowkit.core.sensitive import looks_secret
 from flowkit.ports import Clock, Commit, Head, Outcome, Store
 from flowkit.telemetry import Quarantined, Reloaded, Telemetry
 from flowkit.wire.facts import body_of, encode_facts
@@ -53,6 +56,11 @@ class Engine:
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.detector: Detector = looks_secret
+        self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
+        self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
+        self.on_child_end: Callable[[Cell], None] = lambda cell: None
+        self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
         self.memory = TaskMemory(cache_bytes)
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
@@ -119,14 +127,16 @@ class Engine:
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now)
+            decision = decide(task, [item.report for item in items], now, self.detector)
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
             placed = self.dispatcher.offer(cell)
             if placed:
-                more = decide(task, placed, now)
+                more = decide(task, placed, now, self.detector)
                 decision.recorded += more.recorded
                 decision.effects += more.effects
+                decision.questions |= more.questions
+                decision.more |= more.more
                 self._unused(more.unused)
         except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
             self._unused(placed)
@@ -135,11 +145,14 @@ class Engine:
 
         if decision.stale:
             self.telemetry.count("stale_reports", decision.stale)
+        for question in decision.questions:
+            self.on_question(cell, question)
         if decision.recorded:
             self._fly(cell, decision, items, placed, now)
         else:
-            for effect in decision.effects:  # answers to questions: the state that they tell of is acknowledged
-                self.carrier.carry_out(cell, effect)
+            for effect in decision.effects:
+                if isinstance(effect, Tell):  # what it tells of is acknowledged
+                    self.carrier.carry_out(cell, effect)
             self._settle(items)
             self._rest(cell, task)
 
@@ -190,7 +203,7 @@ class Engine:
 
     def _fly(self, cell: Cell, decision: Decision, items: list[Item], placed: list[Placed], now: float) -> None:
         commits = self._commits(cell, decision.recorded, now)
-        cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed)
+        cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed, decision.more)
         self.commits.append(cell.flight)
 
     def _commits(self, cell: Cell, recorded: Sequence[f.Fact], at: float) -> deque[Commit]:
@@ -258,11 +271,14 @@ class Engine:
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
-            self.carrier.carry_out(cell, effect)
+            if isinstance(effect, Dispatch | Revoke | Tell):
+                self.carrier.carry_out(cell, effect)
+            elif isinstance(effect, Spawn | Steer):
+                self.on_child_effect(cell, effect)
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
-        if cell.queue or not cell.waiting_roles.issuperset(task.ready):
+        if cell.queue or flight.more or not cell.waiting_roles.issuperset(task.ready):
             self._dirty[cell.task_id] = cell
 
     def _note(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:
@@ -270,12 +286,14 @@ class Engine:
         for fact in recorded:
             match fact:
                 case f.AttemptSucceeded(node=node, run_sec=run_sec):
-                    self.dispatcher.observe(task.graph.nodes[node].type, run_sec)
+                    self.dispatcher.observe(task.node(node).type, run_sec)
                     self.leases.sync(cell, node, task.runs[node])
                 case f.AttemptLeased() | f.AttemptFailed() | f.LeaseLost() | f.NodeFailed() | f.NodeCancelled():
                     self.leases.sync(cell, fact.node, task.runs[fact.node])
                 case f.RequestApplied(n=n):
                     cell.to_mark.append(n)
+                case f.TaskEnded() if cell.head is not None and cell.head.parent:
+                    self.on_child_end(cell)
         for node in [node for node in cell.watches if node not in task.leased]:
             self.leases.sync(cell, node, task.runs[node])
 
@@ -331,6 +349,10 @@ class Engine:
         cell.queue.appendleft(Item(first))
         self._dirty[cell.task_id] = cell
         self.on_loaded(cell)
+        if task.children:
+            self.on_parent_loaded(cell)
+        elif task.ended and past.head.parent:
+            self.on_child_end(cell)
 
     def _missing(self, cell: Cell) -> None:
         cell.misses += 1
@@ -379,7 +401,7 @@ class Engine:
             return
         if not task.ended:
             wake = task.next_wake()
-            if task.leased or (task.ready and not task.paused):
+            if task.leased or (task.ready and not task.paused) or (task.due and task.placing):
                 return
             rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
             if wake is not None and wake < self.clock.wall() + rest:

@@ -38,7 +38,7 @@ def _as_ready(task: Task, reason: Reason) -> Reason:
     name = reason.node_id
     if task.graph.incoming[name] or task.graph.reads[name]:
         return reason
-    return Reason(name, "ready", f"node {name!r} is ready for a worker of role {task.graph.nodes[name].type!r}")
+    return Reason(name, "ready", f"node {name!r} is ready for a worker of role {task.node(name).type!r}")
 
 
 def progress_of(engine: Engine, task: Task, name: str) -> Progress | None:
@@ -54,7 +54,7 @@ def _placed(task: Task, reason: Reason, engine: Engine) -> Reason:
         return Reason(reason.node_id, reason.code, f"{reason.message}: {said}") if said else reason
     if reason.code != "ready":
         return reason
-    role = task.graph.nodes[reason.node_id].type
+    role = task.node(reason.node_id).type
     if not engine.dispatcher.serves(role):
         near = did_you_mean(role, engine.dispatcher.roles)
         message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{near}"

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.coordinator.off_loop import off_loop
+from flowkit.coordinator.schemas import check_schemas
 from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
 from flowkit.errors import Corrupt, GraphError, Problem
@@ -61,12 +62,20 @@ class Graphs:
             reading.add_done_callback(lambda done: self._read_it(ref, done))
         return await asyncio.shield(reading)
 
+    async def written(self, ref: str) -> dict[str, Any]:
+        """The graph of this reference as it is stored: normalised, the caller's own. Raises `Corrupt` as `get` does."""
+        data = await self._text(ref)
+        written: dict[str, Any] = await off_loop(partial(loads, data)) if len(data) > LARGE_BYTES else loads(data)
+        return written
+
     async def _read(self, ref: str) -> Graph:
+        return await parse_text(await self._text(ref))
+
+    async def _text(self, ref: str) -> bytes:
         try:
-            data = await self._store.get_blob(ref, kind="graph")
+            return await self._store.get_blob(ref, kind="graph")
         except KeyError as error:
             raise Corrupt(f"graph {ref} is not in the store") from error
-        return await parse_text(data)
 
     def _read_it(self, ref: str, done: asyncio.Task[Graph]) -> None:
         del self._reading[ref]
@@ -133,6 +142,7 @@ async def parse_text(data: bytes) -> Graph:
 
 def _read_raw(raw: Any) -> ReadGraph:
     graph, normal = read_graph(raw)
+    check_schemas(graph)
     try:
         text = dumps_in_parts(normal)
     except (ValueError, TypeError) as error:  # a number of thousands of digits, say

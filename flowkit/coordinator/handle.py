@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any, Unpack
 
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import TaskFailed
 
 
@@ -38,14 +40,22 @@ class TaskHandle:
     async def cancel(self, *, node_id: str | None = None, reason: str = "user_request") -> bool:
         return await self._tasks.cancel(self.id, node_id=node_id, reason=reason)
 
-    async def pause(self, *, reason: str = "") -> bool:
-        return await self._tasks.pause(self.id, reason=reason)
+    async def pause(self, *, node_id: str | None = None, reason: str = "") -> bool:
+        return await self._tasks.pause(self.id, node_id=node_id, reason=reason)
 
-    async def resume(self) -> bool:
-        return await self._tasks.resume(self.id)
+    async def resume(self, *, node_id: str | None = None) -> bool:
+        return await self._tasks.resume(self.id, node_id=node_id)
 
-    async def restart(self, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        return await self._tasks.restart(self.id, from_node=from_node, failed_only=failed_only)
+    async def signal(self, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Raises `RequestRefused`, `GraphError`."""
+        return await self._tasks.signal(self.id, name, payload)
+
+    async def restart(self, **options: Unpack[RestartOptions]) -> bool:
+        return await self._tasks.restart(self.id, **options)
+
+    async def plan_restart(self, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart` with the same options would do."""
+        return await self._tasks.plan_restart(self.id, **options)
 
     def watch(self, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""

@@ -11,6 +11,8 @@ from flowkit.ports import Clock, HeadUpdate, Outcome, Store
 BATCH = 1000
 BUSY_WAKE_SEC = 30.0
 IDLE_WAKE_SEC = 600.0
+CHILDREN_WAKE_SEC = 60.0
+"""How long the end of a child may go unheard where nobody has its parent in memory."""
 
 
 def front_of(task: Task, now: float) -> Front:
@@ -21,8 +23,10 @@ def front_of(task: Task, now: float) -> Front:
     if task.ended:
         return Front(task.status, None, task.ended_at, error)
     timer = task.next_wake()
-    if task.leased or (task.ready and not task.paused):
+    if task.leased or (task.ready and not task.paused) or task.due:
         wake: float | None = now + BUSY_WAKE_SEC
+    elif task.children:
+        wake = min(now + CHILDREN_WAKE_SEC, timer if timer is not None else now + CHILDREN_WAKE_SEC)
     elif timer is not None:
         wake = timer
     else:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from flowkit.coordinator.graphs import Graphs
 from flowkit.core.evolve import evolve
+from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.errors import Corrupt, GraphError, StoreUnavailable, UnknownFact
@@ -18,11 +19,12 @@ from flowkit.ports import Commit, Head, Store
 from flowkit.telemetry import SnapshotLoaded, SnapshotUnusable, Telemetry
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
-from flowkit.wire.snapshot import Place, at_once, read_snapshot
+from flowkit.wire.snapshot import Place, at_once, edition_of, read_snapshot
 
 BEGINNING = Place(0, "")
 SLICE_FACTS = 250
 LARGE_BYTES = 256 * 1024
+RESTARTED = '["restarted"'
 
 T = TypeVar("T")
 
@@ -33,7 +35,8 @@ class Past:
 
     `seq` and `commit_id` are those of the last commit in the state; `commits` those that were read: all that are not in
     the snapshot, and all that the head does not call published. `snapshot_size` are the bytes of the snapshot that the
-    state was folded from, 0 without one, and `unfolded` those of the commits after it.
+    state was folded from, 0 without one, and `unfolded` those of the commits after it. `first` is the graph that the
+    task was created with.
     """
 
     head: Head
@@ -45,6 +48,7 @@ class Past:
     newer: bool = False
     snapshot_size: int = 0
     unfolded: int = 0
+    first: Graph | None = None
 
 
 def new_task(head: Head, graph: Graph) -> Task:
@@ -142,19 +146,30 @@ class History:
 
     async def _from_snapshot(self, head: Head) -> Past:
         seq, ref = place_of(head.snapshot)
-        graph = await self._graphs.get(head.graph_ref)
         data = await self._store.get_blob(ref, kind="snapshot")
-        task = new_task(head, graph)
+        task = new_task(head, await self._graphs.get(edition_of(data) or head.graph_ref))
         base = await in_slices(read_snapshot(data, task))
         if base.seq != seq:
             raise Corrupt(f"a snapshot of commit {base.seq} where one of commit {seq} was named")
         after = min(seq, head.published_seq)
         commits = await self.since(head.task_id, after)
         older, newer = commits[: seq - after], commits[seq - after :]
+        task.editions = await self.editions(newer)
         if len(older) < seq - after or (older and older[-1].id != base.commit_id):
             raise Corrupt("a snapshot of another history than the one that was read")
         where = await in_slices(fold_in_slices(task, newer, base))
         return Past(head, task, *where, commits, snapshot_size=len(data), unfolded=_bytes_of(newer))
+
+    async def editions(self, commits: Iterable[Commit]) -> dict[str, Graph]:
+        """The graphs that restarts among these commits went on with. Raises `StoreUnavailable`, `Corrupt`."""
+        refs = [
+            fact.graph
+            for commit in commits
+            if RESTARTED in commit.body
+            for fact in decode_facts(commit.body)
+            if isinstance(fact, TaskRestarted) and fact.graph
+        ]
+        return {ref: await self._graphs.get(ref) for ref in refs}
 
     async def _folded(self, head: Head, commits: list[Commit]) -> Past:
         commits = unbroken(commits)
@@ -164,6 +179,7 @@ class History:
             return Past(head, None, commits=commits, error=str(error))
         try:
             task = new_task(head, graph)
+            task.editions = await self.editions(commits)
             where = await in_slices(fold_in_slices(task, commits, BEGINNING))
         except UnknownFact as error:
             return Past(head, None, commits=commits, error=str(error), newer=True)
@@ -171,7 +187,7 @@ class History:
             return Past(head, None, commits=commits, error=str(error))
         except Exception as error:  # a history that cannot be folded must not stop the others
             return Past(head, None, commits=commits, error=f"{type(error).__name__}: {error}")
-        return Past(head, task, *where, commits, unfolded=_bytes_of(commits))
+        return Past(head, task, *where, commits, unfolded=_bytes_of(commits), first=graph)
 
 
 def place_of(snapshot: str) -> tuple[int, str]:

@@ -37,7 +37,7 @@ class Sweeper:
         if not owned:
             return 0
         # Requests first: what is to be cancelled must not be started by the very sweep that finds both.
-        self._requests.hand_over(await self._store.open_requests(owned, limit=PAGE))
+        await self._requests.hand_over(await self._store.open_requests(owned, limit=PAGE))
         self._engine.make_room()
         woken = await self._sweep_heads(owned)
         self._engine.pump_dirty()

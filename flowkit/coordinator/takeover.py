@@ -60,7 +60,7 @@ class Takeover:
         while partition in self._engine.owned:
             try:
                 if not asked:
-                    self._requests.hand_over(await self._store.open_requests({partition}, limit=MOST_REQUESTS))
+                    await self._requests.hand_over(await self._store.open_requests({partition}, limit=MOST_REQUESTS))
                     asked = True
                 heads = await self._store.active_heads(partition, limit=PAGE, after=after)
             except StoreUnavailable:

@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import random
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 from flowkit.coordinator.admission import (
     Admission,
@@ -17,25 +17,36 @@ from flowkit.coordinator.admission import (
     checked_grace,
     checked_labels,
     checked_params,
+    checked_payload,
     nobody_known,
     plain_reason,
 )
-from flowkit.coordinator.artifacts import materialise
+from flowkit.coordinator.artifacts import materialise, output_of_ended
+from flowkit.coordinator.asking import Asking
+from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.explain import explain, progress_of
-from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.flows import Flows
+from flowkit.coordinator.graphs import Graphs, read_raw
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.schemas import check_signal
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
+from flowkit.core.flow_refs import read_flow_ref
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task, TaskStatus
 from flowkit.core.payload import holds_artifacts
+from flowkit.core.replan import RestartOptions, RestartPlan, plan_restart
 from flowkit.errors import (
     Corrupt,
+    ExprError,
+    GraphError,
     IdempotencyConflict,
+    InputError,
+    Problem,
     RequestRefused,
     StoreUnavailable,
     TaskNotFound,
@@ -60,16 +71,18 @@ MOST_READS = 32
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """One task to be created. `idempotency_key`: the same key of one tenant gives the same task; with anything else
-    changed it is refused. `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
+    """One task to be created, of a graph or of a flow (`name`, `name@3` or `name@tag`). `idempotency_key`: the same key
+    of one tenant gives the same task; with anything else changed it is refused, though a flow's tag may have moved.
+    `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
 
-    graph: Any
+    graph: Any = None
     params: Any = None
     idempotency_key: str | None = None
     priority: int = 0
     labels: Mapping[str, str] | None = None
     timeout: float | None = None
     targets: Sequence[str] = ()
+    flow: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +104,7 @@ class Tasks:
         clock: Clock,
         topics: Topics,
         graphs: Graphs,
+        flows: Flows,
         history: History,
         hub: Hub,
         supervisor: Supervisor,
@@ -99,6 +113,7 @@ class Tasks:
         requests: RequestReader | None = None,
         signature_of: SignatureOf = nobody_known,
         cancel_grace_sec: float = 30.0,
+        roles: Collection[str] = (),
         tenant: str = "default",
         principal: str = "local",
     ) -> None:
@@ -107,17 +122,20 @@ class Tasks:
         self.principal = principal
         self.telemetry = telemetry
         self.hub = hub
+        self.flows = flows
         self._bus = bus
         self._clock = clock
         self._topics = topics
         self._graphs = graphs
         self._history = history
         self._engine = engine
-        self._requests = requests
         self._supervisor = supervisor
-        self._admission = Admission(signature_of)
+        self._admission = Admission(signature_of, roles)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
+        self._asking = Asking(
+            store=store, bus=bus, topics=topics, supervisor=supervisor, engine=engine, requests=requests
+        )
         self._tail = EventTail(bus, topics, hub, supervisor, telemetry)
 
     async def stop(self) -> None:
@@ -126,25 +144,30 @@ class Tasks:
     # ------------------------------------------------------------------------------------------ creating
 
     async def create(self, creations: Sequence[Creation]) -> list[str]:
-        """Accept tasks; what this returns survives any crash. Raises `GraphError`, `IdempotencyConflict`,
-        `StoreUnavailable` (then the tasks may exist all the same: use an idempotency key to ask again)."""
-        prepared: dict[int, tuple[str, Graph]] = {}
+        """Accept tasks; what this returns survives any crash. Raises `GraphError`, `FlowNotFound`,
+        `IdempotencyConflict`, `StoreUnavailable` (then the tasks may exist all the same: use an idempotency key to ask
+        again)."""
+        choices = Choices(self._graphs, self.flows)
         heads: list[Head] = []
         graphs: list[Graph] = []
         for creation in creations:
-            key = id(creation.graph)
-            if key not in prepared:
-                prepared[key] = await self._graphs.take(creation.graph)
-            ref, graph = prepared[key]
+            chosen = await choices.of(creation.graph, creation.flow)
             params, text = checked_params(creation.params)
-            await self._admission.check(ref, graph, params, creation.targets)
-            heads.append(self._head(creation, ref, graph, text))
-            graphs.append(graph)
+            await self._admission.check(chosen.ref, chosen.graph, params, creation.targets)
+            heads.append(self._head(creation, chosen, text))
+            graphs.append(chosen.graph)
         for start in range(0, len(heads), INSERT_AT_ONCE):
             await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
         return [head.task_id for head in heads]
 
-    def _head(self, creation: Creation, ref: str, graph: Graph, params: str) -> Head:
+    async def validate(self, graph: Any, params: Any = None) -> None:
+        """Raise `GraphError` for what `create` would refuse, as far as this process knows what the roles take. Nothing
+        is run or stored. Without `params`, those are not looked at."""
+        read = await read_raw(graph)
+        known = None if params is None else checked_params(params)[0]
+        await self._admission.check(read.ref, read.graph, known, ())
+
+    def _head(self, creation: Creation, chosen: Chosen, params: str) -> Head:
         labels = checked_labels(creation.labels)
         check_options(creation.priority, creation.timeout)
         now, fingerprint = self._clock.wall(), ""
@@ -152,22 +175,25 @@ class Tasks:
             task_id = uuid_of(int(now * 1000) << 80 | random.getrandbits(80), version=7)
         else:
             task_id = _id_of_key(self.tenant, creation.idempotency_key)
-            asked = [ref, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
+            # Of a flow, what was asked for and not what it meant: who asks again after a tag has moved means this task.
+            what = chosen.ref if creation.flow is None else {"flow": creation.flow}
+            asked = [what, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
             fingerprint = hashlib.sha256(dumps(asked)).hexdigest()
         return Head(
             task_id=task_id,
             partition=partition_of(task_id, self._topics.partitions),
-            graph_ref=ref,
+            graph_ref=chosen.ref,
             params=params,
             tenant=self.tenant,
             principal=self.principal,
-            name=graph.name,
+            name=chosen.graph.name,
             labels=labels,
             priority=creation.priority,
             targets=tuple(creation.targets),
             timeout_sec=creation.timeout,
             fingerprint=fingerprint,
             created_at=now,
+            flow=chosen.flow,
             next_wake=now,
             updated_at=now,
         )
@@ -238,7 +264,7 @@ class Tasks:
     async def get(self, task_id: str) -> TaskView:
         """The task as its commits say. Raises `TaskNotFound`, `StoreUnavailable`, `Corrupt`."""
         head, task, seq = await self._state(task_id)
-        view = await task_view(head, task, seq)
+        view = await task_view(head, task, seq, await self._output(task))
         nodes = {
             name: replace(node, output=await materialise(self.store, node.output)) for name, node in view.nodes.items()
         }
@@ -248,14 +274,19 @@ class Tasks:
         return replace(view, output=await materialise(self.store, view.output), nodes=nodes)
 
     async def list_heads(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
-                   name: str | None = None, since: float | None = None, until: float | None = None, limit: int = 100,
+                   name: str | None = None, since: float | None = None, until: float | None = None,
+                   flow: str | None = None, parent: str | None = "", limit: int = 100,
                    cursor: str | None = None) -> Page:  # fmt: skip
-        """Heads, newest first; they may lag by a second. Times are epoch seconds of creation."""
+        """Heads, newest first; they may lag by a second. Times are epoch seconds of creation. `flow` is `name`,
+        `name@3` or `name@tag`; `parent` the id of the task whose children are wanted, empty for tasks that are
+        nobody's, None for all."""
         statuses = (status,) if isinstance(status, str) else tuple(status or ())
         for one in statuses:
             if one not in set(TaskStatus):
                 raise ValueError(f"no task status {one!r}{did_you_mean(one, list(TaskStatus))}")
-        where = HeadFilter(self.tenant, statuses, dict(labels or {}), name, since, until)
+        if flow and read_flow_ref(flow).tag:
+            flow = str(await self.flows.resolve(self.tenant, flow))
+        where = HeadFilter(self.tenant, statuses, dict(labels or {}), name, since, until, flow, parent)
         limit = max(1, min(limit, 1000))
         heads = await self.store.list_heads(where, limit=limit + 1, after=_read_cursor(cursor))
         page = heads[:limit]
@@ -328,13 +359,21 @@ class Tasks:
         if not task.ended:
             return None
         generation = task.generation
-        result = await task_result(head, task)
+        result = await task_result(head, task, await self._output(task))
         if task.generation != generation:
             return None  # restarted while it was read
         if not (holds_artifacts(result.output) or holds_artifacts(result.outputs)):
             return result
         output = await materialise(self.store, result.output)
         return replace(result, output=output, outputs=await materialise(self.store, result.outputs))
+
+    async def _output(self, task: Task) -> Any:
+        if task.status is not TaskStatus.FINISHED:
+            return None
+        try:
+            return await output_of_ended(self.store, task)
+        except (InputError, ExprError):
+            return None  # it could be built when the task ended, or the task would have failed
 
     async def _state(self, task_id: str) -> tuple[Head, Task, int]:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
@@ -376,18 +415,67 @@ class Tasks:
             return False
         return True
 
-    async def pause(self, task_id: str, *, reason: str = "") -> bool:
-        """Place no more nodes of this task; what runs goes on. True once it is applied; False where no coordinator
-        answered in time: the request is durable, and will be. Raises `RequestRefused`."""
-        return await self._request_and_wait(task_id, "pause", {"reason": plain_reason(reason)})
+    async def pause(self, task_id: str, *, node_id: str | None = None, reason: str = "") -> bool:
+        """Place no more nodes of this task, or do not start this one; what runs goes on. True once it is applied; False
+        where no coordinator answered in time: the request is durable, and will be. Raises `RequestRefused`."""
+        args = {"reason": plain_reason(reason), "node_id": node_id}
+        return await self._request_and_wait(task_id, "pause", args)
 
-    async def resume(self, task_id: str) -> bool:
+    async def resume(self, task_id: str, *, node_id: str | None = None) -> bool:
         """Undo `pause`. Answers as it does."""
-        return await self._request_and_wait(task_id, "resume", {})
+        return await self._request_and_wait(task_id, "resume", {"node_id": node_id})
 
-    async def restart(self, task_id: str, *, from_node: str | None = None, failed_only: bool = False) -> bool:
-        """Run an ended task again: the whole, what failed, or a node and all after it. Answers as `pause` does."""
-        return await self._request_and_wait(task_id, "restart", {"from_node": from_node, "failed_only": failed_only})
+    async def signal(self, task_id: str, name: str, payload: Any = None) -> bool:
+        """Give a signal to the node that waits for it, or will. Answers as `pause` does. Raises `RequestRefused` where
+        no node can take it any more, `GraphError` for a payload that is not JSON or does not fit the node's schema."""
+        checked = checked_payload(payload)
+        _, task, _ = await self._state(task_id)
+        check_signal(task, name, checked)
+        return await self._request_and_wait(task_id, "signal", {"name": name, "payload": checked})
+
+    async def restart(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
+        """Run an ended task again. Answers as `pause` does. Raises `GraphError` for what is wrong with the options."""
+        args, _ = await self._restart_args(task_id, options)
+        return await self._request_and_wait(task_id, "restart", args)
+
+    async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
+        """What `restart` with the same options would do; nothing is done."""
+        args, edited = await self._restart_args(task_id, options)
+        _, task, _ = await self._state(task_id)
+        return plan_restart(task, args, edited)
+
+    async def _restart_args(self, task_id: str, options: RestartOptions) -> tuple[dict[str, Any], Graph | None]:
+        args: dict[str, Any] = {
+            "from_node": options.get("from_node"),
+            "failed_only": bool(options.get("failed_only")),
+        }
+        graph, params, inputs = options.get("graph"), options.get("params"), options.get("inputs")
+        edited: Graph | None = None
+        if params is not None:
+            args["params"], _ = checked_params(params)
+        if inputs:
+            graph = await self._with_inputs(task_id, graph, inputs)
+        if graph is not None:
+            args["graph_ref"], edited = await self._graphs.take(graph)
+        return args, edited
+
+    async def _with_inputs(self, task_id: str, graph: Any, inputs: Mapping[str, Any]) -> Any:
+        """The graph, the task's own if none is given, with other inputs of some nodes. Raises `GraphError`."""
+        if graph is None:
+            head, task, _ = await self._state(task_id)
+            graph = await self._graphs.written(task.edition or head.graph_ref)
+        nodes = [dict(node) for node in graph.get("nodes", ())]
+        known = {node.get("node_id"): node for node in nodes}
+        problems = [
+            Problem("E_NODE_UNKNOWN", f"inputs[{name!r}]", f"no node {name!r}{did_you_mean(name, map(str, known))}")
+            for name in inputs
+            if name not in known
+        ]
+        if problems:
+            raise GraphError(problems)
+        for name, value in inputs.items():
+            known[name]["inputs"] = value
+        return {**graph, "nodes": nodes}
 
     async def _request_and_wait(self, task_id: str, kind: str, args: dict[str, Any]) -> bool:
         await self._listen_everywhere(task_id)
@@ -413,38 +501,24 @@ class Tasks:
         """Write a request down behind those there are, and ring. Raises `TaskNotFound`, `StoreUnavailable`."""
         heads = await self.store.read_heads([task_id])
         self._check_tenant(heads[0] if heads else None, task_id)
-        head = heads[0]
-        request = Request(
-            task_id, 1, uuid.uuid4().hex, kind, dumps(args).decode(), head.partition, self.tenant, self.principal,
-            self._clock.wall(),
-        )  # fmt: skip
-        for attempt in range(INSERT_TRIES):
-            written = await self._insert(request)
-            if written is not None:
-                self._ring_request(written)
-                return written
-            await asyncio.sleep(min(1.0, 0.1 * 2**attempt))
-        raise StoreUnavailable(f"the request to {kind} task {task_id} could not be confirmed; ask again")
-
-    async def _insert(self, request: Request) -> Request | None:
-        """The request under the next free number; None where the answer is not clear."""
-        there = await self.store.read_requests(request.task_id)
-        mine = next((old for old in there if old.id == request.id), None)
-        if mine is not None:
-            return mine
-        request = replace(request, n=max((old.n for old in there), default=0) + 1)
-        outcome = await self.store.insert_request(request)
-        return request if outcome is Outcome.OK else None
-
-    def _ring_request(self, request: Request) -> None:
-        if self._engine is not None and self._requests is not None and request.partition in self._engine.owned:
-            self._requests.read_soon(request.task_id)
-            return
-        record = self._knock(request.partition, [Knock(request.task_id, request.tenant, "request")])
-        self._supervisor.spawn(self._publish([record]), "knock")
+        return await self._asking.ask(
+            Request(
+                task_id,
+                1,
+                uuid.uuid4().hex,
+                kind,
+                dumps(args).decode(),
+                heads[0].partition,
+                self.tenant,
+                self.principal,
+                self._clock.wall(),
+            )
+        )
 
 
-_PAST = {"pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled"}
+_PAST = {
+    "pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled", "signal": "signalled",
+}  # fmt: skip
 
 
 def _id_of_key(tenant: str, key: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowkit.core.inputs import task_output
-from flowkit.core.model import NodeRun, NodeState, Task, TaskStatus
-from flowkit.errors import InputError
+from flowkit.core.graph import MISSING
+from flowkit.core.inputs import output_of
+from flowkit.core.model import Group, NodeRun, NodeState, Task, TaskStatus
 from flowkit.ports import Head
 
 SLICE = 2000
@@ -31,8 +31,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node. Times are epoch seconds. `reason` says why it is skipped, cancelled, or does not run. `progress` is
-    known in the process that coordinates the task."""
+    """One node, an item or a repetition included. Times are epoch seconds. `reason` says why it is skipped, cancelled,
+    or does not run. `progress` is known in the process that coordinates the task; `child` is the task that a
+    sub-graph's running attempt is."""
 
     node_id: str
     type: str
@@ -46,11 +47,13 @@ class NodeView:
     output: Any = None
     error: dict[str, Any] | None = None
     progress: Progress | None = None
+    child: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as its commits say, at `seq`."""
+    """A task as its commits say, at `seq`. `graph` is the hash of its graph, `flow` the version of a flow that it is
+    (`name@3`), or empty."""
 
     task_id: str
     status: str
@@ -69,6 +72,7 @@ class TaskView:
     seq: int
     graph: str
     nodes: dict[str, NodeView]
+    flow: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,8 @@ class TaskResult:
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a node does not run (I10). `code`: `waiting_for`, `no_worker`, `no_room`, `retry_at`, `paused`, `leased`,
-    `cancelling`, or `ready` where nobody in this process knows the workers; `message` says it in a sentence."""
+    `cancelling`, `signal`, `sleeping`, `child` (a task of its own), `items` (a group), `deciding`, or `ready` where
+    nobody in this process knows the workers; `message` says it in a sentence."""
 
     node_id: str
     code: str
@@ -104,10 +109,10 @@ class Reason:
 
 
 def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
-    output = _own(run.output.get()) if run.output is not None and run.state is NodeState.FINISHED else None
+    output = output_of(task, name)
     return NodeView(
         node_id=name,
-        type=task.graph.nodes[name].type,
+        type=task.node(name).type,
         state=run.state,
         reason=run.reason,
         attempts=run.attempt,
@@ -115,15 +120,16 @@ def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
         finished_at=run.ended_at,
         retry_at=run.wake,
         worker=run.lease.worker if run.lease is not None else None,
-        output=output,
+        output=None if output is MISSING else _own(output),
         error=run.error,
+        child=run.child or None,
     )
 
 
-async def task_view(head: Head, task: Task, seq: int) -> TaskView:
-    """The view of a task; of a large one in slices, so that the loop goes on."""
+async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
+    """The view of a task whose output is `output`; of a large one in slices, so that the loop goes on."""
     nodes: dict[str, NodeView] = {}
-    async for names in _slices(task):
+    async for names in _slices(list(task.runs)):
         nodes.update((name, node_view(task, name, task.runs[name])) for name in names)
     return TaskView(
         task_id=head.task_id,
@@ -131,7 +137,7 @@ async def task_view(head: Head, task: Task, seq: int) -> TaskView:
         tenant=head.tenant,
         principal=head.principal,
         name=head.name,
-        output=_output(task),
+        output=_own(output),
         error=task.error,
         reason=task.reason,
         params=task.params,
@@ -143,35 +149,26 @@ async def task_view(head: Head, task: Task, seq: int) -> TaskView:
         seq=seq,
         graph=head.graph_ref,
         nodes=nodes,
+        flow=head.flow,
     )
 
 
-async def task_result(head: Head, task: Task) -> TaskResult:
-    """The result of a task that has ended; of a large one in slices, so that the loop goes on."""
+async def task_result(head: Head, task: Task, output: Any) -> TaskResult:
+    """The result of a task that has ended with `output`; of a large one in slices, so that the loop goes on."""
     outputs: dict[str, Any] = {}
-    async for names in _slices(task):
+    async for names in _slices(list(task.graph.nodes)):
         for name in names:
-            run = task.runs[name]
-            if run.state is NodeState.FINISHED and run.output is not None:
-                outputs[name] = _own(run.output.get())
-    return TaskResult(head.task_id, task.status, _output(task), outputs, task.error, head.created_at, task.ended_at)
+            value = output_of(task, name)
+            if value is not MISSING:
+                outputs[name] = _own(value)
+    return TaskResult(head.task_id, task.status, _own(output), outputs, task.error, head.created_at, task.ended_at)
 
 
-async def _slices(task: Task) -> AsyncIterator[Iterable[str]]:
-    names = list(task.graph.nodes)
+async def _slices(names: list[str]) -> AsyncIterator[Iterable[str]]:
     for start in range(0, len(names), SLICE):
         yield names[start : start + SLICE]
         if start + SLICE < len(names):
             await asyncio.sleep(0)
-
-
-def _output(task: Task) -> Any:
-    if task.status is not TaskStatus.FINISHED:
-        return None
-    try:
-        return _own(task_output(task))
-    except InputError:
-        return None
 
 
 def _own(value: Any) -> Any:
@@ -185,23 +182,44 @@ def _own(value: Any) -> Any:
 
 def waits_for(task: Task, name: str) -> Reason | None:
     """Why a node that has not started does not start, as far as the task's own state tells."""
-    run, node = task.runs[name], task.graph.nodes[name]
+    run, node = task.runs[name], task.node(name)
     match run.state:
+        case NodeState.PENDING | NodeState.READY if name in task.held:
+            return Reason(name, "paused", f"node {name!r} is paused; resume_task(..., node_id={name!r}) lets it start")
+        case NodeState.PENDING if run.due and task.paused:
+            return Reason(name, "paused", f"node {name!r} may start; the task is paused")
+        case NodeState.PENDING if run.due:
+            return Reason(name, "deciding", f"node {name!r} may start; what it needs is being read")
         case NodeState.PENDING:
             open_sources = [e.source for e in task.graph.incoming[name] if task.runs[e.source].ended_at is None]
             open_sources += [s for s in task.graph.reads[name] if task.runs[s].ended_at is None]
             shown = ", ".join(map(repr, open_sources[:5])) + (", ..." if len(open_sources) > 5 else "")
             return Reason(name, "waiting_for", f"node {name!r} waits for {shown or 'its sources'}")
+        case NodeState.WAITING if run.signal:
+            return Reason(name, "signal", f"node {name!r} waits for the signal {run.signal!r}")
+        case NodeState.WAITING if node.type == "sleep":
+            return Reason(name, "sleeping", f"node {name!r} sleeps until {run.wake:.3f} (epoch seconds)")
         case NodeState.WAITING:
             return Reason(name, "retry_at", f"node {name!r} is tried again at {run.wake:.3f} (epoch seconds)")
         case NodeState.READY if task.paused:
             return Reason(name, "paused", f"node {name!r} is ready; the task is paused")
         case NodeState.READY:
             return Reason(name, "ready", f"node {name!r} is ready for a worker of role {node.type!r}")
-        case NodeState.RUNNING if run.lease is not None and run.lease.cancelling:
+        case NodeState.RUNNING if run.stopping or (run.lease is not None and run.lease.cancelling):
             return Reason(name, "cancelling", f"node {name!r} was told to stop: {run.reason}")
         case NodeState.RUNNING if run.lease is not None:
             state = "runs on" if run.lease.started else "is leased to"
             return Reason(name, "leased", f"node {name!r} {state} worker {run.lease.worker}, attempt {run.attempt}")
+        case NodeState.RUNNING if run.child:
+            return Reason(name, "child", f"node {name!r} is task {run.child}, attempt {run.attempt}")
+        case NodeState.RUNNING if run.group is not None:
+            return Reason(name, "items", _group(name, run.group, items=node.foreach is not None))
         case _:
             return None
+
+
+def _group(name: str, group: Group, *, items: bool) -> str:
+    if not items:
+        return f"node {name!r} repeats, {group.next} times so far"
+    failed = f", {group.failed} failed" if group.failed else ""
+    return f"node {name!r} has {group.count} items: {group.done} done{failed}, {group.live} begun"

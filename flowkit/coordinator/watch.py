@@ -42,8 +42,10 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
             raise TaskNotFound(f"there is no task {task_id!r}")
         if past.task is None:
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
-        replay, commits, seen = new_task(past.head, past.task.graph), past.commits, 0
+        assert past.first is not None
+        replay, commits, seen = new_task(past.head, past.first), past.commits, 0
         while True:
+            replay.editions |= await history.editions(commits)
             for commit in commits:
                 for event in transitions(replay, commit):
                     if event.seq > since:
@@ -92,6 +94,24 @@ def _data(fact: f.Fact) -> dict[str, Any]:
             return {"why": why, "retry_at": retry_at}
         case f.NodeFailed(error=error) | f.TaskEnded(error=error) if error is not None:
             return {"error": error}
+        case f.NodeFinished(output=output, cached=cached):
+            return {"output": output.value, "cached": cached}
+        case f.NodeExpanded(count=count):
+            return {"count": count}
+        case f.NodeRepeated(n=n, at=start):
+            return {"n": n, "at": start}
+        case f.NodeWaiting(until=until, signal=signal):
+            return {"until": until, "signal": signal}
+        case f.SignalReceived(name=name, output=output):
+            return {"name": name, "payload": output.value}
+        case f.ChildStarted(child=child):
+            return {"task_id": child}
+        case f.FunctionApplied(operations=operations, output=output):
+            return {"operations": operations, "output": output.value}
+        case f.Routed(taken=taken):
+            return {"taken": list(taken)}
+        case f.UndoBegan(nodes=nodes, outcome=outcome):
+            return {"nodes": list(nodes), "outcome": outcome}
         case f.NodeSkipped(reason=reason, cause=cause):
             return {"reason": reason, "cause": cause}
         case f.NodeCancelled(reason=reason) | f.NodeCancelling(reason=reason) | f.TaskCancelling(reason=reason):

@@ -6,21 +6,27 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
-from flowkit.core import legacy, policies
-from flowkit.core.graph import MISSING, SUCCESS, Edge, Graph, Node, Reference
+from flowkit.core import legacy, policies, starts
+from flowkit.core.expr import Expression
+from flowkit.core.graph import BUILT_INS, MISSING, SUCCESS, Budget, Edge, Graph, Node, Reference
 from flowkit.core.keys import EDGE, GRAPH, NODE
 from flowkit.core.kinds import EXTENSION, Door, Key
 from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.stream import FIRST_BATCH, Streaming, streaming, with_parents
+from flowkit.core.stream_rules import StreamRules
 from flowkit.core.template import Template, TemplateReader
 from flowkit.core.topology import Some, Topology
 from flowkit.core.values import Copier
 
 SCHEMA_VERSION: Final = "2"
 NO_TEMPLATE: Final = Template(MISSING)
+RECORDS: Final = frozenset({"repeat", "cache", "compensate", "io"})
+"""Keys whose records hold templates or expressions."""
 SAID_BY_EDGES: Final = frozenset({"depends_on", "routing"})
 PLAIN: Final = frozenset({"node_id", "type", "inputs", "depends_on", "meta"})
+DEEPEST: Final = 16
+"""So many graphs may stand one inside the other."""
 
 N = TypeVar("N")
 
@@ -82,7 +88,12 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         output_references=output.references,
         roots=roots,
         root_roles=frozenset(nodes[name].type for name in roots),
-        hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values()),
+        hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values())
+        or not all(nodes[name].plain for name in roots),
+        choices=frozenset(edge.source for edge in topology.declared.values() if edge.conditional),
+        signals=_signals(nodes),
+        compensates=any(node.compensate is not None for node in nodes.values()),
+        budget=Budget(**_own(fields.get("budget", {}))),
         meta=fields.get("meta", {}),
         stream_readers=stream_readers,
         starters=starters,
@@ -107,6 +118,19 @@ def _streams(nodes: dict[str, Node], topology: Topology) -> tuple[dict[str, tupl
     return readers, starters
 
 
+def _signals(nodes: dict[str, Node]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, node in nodes.items():
+        if node.type == "signal":
+            wanted = starts.signal_of(node)
+            found[wanted] = (*found.get(wanted, ()), name)
+    return found
+
+
+def _own(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if not name.startswith(EXTENSION)}
+
+
 def _graph_text(fields: dict[str, Any], nodes: list[dict[str, Any]], topology: Topology) -> dict[str, Any]:
     more = {(text.source, text.target): text.more for text in fields.get("edges", ()) if text.more}
     edges = [_edge_text(edge, more.get(pair)) for pair, edge in topology.declared.items()]
@@ -118,33 +142,49 @@ def _graph_text(fields: dict[str, Any], nodes: list[dict[str, Any]], topology: T
 
 def _read(raw: object, keep: Callable[[dict[str, Any]], N]) -> Reading[N]:
     problems = Problems()
-    if not isinstance(raw, dict):
-        problems.stop("E_TYPE", "graph", f"a graph is an object with `nodes`; found {shown(raw)}")
-    texts = _node_texts(raw, problems)
-    index = _index(texts, problems)
-    topology = Topology(index, problems)
-    door = Door(problems, Copier(problems), TemplateReader(index, problems))
+    reading = _read_at(raw, keep, "", problems, 1)
+    problems.raise_any()
+    assert reading is not None
+    return reading
 
-    fields = GRAPH.read({name: value for name, value in raw.items() if name != "nodes"}, "", door)
+
+def _read_at(raw: object, keep: Callable[[dict[str, Any]], N], base: Place, problems: Problems,
+             depth: int) -> Reading[N] | None:  # fmt: skip
+    """Read the graph that stands at `base`, inside `depth - 1` others; None after noting what is wrong with it."""
+    before = len(problems)
+    if not isinstance(raw, dict):
+        problems.stop("E_TYPE", base or "graph", f"a graph is an object with `nodes`; found {shown(raw)}")
+    texts = _node_texts(raw, base, problems)
+    index = _index(texts, base, problems)
+    topology = Topology(index, problems, base)
+
+    def subgraph(value: object, place: Place) -> Any:
+        if depth == DEEPEST:
+            problems.stop("E_DEPTH", place, f"graphs stand more than {DEEPEST} deep inside each other; use flows")
+        inside = _read_at(value, _node_text, place, problems, depth + 1)
+        return MISSING if inside is None else _graph_text(inside.fields, inside.nodes, inside.topology)
+
+    door = Door(problems, Copier(problems), TemplateReader(index, problems), subgraph)
+    fields = GRAPH.read({name: value for name, value in raw.items() if name != "nodes"}, base, door)
     topology.add_edges(fields.get("edges", ()))
     early = topology.add_early(fields.pop("edges_ex", ()))
     if "output" in fields and fields["output"].streams:
-        problems.add("E_TEMPLATE", "output", "`$stream` is for a node's inputs; an output is read by `$from`")
-    nodes = _read_nodes(texts, keep, topology, door, early)
-    problems.raise_any()
-    return Reading(fields, nodes, topology)
+        say = "`$stream` is for a node's inputs; an output is read by `$from`"
+        problems.add("E_TEMPLATE", (base, "output"), say)
+    nodes = _read_nodes(texts, keep, topology, door, base, early)
+    return None if len(problems) > before else Reading(fields, nodes, topology)
 
 
-def _node_texts(raw: dict[Any, Any], problems: Problems) -> list[Any]:
+def _node_texts(raw: dict[Any, Any], base: Place, problems: Problems) -> list[Any]:
     texts = raw.get("nodes")
     if texts is not None and not isinstance(texts, list | tuple):
-        problems.add("E_TYPE", "nodes", f"expected a list of nodes, found {shown(texts)}")
+        problems.add("E_TYPE", (base, "nodes"), f"expected a list of nodes, found {shown(texts)}")
     elif not texts:
-        problems.add("E_EMPTY", "nodes", 'a graph needs a node, such as {"node_id": "a", "type": "greet"}')
+        problems.add("E_EMPTY", (base, "nodes"), 'a graph needs a node, such as {"node_id": "a", "type": "greet"}')
     return list(texts) if isinstance(texts, list | tuple) else []
 
 
-def _index(texts: list[Any], problems: Problems) -> dict[str, int]:
+def _index(texts: list[Any], base: Place, problems: Problems) -> dict[str, int]:
     # Ids that break the rules are known too: that they are used is not another problem.
     index: dict[str, int] = {}
     for number, text in enumerate(texts):
@@ -154,19 +194,19 @@ def _index(texts: list[Any], problems: Problems) -> dict[str, int]:
         first = index.setdefault(name, number)
         if first != number:
             say = f"{shown(name)} is the id of nodes[{first}] too; give each node its own"
-            problems.add("E_NODE_DUPLICATE_ID", (("nodes", number), "node_id"), say)
+            problems.add("E_NODE_DUPLICATE_ID", (((base, "nodes"), number), "node_id"), say)
     return index
 
 
 def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology: Topology, door: Door,
-                early: Container[str] = ()) -> list[N]:  # fmt: skip
+                base: Place, early: Container[str] = ()) -> list[N]:  # fmt: skip
     nodes: list[N] = []
     references: dict[str, tuple[Reference, ...]] = {}
     counts: list[tuple[str, int, Place]] = []
-    firsts: list[tuple[str, Place]] = []
+    rules = StreamRules()
 
     for number, text in enumerate(texts):
-        place: Place = ("nodes", number)
+        place: Place = ((base, "nodes"), number)
         fields = NODE.read(text, place, door)
         if fields is MISSING:
             continue
@@ -174,21 +214,20 @@ def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology:
             fields["start_when"] = FIRST_BATCH
         _check_node(fields, place, door.problems)
         if "node_id" in fields:
-            _declare(fields, place, topology)
-            if "inputs" in fields and fields["inputs"].references:
-                references[fields["node_id"]] = fields["inputs"].references
+            _declare(fields, place, topology, rules)
+            if PLAIN.issuperset(fields):
+                read = fields["inputs"].references if "inputs" in fields else ()
+            else:
+                read = starts.references(fields)
+            if read:
+                references[fields["node_id"]] = read
             if isinstance(fields.get("fan_in"), dict) and "count" in fields["fan_in"]:
                 counts.append((fields["node_id"], fields["fan_in"]["count"], (place, "fan_in")))
-            if fields.get("start_when") == FIRST_BATCH:
-                firsts.append((fields["node_id"], place))
         if not door.problems:
             nodes.append(keep(fields))
 
     topology.connect(references)
-    for name, place in firsts:
-        if name not in topology.incoming:
-            say = 'it would start with the first batch of nothing; read a stream: {"$stream": "node"}'
-            door.problems.add("E_STREAM", (place, "start_when"), say)
+    rules.check(topology, door.problems)
     for name, need, place in counts:
         topology.check_count(name, need, place)
     return nodes
@@ -201,14 +240,28 @@ def _check_node(fields: dict[str, Any], place: Place, problems: Problems) -> Non
     if not PLAIN.issuperset(fields):
         legacy.modernise(fields, place, problems)
         policies.check(fields, place, problems)
+    if kind in BUILT_INS or not PLAIN.issuperset(fields) or _uses(fields):
+        starts.check(fields, place, problems)
 
 
-def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
+def _streams_in(fields: dict[str, Any]) -> bool:
+    return "inputs" in fields and bool(fields["inputs"].streams)
+
+
+def _uses(fields: dict[str, Any]) -> bool:
+    return "inputs" in fields and bool(fields["inputs"].uses)
+
+
+def _declare(fields: dict[str, Any], place: Place, topology: Topology, rules: StreamRules) -> None:
     if "routing" in fields:
         topology.add_routing(fields["node_id"], fields["routing"], (place, "routing"))
     if "depends_on" in fields:
         topology.add_parents(fields["node_id"], fields["depends_on"], (place, "depends_on"))
-    if (stream := streaming(fields)) is not None:
+    if PLAIN.issuperset(fields) and fields.get("type") not in BUILT_INS and not _streams_in(fields):
+        return
+    stream = streaming(fields)
+    rules.note(fields, stream, place)
+    if stream is not None:
         said = (place, "inputs") if stream.reads else ((place, "io"), "input_args")
         topology.add_parents(fields["node_id"], list(stream.sources), said)
 
@@ -219,8 +272,8 @@ def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
 def _node(fields: dict[str, Any]) -> Node:
     template = fields.get("inputs", NO_TEMPLATE)
     basis = fields["node_id"], fields["type"], template.value, template.constant, template.references
-    plain = PLAIN.issuperset(fields) and not template.streams
-    return Node(*basis) if plain else Node(*basis, **policies.of(fields))
+    plain = PLAIN.issuperset(fields) and not template.streams and fields["type"] not in BUILT_INS
+    return Node(*basis) if plain else starts.finished(Node(*basis, **policies.of(fields)), fields)
 
 
 def _for_all(nodes: dict[str, Node], some: Some) -> dict[str, tuple[Any, ...]]:
@@ -251,10 +304,20 @@ def _edge_text(edge: Edge, more: dict[str, Any] | None) -> Any:
 
 def _ordered(fields: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
     known = {name: _plain(fields[name]) for name in keys if name in fields and name not in SAID_BY_EDGES}
+    for name in RECORDS.intersection(known):
+        known[name] = _record_text(known[name])
     if len(known) == len(fields):
         return known
     return known | {name: value for name, value in fields.items() if name.startswith(EXTENSION)}
 
 
 def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Template) else value
+    if isinstance(value, Template):
+        return value.value
+    if isinstance(value, Expression):
+        return value.text
+    return value
+
+
+def _record_text(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in fields.items()}

@@ -6,12 +6,14 @@ from typing import Any
 
 from flowkit.core.graph import Node
 from flowkit.core.immutable import immutable
+from flowkit.core.payload import Payload
 
 
 @immutable
 class Dispatch:
-    """Send one attempt to the worker that holds its lease. `inputs` may hold `Artifact`s."""
+    """Send one attempt of the node `name` to the worker that holds its lease. `inputs` may hold `Artifact`s."""
 
+    name: str
     node: Node
     attempt: int
     token: str
@@ -46,4 +48,51 @@ class Tell:
     over: tuple[str, ...]
 
 
-Effect = Dispatch | Revoke | Tell
+@immutable
+class Spawn:
+    """Make sure that the task of a sub-graph's attempt exists. `inputs` are its params, and may hold `Artifact`s."""
+
+    name: str
+    node: Node
+    attempt: int
+    child: str
+    inputs: Any
+
+
+@immutable
+class Steer:
+    """Ask a child task the same as was asked of its parent: `cancel`, `pause` or `resume`."""
+
+    child: str
+    kind: str
+    reason: str
+    grace_sec: float | None = None
+
+
+@immutable
+class Keep:
+    """Keep an output under a cache key for so many seconds."""
+
+    key: str
+    output: Payload
+    ttl_sec: float
+
+
+@immutable
+class Fetch:
+    """A decision waits for the content of an artifact: read it, and report it as `Fetched`. Needs no commit."""
+
+    ref: str
+    kind: str
+
+
+@immutable
+class LookUp:
+    """A decision waits for what is kept under a cache key: report it as `Looked`. Needs no commit."""
+
+    node: str
+    key: str
+
+
+Effect = Dispatch | Revoke | Tell | Spawn | Steer | Keep
+Question = Fetch | LookUp

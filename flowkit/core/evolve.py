@@ -1,15 +1,22 @@
 """The fold: what each recorded fact does to a task's state. Total, deterministic, O(1) per fact and edge touched.
 
-Readiness is not recorded: it follows here, from the counters. What needs a decision (a skip, an end) is put on the
-task's agenda and decided by `settle`, which records it.
+Readiness is not recorded: it follows here, from the counters. What needs a decision (a skip, a condition, the start of
+a node that no worker runs, an end) is put on the task's agenda, or among what is due, and decided by `settle`, which
+records it.
 """
 
 from __future__ import annotations
 
+from collections import deque
+
 from flowkit.core import facts as f
+from flowkit.core import lifecycle
+from flowkit.core.derived import base_of
+from flowkit.core.lifecycle import end, ready, reconsider, unlease
 from flowkit.core.model import ENDED_NODE, NOT_NEEDED, Lease, NodeRun, NodeState, Task, TaskStatus, Timer
-from flowkit.core.readiness import Start, count, verdict
-from flowkit.core.selection import losers
+from flowkit.core.payload import Payload
+from flowkit.core.restart import restart
+from flowkit.core.vars import apply
 
 BEGUN = frozenset({"expired", "released"})
 """Why a lease was lost whose attempt had begun."""
@@ -21,7 +28,8 @@ def evolve(task: Task, fact: f.Fact, at: float) -> None:
         case f.AttemptSucceeded(node=name, output=output, next=chosen, run_sec=run_sec):
             run = task.runs[name]
             run.output, run.next, run.run_sec = output, chosen, run_sec
-            _end(task, name, run, NodeState.FINISHED, at)
+            task.spent_sec += run_sec
+            end(task, name, run, NodeState.FINISHED, at)
         case f.AttemptLeased():
             _leased(task, fact, at)
         case f.AttemptStarted(node=name):
@@ -33,22 +41,60 @@ def evolve(task: Task, fact: f.Fact, at: float) -> None:
         case f.LeaseLost():
             _lost(task, fact, at)
         case f.RetryDue(node=name):
-            _ready(task, name, task.runs[name], at)
+            ready(task, name, task.runs[name], at)
         case f.NodeFailed(node=name, error=error):
             run = task.runs[name]
             run.error = error
-            _end(task, name, run, NodeState.FAILED, at)
+            end(task, name, run, NodeState.FAILED, at)
         case f.NodeSkipped(node=name, reason=reason, by_failure=by_failure):
             run = task.runs[name]
             run.reason, run.by_failure = reason, by_failure
-            _end(task, name, run, NodeState.SKIPPED, at)
+            end(task, name, run, NodeState.SKIPPED, at)
         case f.NodeCancelling(node=name, reason=reason, until=until, loser=loser):
-            task.runs[name].loser = loser
-            _cancelling(task, name, reason, until)
+            run = task.runs[name]
+            run.loser = loser
+            lifecycle.stop(task, name, run, reason, at, until)
         case f.NodeCancelled(node=name, reason=reason, loser=loser):
             run = task.runs[name]
             run.reason, run.loser = reason, loser
-            _end(task, name, run, NodeState.CANCELLED, at)
+            end(task, name, run, NodeState.CANCELLED, at)
+        case _:
+            _evolve_start(task, fact, at)
+
+
+def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
+    match fact:
+        case f.Routed(node=name, taken=taken):
+            lifecycle.routed(task, name, taken, at)
+        case f.NodeOpened(node=name):
+            run = task.runs[name]
+            run.opened, run.due = True, False
+            task.due.pop(name, None)
+            ready(task, name, run, at)
+        case f.NodeExpanded(node=name, count=count):
+            lifecycle.expand(task, name, count, at)
+        case f.NodeRepeated(node=name, n=n, at=start):
+            lifecycle.repeat(task, name, n, start, at)
+        case f.NodeGathered(node=name):
+            _gathered(task, name, at)
+        case f.NodeWaiting(node=name, until=until, signal=signal):
+            _waiting(task, name, until, signal, at)
+        case f.NodeFinished(node=name, output=output):
+            _finished(task, name, at, output)
+        case f.SignalReceived():
+            _signalled(task, fact, at)
+        case f.ChildStarted(node=name, attempt=attempt, child=child):
+            _child_started(task, name, attempt, child, at)
+        case f.FunctionApplied(node=name, operations=operations, output=output):
+            apply(task.vars, operations)
+            _finished(task, name, at, output)
+        case f.NodeHeld(node=name):
+            task.unset_ready(name)
+            task.held[name] = None
+        case f.NodeReleased(node=name):
+            task.held.pop(name, None)
+            if task.runs[name].state is NodeState.READY:
+                task.set_ready(name)
         case _:
             _evolve_task(task, fact, at)
 
@@ -69,24 +115,24 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             task.status = TaskStatus.RUNNING
         case f.TaskCancelling():
             _cancel_all(task, fact, at)
-        case f.TaskRestarted(generation=generation, nodes=nodes):
-            _restart(task, generation, nodes, at)
         case f.StreamBegun(node=name):
             task.runs[name].streaming = True
             for target in task.graph.starters.get(name, ()):
-                _reconsider(task, target, task.runs[target], at)
+                lifecycle.reconsider(task, target, task.runs[target], at)
+        case f.UndoBegan():
+            _undo(task, fact, at)
+        case f.TaskRestarted():
+            restart(task, fact, at)
         case f.TaskEnded(status=status, error=error):
             task.status, task.error, task.ended_at = TaskStatus(status), error, at
             task.paused = False
-            task.ready.clear()
-            task.agenda.clear()
-            task.joined.clear()
-            task.timers.clear()
+            for gone in (task.ready, task.due, task.agenda, task.joined, task.timers, task.signals, task.memo):
+                gone.clear()
         case _:
             raise AssertionError(f"evolve does not know {fact!r}")
 
 
-# ---------------------------------------------------------------------------------------------- one node
+# ---------------------------------------------------------------------------------------------- attempts
 
 
 def _leased(task: Task, fact: f.AttemptLeased, at: float) -> None:
@@ -94,15 +140,23 @@ def _leased(task: Task, fact: f.AttemptLeased, at: float) -> None:
     task.unset_ready(fact.node)
     task.leased[fact.node] = None
     run.state = NodeState.RUNNING
-    run.attempt = fact.attempt
     run.lease = Lease(fact.token, fact.worker, fact.incarnation, fact.accept_by, at)
-    if run.started_at is None:
-        run.started_at = at
+    _attempted(task, fact.node, run, fact.attempt, at)
+
+
+def _attempted(task: Task, name: str, run: NodeRun, attempt: int, at: float) -> None:
+    run.attempt = attempt
+    task.attempts += 1
+    if name not in task.graph.nodes:
+        base = task.runs[base_of(name)]
+        base.peak = max(base.peak, attempt)
+    lifecycle.begin(task, name, run, at)
 
 
 def _failed(task: Task, fact: f.AttemptFailed, at: float) -> None:
     run = task.runs[fact.node]
     run.error, run.run_sec, run.ready_at = fact.error, fact.run_sec, None
+    task.spent_sec += fact.run_sec
     if fact.budget:
         run.budgets = {**(run.budgets or {}), fact.budget: (run.budgets or {}).get(fact.budget, 0) + 1}
     else:
@@ -125,84 +179,62 @@ def _lost(task: Task, fact: f.LeaseLost, at: float) -> None:
 
 def _again_or_failed(task: Task, name: str, run: NodeRun, retry_at: float | None, at: float) -> None:
     if retry_at is None:
-        _end(task, name, run, NodeState.FAILED, at)
+        end(task, name, run, NodeState.FAILED, at)
     elif retry_at <= at:
-        _unlease(task, name, run)
-        _ready(task, name, run, at)
+        unlease(task, name, run)
+        ready(task, name, run, at)
     else:
-        _unlease(task, name, run)
+        unlease(task, name, run)
         run.state, run.wake = NodeState.WAITING, retry_at
         task.arm(retry_at, Timer.RETRY, name)
 
 
-def _ready(task: Task, name: str, run: NodeRun, at: float) -> None:
-    timeouts = task.graph.nodes[name].timeouts
-    if run.started_at is None and timeouts.total_sec is not None:
-        task.arm(at + timeouts.total_sec, Timer.TOTAL, name)
-    if run.ready_at is None:  # else its attempt never began, and it has waited since then
-        run.ready_at = at
-    run.state, run.wake = NodeState.READY, None
-    task.set_ready(name)
-    if timeouts.queued_sec is not None:
-        task.arm(run.ready_at + timeouts.queued_sec, Timer.QUEUED, name)
+# ---------------------------------------------------------------------------------------------- without a worker
 
 
-def _cancelling(task: Task, name: str, reason: str, until: float) -> None:
+def _waiting(task: Task, name: str, until: float | None, signal: str, at: float) -> None:
     run = task.runs[name]
-    run.reason = reason
-    if run.lease is not None:
-        run.lease.cancelling = True
-        task.arm(until, Timer.GRACE, name)
+    run.state = NodeState.WAITING
+    lifecycle.begin(task, name, run, at)
+    if until is not None:
+        run.wake = until
+        task.arm(until, Timer.SLEEP, name)
+    if signal:
+        run.signal = signal
+        task.waiting.setdefault(signal, {})[name] = None
 
 
-def _unlease(task: Task, name: str, run: NodeRun) -> None:
-    run.lease = None
-    task.leased.pop(name, None)
-    task.unset_ready(name)
-
-
-def _end(task: Task, name: str, run: NodeRun, state: NodeState, at: float) -> None:
-    _unlease(task, name, run)
-    run.state, run.ended_at, run.wake = state, at, None
-    task.open -= 1
-    if state is NodeState.FAILED:
-        task.failed[name] = None
-        task.agenda.append(name)
-    elif state is NodeState.FINISHED and run.error is not None:
-        run.error = None
-    elif state is NodeState.CANCELLED and task.failed and task.graph.fail_fast:
-        task.agenda.append(name)
-    _tell_successors(task, name, at)
-    if not task.open:
-        task.agenda.append(name)
-
-
-def _tell_successors(task: Task, name: str, at: float) -> None:
-    for edge in task.graph.outgoing[name]:
-        run = task.runs[edge.target]
-        count(task, edge, run)
-        _reconsider(task, edge.target, run, at)
-    for reader in task.graph.readers[name]:
-        run = task.runs[reader]
-        run.unread -= 1
-        _reconsider(task, reader, run, at)
-
-
-def _reconsider(task: Task, name: str, run: NodeRun, at: float) -> None:
-    node = task.graph.nodes[name]
-    if run.state is not NodeState.PENDING:
-        if node.stream is not None and run.broken:
-            task.agenda.append(name)  # it has begun with a first batch, of a stream that is broken now
+def _signalled(task: Task, fact: f.SignalReceived, at: float) -> None:
+    kept = task.signals.get(fact.name)
+    if not fact.node:
+        task.signals.setdefault(fact.name, deque()).append(fact.output)
         return
-    match verdict(task, node, run):
-        case Start.START:
-            if node.fan_in.cancel_losers and run.undecided:
-                # Found here, so that a replay, which knows how all went on, finds the same.
-                task.joined.append((name, losers(task, name)))
-                task.agenda.append(name)
-            _ready(task, name, run, at)
-        case Start.SKIP:
-            task.agenda.append(name)
+    if kept and task.runs[fact.node].signal != fact.name:  # it came before the node that takes it now
+        kept.popleft()
+        if not kept:
+            del task.signals[fact.name]
+    _finished(task, fact.node, at, fact.output)
+
+
+def _child_started(task: Task, name: str, attempt: int, child: str, at: float) -> None:
+    run = task.runs[name]
+    run.state, run.child = NodeState.RUNNING, child
+    task.children[name] = child
+    _attempted(task, name, run, attempt, at)
+
+
+def _finished(task: Task, name: str, at: float, output: Payload) -> None:
+    run = task.runs[name]
+    lifecycle.begin(task, name, run, at)
+    run.output = output
+    end(task, name, run, NodeState.FINISHED, at)
+
+
+def _gathered(task: Task, name: str, at: float) -> None:
+    run = task.runs[name]
+    if run.group is not None and task.node(name).foreach is None:
+        run.output = run.group.last
+    end(task, name, run, NodeState.FINISHED, at)
 
 
 # ---------------------------------------------------------------------------------------------- the whole task
@@ -217,7 +249,7 @@ def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
         run.state, run.reason, run.ended_at = NodeState.SKIPPED, NOT_NEEDED, at
         task.open -= 1
     for name in task.graph.roots:
-        _reconsider(task, name, task.runs[name], at)
+        reconsider(task, name, task.runs[name], at)
     if not task.open:
         task.agenda.append("")
 
@@ -225,48 +257,29 @@ def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
 def _cancel_all(task: Task, fact: f.TaskCancelling, at: float) -> None:
     task.status, task.paused = TaskStatus.CANCELLING, False
     task.reason, task.cancel_outcome, task.cancel_error = fact.reason, fact.outcome, fact.error
+    task.ended_by = fact.by
     task.ready.clear()
+    task.due.clear()
+    task.waiting.clear()
     for name, run in task.runs.items():
         if run.state in ENDED_NODE:
             continue
-        if run.lease is not None:
-            _cancelling(task, name, fact.reason, fact.until)
+        if run.group is not None:
+            lifecycle.shut(task, run.group)
+        if run.lease is not None or run.child:
+            if not lifecycle.told_to_end(run):
+                lifecycle.stop(task, name, run, fact.reason, at, fact.until)
         else:
             run.state, run.reason, run.ended_at, run.wake = NodeState.CANCELLED, fact.reason, at, None
+            run.due, run.signal, run.stopping = False, "", False
             task.open -= 1
     task.agenda.clear()
     task.agenda.append("")
 
 
-def _restart(task: Task, generation: int, nodes: tuple[str, ...] | None, at: float) -> None:
-    graph = task.graph
-    again = set(graph.nodes) if nodes is None else set(nodes)
-
-    task.generation, task.status, task.ended_at = generation, TaskStatus.RUNNING, None
-    task.error, task.reason, task.cancel_outcome, task.cancel_error = None, "", "", None
-    task.ready.clear()
-    task.leased.clear()
-    task.agenda.clear()
-    task.joined.clear()
-    task.timers.clear()
-    task.open = len(again)
-    for name in again:
-        task.runs[name].reset(len(graph.incoming[name]), len(graph.reads[name]))
-        task.runs[name].born = generation
-        task.failed.pop(name, None)
-    if task.timeout_sec is not None:
-        task.arm(at + task.timeout_sec, Timer.TASK)
-    for name in graph.nodes:
-        if name in again:
-            _recount(task, name, again, at)
-    if not task.open:
-        task.agenda.append("")
-
-
-def _recount(task: Task, name: str, again: set[str], at: float) -> None:
-    graph, run = task.graph, task.runs[name]
-    for edge in graph.incoming[name]:
-        if edge.source not in again:
-            count(task, edge, run)
-    run.unread -= sum(source not in again for source in graph.reads[name])
-    _reconsider(task, name, run, at)
+def _undo(task: Task, fact: f.UndoBegan, at: float) -> None:
+    task.status, task.paused = TaskStatus.CANCELLING, False
+    task.cancel_outcome, task.cancel_error = fact.outcome, fact.error
+    task.undo = list(fact.nodes)
+    task.open += len(fact.nodes)
+    lifecycle.undo_next(task, at)

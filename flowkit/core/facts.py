@@ -127,6 +127,115 @@ class NodeCancelled:
 
 
 @immutable
+class Routed:
+    """Which conditional edges of a node that ended are taken: those to these targets."""
+
+    node: str
+    taken: tuple[str, ...]
+
+
+@immutable
+class NodeOpened:
+    """The node's own condition holds; it waits for a worker now."""
+
+    node: str
+
+
+@immutable
+class NodeExpanded:
+    """A node with `foreach` became so many items."""
+
+    node: str
+    count: int
+
+
+@immutable
+class NodeRepeated:
+    """Repetition `n` of a node begins at `at` (epoch seconds)."""
+
+    node: str
+    n: int
+    at: float
+
+
+@immutable
+class NodeGathered:
+    """A group finished: its output are those of its items, or that of its last repetition."""
+
+    node: str
+
+
+@immutable
+class NodeWaiting:
+    """A node waits without a worker: until `until` (epoch seconds), or for the signal of this name."""
+
+    node: str
+    until: float | None = None
+    signal: str = ""
+
+
+@immutable
+class NodeFinished:
+    """A node finished that no worker ran: it slept, was given a signal, ended the task, or its output was kept from
+    before (`cached`)."""
+
+    node: str
+    output: Payload
+    cached: bool = False
+
+
+@immutable
+class SignalReceived:
+    """A signal came: `node` took it and finished; empty: it is kept for a node that does not wait yet."""
+
+    name: str
+    output: Payload
+    node: str = ""
+
+
+@immutable
+class ChildStarted:
+    """An attempt of a sub-graph node is the task `child`."""
+
+    node: str
+    attempt: int
+    child: str
+
+
+@immutable
+class FunctionApplied:
+    """A coordinator function did `operations` to the task's variables, and finished its node."""
+
+    node: str
+    operations: list[Any]
+    output: Payload
+
+
+@immutable
+class NodeHeld:
+    """The node was paused: it does not start."""
+
+    node: str
+    reason: str = ""
+
+
+@immutable
+class NodeReleased:
+    """The node was resumed."""
+
+    node: str
+
+
+@immutable
+class UndoBegan:
+    """Before the task ends as `outcome`, what its nodes did is undone: by these, the first of them last."""
+
+    nodes: tuple[str, ...]
+    outcome: str
+    error: ErrorInfo | None = None
+
+
+@immutable
 class RequestApplied:
     """Request number `n` was answered; `why` explains a refusal (`accepted` false)."""
 
@@ -151,20 +260,25 @@ class TaskResumed:
 @immutable
 class TaskCancelling:
     """Everything open is cancelled: at once what does not run, at `until` what still does. The task will end as
-    `outcome` (`cancelled`, or `failed` for a timeout or fail-fast), with `error`."""
+    `outcome` (`cancelled`, `failed` for a timeout, fail-fast or a budget, or what the `end` node `by` says), with
+    `error`."""
 
     reason: str
     outcome: str
     until: float
     error: ErrorInfo | None = None
+    by: str = ""
 
 
 @immutable
 class TaskRestarted:
-    """A new generation of an ended task. `nodes` are those that run again; None is all of them."""
+    """A new generation of an ended task. `nodes` are those that run again; None is all of them. `graph` is the
+    reference of the edited graph, empty for the same as before; `params` are the new ones, None for the same."""
 
     generation: int
     nodes: tuple[str, ...] | None = None
+    graph: str = ""
+    params: dict[str, Any] | None = None
 
 
 @immutable
@@ -194,6 +308,19 @@ Fact = (
     | NodeSkipped
     | NodeCancelling
     | NodeCancelled
+    | Routed
+    | NodeOpened
+    | NodeExpanded
+    | NodeRepeated
+    | NodeGathered
+    | NodeWaiting
+    | NodeFinished
+    | SignalReceived
+    | ChildStarted
+    | FunctionApplied
+    | NodeHeld
+    | NodeReleased
+    | UndoBegan
     | RequestApplied
     | TaskPaused
     | TaskResumed
@@ -215,6 +342,19 @@ TAGS: dict[str, type[Fact]] = {
     "skipped": NodeSkipped,
     "node_cancelling": NodeCancelling,
     "node_cancelled": NodeCancelled,
+    "routed": Routed,
+    "opened": NodeOpened,
+    "expanded": NodeExpanded,
+    "repeated": NodeRepeated,
+    "gathered": NodeGathered,
+    "waiting": NodeWaiting,
+    "node_finished": NodeFinished,
+    "signal": SignalReceived,
+    "child": ChildStarted,
+    "function": FunctionApplied,
+    "held": NodeHeld,
+    "node_released": NodeReleased,
+    "undo": UndoBegan,
     "request": RequestApplied,
     "paused": TaskPaused,
     "resumed": TaskResumed,

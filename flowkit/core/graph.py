@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from flowkit.core.expr import Expression
 from flowkit.core.stream import Streaming
 
 SUCCESS: Final = "success"
@@ -21,7 +22,8 @@ class Edge:
 
     `implied` marks an edge that stands only because the target reads the source (`$from`) and declares no
     edges of its own; `lenient` an implied edge whose every reference has a default: it is taken
-    however the source ended, and handles no failure.
+    however the source ended, and handles no failure. An edge with a `when` is taken only if that holds;
+    one with `otherwise` only if no `when` edge of its source was.
     """
 
     source: str
@@ -29,6 +31,12 @@ class Edge:
     on: str = SUCCESS
     implied: bool = False
     lenient: bool = False
+    when: Expression | None = None
+    otherwise: bool = False
+
+    @property
+    def conditional(self) -> bool:
+        return self.when is not None or self.otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,44 @@ class Reference:
     default: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Foreach:
+    """A node runs once for each item of a list. `items` is the template that gives the list; at most `most` items are
+    begun and not ended at a time (None: any number); `need` of them finish the node (None: all), and then
+    `cancel_losers` cancels the others; `collect`: an item that failed is an element of the output like any other."""
+
+    items: Any
+    most: int | None = None
+    need: int | None = None
+    cancel_losers: bool = False
+    collect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A node runs again, `every_sec` after each end, until `until` holds; at most `most` times."""
+
+    until: Expression
+    every_sec: float = 0.0
+    most: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Outputs are kept under `key` for `ttl_sec` seconds; whoever comes with the same key meanwhile does not run."""
+
+    key: Expression
+    ttl_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a task may use up in a generation: attempts, and seconds of their run time. None: any amount."""
+
+    attempts: int | None = None
+    run_sec: float | None = None
+
+
 class Missing:
     """The type of `MISSING`, which stands where None is a value of its own."""
 
@@ -101,8 +147,15 @@ MISSING: Final = Missing()
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One step. `inputs` is the template as the user wrote it, or MISSING; `references` are its `$from`s, one per
-    distinct (source, path) in order of appearance; `constant` says that the template holds nothing to replace."""
+    """One step. `inputs` is the template as the user wrote it, or MISSING; `references` are the `$from`s of all its
+    templates and the nodes that its expressions name, one per distinct (source, path) in order of appearance;
+    `constant` says that `inputs` holds nothing to replace.
+
+    `when` skips it unless it holds. A node with `foreach` or `repeat` is a group: its `body` is what runs, under names
+    that are derived from its own (`load[17]`, `poll#3`); a body may be a group again. `child` is the sub-graph of a
+    `task` node as normalised JSON, `flow` the name of one; `fn` a coordinator function; `schema` what a signal's
+    payload must fit; `compensate` undoes what the node did. `plain`: it starts by waiting for a worker.
+    """
 
     node_id: str
     type: str
@@ -116,6 +169,17 @@ class Node:
     continue_on_failure: bool = False
     io: Mapping[str, Any] | None = None
     stream: Streaming | None = None
+    when: Expression | None = None
+    foreach: Foreach | None = None
+    repeat: Repeat | None = None
+    cache: Cache | None = None
+    child: Mapping[str, Any] | None = None
+    flow: str = ""
+    fn: str = ""
+    fn_args: Any = None
+    compensate: Node | None = None
+    body: Node | None = None
+    plain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +190,10 @@ class Graph:
     nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
     output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
     edge or reader. `roots` are the nodes that wait for nothing, `root_roles` their roles; `hurried`: some node has a
-    timeout that runs while it waits for a worker. Where there are streams, `stream_readers[p]` are the nodes that read
-    the batches of `p`, and `starters[p]` those that its first batch may start.
+    timeout that runs while it waits for a worker, or one of the first needs none. `choices` are the nodes with
+    conditional edges; `signals` says which nodes wait for a signal of which name (empty: a name that is known only when
+    they start); `compensates`: some node says how to undo it. Where there are streams, `stream_readers[p]` are the
+    nodes that read the batches of `p`, and `starters[p]` those that its first batch may start.
     """
 
     nodes: Mapping[str, Node]
@@ -144,6 +210,10 @@ class Graph:
     roots: tuple[str, ...] = ()
     root_roles: frozenset[str] = frozenset()
     hurried: bool = False
+    choices: frozenset[str] = frozenset()
+    signals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    compensates: bool = False
+    budget: Budget = Budget()
     meta: Mapping[str, Any] = field(default_factory=dict)
     stream_readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     starters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

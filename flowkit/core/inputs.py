@@ -5,23 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 from flowkit.core import template
-from flowkit.core.graph import MISSING, SUCCESS, Edge, Node
+from flowkit.core.derived import COMPENSATE, base_of
+from flowkit.core.graph import MISSING, SUCCESS, Edge
 from flowkit.core.model import NodeState, Task
 from flowkit.core.readiness import EdgeState, edge_state
+from flowkit.core.scope import Scope
 
 
-def node_inputs(task: Task, node: Node) -> Any:
-    """The inputs of a node that is about to be leased; may hold `Artifact`s.
+def node_inputs(task: Task, name: str) -> Any:
+    """The inputs of a node that is about to start; may hold `Artifact`s.
 
-    Raises `InputError` where a reference or parameter leads nowhere.
+    Raises `InputError` where a reference or parameter leads nowhere, `ExprError` where an expression fails,
+    `Unanswered` where what they need was not read yet.
     """
+    node = task.node(name)
     if node.inputs is not MISSING:
         if node.constant:
             return template.unescape(node.inputs)
-        return template.resolve(node.inputs, params=task.params, output_of=lambda name: output_of(task, name),
-                                known=task.graph.nodes)  # fmt: skip
+        return Scope(task, name).fill(node.inputs)
 
-    edges = task.graph.incoming[node.node_id]
+    if name not in task.graph.nodes:
+        if name.endswith(COMPENSATE):
+            value = output_of(task, name.removesuffix(COMPENSATE))
+            return None if value is MISSING else value
+        if task.graph.nodes[base_of(name)].foreach is not None:
+            return Scope(task, name).root("item")
+    edges = task.graph.incoming[base_of(name)]
     if node.stream is not None and node.stream.sources:
         apart = [e for e in edges if e.source not in node.stream.sources and edge_state(task, e) is EdgeState.TAKEN]
         return {edge.source: _given(task, edge) for edge in apart}
@@ -33,22 +42,22 @@ def node_inputs(task: Task, node: Node) -> Any:
 
 
 def output_of(task: Task, name: str) -> Any:
-    """A node's output (a value or an `Artifact`), or MISSING if it has none."""
-    run = task.runs[name]
-    if run.state is NodeState.FINISHED and run.output is not None:
-        return run.output.get()
-    return MISSING
+    """A node's output (a value that may hold `Artifact`s), or MISSING if it has none."""
+    return Scope(task).output_of(name)
 
 
 def task_output(task: Task) -> Any:
-    """The task's output: the graph's `output` mapping, else the single leaf's output, else those of the leaves.
+    """The task's output: what its `end` node says, else the graph's `output` mapping, else the single leaf's output,
+    else those of the leaves.
 
-    Raises `InputError` where the mapping leads nowhere.
+    Raises `InputError` where the mapping leads nowhere, `ExprError`, and `Unanswered`.
     """
     graph = task.graph
+    if task.ended_by:
+        value = output_of(task, task.ended_by)
+        return None if value is MISSING else value
     if graph.output is not MISSING:
-        return template.resolve(graph.output, params=task.params, output_of=lambda name: output_of(task, name),
-                                known=graph.nodes)  # fmt: skip
+        return Scope(task).fill(graph.output, place="output")
     if len(graph.leaves) == 1:
         value = output_of(task, graph.leaves[0])
         return None if value is MISSING else value
@@ -58,8 +67,15 @@ def task_output(task: Task) -> Any:
 
 def _given(task: Task, edge: Edge) -> Any:
     run = task.runs[edge.source]
-    if run.state is NodeState.FINISHED and run.output is not None:
-        return run.output.get()
+    if run.state is NodeState.FINISHED:
+        value = output_of(task, edge.source)
+        return None if value is MISSING else value
     if run.state is NodeState.FAILED and edge.on != SUCCESS and run.error is not None:
-        return {"error": {"code": run.error.get("code"), "message": run.error.get("message")}}
+        return error_output(task, edge.source)
     return None
+
+
+def error_output(task: Task, name: str) -> Any:
+    """What a failed node gives to those that are there for its failure."""
+    error = task.runs[name].error or {}
+    return {"error": {"code": error.get("code"), "message": error.get("message")}}

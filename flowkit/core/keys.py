@@ -7,7 +7,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.graph import END, FAILURE, MISSING, SUCCESS
-from flowkit.core.kinds import Choice, Door, Flag, Holes, Ignored, Json, Key, ListOf, Number, Record, Text
+from flowkit.core.kinds import (
+    Choice,
+    Door,
+    Flag,
+    Formula,
+    Holes,
+    Ignored,
+    Json,
+    Key,
+    ListOf,
+    Number,
+    Record,
+    SubGraph,
+    Text,
+)
 from flowkit.core.problems import LONGEST_NAME, Place, shown
 from flowkit.core.stream import FIRST_BATCH, MAX_BATCHES, MAX_BYTES, READY, SPILL_BYTES
 
@@ -64,10 +78,17 @@ class FanInKind:
         return {"anyOf": [FAN_IN_WORDS.schema(), FAN_IN_COUNT.schema(), old]}
 
 
+EDGE_ROOTS: Final = ("output", "params", "nodes", "vars", "task")
+NODE_ROOTS: Final = ("params", "nodes", "vars", "task")
+KEY_ROOTS: Final = (*NODE_ROOTS, "item", "index", "previous")
+UNTIL_ROOTS: Final = ("output", *KEY_ROOTS)
+
 EDGE: Final = Record("edge", "an edge", {
     "from": Key(Text(1_000, says="a node id"), "The source.", required=True),
     "to": Key(Text(1_000, says="a node id"), "The target, which waits for the source.", required=True),
     "on": Key(ON, "On which end of the source it is taken (default `success`)."),
+    "when": Key(Formula(EDGE_ROOTS), "The condition under which it is taken; `output` is the source's."),
+    "otherwise": Key(Flag(), "Whether it is taken when no `when` edge of its source is."),
     "meta": Key(META, "Notes of your own."),
 })  # fmt: skip
 
@@ -139,6 +160,8 @@ START_WHEN: Final = Choice((READY, FIRST_BATCH))
 BYTES: Final = Number(1, 2**53, whole=True)
 
 IO: Final = Record("io", "`io`", {
+    "fn": Key(NODE_TYPE, "The coordinator function of a node of type `coordinator_fn`."),
+    "fn_args": Key(Holes(), "Its arguments: an object."),
     "input_inline": Key(Json(only_object=True, inside=1), "Literal inputs; write `inputs`.", old=True),
     "input_ref": Key(Json(), "Handed to the handler's `load_input` as it is."),
     "batching": Key(Json(), "Handed to the handler as it is."),
@@ -170,6 +193,32 @@ RUN_FIELDS: Final = (
     "last_event_recv_ms", "next_retry_at_ms",
 )  # fmt: skip
 
+REPEAT: Final = Record("repeat", "`repeat`", {
+    "until": Key(Formula(UNTIL_ROOTS), "The condition that ends it; `output` is that of the last run.", required=True),
+    "every_sec": Key(WAIT, "The wait between two runs (default 0)."),
+    "max": Key(COUNT, "The most runs (default 100)."),
+})  # fmt: skip
+
+CACHE: Final = Record("cache", "`cache`", {
+    "key": Key(Formula(KEY_ROOTS), "What outputs are kept under, beside the role and the tenant.", required=True),
+    "ttl_sec": Key(LIMIT, "For how long.", required=True),
+})  # fmt: skip
+
+COMPENSATE: Final = Record("compensate", "`compensate`", {
+    "type": Key(NODE_TYPE, "The role that undoes what the node did.", required=True),
+    "inputs": Key(Holes(), "What it gets; without it, the node's output.", null=True),
+    "retry_policy": Key(RETRY_POLICY, "When and how often a failed attempt is followed by another."),
+    "timeout_sec": Key(LIMIT, "Bounds one attempt's run."),
+    "timeouts": Key(TIMEOUTS, "Bounds in seconds."),
+})  # fmt: skip
+
+BUDGET: Final = Record("budget", "a budget", {
+    "attempts": Key(COUNT, "Attempts of all nodes together."),
+    "run_sec": Key(LIMIT, "Seconds of run time of all attempts together."),
+})  # fmt: skip
+
+FLOW_RULE: Final = re.compile(r"(?!\.+$)[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.:-]+)?")
+
 NODE: Final = Record("node", "a node", {
     "node_id": Key(NODE_ID, "Its name in the graph: letters, digits and `_ - . :`.", required=True),
     "type": Key(NODE_TYPE, "The role: which handler runs it.", required=True),
@@ -183,6 +232,17 @@ NODE: Final = Record("node", "a node", {
     "continue_on_failure": Key(Flag(), "Whether its success edges are taken, with output null, if it fails."),
     "start_when": Key(START_WHEN, "`ready` (default), or `first_batch` of any stream that it reads."),
     "stream": Key(STREAM, "How far it may run ahead of those that read its batches."),
+    "when": Key(Formula(NODE_ROOTS), "The condition without which it is skipped."),
+    "foreach": Key(Holes(), "A list: the node runs once for each of its items."),
+    "max_parallel": Key(COUNT, "How many items may run at a time."),
+    "gather": Key(FanInKind(), 'How many items finish it: "all" (default), "any" or {"count": n}.'),
+    "on_item_failure": Key(Choice(("fail", "collect")), "Whether a failed item fails it, or is part of its output."),
+    "repeat": Key(REPEAT, "Runs it again until a condition holds."),
+    "graph": Key(SubGraph(), "The graph that a node of type `task` runs."),
+    "flow": Key(Text(2 * LONGEST_NAME, FLOW_RULE, 'a flow such as "name" or "name@3"', "E_FLOW_NAME"),
+                "The flow that a node of type `task` runs."),
+    "cache": Key(CACHE, "Keeps its output for those that come with the same key."),
+    "compensate": Key(COMPENSATE, "How to undo it, should the task fail or be cancelled."),
     "io": Key(IO, "What older handlers read."),
     "meta": Key(META, "Notes of your own."),
     "routing": Key(ROUTING, "Edges that leave it; write `edges`.", old=True),
@@ -197,6 +257,7 @@ GRAPH: Final = Record("graph", "a graph", {
     "edges_ex": Key(ListOf(EDGE_EX, "a list of edges"), "Edges whose targets start with a first batch.", old=True),
     "output": Key(Holes(), "The task's output; without it, the leaves' outputs.", null=True),
     "fail_fast": Key(Flag(), "Whether the first failure that nothing handles cancels the rest."),
+    "budget": Key(BUDGET, "What the task may use up."),
     "timeout_sec": Key(LIMIT, "Bounds the whole task."),
     "meta": Key(META, "Notes of your own."),
 })  # fmt: skip

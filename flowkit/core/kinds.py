@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from flowkit.core.conditions import read_expression
 from flowkit.core.graph import MISSING
 from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.problems import Place, Problems, shown, written
@@ -15,15 +16,18 @@ from flowkit.core.template import TemplateReader
 from flowkit.core.values import Copier
 
 EXTENSION: Final = "x-"
+LONGEST_EXPRESSION: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What reading one graph needs: where problems go, and who copies literals and templates."""
+    """What reading one graph needs: where problems go, who copies literals and templates, and who reads a graph inside
+    this one."""
 
     problems: Problems
     literals: Copier
     templates: TemplateReader
+    subgraph: Callable[[object, Place], Any] = lambda value, place: MISSING
 
 
 class Kind(Protocol):
@@ -170,13 +174,38 @@ class Json:
 
 @dataclass(frozen=True, slots=True)
 class Holes:
-    """A template: JSON in which `$from`, `$param` and `$literal` mean something. Gives a `Template`."""
+    """A template: JSON in which `$from`, `$param`, `$expr` and others mean something. Gives a `Template`."""
 
     def read(self, value: object, place: Place, door: Door) -> Any:
         return door.templates.read(value, place)
 
     def schema(self) -> dict[str, Any]:
         return {"$ref": "#/$defs/template"}
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """An expression that may use these roots. Gives an `Expression`."""
+
+    roots: tuple[str, ...]
+
+    def read(self, value: object, place: Place, door: Door) -> Any:
+        found = read_expression(value, place, self.roots, door.templates.known, door.problems)
+        return MISSING if found is None else found
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": 1, "maxLength": LONGEST_EXPRESSION}
+
+
+@dataclass(frozen=True, slots=True)
+class SubGraph:
+    """A graph inside a graph. Gives its normalised JSON."""
+
+    def read(self, value: object, place: Place, door: Door) -> Any:
+        return door.subgraph(value, place)
+
+    def schema(self) -> dict[str, Any]:
+        return {"$ref": "#"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from flowkit.core.graph import BUILT_INS
-
 NOT_YET: Final[Mapping[str, frozenset[str]]] = {
     "graph": frozenset(),
-    "node": frozenset(
-        {"foreach", "max_parallel", "gather", "on_item_failure", "repeat", "when", "graph", "flow", "code"}
-    ),
-    "edge": frozenset({"when", "otherwise"}),
-    "io": frozenset({"fn", "fn_args"}),
-    "type": BUILT_INS,
-    "template": frozenset({"$item", "$index", "$previous", "$var", "$expr", "$secret"}),
+    "node": frozenset({"cache", "code"}),
+    "edge": frozenset(),
+    "io": frozenset(),
+    "type": frozenset({"code"}),
+    "template": frozenset({"$secret"}),
 }
 
 

@@ -8,8 +8,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flowkit.core.derived import base_of, steps_of
 from flowkit.core.facts import ErrorInfo
-from flowkit.core.graph import Graph
+from flowkit.core.graph import Graph, Node
 from flowkit.core.payload import Payload
 
 
@@ -56,6 +57,31 @@ class Lease:
         self.cancelling = False
 
 
+class Group:
+    """The items or repetitions of one node.
+
+    There are `count` of them, of which those before `next` have begun to exist; `live` of these have not ended, and
+    `idle` of those have not begun. `failed` counts those that failed or were cancelled, `first_failed` is the number of
+    the first. `counted` are the numbers of those that finished, as long as the group needed more of them; where all are
+    needed it only counts them. `last` is the output of the last repetition; `closed`: the items that do not exist yet
+    never will.
+    """
+
+    __slots__ = ("closed", "count", "counted", "done", "failed", "first_failed", "idle", "last", "live", "next")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.next = 0
+        self.live = 0
+        self.idle = 0
+        self.done = 0
+        self.failed = 0
+        self.first_failed = -1
+        self.counted: list[int] = []
+        self.last: Payload | None = None
+        self.closed = False
+
+
 class NodeRun:
     """One node's part of the task's state.
 
@@ -63,8 +89,13 @@ class NodeRun:
     count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
     last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
     `declines`) begin anew with each generation. `born` is the generation in which it runs; `streaming`: the first of
-    its batches is in the store. `ready_at` is since when the next attempt waits to begin; `loser`: a join went on
-    without it. Times are epoch seconds.
+    its batches is in the store. `ready_at` is since when the next attempt waits to begin; `loser`: a
+    join went on without it. Times are epoch seconds.
+
+    `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
+    holds. `routes` are the targets of the conditional edges that were taken, None until that is decided. `child` is the
+    task that a sub-graph's attempt is; `signal` what it waits for; `stopping`: it was told to end, and holds no lease.
+    `peak` is the highest attempt among the nodes derived from this one, `floor` what it was when this generation began.
     """
 
     __slots__ = (
@@ -73,20 +104,29 @@ class NodeRun:
         "broken",
         "budgets",
         "by_failure",
+        "child",
         "declines",
+        "due",
         "ended_at",
         "error",
         "failures",
+        "floor",
+        "group",
         "lease",
         "loser",
         "losses",
         "next",
+        "opened",
         "output",
+        "peak",
         "ready_at",
         "reason",
+        "routes",
         "run_sec",
+        "signal",
         "started_at",
         "state",
+        "stopping",
         "streaming",
         "taken",
         "undecided",
@@ -94,9 +134,11 @@ class NodeRun:
         "wake",
     )
 
-    def __init__(self, undecided: int, unread: int) -> None:
-        self.attempt = 0
+    def __init__(self, undecided: int, unread: int, attempt: int = 0) -> None:
+        self.attempt = attempt
         self.born = 0
+        self.peak = 0
+        self.floor = 0
         self.reset(undecided, unread)
 
     def reset(self, undecided: int, unread: int) -> None:
@@ -122,40 +164,64 @@ class NodeRun:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.run_sec = 0.0
+        self.due = False
+        self.opened = False
+        self.routes: tuple[str, ...] | None = None
+        self.group: Group | None = None
+        self.child = ""
+        self.signal = ""
+        self.stopping = False
 
 
 class Runs(dict[str, NodeRun]):
-    """Every node's run by id. Each is made when it is first asked for, so that taking up a large task costs nothing
-    but what is looked at."""
+    """Every node's run by id: those of the graph's nodes, each made when it is first asked for, so that taking up a
+    large task costs nothing but what is looked at; and those of nodes that are derived from them, once they exist."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self._graph = graph
+        self.graph = graph
+        self.derived: dict[str, None] = {}
 
     def __missing__(self, name: str) -> NodeRun:
-        run = self[name] = NodeRun(len(self._graph.incoming[name]), len(self._graph.reads[name]))
+        if name not in self.graph.nodes:
+            if base_of(name) not in self.graph.nodes:
+                raise KeyError(name)
+            return NodeRun(0, 0)  # one that does not exist (any more), and that nobody keeps
+        run = self[name] = NodeRun(len(self.graph.incoming[name]), len(self.graph.reads[name]))
         return run
 
+    def derive(self, name: str, attempt: int) -> NodeRun:
+        """The run of a derived node that begins to exist; its attempts are counted on from `attempt`."""
+        run = self[name] = NodeRun(0, 0, attempt)
+        self.derived[name] = None
+        return run
+
+    def forget(self, name: str) -> None:
+        """A derived node ceases to exist."""
+        del self.derived[name]
+        del self[name]
+
     def __contains__(self, name: object) -> bool:
-        return name in self._graph.nodes
+        return name in self.graph.nodes or name in self.derived
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._graph.nodes)
+        yield from self.graph.nodes
+        yield from self.derived
 
     def __len__(self) -> int:
-        return len(self._graph.nodes)
+        return len(self.graph.nodes) + len(self.derived)
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self._graph.nodes else default
+        return self[name] if name in self else default  # noqa: SIM401 - this is `get`
 
     def keys(self) -> Any:
-        return self._graph.nodes.keys()
+        return self.graph.nodes.keys() | self.derived.keys() if self.derived else self.graph.nodes.keys()
 
     def values(self) -> Any:
-        return [self[name] for name in self._graph.nodes]
+        return [self[name] for name in self]
 
     def items(self) -> Any:
-        return [(name, self[name]) for name in self._graph.nodes]
+        return [(name, self[name]) for name in self]
 
 
 class Timer:
@@ -166,6 +232,7 @@ class Timer:
     TOTAL = "total"
     GRACE = "grace"
     TASK = "task"
+    SLEEP = "sleep"
 
 
 class Task:
@@ -175,34 +242,24 @@ class Task:
     nodes about which `settle` has something to decide; `joined` the quorums that started while some of their parents
     had not ended, each with what is to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes
     in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node).
+
+    `due` are the nodes whose start is to be decided; `held` those that were paused one by one; `children` those whose
+    attempt is a task of its own. `vars` are what coordinator functions keep; `signals` came before a node waited for
+    them; `waiting` are the nodes that wait for a signal, by its name. `attempts` and `spent_sec` are what was used up
+    in this generation. Where a node says how to undo it, `done` are those that finished, in order, and `undo` what is
+    still to be undone, the next one last (None: nothing is). `ended_by` is the `end` node that gives the task's output.
+    `edition` is the reference of the graph that a restart brought, empty for the first; `editions` are the graphs of
+    those that its facts name, and `edited_params` says that `params` are not those of the head. `memo` holds what was
+    fetched for decisions, and is no part of the state.
     """
 
     __slots__ = (
-        "agenda",
-        "applied",
-        "cancel_error",
-        "cancel_outcome",
-        "created_at",
-        "ended_at",
-        "error",
-        "failed",
-        "generation",
-        "graph",
-        "joined",
-        "leased",
-        "open",
-        "params",
-        "paused",
-        "ready",
-        "reason",
-        "refusals",
-        "runs",
-        "status",
-        "task_id",
-        "tenant",
-        "timeout_sec",
-        "timers",
-    )
+        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
+        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "generation",
+        "graph", "held", "joined", "leased", "memo", "open", "params", "paused", "ready", "reason", "refusals",
+        "runs", "signals", "spent_sec", "status", "task_id", "tenant", "timeout_sec", "timers", "undo", "vars",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, *, task_id: str, graph: Graph, params: Mapping[str, Any], tenant: str = "default",
                  timeout_sec: float | None = None) -> None:  # fmt: skip
@@ -230,6 +287,50 @@ class Task:
         self.joined: list[tuple[str, list[str]]] = []
         self.failed: dict[str, None] = {}
         self.timers: list[tuple[float, int, str, str]] = []
+        self.due: dict[str, None] = {}
+        self.held: dict[str, None] = {}
+        self.children: dict[str, str] = {}
+        self.vars: dict[str, Any] = {}
+        self.signals: dict[str, deque[Payload]] = {}
+        self.waiting: dict[str, dict[str, None]] = {}
+        self.attempts = 0
+        self.spent_sec = 0.0
+        self.done: dict[str, None] = {}
+        self.undo: list[str] | None = None
+        self.ended_by = ""
+        self.edition = ""
+        self.editions: dict[str, Graph] = {}
+        self.edited_params = False
+        self.memo: dict[str, Any] = {}
+
+    def node(self, name: str) -> Node:
+        """What a node does: of the graph, or of one derived from it. Raises `KeyError` for any other id."""
+        found = self.graph.nodes.get(name)
+        if found is not None:
+            return found
+        if name.endswith("]"):  # an item, most likely of a node of the graph
+            group = self.graph.nodes.get(name[: name.rindex("[")])
+            if group is not None and group.foreach is not None and group.body is not None:
+                return group.body
+        node: Node | None = self.graph.nodes[base_of(name)]
+        for step in steps_of(name) or ("",):
+            match step if node is not None else "":
+                case "[" if node is not None and node.foreach is not None:
+                    node = node.body
+                case "#" if node is not None and node.repeat is not None:
+                    node = node.body
+                case "/" if node is not None:
+                    node = node.compensate
+                case _:
+                    node = None
+        if node is None:
+            raise KeyError(name)
+        return node
+
+    @property
+    def placing(self) -> bool:
+        """Whether nodes may start: the task runs, or undoes what it did."""
+        return self.status is TaskStatus.RUNNING or (self.undo is not None and self.status is TaskStatus.CANCELLING)
 
     @property
     def ended(self) -> bool:
@@ -240,10 +341,13 @@ class Task:
         return self.status is not TaskStatus.QUEUED
 
     def set_ready(self, name: str) -> None:
-        self.ready.setdefault(self.graph.nodes[name].type, OrderedDict())[name] = None
+        if name not in self.held:
+            self.ready.setdefault(self.node(name).type, OrderedDict())[name] = None
 
     def unset_ready(self, name: str) -> None:
-        role = self.graph.nodes[name].type
+        if not self.ready:
+            return
+        role = self.node(name).type
         waiting = self.ready.get(role)
         if waiting is not None:
             waiting.pop(name, None)
@@ -266,11 +370,12 @@ class Task:
         if kind == Timer.TASK:
             return self.status is not TaskStatus.CANCELLING
         run = self.runs[node]
-        if kind == Timer.RETRY:
+        if kind in (Timer.RETRY, Timer.SLEEP):
             return run.state is NodeState.WAITING and run.wake == at
         if kind == Timer.GRACE:
             return run.lease is not None and run.lease.cancelling
         if kind == Timer.QUEUED:
-            queued = self.graph.nodes[node].timeouts.queued_sec
+            queued = self.node(node).timeouts.queued_sec
             return run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued == at
-        return run.state not in ENDED_NODE and not (run.lease is not None and run.lease.cancelling)
+        told_to_end = run.stopping or (run.lease is not None and run.lease.cancelling)
+        return run.state not in ENDED_NODE and not told_to_end

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flowkit.core.derived import COMPENSATE
 from flowkit.core.facts import ErrorInfo, TaskEnded
-from flowkit.core.graph import SUCCESS
+from flowkit.core.graph import SUCCESS, Edge
 from flowkit.core.inputs import task_output
 from flowkit.core.model import NodeState, Task
-from flowkit.errors import InputError
+from flowkit.core.readiness import EdgeState, edge_state
+from flowkit.errors import ExprError, InputError
 
 _RAN = frozenset({NodeState.READY, NodeState.RUNNING, NodeState.WAITING, NodeState.FINISHED, NodeState.FAILED})
 _UNDECIDED = frozenset({NodeState.PENDING})
 
 
 def ended(task: Task) -> TaskEnded:
-    """The end of a task all of whose nodes have ended."""
+    """The end of a task all of whose nodes have ended. Raises `Unanswered` where its output must be read first."""
+    if task.cancel_outcome == "finished":
+        return TaskEnded("finished")
     if task.cancel_outcome:
         error = task.cancel_error or {"code": task.cancel_outcome, "message": task.reason}
-        return TaskEnded(task.cancel_outcome, error)
+        return TaskEnded(task.cancel_outcome, error | _not_undone(task))
 
     known: set[str] = set()
     unhandled = next((name for name in task.failed if not handled(task, name, known)), None)
@@ -26,9 +30,18 @@ def ended(task: Task) -> TaskEnded:
         return TaskEnded("failed", node_error(task, unhandled))
     try:
         task_output(task)
-    except InputError as error:
+    except (InputError, ExprError) as error:
         return TaskEnded("failed", {"code": "bad_output", "message": f"the graph's output: {error}"})
     return TaskEnded("finished")
+
+
+def _not_undone(task: Task) -> ErrorInfo:
+    """What could not be undone, if anything."""
+    if task.undo is None:
+        return {}
+    undoing = [name for name in task.runs.derived if name.endswith(COMPENSATE)]
+    failed = [name.removesuffix(COMPENSATE) for name in undoing if task.runs[name].state is not NodeState.FINISHED]
+    return {"not_undone": failed} if failed else {}
 
 
 def node_error(task: Task, name: str) -> ErrorInfo:
@@ -42,9 +55,14 @@ def handled(task: Task, name: str, known: set[str] | None = None) -> bool:
         return True
     # A handler that was skipped, whyever, did not run: nobody was told.
     outgoing = task.graph.outgoing[name]
-    if any(edge.on != SUCCESS and task.runs[edge.target].state is not NodeState.SKIPPED for edge in outgoing):
+    if any(edge.on != SUCCESS and _was_told(task, edge) for edge in outgoing):
         return True
     return _leads_to_join(task, name, _RAN, set() if known is None else known)
+
+
+def _was_told(task: Task, edge: Edge) -> bool:
+    took = edge_state(task, edge) is EdgeState.TAKEN
+    return took and task.runs[edge.target].state is not NodeState.SKIPPED
 
 
 def may_yet_be_handled(task: Task, name: str) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flowkit.core import starts
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
 from flowkit.core.stream import streaming
 
 ALL: Final = FanIn()
+USUAL: Final = RetryPolicy()
 
 NAMES_IN_CORE: Final = {"max": "max_attempts"}
 
@@ -24,14 +26,19 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said["timeouts"] = timeouts(fields)
     if (stream := streaming(fields)) is not None:
         said["stream"] = stream
-    return said | {name: fields[name] for name in ("continue_on_failure", "io") if name in fields}
+    said |= {name: fields[name] for name in ("continue_on_failure", "when") if name in fields}
+    if "io" in fields:
+        said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
+    return said | starts.of(fields)
 
 
 def retry_policy(fields: dict[str, Any]) -> RetryPolicy:
-    """The policy that a `retry_policy` describes; a rule takes what it leaves out from its policy."""
+    """The policy that a `retry_policy` describes; a rule takes what it leaves out from its policy. A first wait that is
+    longer than the usual cap is meant so: only a cap that is given shortens it."""
     said = {NAMES_IN_CORE.get(name, name): value for name, value in _own(fields)}
     said["permanent_on"] = tuple(said.get("permanent_on", ()))
     rules = said.pop("rules", ())
+    said.setdefault("cap_sec", max(USUAL.cap_sec, said.get("backoff_sec", 0)))
     policy = RetryPolicy(**said)
     if not rules:
         return policy
@@ -44,7 +51,7 @@ def _retry_rule(fields: dict[str, Any], policy: RetryPolicy) -> RetryRule:
         max_attempts=fields["max"],
         backoff_sec=fields.get("backoff_sec", policy.backoff_sec),
         factor=fields.get("factor", policy.factor),
-        cap_sec=fields.get("cap_sec", policy.cap_sec),
+        cap_sec=fields.get("cap_sec", max(policy.cap_sec, fields.get("backoff_sec", 0))),
     )
 
 
@@ -61,8 +68,12 @@ def fan_in(fields: dict[str, Any]) -> FanIn:
     said = fields.get("fan_in", "all")
     if said == "all":
         return ALL
-    need = 1 if said == "any" else said["count"]
-    return FanIn(need, fields.get("losers") == "cancel")
+    return FanIn(need_of(said), fields.get("losers") == "cancel")
+
+
+def need_of(said: Any) -> int | None:
+    """How many `"all"`, `"any"` or `{"count": n}` needs; None: all of them."""
+    return None if said == "all" else 1 if said == "any" else int(said["count"])
 
 
 def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
@@ -71,7 +82,7 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
     if run_sec is not None and fields.get("timeout_sec", run_sec) != run_sec:
         say = "`timeout_sec` and `timeouts.run_sec` are the same limit; keep one of them"
         problems.add("E_KEY_CONFLICT", (place, "timeout_sec"), say)
-    if fields.get("losers") == "cancel" and fields.get("fan_in", "all") == "all":
+    if fields.get("losers") == "cancel" and fields.get("fan_in", "all") == fields.get("gather", "all") == "all":
         say = 'with `fan_in: "all"` no parent loses; use "any" or {"count": n}, or leave `losers` out'
         problems.add("E_FAN_IN", (place, "losers"), say)
 

@@ -24,6 +24,21 @@ class Start(enum.Enum):
 
 def edge_state(task: Task, edge: Edge) -> EdgeState:
     """What the end of its source made of an edge."""
+    state = _state_without_condition(task, edge)
+    if state is not EdgeState.TAKEN or not edge.conditional:
+        return state
+    routes = task.runs[edge.source].routes
+    if routes is None:
+        return EdgeState.UNDECIDED
+    return EdgeState.TAKEN if edge.target in routes else EdgeState.NOT_TAKEN
+
+
+def deferred(task: Task, edge: Edge) -> bool:
+    """Whether an edge whose source has ended still waits for its condition to be decided."""
+    return edge.conditional and edge_state(task, edge) is EdgeState.UNDECIDED
+
+
+def _state_without_condition(task: Task, edge: Edge) -> EdgeState:
     run = task.runs[edge.source]
 
     if run.state not in ENDED_NODE:

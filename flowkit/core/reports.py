@@ -107,7 +107,7 @@ class Expired:
 
 @immutable
 class Requested:
-    """An API call: `kind` is `cancel`, `pause`, `resume` or `restart`."""
+    """An API call: `kind` is `cancel`, `pause`, `resume`, `restart` or `signal`."""
 
     n: int
     id: str
@@ -117,19 +117,50 @@ class Requested:
 
 
 @immutable
+class ChildEnded:
+    """The task that is an attempt of a sub-graph node ended, as `status`, with this output or error."""
+
+    node: str
+    attempt: int
+    token: str
+    status: str
+    output: Payload
+    error: ErrorInfo | None = None
+
+
+@immutable
+class Fetched:
+    """What stands in the artifact store under `ref`; `error` says why nothing was found."""
+
+    ref: str
+    value: Any = None
+    error: str = ""
+
+
+@immutable
+class Looked:
+    """Whether an output is kept under a cache key of a node: `output` None says that none is."""
+
+    node: str
+    key: str
+    output: Payload | None = None
+
+
+@immutable
 class TimeReached:
     """Nothing but time has passed: look at the timers."""
 
 
 AttemptReport = Started | Streams | Succeeded | Failed | Declined | Released | Expired
-Report = Accepted | Placed | AttemptReport | Requested | TimeReached
+Report = Accepted | Placed | AttemptReport | ChildEnded | Fetched | Looked | Requested | TimeReached
 
-TAGS: dict[str, type[AttemptReport]] = {
+TAGS: dict[str, type[AttemptReport | ChildEnded]] = {
     "started": Started,
     "streams": Streams,
     "succeeded": Succeeded,
     "failed": Failed,
     "declined": Declined,
     "released": Released,
+    "child_ended": ChildEnded,
 }
-"""The reports that travel from workers, by wire tag."""
+"""The reports that travel, from workers and from the owners of child tasks, by wire tag."""

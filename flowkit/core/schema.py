@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from flowkit.core.keys import GRAPH
+from flowkit.core.kinds import LONGEST_EXPRESSION
 from flowkit.core.later import NOT_YET
-from flowkit.core.template import COMPANY, FORMS, LITERAL, LONGEST_REFERENCE, STREAM
+from flowkit.core.template import COMPANY, EXPR, FORMS, INDEX, LITERAL, LONGEST_REFERENCE, STREAM
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -15,6 +16,11 @@ ABOUT_FORMS: Final = {
     "$param": 'Replaced by one of the task\'s params, or a part of it: "name.field[0]".',
     "$literal": "Replaced by its value as it is, whatever keys that has.",
     "$stream": "A node's batches, or those of several nodes, as they come. Only as an input of its own.",
+    "$item": "Replaced by the item of a `foreach` that the node runs for, or a part of it.",
+    "$index": "Replaced by the item's place in its list, from 0.",
+    "$previous": "Replaced by the output of the last repetition, or a part of it.",
+    "$var": 'Replaced by one of the task\'s variables, or a part of it: "name.field[0]".',
+    "$expr": "Replaced by what the expression says.",
     "default": "Taken where there is nothing to take.",
 }
 
@@ -47,7 +53,7 @@ def _template() -> dict[str, Any]:
         "additionalProperties": again,
     }
     return {
-        "description": "Any JSON in which the objects $from, $param and $literal are replaced.",
+        "description": 'Any JSON in which objects such as {"$from": "node"} are replaced.',
         "anyOf": [
             {"type": ["null", "boolean", "number", "string"]},
             {"type": "array", "items": again},
@@ -58,8 +64,12 @@ def _template() -> dict[str, Any]:
 
 
 def _form(name: str) -> dict[str, Any]:
-    value: dict[str, Any] = {} if name == LITERAL else {"type": "string", "maxLength": LONGEST_REFERENCE}
-    if name == STREAM:
+    value: dict[str, Any] = {"type": "string", "maxLength": LONGEST_REFERENCE}
+    if name in (LITERAL, INDEX):
+        value = {}
+    elif name == EXPR:
+        value["maxLength"] = LONGEST_EXPRESSION
+    elif name == STREAM:
         value = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     beside = {other: {"description": ABOUT_FORMS[other]} for other in sorted(COMPANY[name])}
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flowkit.core.derived import COMPENSATE, base_of, group_of
 from flowkit.core.graph import Graph
 from flowkit.core.model import ENDED_NODE, NOT_NEEDED, NodeRun, NodeState, Task
 from flowkit.core.readiness import Start, count, skip_reason, verdict
@@ -42,21 +43,41 @@ def descendants(graph: Graph, seeds: Iterable[str]) -> set[str]:
 
 
 def unfinished_business(task: Task) -> set[str]:
-    """What a restart of the failed part runs again: all that failed, was cancelled or was skipped because of a
-    failure; but not what a join went on without, with which nothing was wrong."""
-    seeds = [
-        name
-        for name, run in task.runs.items()
-        if run.state is NodeState.FAILED
-        or (run.state is NodeState.CANCELLED and not run.loser)
-        or (run.state is NodeState.SKIPPED and run.by_failure)
-    ]
-    return descendants(task.graph, seeds)
+    """What a restart of the failed part runs again: all that failed, was cancelled, was skipped because of a failure or
+    was undone, and of a group of items only those items; but not what a join went on without, with which nothing was
+    wrong."""
+    seeds, items = set[str](), set[str]()
+    for name in task.graph.nodes:
+        if not _is_unfinished(task.runs[name]):
+            continue
+        group = task.runs[name].group
+        if group is not None and group.next and task.graph.nodes[name].foreach is not None:
+            items |= _unfinished_items(task, name)
+        seeds.add(name)
+    return descendants(task.graph, seeds | undone(task)) | items
+
+
+def _is_unfinished(run: NodeRun) -> bool:
+    if run.state is NodeState.CANCELLED:
+        return not run.loser
+    return run.state is NodeState.FAILED or (run.state is NodeState.SKIPPED and run.by_failure)
+
+
+def _unfinished_items(task: Task, group: str) -> set[str]:
+    """The items of a group that did not finish. Of one all of whose items finished, none is left out: it failed for
+    another reason, and runs again as a whole."""
+    members = [name for name in task.runs.derived if group_of(name) == group]
+    return {name for name in members if task.runs[name].state is not NodeState.FINISHED}
+
+
+def undone(task: Task) -> set[str]:
+    """The nodes of the graph whose effects were undone, wholly or in part."""
+    return {base_of(name) for name in task.runs.derived if name.endswith(COMPENSATE)}
 
 
 def left_out(task: Task) -> set[str]:
     """The nodes that no target of the task needs: a restart leaves them out too."""
-    return {name for name, run in task.runs.items() if run.reason == NOT_NEEDED}
+    return {name for name in task.graph.nodes if task.runs[name].reason == NOT_NEEDED}
 
 
 def why_not_again(task: Task, name: str) -> str:

@@ -110,7 +110,7 @@ def misfits(graph: Graph, signature_of: Callable[[str], Signature | None]) -> It
             signature = signature_of(node.type)
             known = roles[node.type] = (signature, _passes if signature is None else quick_look(signature))
         signature, passes = known
-        if signature is None or passes(node.inputs):
+        if signature is None or passes(node.inputs) or (node.foreach is not None and node.inputs is MISSING):
             continue
         place: Place = ("nodes", number)
         if node.inputs is not MISSING:
@@ -130,7 +130,8 @@ def given_params(graph: Graph, signature_of: Callable[[str], Signature | None]) 
     found: list[tuple[str, Signature]] = []
     for name in graph.roots:
         node = graph.nodes[name]
-        signature = signature_of(node.type) if node.inputs is MISSING else None
+        given = node.inputs is MISSING and node.foreach is None
+        signature = signature_of(node.type) if given else None
         if signature is not None and not signature.takes_nothing:
             found.append((name, signature))
     return found

@@ -21,9 +21,12 @@ def partners(graph: Graph, name: str) -> Iterable[str]:
     yield from graph.stream_readers.get(name, ())
 
 
-def lost_source(task: Task, node: Node, run: NodeRun) -> bool:
+def lost_source(task: Task, name: str, run: NodeRun) -> bool:
     """Whether a node that has started can no longer be what it started as: a stream that it needs is broken."""
-    if node.stream is None or run.state in ENDED_NODE or run.state is NodeState.PENDING or not run.broken:
+    node = task.graph.nodes.get(name)
+    if node is None or node.stream is None or run.state in ENDED_NODE or not run.broken:
+        return False
+    if run.state is NodeState.PENDING and not run.due:
         return False
     return verdict(task, node, run) is Start.SKIP
 
@@ -42,7 +45,7 @@ def news(task: Task, recorded: Iterable[f.Fact]) -> Iterable[Tell]:
                 | f.NodeCancelled()
                 | f.LeaseLost()
             ):
-                if task.runs[fact.node].state not in ENDED_NODE:
+                if fact.node not in task.graph.nodes or task.runs[fact.node].state not in ENDED_NODE:
                     continue
                 for partner in partners(task.graph, fact.node):
                     yield from tell(task, partner)

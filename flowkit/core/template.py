@@ -1,4 +1,5 @@
-"""Inputs with holes: `$from` reads a node's output, `$param` the params, `$literal` means what it says.
+"""Inputs with holes: `$from` reads a node's output, `$param` the params, `$var` a variable, `$item`, `$index` and
+`$previous` what a group gives its members; `$expr` is computed, and `$literal` means what it says.
 
 Read once at the door, where every reference must name a node; resolved for every attempt.
 """
@@ -10,6 +11,8 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from flowkit.core.conditions import read_expression
+from flowkit.core.expr import Expression
 from flowkit.core.graph import MISSING, Missing, Reference
 from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.payload import Artifact
@@ -21,13 +24,25 @@ FROM: Final = "$from"
 PARAM: Final = "$param"
 LITERAL: Final = "$literal"
 STREAM: Final = "$stream"
+ITEM: Final = "$item"
+INDEX: Final = "$index"
+PREVIOUS: Final = "$previous"
+VAR: Final = "$var"
+EXPR: Final = "$expr"
 DEFAULT: Final = "default"
 COMPANY: Final[Mapping[str, frozenset[str]]] = {  # what may stand beside each
     FROM: frozenset({DEFAULT}),
     PARAM: frozenset({DEFAULT}),
     LITERAL: frozenset(),
     STREAM: frozenset(),
+    ITEM: frozenset({DEFAULT}),
+    INDEX: frozenset(),
+    PREVIOUS: frozenset({DEFAULT}),
+    VAR: frozenset({DEFAULT}),
+    EXPR: frozenset(),
 }
+PATHS: Final[Mapping[str, str]] = {ITEM: "item", PREVIOUS: "previous", VAR: "vars"}
+EXPRESSION_ROOTS: Final = ("params", "nodes", "vars", "item", "index", "previous", "task")
 FORMS: Final = frozenset(COMPANY) | NOT_YET["template"]
 
 LONGEST_REFERENCE: Final = 1024
@@ -41,12 +56,14 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A copy of what the user wrote, whether nothing in it is replaced, its `$from`s, and its `$stream`s: the input's
-    name, or nothing where it is the whole, and the nodes."""
+    """A copy of what the user wrote, whether nothing in it is replaced, its `$from`s and the nodes that its
+    expressions name, which of `item`, `index` and `previous` it uses, and its `$stream`s: the input's name, or nothing
+    where it is the whole, and the nodes."""
 
     value: Any
     constant: bool = True
     references: tuple[Reference, ...] = ()
+    uses: frozenset[str] = frozenset()
     streams: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
@@ -80,7 +97,7 @@ class TemplateReader:
     """Reads the templates of one graph whose nodes are `known`."""
 
     def __init__(self, known: Mapping[str, Any], problems: Problems) -> None:
-        self._known = known
+        self.known = known
         self._problems = problems
         self._copier = Copier(problems, self._form, FORMS)
         self._literals = Copier(problems)
@@ -88,6 +105,7 @@ class TemplateReader:
         self._constant = True
         self._found: dict[tuple[str, Path], Reference] = {}
         self._streams: dict[str, tuple[str, ...]] = {}
+        self._uses: set[str] = set()
 
     def read(self, template: object, place: Place) -> Template:
         self._constant = True
@@ -96,7 +114,10 @@ class TemplateReader:
         if self._streams:
             self._streams = {}
         value = self._copier.copy(template, place)
-        return Template(value, self._constant, tuple(self._found.values()), tuple(self._streams.items()))
+        if not (self._uses or self._streams):
+            return Template(value, self._constant, tuple(self._found.values()))
+        uses, self._uses = frozenset(self._uses), set()
+        return Template(value, self._constant, tuple(self._found.values()), uses, tuple(self._streams.items()))
 
     def _form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
         if FORMS.isdisjoint(value):
@@ -113,6 +134,11 @@ class TemplateReader:
         self._constant = False
         if name == STREAM:
             return {STREAM: self._stream(value[STREAM], place, depth)}
+        if name == INDEX:
+            self._uses.add("index")
+            return {INDEX: ""}
+        if name == EXPR:
+            return self._read_expression(value[EXPR], (place, EXPR))
         text = self._text(value[name], (place, name))
         copied = {name: text}
         if DEFAULT in value:
@@ -121,8 +147,11 @@ class TemplateReader:
             return copied
         if name == FROM:
             self._note_reference(text, copied, (place, FROM))
-        elif parse_param(text) is None:
-            self._problems.add("E_REFERENCE", (place, PARAM), 'write a param\'s path as "name.field[0]"')
+        else:
+            if parse_param(text) is None or (name == VAR and not text):
+                self._problems.add("E_REFERENCE", (place, name), 'write a path as "name.field[0]"')
+            if name in (ITEM, PREVIOUS):
+                self._uses.add(PATHS[name])
         return copied
 
     def _stream(self, said: object, place: Place, depth: int) -> list[str]:
@@ -138,11 +167,20 @@ class TemplateReader:
             self._problems.add("E_TYPE", (place, STREAM), say)
             return []
         for text in texts:
-            if text not in self._known:
+            if text not in self.known:
                 self._report_unknown(text, (place, STREAM))
-        known = [str.__str__(text) for text in dict.fromkeys(texts) if text in self._known]
+        known = [str.__str__(text) for text in dict.fromkeys(texts) if text in self.known]
         self._streams[name] = tuple(known)
         return known
+
+    def _read_expression(self, text: object, place: Place) -> Any:
+        expression = read_expression(text, place, EXPRESSION_ROOTS, self.known, self._problems)
+        if expression is None:
+            return None
+        self._uses |= expression.roots & {"item", "index", "previous"}
+        for reference in expression_references(expression):
+            self._found.setdefault((reference.source, reference.path), reference)
+        return {EXPR: expression.text}
 
     def _refuse_form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
         for name in value:
@@ -181,7 +219,7 @@ class TemplateReader:
         return text
 
     def _note_reference(self, text: str, form: dict[str, Any], place: Place) -> None:
-        split = split_reference(text, self._known)
+        split = split_reference(text, self.known)
         if split is None:
             self._report_unknown(text, place)
             return
@@ -200,8 +238,14 @@ class TemplateReader:
 
     def _report_unknown(self, text: str, place: Place) -> None:
         head = re.split(r"[.\[]", text, maxsplit=1)[0]
-        hint = self._problems.suggest(text, self._known) or self._problems.suggest(head, self._known)
+        hint = self._problems.suggest(text, self.known) or self._problems.suggest(head, self.known)
         self._problems.add("E_REFERENCE_UNKNOWN", place, f"{shown(text)} begins with no node's id{hint}")
+
+
+def expression_references(expression: Expression) -> Iterable[Reference]:
+    """The nodes that an expression waits for: those that it asks about by `has` may have no output."""
+    for name in expression.nodes:
+        yield Reference(name, (), has_default=name in expression.guarded)
 
 
 def parse_param(text: str) -> Path | None:
@@ -212,27 +256,38 @@ def parse_param(text: str) -> Path | None:
 # Resolving.
 
 
+def nothing_there(name: str) -> Any:
+    """The root of a place that has none."""
+    return MISSING
+
+
 def resolve(template: Any, *, params: Any, output_of: Callable[[str], Any], known: Container[str],
+            roots: Callable[[str], Any] = nothing_there, evaluate: Callable[[str], Any] = nothing_there,
             place: str = "inputs") -> Any:  # fmt: skip
     """The template with its holes filled; a template without any is returned as it is.
 
     `output_of(node_id)` gives an output or MISSING; it is asked for the longest id among `known` that a
-    reference begins with. A path into an `Artifact` gives an `Artifact` of that path. Raises `InputError`
-    for a value that is not there and has no default.
+    reference begins with. `roots` gives `item`, `index`, `previous` and `vars`, or MISSING; `evaluate` what an
+    expression says. A path into an `Artifact` gives an `Artifact` of that path. Raises `InputError` for a value that is
+    not there and has no default, and what `evaluate` raises.
     """
-    return _Resolver(params, output_of, known).value(template, place, 1)
+    return _Resolver(params, output_of, known, roots, evaluate).value(template, place, 1)
 
 
 def unescape(template: Any) -> Any:
     """A constant template without its `$literal`s; one that has none is returned as it is."""
-    return _Resolver(None, lambda name: MISSING, ()).value(template, "inputs", 1)
+    return _Resolver(None, nothing_there, ()).value(template, "inputs", 1)
 
 
 class _Resolver:
-    def __init__(self, params: Any, output_of: Callable[[str], Any], known: Container[str]) -> None:
+    def __init__(self, params: Any, output_of: Callable[[str], Any], known: Container[str],
+                 roots: Callable[[str], Any] = nothing_there,
+                 evaluate: Callable[[str], Any] = nothing_there) -> None:  # fmt: skip
         self._params = params
         self._output_of = output_of
         self._known = known
+        self._roots = roots
+        self._evaluate = evaluate
 
     def value(self, template: Any, place: Place, depth: int) -> Any:
         if not isinstance(template, dict | list):
@@ -252,10 +307,20 @@ class _Resolver:
             return form[LITERAL]
         if STREAM in form:
             return None  # the worker puts the stream there
-        name = FROM if FROM in form else PARAM
-        if name not in form or not isinstance(form[name], str):
+        name = next((key for key in form if key != DEFAULT), "")
+        if name not in COMPANY or not isinstance(form[name], str):
             raise InputError(f"{render(place)}: no template that this release knows")
-        value, explain = self._from(form[FROM]) if name == FROM else self._param(form[PARAM])
+        match name:
+            case "$expr":
+                return self._evaluate(form[EXPR])
+            case "$from":
+                value, explain = self._from(form[FROM])
+            case "$param":
+                value, explain = self._param(form[PARAM])
+            case "$index":
+                value, explain = self._roots("index"), lambda: "there is no item here"
+            case _:
+                value, explain = self._root(PATHS[name], form[name])
         if value is not MISSING:
             return value
         if DEFAULT in form:
@@ -271,6 +336,12 @@ class _Resolver:
         if output is MISSING:
             return MISSING, lambda: f"{split[0]!r} has no output"
         return follow(output, path), lambda: f"the output of {split[0]!r} has {lack(output, path)}"
+
+    def _root(self, root: str, text: str) -> tuple[Any, Callable[[], str]]:
+        path, whole = parse_param(text), self._roots(root)
+        if path is None or whole is MISSING:
+            return MISSING, lambda: f"there is no {root} here"
+        return follow(whole, path), lambda: f"{root} has {lack(whole, path)}"
 
     def _param(self, text: str) -> tuple[Any, Callable[[], str]]:
         path = parse_param(text)

@@ -22,7 +22,7 @@ class Topology:
     First all edges are declared, by whatever form; then `connect` adds what nodes read, and checks the whole.
     """
 
-    def __init__(self, index: Mapping[str, int], problems: Problems) -> None:
+    def __init__(self, index: Mapping[str, int], problems: Problems, base: Place = "") -> None:
         self.declared: dict[Pair, Edge] = {}
         self.incoming: Some = {}
         self.outgoing: Some = {}
@@ -30,6 +30,8 @@ class Topology:
         self.readers: Some = {}
         self._index = index
         self._problems = problems
+        self._base = base
+        self._named: list[tuple[Edge, Place]] = []  # edges whose conditions name nodes
         self._written: set[Pair] = set()  # pairs that `edges` or `routing` names
         self._incomplete: set[str] = set()  # targets of edges that were refused
         self._backward = False  # whether a source stands after its target: only then can there be a cycle
@@ -38,7 +40,14 @@ class Topology:
         """The graph's `edges`: `EdgeText`s, or MISSING where one could not be read."""
         for text in texts:
             if text is not MISSING and self._known(text):
-                self._write(Edge(text.source, text.target, text.on), text.place)
+                when, otherwise = text.more.get("when"), text.more.get("otherwise", False)
+                edge = Edge(text.source, text.target, text.on, when=when, otherwise=otherwise)
+                self._write(edge, text.place)
+                if when is not None and otherwise:
+                    say = "an edge has a condition, or is taken otherwise: keep one"
+                    self._problems.add("E_KEY_CONFLICT", (text.place, "otherwise"), say)
+                if when is not None and when.nodes:
+                    self._named.append((edge, (text.place, "when")))
 
     def add_routing(self, source: str, routing: Mapping[str, list[Any]], place: Place) -> None:
         """A node's old `routing`: edges that leave it. What `edges` says too is no second edge."""
@@ -82,6 +91,7 @@ class Topology:
         for target, read in references.items():
             self._add_references(target, read, target in with_edges)
         self._check_cycles()
+        self._check_named()
 
     def check_count(self, target: str, need: int, place: Place) -> None:
         """Report a `fan_in` that can never be reached."""
@@ -141,6 +151,25 @@ class Topology:
                 if self._index[source] >= self._index[target]:
                     self._backward = True
 
+    def _check_named(self) -> None:
+        """A condition is decided when its edge's source ends: what it names must have ended by then."""
+        for edge, place in self._named:
+            assert edge.when is not None
+            before = self._before(edge.source)
+            for name in edge.when.nodes:
+                if name not in before:
+                    say = f"{shown(name)} need not have ended when {shown(edge.source)} has; name a node before it"
+                    self._problems.add("E_EXPR_NODE", place, f"{say}, or make {shown(edge.source)} wait for it")
+
+    def _before(self, name: str) -> set[str]:
+        found, stack = {name}, [name]
+        while stack:
+            for source in self._sources(stack.pop()):
+                if source not in found:
+                    found.add(source)
+                    stack.append(source)
+        return found
+
     # Cycles.
 
     def _check_cycles(self) -> None:
@@ -152,7 +181,7 @@ class Topology:
             first = min(range(len(cycle)), key=lambda at: self._index[cycle[at]])
             cycle = cycle[first:] + cycle[:first]
             say = f"these wait for each other: {_listed(cycle)}; remove one edge or reference"
-            self._problems.add("E_CYCLE", ("nodes", self._index[cycle[0]]), say)
+            self._problems.add("E_CYCLE", ((self._base, "nodes"), self._index[cycle[0]]), say)
 
     def _cycles(self) -> Iterator[list[str]]:
         waits = {target: len(edges) for target, edges in self.incoming.items()}

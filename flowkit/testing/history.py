@@ -235,7 +235,7 @@ def _froze(frozen: Frozen, process: str, at: float) -> bool:
 def essence_of(task: Task) -> object:
     """What two holders of a task must agree on: not what `settle` has still to look at, nor dead timers."""
     timers = sorted(timer for timer in task.timers if task.timer_live(timer))
-    names = [name for name in Task.__slots__ if name not in ("graph", "params", "agenda", "joined", "timers")]
+    names = [name for name in Task.__slots__ if name not in ("graph", "params", "memo", "agenda", "joined", "timers")]
     return [timers, *((name, state_of(getattr(task, name))) for name in names)]
 
 
@@ -247,7 +247,7 @@ def state_of(value: object) -> object:
         return [(key, state_of(item)) for key, item in value.items()]
     if hasattr(type(value), "__slots__"):
         names = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
-        return [(name, state_of(getattr(value, name))) for name in names if name not in ("graph", "params")]
+        return [(name, state_of(getattr(value, name))) for name in names if name not in ("graph", "params", "memo")]
     if isinstance(value, Iterable):
         return [state_of(item) for item in value]
     return repr(value)

@@ -81,9 +81,11 @@ def dispatch_on_load(original: Any) -> Any:
         if cell.dead or cell.task is None:
             return
         for name in cell.task.leased:
-            run, node = cell.task.runs[name], cell.task.graph.nodes[name]
-            lease, inputs = run.lease, node_inputs(cell.task, node)
-            again = Dispatch(node, run.attempt, lease.token, lease.worker, lease.incarnation, lease.accept_by, inputs)
+            run, node = cell.task.runs[name], cell.task.node(name)
+            lease, inputs = run.lease, node_inputs(cell.task, name)
+            again = Dispatch(
+                name, node, run.attempt, lease.token, lease.worker, lease.incarnation, lease.accept_by, inputs
+            )
             engine.carrier.carry_out(cell, _due_anew(engine, again))
 
     return loaded

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.adapters.memory import MemoryData, MemoryStore
-from flowkit.ports import Block, Commit, Head, Outcome, Renewal, Request, StreamId
+from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, Outcome, Renewal, Request, StreamId
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 
@@ -179,6 +179,10 @@ class ReplicaSet:
                 return data.commits.get(task_id, {}).get(int(seq))
             case ("request", task_id, n):
                 return data.requests.get(task_id, {}).get(int(n))
+            case ("flow", tenant, name, version):
+                return data.flows.get((tenant, name), {}).get(int(version))
+            case ("flow_tag", tenant, name, tag):
+                return data.flow_tags.get((tenant, name), {}).get(tag)
             case ("renewal", worker):
                 return data.renewals.get(worker)
             case ("block", task_id, generation, node, seq):
@@ -289,7 +293,7 @@ class _Once:
             self._reply([Outcome.UNKNOWN] * self._count)
 
 
-def key_of(document: Head | Commit | Request | Renewal | Block) -> Key:
+def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal | Block) -> Key:
     match document:
         case Head():
             return ("head", document.task_id)
@@ -297,6 +301,10 @@ def key_of(document: Head | Commit | Request | Renewal | Block) -> Key:
             return ("commit", document.task_id, str(document.seq))
         case Request():
             return ("request", document.task_id, str(document.n))
+        case FlowVersion():
+            return ("flow", document.tenant, document.name, str(document.version))
+        case FlowTag():
+            return ("flow_tag", document.tenant, document.name, document.tag)
         case Renewal():
             return ("renewal", document.worker)
         case Block(stream=stream, seq=seq):
@@ -311,6 +319,8 @@ def _copy(data: MemoryData) -> MemoryData:
         requests={task_id: dict(requests) for task_id, requests in data.requests.items()},
         blobs=dict(data.blobs),
         blocks={task_id: {s: list(blocks) for s, blocks in of.items()} for task_id, of in data.blocks.items()},
+        flows={key: dict(versions) for key, versions in data.flows.items()},
+        flow_tags={key: dict(tags) for key, tags in data.flow_tags.items()},
         renewals=dict(data.renewals),
         by_age=list(data.by_age),
     )

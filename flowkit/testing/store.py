@@ -11,7 +11,19 @@ from typing import Any
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, StreamId
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Outcome,
+    Renewal,
+    Request,
+    StreamId,
+)
 from flowkit.testing.machine import Machine
 from flowkit.testing.replica import ReplicaSet, Write, key_of
 from flowkit.testing.stage import Stage
@@ -140,6 +152,28 @@ class FaultyStore:
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
         [outcome] = await self._write([Write(methodcaller("delete_blob", ref, kind=kind), ())])
         return outcome
+
+    # flows
+
+    async def insert_flow_version(self, version: FlowVersion) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("insert_flow_version", version), (key_of(version),))])
+        return outcome
+
+    async def flow_versions(
+        self, tenant: str, name: str, *, limit: int, before: int | None = None
+    ) -> list[FlowVersion]:
+        work = methodcaller("flow_versions", tenant, name, limit=limit, before=before)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
+        return await self._read(methodcaller("newest_flows", tenant, limit=limit, after=after))  # type: ignore[no-any-return]
+
+    async def put_flow_tag(self, tag: FlowTag) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("put_flow_tag", tag), (key_of(tag),))])
+        return outcome
+
+    async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
+        return await self._read(methodcaller("flow_tags", tenant, list(names)))  # type: ignore[no-any-return]
 
     # workers
 

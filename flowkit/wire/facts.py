@@ -123,7 +123,7 @@ def made(row: Any) -> Any:
 # ---------------------------------------------------------------------------------------------- writing
 
 
-def row_of(item: facts.Fact | reports.AttemptReport) -> list[Any]:
+def row_of(item: facts.Fact | reports.AttemptReport | reports.ChildEnded) -> list[Any]:
     """A fact or a worker's report as a list that JSON can say."""
     return _WRITERS[type(item)](item)
 
@@ -159,9 +159,9 @@ def fact_row(row: Any) -> facts.Fact:
     return fact
 
 
-def decode_report(row: Any) -> reports.AttemptReport:
+def decode_report(row: Any) -> reports.AttemptReport | reports.ChildEnded:
     """One worker's report from its row. Raises as `decode_facts`."""
-    report: reports.AttemptReport = _read(_REPORTS, row)
+    report: reports.AttemptReport | reports.ChildEnded = _read(_REPORTS, row)
     return report
 
 

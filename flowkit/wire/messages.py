@@ -15,7 +15,7 @@ import msgspec
 
 from flowkit.core.immutable import immutable
 from flowkit.core.payload import Artifact
-from flowkit.core.reports import AttemptReport
+from flowkit.core.reports import AttemptReport, ChildEnded
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Commit
 from flowkit.wire.codec import UNFIT, check_depth, dumps, loads
@@ -29,11 +29,11 @@ VERSION = 1
 
 @immutable
 class Told:
-    """One item of `facts`: a worker's report about a task."""
+    """One item of `facts`: a worker's report about a task, or that of the owner of a child task."""
 
     task_id: str
     tenant: str
-    report: AttemptReport
+    report: AttemptReport | ChildEnded
 
 
 @immutable
@@ -143,8 +143,10 @@ def _told(row: Any) -> Told | Knock | Unreadable:
 class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     """A dispatch: one attempt for the worker that holds its lease. Seconds throughout; `accept_by` is in the worker's
     own monotonic clock. `artifacts` are `[place, artifact]` pairs to be put into `inputs`. `body_ref` stands for
-    `[inputs, artifacts, params]` in the artifact store where they are too large to travel. `given`: the node says what
-    its inputs are; else they are what came before it. `stream` is what `core.streams.job` says of its streams."""
+    `[inputs, artifacts, params, io]` in the artifact store where they are too large to travel. `given`: the node says
+    what its inputs are; else they are what came before it. `params_in_head`: the params are too large to travel with
+    every job of the task, and stand in its head. `io` is what the node's `io` has for its handler; `stream` what
+    `core.streams.job` says of its streams."""
 
     task_id: str
     tenant: str
@@ -164,6 +166,8 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     deadline_sec: float | None = None
     body_ref: str = ""
     given: bool = True
+    params_in_head: bool = False
+    io: dict[str, Any] | None = None
     stream: dict[str, Any] | None = None
 
     @property

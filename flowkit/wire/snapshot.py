@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import fields
 from itertools import islice
@@ -18,21 +18,21 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from flowkit.core import facts
-from flowkit.core.model import ENDED_NODE, Lease, NodeRun, NodeState, Task, TaskStatus
+from flowkit.core.model import ENDED_NODE, Group, Lease, NodeRun, NodeState, Task, TaskStatus
 from flowkit.errors import Corrupt
 from flowkit.wire.codec import UNFIT, dumps, loads
 from flowkit.wire.facts import read_payload, write_payload
 
 T = TypeVar("T")
 
-FORM = 1
+FORM = 2
 LINE_ROWS = 250
 LINE_BYTES = 128 * 1024
 
 
 def _mark() -> str:
     known = [(tag, [field.name for field in fields(kind)]) for tag, kind in facts.TAGS.items()]
-    form = repr((known, Task.__slots__, NodeRun.__slots__, Lease.__slots__))
+    form = repr((known, Task.__slots__, NodeRun.__slots__, Lease.__slots__, Group.__slots__))
     return f"{FORM}.{zlib.crc32(form.encode()):08x}"
 
 
@@ -64,6 +64,26 @@ class _Whole(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     cancel_outcome: str
     cancel_error: dict[str, Any] | None
     open: int
+    attempts: int
+    spent_sec: float
+    ended_by: str
+    undo: list[str] | None
+    edition: str
+
+
+class _Group(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The items or repetitions of one node."""
+
+    count: int
+    next: int
+    live: int
+    idle: int
+    done: int
+    failed: int
+    first_failed: int
+    closed: bool
+    counted: list[int]
+    last: list[Any] | None
 
 
 class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -92,11 +112,21 @@ class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     budgets: dict[str, int] | None = None
     wake: float | None = None
     lease: tuple[str, str, str, float, float, bool, bool] | None = None
+    due: bool = False
+    opened: bool = False
+    routes: tuple[str, ...] | None = None
+    child: str = ""
+    signal: str = ""
+    stopping: bool = False
+    peak: int = 0
+    floor: int = 0
+    group: _Group | None = None
     streaming: bool = False
     born: int = 0
 
 
-_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, 0)
+_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, False, None, "", "", False, 0, 0, None,
+          False, 0)  # fmt: skip
 
 _KINDS: dict[str, Any] = {
     "runs": list[_Run],
@@ -107,6 +137,14 @@ _KINDS: dict[str, Any] = {
     "joined": list[tuple[str, list[str]]],
     "timers": list[tuple[float, int, str, str]],
     "refusals": list[tuple[int, str]],
+    "due": list[str],
+    "held": list[str],
+    "done": list[str],
+    "children": list[tuple[str, str]],
+    "waiting": list[tuple[str, str]],
+    "signals": list[tuple[str, list[Any]]],
+    "vars": dict[str, Any],
+    "params": dict[str, Any],
 }
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _KINDS.items()}
 
@@ -132,7 +170,8 @@ def encode_snapshot(task: Task, seq: int, commit_id: str) -> bytes:
 def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     yield _line("task", [
         MARK, task.task_id, seq, commit_id, task.status, task.paused, task.generation, task.applied, task.created_at,
-        task.ended_at, task.error, task.reason, task.cancel_outcome, task.cancel_error, task.open,
+        task.ended_at, task.error, task.reason, task.cancel_outcome, task.cancel_error, task.open, task.attempts,
+        task.spent_sec, task.ended_by, task.undo, task.edition,
     ])  # fmt: skip
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines([(name, run) for name, run in dict.items(task.runs)])
@@ -145,6 +184,16 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     timers = [timer for timer in task.timers if not timer[3] or task.runs[timer[3]].state not in ENDED_NODE]
     yield from _list_lines("timers", timers)
     yield from _list_lines("refusals", task.refusals.items())
+    for kind in ("due", "held", "done"):
+        yield from _list_lines(kind, getattr(task, kind))
+    yield from _list_lines("children", task.children.items())
+    yield from _list_lines("waiting", [(signal, name) for signal, names in task.waiting.items() for name in names])
+    for signal, kept in task.signals.items():
+        yield from _list_lines("signals", [(signal, write_payload(output)) for output in kept])
+    if task.vars:
+        yield _line("vars", task.vars)
+    if task.edited_params:
+        yield _line("params", task.params)
 
 
 def _line(kind: str, value: Any) -> bytes:
@@ -179,7 +228,9 @@ def _run_row(name: str, run: NodeRun) -> list[Any]:
     ]  # fmt: skip
     rest = (
         run.next, run.error, run.reason, run.by_failure, run.loser, run.failures, run.losses, run.declines,
-        run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease), run.streaming, run.born,
+        run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease), run.due, run.opened, run.routes,
+        run.child, run.signal, run.stopping, run.peak, run.floor, None if run.group is None else _group_row(run.group),
+        run.streaming, run.born,
     )  # fmt: skip
     return row if rest == _USUAL else [*row, *rest]
 
@@ -189,6 +240,14 @@ def _lease_row(lease: Lease) -> tuple[Any, ...]:
         *(lease.token, lease.worker, lease.incarnation, lease.accept_by, lease.leased_at),
         *(lease.started, lease.cancelling),
     )
+
+
+def _group_row(group: Group) -> list[Any]:
+    last = None if group.last is None else write_payload(group.last)
+    return [
+        group.count, group.next, group.live, group.idle, group.done, group.failed, group.first_failed, group.closed,
+        group.counted, last,
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -215,6 +274,12 @@ def read_snapshot(data: bytes, task: Task) -> Generator[None, None, Place]:
     raise Corrupt("a snapshot that is not whole")
 
 
+def edition_of(data: bytes) -> str:
+    """The reference of the graph that the state belongs to, empty for the first. Raises `Corrupt`."""
+    kind, _, text = data[: data.find(b"\n")].partition(b" ")
+    return _whole(kind, text).edition
+
+
 def decode_snapshot(data: bytes, task: Task) -> Place:
     """`read_snapshot` in one go."""
     return at_once(read_snapshot(data, task))
@@ -231,16 +296,22 @@ def at_once(work: Generator[None, None, T]) -> T:
 
 
 def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:
+    whole = _whole(kind, text)
+    if whole.task_id != task.task_id:
+        raise Corrupt(f"a snapshot of task {whole.task_id}")
+    for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason", "attempts",
+                 "spent_sec", "ended_by", "undo", "edition"):  # fmt: skip
+        setattr(task, name, getattr(whole, name))
+    task.cancel_outcome, task.cancel_error, task.open = whole.cancel_outcome, whole.cancel_error, whole.open
+    return Place(whole.seq, whole.commit_id)
+
+
+def _whole(kind: bytes, text: bytes) -> _Whole:
     row = loads(text) if kind == b"task" else None
     if not isinstance(row, list) or not row or row[0] != MARK:
         raise Corrupt(f"not a snapshot that this version ({MARK}) wrote")
     whole: _Whole = _convert(row, _Whole)
-    if whole.task_id != task.task_id:
-        raise Corrupt(f"a snapshot of task {whole.task_id}")
-    for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason"):
-        setattr(task, name, getattr(whole, name))
-    task.cancel_outcome, task.cancel_error, task.open = whole.cancel_outcome, whole.cancel_error, whole.open
-    return Place(whole.seq, whole.commit_id)
+    return whole
 
 
 def _read_line(kind: str, text: bytes, task: Task) -> None:
@@ -249,6 +320,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
         case "runs":
             for row in rows:
                 task.runs[_known(row.name, task)] = _made(row)
+                if row.name not in task.graph.nodes:
+                    task.runs.derived[row.name] = None
         case "ready":
             for role, name in rows:
                 task.ready.setdefault(role, OrderedDict())[_known(name, task)] = None
@@ -264,6 +337,20 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
             task.timers.extend(rows)
         case "refusals":
             task.refusals.update(rows)
+        case "due" | "held" | "done":
+            getattr(task, kind).update((_known(name, task), None) for name in rows)
+        case "children":
+            task.children.update((_known(name, task), child) for name, child in rows)
+        case "waiting":
+            for signal, name in rows:
+                task.waiting.setdefault(signal, {})[_known(name, task)] = None
+        case "signals":
+            for signal, output in rows:
+                task.signals.setdefault(signal, deque()).append(read_payload(output))
+        case "vars":
+            task.vars.update(rows)
+        case "params":
+            task.params, task.edited_params = rows, True
 
 
 def _rows(kind: str, text: bytes) -> Any:
@@ -282,7 +369,11 @@ def _made(row: _Run) -> NodeRun:
     run.output = None if row.output is None else read_payload(row.output)
     run.next, run.error, run.reason, run.by_failure = row.next, row.error, row.reason, row.by_failure
     run.loser, run.failures, run.losses, run.declines = row.loser, row.failures, row.losses, row.declines
-    run.budgets, run.wake, run.streaming, run.born = row.budgets, row.wake, row.streaming, row.born
+    run.budgets, run.wake = row.budgets, row.wake
+    run.due, run.opened, run.routes, run.child = row.due, row.opened, row.routes, row.child
+    run.signal, run.stopping, run.peak, run.floor = row.signal, row.stopping, row.peak, row.floor
+    run.group = None if row.group is None else _made_group(row.group)
+    run.streaming, run.born = row.streaming, row.born
     if row.lease is not None:
         token, worker, incarnation, accept_by, leased_at, begun, cancelling = row.lease
         run.lease = Lease(token, worker, incarnation, accept_by, leased_at)
@@ -290,9 +381,19 @@ def _made(row: _Run) -> NodeRun:
     return run
 
 
+def _made_group(row: _Group) -> Group:
+    group = Group(row.count)
+    for name in ("next", "live", "idle", "done", "failed", "first_failed", "closed", "counted"):
+        setattr(group, name, getattr(row, name))
+    group.last = None if row.last is None else read_payload(row.last)
+    return group
+
+
 def _known(name: str, task: Task) -> str:
-    if name not in task.graph.nodes:
-        raise Corrupt(f"a snapshot with a node {name[:40]!r} that its graph does not have")
+    try:
+        task.node(name)
+    except KeyError:
+        raise Corrupt(f"a snapshot with a node {name[:40]!r} that its graph does not have") from None
     return name
 
 

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flowkit.utils import stable_hash
 from flowkit.worker import stream_adapters
-from flowkit.worker.hashes import stable_hash
 from flowkit.worker.outcome import AttemptFailure
 from flowkit.worker.stream import Fetch, Stream
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["Summary", "run", "stable_hash"]
 
 
-async def run(handler: RoleHandler, inputs: Any, ctx: Context, *, flow: StreamFlow | None = None,
-              fetch: Fetch | None = None) -> Any:  # fmt: skip
-    """The node's output. Raises `AttemptFailure` where a batch says that it failed."""
-    await handler.init(
-        {
-            "task_id": ctx.task_id,
-            "node_id": ctx.node_id,
-            "attempt_epoch": ctx.attempt_epoch,
-            "worker_id": ctx.worker_id,
-            "role": ctx.role,
-        }
-    )
-    loaded = await handler.load_input(None, inputs)
+async def run(handler: RoleHandler, inputs: Any, ctx: Context, io: Mapping[str, Any], *,
+              flow: StreamFlow | None = None, fetch: Fetch | None = None) -> Any:  # fmt: skip
+    """The node's output. `io` may hold an `input_ref` for `load_input`, and a `batching` for `init`. Raises
+    `AttemptFailure` where a batch says that it failed."""
+    about = {
+        "task_id": ctx.task_id,
+        "node_id": ctx.node_id,
+        "attempt_epoch": ctx.attempt_epoch,
+        "worker_id": ctx.worker_id,
+        "role": ctx.role,
+    }
+    await handler.init(about | {"batching": io["batching"]} if "batching" in io else about)
+    loaded = await handler.load_input(io.get("input_ref"), inputs)
     summary = Summary(kept=flow is None or not flow.plan.readers)
     if flow is not None:
         await summary.resume(flow, fetch)

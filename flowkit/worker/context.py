@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from flowkit.clock import Clock
 from flowkit.errors import Cancelled
-from flowkit.ports import Clock, Store
+from flowkit.ports import Store
 from flowkit.telemetry import Telemetry
+from flowkit.wire.codec import loads
 from flowkit.worker.artifacts import Artifacts
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.inputs import RunSync
@@ -83,7 +85,7 @@ class Context:
         self.idempotency_key = job.idempotency_key
         self.worker_id = kit.worker_id
         self.clock = kit.clock
-        self.params: dict[str, Any] = {} if params is None else params
+        self._params: Any = {} if params is None else params
         self.kv: dict[str, Any] = {}
         self.cancel_flag = asyncio.Event()
         self.last_progress: tuple[float | None, float | None, str | None] | None = None
@@ -126,6 +128,14 @@ class Context:
         """When (epoch milliseconds) nobody waits for a stopping attempt any more."""
         at = self.deadline if self._attempt.order is not None else None
         return None if at is None else int(at * 1000)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The task's params."""
+        if isinstance(self._params, bytes):  # large ones are decoded for those who look at them
+            self._params = loads(self._params)
+        params: dict[str, Any] = self._params
+        return params
 
     def cancelled(self) -> bool:
         """Whether the attempt is to stop: cancelled, out of time, or taken away from this worker."""
@@ -230,6 +240,9 @@ class Context:
         if self._attempt.groups is None:
             self._attempt.groups = Groups(self._kit.undertaker)
         return self._attempt.groups
+
+
+RunContext = Context  # as older handlers call it
 
 
 def _number(value: object) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ T = TypeVar("T")
 RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 LARGE_BYTES = 256 * 1024
 FETCHES = 8
+KEPT_BYTES = 8 * 1024 * 1024
 PATIENCE_SEC = 60.0
 _FIRST_WAIT_SEC, _LONGEST_WAIT_SEC = 0.1, 5.0
 
@@ -42,16 +44,34 @@ class Inputs:
     def __init__(self, store: Store, run_sync: RunSync) -> None:
         self._store = store
         self._run_sync = run_sync
+        self._texts: OrderedDict[str, bytes] = OrderedDict()
 
-    async def gather(self, job: Job) -> tuple[Any, Any]:
-        """The inputs and the params. Raises `InputError` where a path leads nowhere, `AttemptFailure` where an artifact
-        is gone, `StoreUnavailable` where the store does not answer."""
+    async def gather(self, job: Job) -> tuple[Any, Any, Any]:
+        """The inputs, the params, as JSON text (bytes) where they are large, and what the node's `io` has for its
+        handler. Raises `InputError` where a path leads nowhere, `AttemptFailure` where an artifact is gone,
+        `StoreUnavailable` where the store does not answer."""
+        params = await self._params_text(job.task_id) if job.params_in_head else job.params
         if not job.body_ref:
-            return await self._fill(job.inputs, job.artifacts), job.params
+            return await self._fill(job.inputs, job.artifacts), params, job.io
         body = await self._decode(await self._fetch(job.body_ref))
-        if not isinstance(body, list) or len(body) != 3:
-            raise Corrupt(f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params]")
-        return await self._fill(body[0], body[1]), body[2]
+        if not isinstance(body, list) or not 3 <= len(body) <= 4:
+            raise Corrupt(f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params, io]")
+        params = params if job.params_in_head else body[2]
+        return await self._fill(body[0], body[1]), params, body[3] if len(body) > 3 else None
+
+    async def _params_text(self, task_id: str) -> bytes:
+        """Kept for a while: most jobs of a task come to the same workers."""
+        text = self._texts.get(task_id)
+        if text is None:
+            heads = await patiently(lambda: self._store.read_heads([task_id]))
+            if not heads:
+                raise AttemptFailure("task_missing", f"task {task_id} is not in the store any more", permanent=True)
+            text = self._texts[task_id] = heads[0].params.encode()
+            while len(self._texts) > 1 and sum(map(len, self._texts.values())) > KEPT_BYTES:
+                self._texts.popitem(last=False)
+        else:
+            self._texts.move_to_end(task_id)
+        return text
 
     async def _fill(self, inputs: Any, rows: Iterable[Any]) -> Any:
         wanted = unpack_artifacts(rows)

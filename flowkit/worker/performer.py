@@ -69,10 +69,10 @@ class Performer:
     async def _run(self, attempt: Attempt, arm: Callable[[Attempt], None]) -> Any:
         """What the handler returns; `Ended` where an earlier attempt has said that already."""
         job, clock = attempt.job, self._kit.clock
-        if job.artifacts or job.body_ref:
-            inputs, params = await self._inputs.gather(job)
+        if job.artifacts or job.body_ref or job.params_in_head:
+            inputs, params, io = await self._inputs.gather(job)
         else:
-            inputs, params = job.inputs, job.params
+            inputs, params, io = job.inputs, job.params, job.io
         begun = clock.mono()
         arm(attempt)
         try:
@@ -83,7 +83,7 @@ class Performer:
                     return ended
                 inputs = self._with_streams(attempt.flow, inputs)
             if attempt.role.kind is Kind.CLASS:
-                return await self._run_class(attempt, inputs, params)
+                return await self._run_class(attempt, inputs, params, io or {})
             return await self._run_function(attempt, inputs, params)
         finally:
             attempt.run_sec = clock.mono() - begun
@@ -109,11 +109,12 @@ class Performer:
             await generators.emit(value.output if isinstance(value, Next) else value, attempt.flow)
         return value
 
-    async def _run_class(self, attempt: Attempt, inputs: Any, params: Any) -> Any:
+    async def _run_class(self, attempt: Attempt, inputs: Any, params: Any, io: dict[str, Any]) -> Any:
         from flowkit.worker import batches
 
         attempt.handler = handler = attempt.role.call()
-        return await batches.run(handler, inputs, self._context(attempt, params), flow=attempt.flow, fetch=self._fetch)
+        context = self._context(attempt, params)
+        return await batches.run(handler, inputs, context, io, flow=attempt.flow, fetch=self._fetch)
 
     def _flow(self, attempt: Attempt, plan: Plan) -> StreamFlow:
         kit = self._kit

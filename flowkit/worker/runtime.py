@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Callable
 
+from flowkit.clock import whole_clock
 from flowkit.config import WorkerConfig
 from flowkit.errors import ConfigError
 from flowkit.ports import Bus, Clock, Record, Store
@@ -164,7 +165,15 @@ class WorkerRuntime:
             worker_id=self.worker_id, incarnation=self.incarnation,
             send=lambda letter: self._outbox.add(letter),  # noqa: PLW0108 - it comes to be later
         )  # fmt: skip
-        kit = Kit(self.worker_id, self._store, self._clock, self._run_sync, self.telemetry, self._undertaker, self._hub)
+        kit = Kit(
+            self.worker_id,
+            self._store,
+            whole_clock(self._clock),
+            self._run_sync,
+            self.telemetry,
+            self._undertaker,
+            self._hub,
+        )
         self._outbox = Outbox(
             bus=self._bus, topics=self._topics, supervisor=self._supervisor, sender=self.worker_id,
             incarnation=self.incarnation, held=lambda: self._slots.load,

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from flowkit.core.stream import named_nodes
 from flowkit.errors import did_you_mean
+from flowkit.utils import stable_hash
 from flowkit.worker.handlers.base import Batch
-from flowkit.worker.hashes import stable_hash
 from flowkit.worker.outcome import AttemptFailure
 from flowkit.worker.stream import Stream
 from flowkit.worker.stream_reader import Row

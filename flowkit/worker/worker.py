@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from flowkit.clock import SystemClock
+from flowkit.clock import SystemClock, whole_clock
 from flowkit.config import WorkerConfig
 from flowkit.core.signature import read_signature
 from flowkit.errors import ConfigError
@@ -171,7 +171,7 @@ class Worker:
         # In one process there is nothing to gain: the coordinator that would miss the heartbeats is blocked as well.
         threaded = not backend.embedded and self.db is not None
         return WorkerRuntime(
-            store=backend.store, bus=backend.bus, clock=self.clock, cfg=self.cfg, registry=self._registry,
+            store=backend.store, bus=backend.bus, clock=whole_clock(self.clock), cfg=self.cfg, registry=self._registry,
             telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
             heart_bus=self._heart_bus, heart_store=self._heart_store,
         )  # fmt: skip

@@ -18,7 +18,8 @@ from tests.cli.conftest import HELLO, Begin, command, node
 
 VERBS = (
     "create_task", "create_tasks", "task", "get_task", "list_tasks", "wait_task", "cancel_task", "pause_task",
-    "resume_task", "restart_task", "explain", "watch", "start", "stop",
+    "resume_task", "restart_task", "explain", "watch", "put_flow", "get_flow", "list_flows", "list_flow_versions",
+    "tag_flow", "untag_flow", "diff_flows", "validate_graph", "start", "stop",
 )  # fmt: skip
 GRAPH: dict[str, Any] = {"nodes": [node("a", "nobody_serves_this")]}
 

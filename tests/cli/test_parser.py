@@ -12,15 +12,24 @@ from flowkit.cli import main
 from flowkit.cli.parser import make_parser
 from tests.cli.conftest import Cli
 
-COMMANDS = ("run", "worker", "coordinator", "tasks", "graph", "schema", "doctor")
+COMMANDS = ("run", "worker", "coordinator", "tasks", "flows", "graph", "schema", "doctor")
 VERBS = ("list", "show", "cancel", "pause", "resume", "restart", "explain", "watch")
+FLOW_VERBS = ("put", "list", "show", "versions", "tag", "untag", "diff", "validate")
 
 
 def test_the_version_is_the_package_s(cli: Cli) -> None:
     assert cli("--version").out == f"flowkit {flowkit.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [(), *((name,) for name in COMMANDS), *(("tasks", verb) for verb in VERBS)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        *((name,) for name in COMMANDS),
+        *(("tasks", verb) for verb in VERBS),
+        *(("flows", verb) for verb in FLOW_VERBS),
+    ],
+)
 def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None:
     ran = cli(*words, "--help")
 
@@ -35,6 +44,7 @@ def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None
         ("run", "g.json", "--timeout", "-1"), ("run", "g.json", "--slots", "0"), ("tasks", "list", "--limit", "none"),
         ("tasks", "watch", "T", "--since", "-1"), ("tasks", "restart", "T", "--from", "a", "--failed-only"),
         ("graph", "g.json", "--check", "--mermaid"), ("run", "g.json", "--hand", "app"),
+        ("flows", "put", "etl"), ("flows", "tag", "etl@1"),
     ],
 )  # fmt: skip
 def test_bad_usage_is_exit_code_2(words: tuple[str, ...], cli: Cli) -> None:

@@ -145,8 +145,11 @@ def test_the_project_names_handlers_and_settings(cli: Cli, folder: Path) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("run",), "name a GRAPH to run, or a task to go on with: --resume TASK [E_USAGE]"),
-        (("run", "hello.json", "--resume", "T"), "name a GRAPH to run, or a task"),
+        (("run",), "name a GRAPH to run, or a flow: --flow NAME, or a task to go on with: --resume TASK [E_USAGE]"),
+        (("run", "hello.json", "--resume", "T"), "name a GRAPH to run, or a flow"),
+        (("run", "hello.json", "--flow", "etl"), "name a GRAPH to run, or a flow"),
+        (("run", "--flow", "etl"), "--flow needs --db: the file where the flow is"),
+        (("run", "--flow", "etl", "--db", "nowhere.db"), "there is no file nowhere.db"),
         (("run", "-", "--params", "-"), "stdin cannot be both the graph and the params"),
         (("run", "--resume", "T"), "--resume needs --db"),
         (("run", "--resume", "T", "--db", "none.db"), "there is no file none.db"),

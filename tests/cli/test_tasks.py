@@ -15,6 +15,7 @@ from flowkit.cli.tasks import STATUSES
 from flowkit.client import Client
 from flowkit.core.model import TaskStatus
 from flowkit.embedded import Embedded
+from flowkit.ports import Head, Outcome
 from tests.cli.conftest import HELLO, Cli, command, node
 
 DB = ("--db", "flow.db")
@@ -131,6 +132,29 @@ def test_a_list_may_be_narrowed(filters: tuple[str, ...], found: int, cli: Cli) 
     ran(cli, "hello.json", "-p", "name=Ada", "--label", "by=cron")
     created()
     assert len(cli("tasks", "list", *DB, *filters, "--json").json["tasks"]) == found
+
+
+def test_children_are_listed_only_with_their_parent(cli: Cli) -> None:
+    mother = created()
+    child = Head("child", 0, "g", flow="etl@3", parent=mother, parent_node="n", parent_attempt=1, depth=1)
+
+    async def adopt(client: Client) -> None:
+        assert await client.backend.store.insert_heads([child]) == [Outcome.OK]
+        assert [head.task_id for head in (await client.list_tasks(parent=None)).heads] == [mother, "child"]
+
+    asked(adopt)
+
+    def ids(*words: str) -> list[str]:
+        return [task["task_id"] for task in cli("tasks", "list", *DB, *words, "--json").json["tasks"]]
+
+    assert ids() == [mother]
+    assert ids("--parent", mother) == ["child"]
+    assert ids("--parent", "last", "--flow", "etl") == ["child"]
+    assert ids("--parent", mother, "--flow", "etl@2") == []
+    assert ids("--flow", "etl") == []
+    (told,) = cli("tasks", "list", *DB, "--parent", mother, "--json").json["tasks"]
+    said = [told[name] for name in ("flow", "parent", "parent_node", "parent_attempt", "depth")]
+    assert said == ["etl@3", mother, "n", 1, 1]
 
 
 def test_a_list_goes_on_behind_a_cursor(cli: Cli) -> None:

@@ -18,8 +18,9 @@ from pymongo import AsyncMongoClient, MongoClient
 
 from deploy.local import MongoServer
 from flowkit.adapters.mongo import MongoStore
+from flowkit.adapters.mongo_documents import list_query
 from flowkit.errors import ConfigError, StoreUnavailable
-from flowkit.ports import Commit, Head, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
 
 OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
 
@@ -93,6 +94,12 @@ class TestDoubt:
             assert await store.mark_applied([("t", 1)]) is UNKNOWN
         async with failing(mongo_database, ["insert"], collection="requests", writeConcernError=doubt):
             assert await store.insert_request(Request("t", 1, "r", "cancel", "{}", 0, "t", "p", 1.0)) is UNKNOWN
+        async with failing(mongo_database, ["insert"], collection="flows", writeConcernError=doubt):
+            assert await store.insert_flow_version(FlowVersion("t", "f", 1, "g", 1.0, "p")) is UNKNOWN
+        async with failing(mongo_database, ["insert"], collection="flow_tags", writeConcernError=doubt):
+            assert await store.put_flow_tag(FlowTag("t", "f", "x", 1, 1, 1.0, "p")) is UNKNOWN
+        async with failing(mongo_database, ["update"], collection="flow_tags", writeConcernError=doubt):
+            assert await store.put_flow_tag(FlowTag("t", "f", "x", 1, 2, 1.0, "p")) is UNKNOWN
 
     async def test_an_error_of_the_whole_command_is_unknown_for_all(
         self, store: MongoStore, mongo_database: Any
@@ -130,6 +137,17 @@ class TestDoubt:
         await mongo_database.tasks.update_one({"_id": "t"}, {"$unset": {"snapshot": 1}})
 
         assert await store.read_heads(["t"]) == [Head("t", 0, "g")]
+
+    async def test_a_head_of_before_flows_and_children_is_read_and_listed_as_nobodys(
+        self, store: MongoStore, mongo_database: Any
+    ) -> None:
+        await store.insert_heads([Head("t", 0, "g"), Head("child", 0, "g", parent="t")])
+        new = ("flow", "flow_name", "parent", "parent_node", "parent_attempt", "depth")
+        await mongo_database.tasks.update_one({"_id": "t"}, {"$unset": dict.fromkeys(new, 1)})
+
+        assert await store.list_heads(HeadFilter("default", parent=""), limit=9) == [Head("t", 0, "g")]
+        assert [one.task_id for one in await store.list_heads(HeadFilter(parent="t"), limit=9)] == ["child"]
+        assert [one.task_id for one in await store.list_heads(HeadFilter(flow=""), limit=9)] == ["t", "child"]
 
     async def test_a_blob_with_a_missing_piece_is_not_there(self, store: MongoStore, mongo_database: Any) -> None:
         await store.put_blob("ref", bytes(2_000_000), kind="graph")
@@ -261,3 +279,22 @@ async def test_the_queries_of_the_hot_path_use_their_indexes(store: MongoStore, 
     opened = {"partition": {"$in": [1, 2]}, "applied": False}
     assert "'open'" in await index_of("requests", opened, {"task": 1, "n": 1})
     await index_of("commits", {"$or": [{"_id": {"$gt": "t:1", "$lt": "t;"}, "task": "t"}]}, {})
+
+    assert "'versions'" in await index_of("flows", {"tenant": "t", "name": "f", "version": {"$lt": 9}}, {"version": -1})
+    assert "'versions'" in await index_of("flows", {"tenant": "t", "version": 1, "name": {"$gt": ""}}, {"name": 1})
+    await index_of("flow_tags", {"tenant": "t", "name": {"$in": ["f", "g"]}}, {"name": 1, "tag": 1})
+
+    # Of indexes that would all do, a trial on what is there chooses: few of many are wanted, and none of the newest.
+    many = [Head(f"c{i}", 0, "g", tenant="x", created_at=float(i), parent="mother") for i in range(100, 500)]
+    few = [Head(f"f{i}", 0, "g", tenant="x", created_at=float(i), flow=f"etl@{3 + i % 2}") for i in range(20)]
+    await store.insert_heads(many + few)
+    for where, index in [
+        (HeadFilter("x", parent=""), "family"),
+        (HeadFilter("x", parent="t"), "family"),
+        (HeadFilter("x", flow="etl"), "flow"),
+        (HeadFilter("x", flow="etl@3"), "flow"),
+    ]:
+        for after in (None, (450.0, "t")):
+            plan = await index_of("tasks", list_query(where, after), {"created_at": -1, "_id": -1})
+            assert f"'{index}'" in plan
+            assert "'SORT'" not in plan

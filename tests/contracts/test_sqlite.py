@@ -18,7 +18,7 @@ import pytest
 from flowkit.adapters import sqlite_schema
 from flowkit.adapters.sqlite import SqliteStore
 from flowkit.errors import ConfigError, StoreUnavailable
-from flowkit.ports import Commit, Head, Outcome
+from flowkit.ports import Commit, Head, HeadFilter, Outcome
 
 OWN = """
 import asyncio, sys
@@ -223,6 +223,7 @@ asyncio.run(main())
         assert await store.read_heads(["t"]) == [
             Head("t", 0, "g", created_at=1.0, status="running", seq=5, published_seq=4, next_wake=9.0, updated_at=2.0)
         ]
+        assert [one.task_id for one in await store.list_heads(HeadFilter(parent=""), limit=9)] == ["t"]
         await store.stop()
 
     async def test_the_queries_of_the_hot_path_use_their_indexes(self, store: SqliteStore) -> None:
@@ -238,6 +239,21 @@ asyncio.run(main())
             opened = "SELECT * FROM requests WHERE part IN (1, 2) AND applied = 0 ORDER BY task_id, n"
             assert "requests_open" in plan(opened)
             assert "heads_age" in plan("SELECT * FROM heads ORDER BY created_at DESC, task_id DESC LIMIT 9")
+
+            def list_plan(where: HeadFilter, after: tuple[float, str] | None = None) -> str:
+                sql, values = sqlite_schema.list_query(where, 9, after)
+                rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+                return " ".join(str(row[3]) for row in rows)
+
+            for where, index in [
+                (HeadFilter("x", parent=""), "heads_family"),
+                (HeadFilter("x", parent="t"), "heads_family"),
+                (HeadFilter("x", flow="etl"), "heads_flow"),
+                (HeadFilter("x", flow="etl@3", parent=None), "heads_flow"),
+            ]:
+                for after in (None, (5.0, "t")):
+                    assert index in list_plan(where, after)
+                    assert "TEMP B-TREE" not in list_plan(where, after)
 
 
 async def test_waiting_writes_share_one_transaction(store: SqliteStore) -> None:

@@ -13,7 +13,20 @@ import pytest
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.adapters.sqlite import SqliteStore
-from flowkit.ports import Block, Commit, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request, Store, StreamId
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Outcome,
+    Renewal,
+    Request,
+    Store,
+    StreamId,
+)
 
 OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
 
@@ -64,6 +77,16 @@ def request_of(task_id: str, n: int, **fields: Any) -> Request:
     return Request(task_id=task_id, n=n, id=f"r-{task_id}-{n}", **{**defaults, **fields})
 
 
+def flow(name: str, version: int, **fields: Any) -> FlowVersion:
+    defaults = {"tenant": "t", "graph_ref": f"g{version}", "created_at": 1.5, "principal": "ann"}
+    return FlowVersion(name=name, version=version, **{**defaults, **fields})
+
+
+def tag(name: str, word: str, version: int, revision: int, **fields: Any) -> FlowTag:
+    defaults = {"tenant": "t", "at": 1.5, "principal": "ann"}
+    return FlowTag(name=name, tag=word, version=version, revision=revision, **{**defaults, **fields})
+
+
 FULL_HEAD = Head(
     task_id="full",
     partition=7,
@@ -78,6 +101,11 @@ FULL_HEAD = Head(
     timeout_sec=12.5,
     fingerprint="f" * 64,
     created_at=1_700_000_000.123456,
+    flow="etl.v2:day-1_x@12",
+    parent="mother",
+    parent_node="each \u00fc",
+    parent_attempt=2,
+    depth=3,
     status="queued",
     seq=0,
     published_seq=0,
@@ -126,8 +154,10 @@ class TestHeads:
             head("b3", priority=2**70),
             head("b4", labels={"k": SURROGATE}),
             head("b5", created_at=float("nan")),
+            head("b6", parent_node=SURROGATE),
+            head("b7", depth=2**70),
         ]
-        assert await store.insert_heads([head("a"), *bad, head("z")]) == [OK, *[UNKNOWN] * 5, OK]
+        assert await store.insert_heads([head("a"), *bad, head("z")]) == [OK, *[UNKNOWN] * 7, OK]
         assert {one.task_id for one in await store.read_heads(["a", "z", *(one.task_id for one in bad)])} == {
             "a",
             "z",
@@ -262,6 +292,51 @@ class TestLists:
         assert await ids(since=2.0) == "dcb"
         assert await ids(until=3.0) == "ba"
         assert await ids(since=2.0, until=4.0, tenant="x", labels={"env": "prod"}) == "b"
+
+    async def test_a_flow_is_all_of_its_versions_or_exactly_one(self, store: Store) -> None:
+        flows = {"a": "etl@1", "b": "etl@2", "c": "etl@12", "d": "etl.x@1", "e": "et@1", "f": "", "g": "etl@1"}
+        await store.insert_heads(
+            [head(name, flow=flow, tenant="y" if name == "g" else "x") for name, flow in flows.items()]
+        )
+
+        async def ids(flow: str, **more: Any) -> str:
+            found = await store.list_heads(HeadFilter(flow=flow, **more), limit=10)
+            return "".join(one.task_id for one in found)
+
+        assert await ids("etl") == "gcba"
+        assert await ids("etl", tenant="x") == "cba"
+        assert await ids("etl@1") == "ga"
+        assert await ids("etl@1", tenant="x") == "a"
+        assert await ids("etl@2") == "b"
+        assert await ids("etl@") == ""
+        assert await ids("tl") == ""
+        assert await ids("") == "f"
+        assert len(await store.list_heads(HeadFilter(), limit=10)) == 7
+
+    async def test_children_are_listed_by_their_parent_and_others_as_nobodys(self, store: Store) -> None:
+        await store.insert_heads(
+            [
+                head("a", created_at=1.0),
+                head("b", created_at=2.0, parent="a", parent_node="n", depth=1),
+                head("c", created_at=3.0, parent="a", parent_node="n", depth=1, status="failed"),
+                head("d", created_at=4.0, parent="b", parent_node="n", depth=2),
+                head("e", created_at=5.0),
+            ]
+        )
+
+        async def ids(parent: str | None, **more: Any) -> str:
+            found = await store.list_heads(HeadFilter(parent=parent, **more), limit=10)
+            return "".join(one.task_id for one in found)
+
+        assert await ids(None) == "edcba"
+        assert await ids("") == "ea"
+        assert await ids("", tenant="default") == "ea"
+        assert await ids("a") == "cb"
+        assert await ids("a", status=("failed",)) == "c"
+        assert await ids("b") == "d"
+        assert await ids("d") == ""
+        after_e = await store.list_heads(HeadFilter(parent=""), limit=10, after=(5.0, "e"))
+        assert [one.task_id for one in after_e] == ["a"]
 
     async def test_a_filter_works_with_a_cursor(self, store: Store) -> None:
         await store.insert_heads([head(f"t{i}", created_at=float(i), labels={"odd": str(i % 2)}) for i in range(8)])
@@ -511,6 +586,95 @@ class TestBlobs:
         data = bytes(2_000_000)
         await asyncio.gather(*(store.put_blob("ref", data, kind="graph") for _ in range(10)))
         assert await store.get_blob("ref", kind="graph") == data
+
+
+class TestFlows:
+    async def test_a_version_comes_back_as_it_was(self, store: Store) -> None:
+        one = FlowVersion(
+            "acme/eu", "etl.v2:day-1_x", 1, "sha", 1_700_000_000.123456, "ann@x", "why \u00fc\n\U0001f600"
+        )
+        assert await store.insert_flow_version(one) is OK
+        assert await store.flow_versions("acme/eu", one.name, limit=9) == [one]
+        assert await store.newest_flows("acme/eu", limit=9) == [one]
+
+    async def test_a_version_is_taken_once(self, store: Store) -> None:
+        assert await store.insert_flow_version(flow("a", 1, note="first")) is OK
+        assert await store.insert_flow_version(flow("a", 1, note="second")) is DUPLICATE
+        assert await store.insert_flow_version(flow("a", 1, tenant="u", note="another's")) is OK
+        assert [one.note for one in await store.flow_versions("t", "a", limit=9)] == ["first"]
+        assert [one.note for one in await store.flow_versions("u", "a", limit=9)] == ["another's"]
+
+    async def test_of_those_who_insert_one_version_at_once_one_has_it(self, store: Store) -> None:
+        outcomes = await asyncio.gather(*(store.insert_flow_version(flow("a", 1, note=f"{i}")) for i in range(20)))
+        assert sorted(outcome.value for outcome in outcomes) == [*["duplicate"] * 19, "ok"]
+        (kept,) = await store.flow_versions("t", "a", limit=9)
+        assert kept.note == f"{outcomes.index(OK)}"
+
+    async def test_versions_come_newest_first_and_below_one(self, store: Store) -> None:
+        for name, number in itertools.product(("a", "a.b", "b"), (2, 10, 1, 9)):
+            assert await store.insert_flow_version(flow(name, number)) is OK
+
+        async def numbers(**more: Any) -> list[int]:
+            return [one.version for one in await store.flow_versions("t", "a", **more)]
+
+        assert await numbers(limit=9) == [10, 9, 2, 1]
+        assert await numbers(limit=2) == [10, 9]
+        assert await numbers(limit=9, before=10) == [9, 2, 1]
+        assert await numbers(limit=1, before=3) == [2]
+        assert await numbers(limit=9, before=1) == []
+        assert await store.flow_versions("u", "a", limit=9) == []
+        assert await store.flow_versions("t", "nothing", limit=9) == []
+
+    async def test_the_newest_of_each_flow_comes_in_order_of_names(self, store: Store) -> None:
+        for name, newest in {"b": 1, "a": 3, "B": 2, "a-1": 12, "c": 2}.items():
+            for number in range(1, newest + 1):
+                await store.insert_flow_version(flow(name, number))
+        await store.insert_flow_version(flow("bb", 1, tenant="u"))
+
+        async def found(**more: Any) -> list[str]:
+            return [f"{one.name}@{one.version} {one.graph_ref}" for one in await store.newest_flows("t", **more)]
+
+        assert await found(limit=9) == ["B@2 g2", "a@3 g3", "a-1@12 g12", "b@1 g1", "c@2 g2"]
+        assert await found(limit=2) == ["B@2 g2", "a@3 g3"]
+        assert await found(limit=2, after="a") == ["a-1@12 g12", "b@1 g1"]
+        assert await found(limit=9, after="c") == []
+        assert await store.newest_flows("nobody", limit=9) == []
+
+    async def test_a_version_that_no_store_could_keep_is_unknown(self, store: Store) -> None:
+        bad = [
+            flow("a", 1, note=SURROGATE),
+            flow("a", 1, note=HUGE),
+            flow("a", 2**70),
+            flow("a", 1, created_at=float("nan")),
+        ]
+        assert [await store.insert_flow_version(one) for one in bad] == [UNKNOWN] * 4
+        assert await store.flow_versions("t", "a", limit=9) == []
+
+    async def test_tags_come_back_as_they_were_in_order(self, store: Store) -> None:
+        tags = [tag("a", "prod", 2, 1), tag("a", "default", 1, 1), tag("b", "default", 7, 1, at=1e9 + 0.25)]
+        assert [await store.put_flow_tag(one) for one in tags] == [OK] * 3
+        assert await store.put_flow_tag(tag("a", "default", 9, 1, tenant="u")) is OK
+
+        assert await store.flow_tags("t", ["b", "a", "nothing", "a"]) == [tags[1], tags[0], tags[2]]
+        assert await store.flow_tags("t", ["b"]) == [tags[2]]
+        assert await store.flow_tags("t", []) == []
+
+    async def test_a_tag_moves_by_one_revision_at_a_time(self, store: Store) -> None:
+        assert await store.put_flow_tag(tag("a", "x", 1, 2)) is NO_MATCH
+        assert await store.put_flow_tag(tag("a", "x", 1, 1)) is OK
+        assert await store.put_flow_tag(tag("a", "x", 2, 1)) is NO_MATCH
+        assert await store.put_flow_tag(tag("a", "x", 2, 3)) is NO_MATCH
+        moved = tag("a", "x", 2, 2, at=9.5, principal="bob")
+        assert await store.put_flow_tag(moved) is OK
+        assert await store.put_flow_tag(tag("a", "x", 1, 2)) is NO_MATCH
+        assert await store.put_flow_tag(tag("a", "x", 1, 3, principal=SURROGATE)) is UNKNOWN
+        assert await store.flow_tags("t", ["a"]) == [moved]
+
+    async def test_of_those_who_move_a_tag_at_once_one_does(self, store: Store) -> None:
+        await store.put_flow_tag(tag("a", "x", 100, 1))
+        outcomes = await asyncio.gather(*(store.put_flow_tag(tag("a", "x", i, 2)) for i in range(20)))
+        assert sorted(outcome.value for outcome in outcomes) == [*["no_match"] * 19, "ok"]
+        assert [one.version for one in await store.flow_tags("t", ["a"])] == [outcomes.index(OK)]
 
 
 class TestWorkers:

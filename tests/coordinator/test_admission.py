@@ -110,6 +110,14 @@ def test_inputs_are_held_against_what_the_roles_take() -> None:
     assert refusal(Admission(), [node("a")], {"x": 1}) == ""
 
 
+def test_params_that_are_yet_to_come_are_not_missed_while_the_rest_is_looked_at() -> None:
+    admission = Admission({"work": NEEDS_NAME}.get)
+
+    asyncio.run(admission.check("r", parse_graph(graph(node("a"))), None, ()))
+    with pytest.raises(GraphError, match=r"E_INPUTS at nodes\[0\].inputs"):
+        asyncio.run(admission.check("s", parse_graph(graph(node("a", inputs={"nmae": 1}))), None, ()))
+
+
 def test_what_no_target_needs_may_not_fit() -> None:
     admission = Admission({"work": NEEDS_NAME}.get)
     nodes = [node("a", inputs={"name": 1}), node("b", inputs={})]
@@ -136,3 +144,19 @@ def test_a_graph_is_looked_at_again_once_a_role_takes_something_else() -> None:
     assert asked == ["work"]  # not once per node
     takes["work"] = Signature({}, ())
     assert refusal(admission, nodes) == ""
+
+
+async def test_a_role_that_is_not_one_of_the_worker_types_is_refused() -> None:
+    admission = Admission(roles=["greet", "shout"])
+    known = graph(node("a", type="greet"), node("b", type="coordinator_fn.vars.echo"))
+    wrong = graph(node("a", type="greet"), node("b", type="shuot"))
+
+    await admission.check("known", parse_graph(known), {}, ())
+    await admission.check("wrong", parse_graph(wrong), {}, ["a"])
+    for _ in range(2):
+        with pytest.raises(GraphError) as caught:
+            await admission.check("wrong", parse_graph(wrong), {}, ())
+        [problem] = caught.value.problems
+        assert str(problem) == (
+            "E_ROLE_UNKNOWN at nodes[1].type: 'shuot' is not one of worker_types (did you mean 'shout'?): greet, shout"
+        )

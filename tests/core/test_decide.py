@@ -60,7 +60,7 @@ def test_a_placement_is_a_lease_and_a_dispatch() -> None:
 
     assert decision.recorded == [f.AttemptLeased("a", 1, "tok", "w1", "i1", 77.0)]
     a = play.task.graph.nodes["a"]
-    assert decision.effects == [Dispatch(a, 1, "tok", "w1", "i1", 77.0, {"p": 1})]
+    assert decision.effects == [Dispatch("a", a, 1, "tok", "w1", "i1", 77.0, {"p": 1})]
     assert play.states == {"a": "running", "b": "pending"}
     assert play.ready() == []
 

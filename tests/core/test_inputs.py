@@ -276,4 +276,4 @@ def test_node_inputs_share_what_needs_no_copy() -> None:
     play = Play(graph(node("a", inputs={"big": [1, 2, 3]})))
     a = play.task.graph.nodes["a"]
 
-    assert node_inputs(play.task, a) is a.inputs
+    assert node_inputs(play.task, a.node_id) is a.inputs

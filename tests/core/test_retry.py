@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowkit.core import facts as f
+from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import RetryPolicy, RetryRule
 from flowkit.core.model import NodeRun
 from flowkit.core.retry import declined_wait, retry_at
@@ -54,6 +55,39 @@ def test_waits_double_from_one_second_up_to_sixty_by_default() -> None:
     policy = RetryPolicy(max_attempts=100, jitter=False)
 
     assert [after(policy, n) for n in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("said", "waits"),
+    [
+        ({"backoff_sec": 300}, [300, 300, 300]),
+        ({"backoff_sec": 40}, [40, 60, 60]),
+        ({"backoff_sec": 300, "cap_sec": 60}, [60, 60, 60]),
+        ({"backoff_sec": 300, "cap_sec": 1000}, [300, 600, 1000]),
+    ],
+)
+def test_a_first_wait_longer_than_the_usual_cap_is_shortened_only_by_a_cap_that_is_given(
+    said: dict[str, Any], waits: list[float]
+) -> None:
+    rule = {"on": ["Own"], "max": 9}
+    inherits = parse_graph(graph(node("a", retry_policy={"max": 9, **PLAIN, **said, "rules": [rule]})))
+    of_its_own = parse_graph(graph(node("a", retry_policy={**PLAIN, "rules": [rule | said]})))
+
+    policy = inherits.nodes["a"].retry
+
+    assert [after(policy, n) for n in range(3)] == waits
+    assert rule_waits(policy) == rule_waits(of_its_own.nodes["a"].retry) == waits
+
+
+def rule_waits(policy: RetryPolicy) -> list[float]:
+    found = []
+    for failures in range(3):
+        run = NodeRun(0, 0)
+        run.budgets = {"Own": failures}
+        at, _ = retry_at(policy, run, code="Own", permanent=False, retry_after=None, name="n", now=START)
+        assert at is not None
+        found.append(at - START)
+    return found
 
 
 def test_backoff_factor_and_cap_are_the_policys() -> None:

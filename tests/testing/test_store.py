@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Head, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import FlowTag, FlowVersion, Head, HeadUpdate, Outcome, Renewal, Request
 from flowkit.testing.machine import MONGO
 from tests.testing.stages import Set, commit
 
@@ -38,6 +38,13 @@ def test_in_calm_it_is_a_store_like_any_other() -> None:
         assert await store.get_blob("g", kind="graph") == b"data"
         with pytest.raises(KeyError):
             await store.get_blob("x", kind="graph")
+        version, tag = FlowVersion("d", "f", 1, "g", 0.0, "l"), FlowTag("d", "f", "default", 1, 1, 0.0, "l")
+        assert await store.insert_flow_version(version) is Outcome.OK
+        assert await store.insert_flow_version(version) is Outcome.DUPLICATE
+        assert await store.flow_versions("d", "f", limit=9) == await store.newest_flows("d", limit=9) == [version]
+        assert await store.put_flow_tag(tag) is Outcome.OK
+        assert await store.put_flow_tag(tag) is Outcome.NO_MATCH
+        assert await store.flow_tags("d", ["f"]) == [tag]
         assert await store.renew(Renewal("W0", "i", 1, ("a",))) is Outcome.OK
         assert (await store.read_renewal("W0")) == Renewal("W0", "i", 1, ("a",))
 

@@ -44,7 +44,20 @@ ROWS = {
     "request": ["request", 1, "id", "pause", True, "", "ada"],
     "paused": ["paused", "why"],
     "resumed": ["resumed"],
-    "cancelling": ["cancelling", "why", "cancelled", 12.5, {"code": "timeout"}],
+    "routed": ["routed", "a", ["b"]],
+    "opened": ["opened", "a"],
+    "expanded": ["expanded", "a", 3],
+    "repeated": ["repeated", "a", 2, 12.5],
+    "gathered": ["gathered", "a"],
+    "waiting": ["waiting", "a", 12.5, "approval"],
+    "node_finished": ["node_finished", "a", [{"x": 1}], True],
+    "signal": ["signal", "approval", [{"x": 1}], "a"],
+    "child": ["child", "a", 1, "child-1"],
+    "function": ["function", "a", [["set", ["n"], 1]], [{"ok": True}]],
+    "held": ["held", "a", "why"],
+    "node_released": ["node_released", "a"],
+    "undo": ["undo", ["a"], "failed", {"code": "x"}],
+    "cancelling": ["cancelling", "why", "cancelled", 12.5, {"code": "timeout"}, "stop"],
     "restarted": ["restarted", 1, ["a"]],
     "ended": ["ended", "failed", {"code": "x"}],
     "stream_begun": ["stream_begun", "a"],
@@ -57,6 +70,7 @@ REPORT_ROWS = {
     "failed": ["failed", "a", 1, "tok", {"code": "x"}, True, 5.0, 0.5],
     "declined": ["declined", "a", 1, "tok", "full"],
     "released": ["released", "a", 1, "tok", "drain"],
+    "child_ended": ["child_ended", "a", 1, "child-1", "finished", [{"x": 1}], None],
 }
 
 
@@ -219,6 +233,7 @@ WRONG: dict[str, list[Any]] = {
     "dict[str, Any] | None": [1, "x", []],
     "ErrorInfo": [None, 1, "x", []],
     "ErrorInfo | None": [1, "x", []],
+    "list[Any]": [None, 1, "x", {}],
     "tuple[str, ...]": [None, 1, "ab", {}, [1], [None], ["a", 1]],
     "tuple[str, ...] | None": [1, "ab", {}, [1], [None], ["a", 1]],
 }

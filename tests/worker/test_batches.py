@@ -9,8 +9,8 @@ import pytest
 from flowkit.core.payload import Payload
 from flowkit.core.reports import Failed, Succeeded
 from flowkit.errors import Permanent, Retry
+from flowkit.utils import stable_hash
 from flowkit.worker import Batch, BatchResult, EchoHandler, FinalizeResult, RoleHandler
-from flowkit.worker.batches import stable_hash
 from flowkit.worker.handlers.base import Handler, RunContext
 from tests.worker.stand import WORKER, Stand, virtual
 
@@ -231,3 +231,16 @@ async def test_payload_survives_a_payload_that_is_no_dict() -> None:
         report = await stand.run("it", [1, 2])
         assert isinstance(report, Succeeded)
         assert report.output == Payload([1, 2])
+
+
+@virtual
+async def test_what_the_nodes_io_says_reaches_the_handler() -> None:
+    recorder = Recorder()
+    async with Stand([recorder]) as stand:
+        job = stand.job("recorder", {"a": 1}, io={"input_ref": {"uri": "s3://x"}, "batching": {"size": 10}})
+        await stand.send(job)
+        await stand.result(job)
+
+        assert recorder.notes[0]["batching"] == {"size": 10}
+        assert recorder.notes[1] == ("load", {"uri": "s3://x"}, {"a": 1})
+        assert recorder.notes[2] == ("iter", {"input_ref": {"uri": "s3://x"}, "input_inline": {"a": 1}})

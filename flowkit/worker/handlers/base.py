@@ -54,10 +54,11 @@ class RoleHandler:
     concurrent: bool = False
 
     async def init(self, cfg: dict[str, Any]) -> None:
-        """Called first, with `task_id, node_id, attempt_epoch, worker_id, role`."""
+        """Called first, with `task_id, node_id, attempt_epoch, worker_id, role`, and the node's `io.batching`, if it
+        has one, as `batching`."""
 
     async def load_input(self, input_ref: Any, input_inline: Any) -> Any:
-        """What `iter_batches` will get. `input_inline` are the node's inputs."""
+        """What `iter_batches` will get. `input_inline` are the node's inputs, `input_ref` its `io.input_ref`."""
         return {"input_ref": input_ref or {}, "input_inline": {} if input_inline is None else input_inline}
 
     async def iter_batches(self, loaded: Any) -> AsyncIterator[Batch]:

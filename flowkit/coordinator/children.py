@@ -1,0 +1,285 @@
+"""Sub-graphs as tasks of their own: makes sure that each exists, steers it along with its parent, and tells the parent
+how it ended.
+
+All of it may be done twice, and what a crash leaves undone is found by looking at the children of a task that is
+loaded, and now and then of those in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+
+from flowkit.coordinator.admission import checked_params
+from flowkit.coordinator.artifacts import materialise, output_of_ended
+from flowkit.coordinator.asking import Asking
+from flowkit.coordinator.cell import Cell, Item
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.flows import Flows
+from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.history import History
+from flowkit.core.decide import spawn_of
+from flowkit.core.effects import Spawn, Steer
+from flowkit.core.graph import Graph
+from flowkit.core.lifecycle import told_to_end
+from flowkit.core.model import ENDED_TASK, Task, TaskStatus
+from flowkit.core.payload import Artifact, Payload, holds_artifacts
+from flowkit.core.reports import ChildEnded
+from flowkit.core.scope import Unanswered
+from flowkit.errors import ExprError, FlowKitError, GraphError, InputError, StoreUnavailable
+from flowkit.ports import Bus, Clock, Head, Outcome, Record, Request, Store
+from flowkit.service import Supervisor
+from flowkit.wire.codec import dumps
+from flowkit.wire.messages import Knock, Told, encode_facts_batch
+from flowkit.wire.topics import Topics, partition_of
+
+DEEPEST = 32
+BATCH = 250
+LARGE_BYTES = 40 * 1024
+CHECK_EVERY_SEC = 60.0
+RETRY_SEC = 0.5
+EXISTS_TRIES = 20
+
+
+class Children:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        topics: Topics,
+        graphs: Graphs,
+        history: History,
+        engine: Engine,
+        asking: Asking,
+        supervisor: Supervisor,
+        flows: Flows,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._topics = topics
+        self._graphs = graphs
+        self._history = history
+        self._engine = engine
+        self._asking = asking
+        self._supervisor = supervisor
+        self._flows = flows
+        self._wanted: deque[tuple[Cell, Spawn]] = deque()
+        self._wake = asyncio.Event()
+        self._checked: dict[str, float] = {}
+        engine.on_child_effect = self.carry_out
+        engine.on_child_end = self.tell_parent
+        engine.on_parent_loaded = self._check_soon
+
+    # ------------------------------------------------------------------------------------------ effects
+
+    def carry_out(self, cell: Cell, effect: Spawn | Steer) -> None:
+        if isinstance(effect, Spawn):
+            self._wanted.append((cell, effect))
+            self._checked.setdefault(cell.task_id, self._clock.mono())
+            self._wake.set()
+        else:
+            self._supervisor.spawn(self._steer(cell, effect), "steer-child")
+
+    async def step(self) -> None:
+        """Wait for children that are wanted, and bring a batch of them into being."""
+        await self._wake.wait()
+        batch = [self._wanted.popleft() for _ in range(min(BATCH, len(self._wanted)))]
+        if not self._wanted:
+            self._wake.clear()
+        heads: list[tuple[Cell, Head, Graph]] = []
+        for cell, spawn in batch:
+            if cell.dead or cell.head is None:
+                continue  # whoever loads the task looks for its children
+            try:
+                heads.append((cell, *await self._head(cell.head, spawn)))
+            except StoreUnavailable:
+                self._again(cell, spawn)
+            except FlowKitError as error:
+                self._refused(cell, spawn, error)
+        await self._insert(heads)
+
+    async def _head(self, parent: Head, spawn: Spawn) -> tuple[Head, Graph]:
+        """The head of a child. Raises what makes it impossible."""
+        if parent.depth + 1 > DEEPEST:
+            raise InputError(f"tasks stand more than {DEEPEST} deep inside each other", code="too_deep")
+        flow, (ref, graph) = await self._graph(parent.tenant, spawn)
+        params = await materialise(self._store, spawn.inputs) if holds_artifacts(spawn.inputs) else spawn.inputs
+        _, text = checked_params(params)
+        now = self._clock.wall()
+        head = Head(
+            task_id=spawn.child, partition=partition_of(spawn.child, self._topics.partitions), graph_ref=ref,
+            params=text, tenant=parent.tenant, principal=parent.principal, name=graph.name,
+            labels=parent.labels, priority=parent.priority, created_at=now, next_wake=now, updated_at=now, flow=flow,
+            parent=parent.task_id, parent_node=spawn.name, parent_attempt=spawn.attempt, depth=parent.depth + 1,
+        )  # fmt: skip
+        return head, graph
+
+    async def _graph(self, tenant: str, spawn: Spawn) -> tuple[str, tuple[str, Graph]]:
+        if spawn.node.child is not None:
+            return "", await self._graphs.take(dict(spawn.node.child))
+        pinned = await self._flows.resolve(tenant, spawn.node.flow)
+        return str(pinned), (pinned.graph_ref, await self._graphs.get(pinned.graph_ref))
+
+    async def _insert(self, wanted: Sequence[tuple[Cell, Head, Graph]]) -> None:
+        if not wanted:
+            return
+        outcomes = await self._store.insert_heads([head for _, head, _ in wanted])
+        away: dict[int, list[Head]] = {}
+        for (cell, head, graph), outcome in zip(wanted, outcomes, strict=True):
+            if outcome is Outcome.UNKNOWN:
+                self._again(cell, None)
+            elif outcome is Outcome.OK and head.partition in self._engine.owned:
+                self._engine.adopt(head, graph)
+            elif outcome is Outcome.OK:
+                away.setdefault(head.partition, []).append(head)
+        self._engine.pump_dirty()
+        for partition, heads in away.items():
+            self._asking.knock(partition, [Knock(h.task_id, h.tenant, "new") for h in heads], heads[0].principal)
+
+    def _again(self, cell: Cell, spawn: Spawn | None) -> None:
+        """Try once more in a moment: this one, or whatever the task misses."""
+
+        async def later() -> None:
+            await asyncio.sleep(RETRY_SEC)
+            if spawn is not None and not cell.dead:
+                self.carry_out(cell, spawn)
+            elif not cell.dead:
+                await self._check(cell)
+
+        self._supervisor.spawn(later(), "spawn-again")
+
+    def _refused(self, cell: Cell, spawn: Spawn, error: FlowKitError) -> None:
+        code = error.code if not isinstance(error, GraphError) else "bad_graph"
+        info = {"code": code, "message": str(error)[:1000]}
+        self._feed(cell, ChildEnded(spawn.name, spawn.attempt, spawn.child, "failed", Payload(), info))
+
+    async def _steer(self, cell: Cell, effect: Steer) -> None:
+        """Ask a child what its parent was asked. That it has ended already, or does not exist yet, is found out by
+        whoever looks after the children."""
+        head = await self._existing(cell, effect.child)
+        if head is None or head.status in ENDED_TASK:
+            return
+        args = {"reason": effect.reason} if effect.grace_sec is None else {
+            "reason": effect.reason, "grace_sec": effect.grace_sec, "node_id": None,
+        }  # fmt: skip
+        # A cancel is the same however often it is asked; a pause and a resume belong to the commit that asked.
+        request_id = f"{effect.kind}-{cell.task_id}" + ("" if effect.kind == "cancel" else f"-{cell.acked}")
+        await self._asking.ask(
+            Request(
+                effect.child,
+                1,
+                request_id,
+                effect.kind,
+                dumps(args).decode(),
+                head.partition,
+                head.tenant,
+                head.principal,
+                self._clock.wall(),
+            )
+        )
+
+    async def _existing(self, cell: Cell, child: str) -> Head | None:
+        """The head of a child, which may be about to be made."""
+        for _ in range(EXISTS_TRIES):
+            heads = await self._store.read_heads([child])
+            if heads or cell.dead:
+                return heads[0] if heads else None
+            await asyncio.sleep(RETRY_SEC)
+        return None
+
+    # ------------------------------------------------------------------------------------------ ends
+
+    def tell_parent(self, cell: Cell) -> None:
+        """A child task ended: its parent shall hear of it, soon if possible."""
+        if cell.head is not None and cell.task is not None:
+            self._supervisor.spawn(self._tell(cell.head, cell.task), "tell-parent")
+
+    async def _tell(self, head: Head, task: Task) -> None:
+        report = await self._ending(head, task)
+        partition = partition_of(head.parent, self._topics.partitions)
+        if partition in self._engine.owned:
+            self._engine.feed(self._engine.get(head.parent, partition), Item(report, None, head.tenant))
+            self._engine.pump_dirty()
+            return
+        value = encode_facts_batch(head.principal, "", -1, [Told(head.parent, head.tenant, report)])
+        await self._bus.publish([Record(self._topics.facts, partition, value, head.parent.encode())])
+
+    async def _ending(self, head: Head, task: Task) -> ChildEnded:
+        """How a child ended, as its parent is told."""
+        output, error = Payload(), task.error
+        if task.status is TaskStatus.FINISHED:
+            output = await self._output(task)
+        return ChildEnded(head.parent_node, head.parent_attempt, head.task_id, str(task.status), output, error)
+
+    async def _output(self, task: Task) -> Payload:
+        value = await output_of_ended(self._store, task)
+        if isinstance(value, Artifact):
+            return Payload(None, value)
+        if holds_artifacts(value):
+            value = await materialise(self._store, value)
+        data = dumps(value)
+        if len(data) <= LARGE_BYTES:
+            return Payload(value)
+        ref = hashlib.sha256(data).hexdigest()
+        await self._store.put_blob(ref, data, kind="artifact")
+        return Payload(None, Artifact(ref, len(data), "json"))
+
+    def _feed(self, cell: Cell, report: ChildEnded) -> None:
+        if not cell.dead:
+            self._engine.feed(cell, Item(report))
+            self._engine.pump_dirty()
+
+    # ------------------------------------------------------------------------------------------ looking after
+
+    def _check_soon(self, cell: Cell) -> None:
+        """A task was loaded whose children may lack something."""
+        self._checked[cell.task_id] = self._clock.mono()
+        self._supervisor.spawn(self._check(cell), "check-children")
+
+    async def look(self) -> None:
+        """Check the children of the tasks in memory that were not checked for a while."""
+        limit = self._clock.mono() - CHECK_EVERY_SEC
+        for task_id, at in list(self._checked.items()):
+            cell = self._engine.cells.get(task_id)
+            if cell is None or cell.task is None or cell.task.ended:
+                del self._checked[task_id]
+            elif at < limit and cell.live:
+                self._checked[task_id] = self._clock.mono()
+                await self._check(cell)
+
+    async def _check(self, cell: Cell) -> None:
+        """Whatever a crash or a lost message left undone about a task's children is done."""
+        while cell.live and cell.flight is not None:
+            await asyncio.sleep(0.05)
+        if not cell.live or cell.task is None:
+            return
+        children = {child: name for name, child in cell.task.children.items()}
+        ids = list(children)
+        for start in range(0, len(ids), BATCH):
+            part = ids[start : start + BATCH]
+            heads = {head.task_id: head for head in await self._store.read_heads(part)}
+            for child in part:
+                if cell.task.children.get(children[child]) == child and not cell.dead:
+                    await self._look_at(cell, cell.task, children[child], heads.get(child))
+
+    async def _look_at(self, cell: Cell, task: Task, name: str, head: Head | None) -> None:
+        run = task.runs[name]
+        if head is None:
+            try:
+                self.carry_out(cell, spawn_of(task, name))
+            except (InputError, ExprError, Unanswered) as error:
+                info = {"code": "bad_input", "message": f"the child's params cannot be made again: {error}"}
+                self._feed(cell, ChildEnded(name, run.attempt, run.child, "failed", Payload(), info))
+        elif head.status in ENDED_TASK:
+            past = (await self._history.load([head.task_id])).get(head.task_id)
+            if past is not None and past.task is not None and past.task.ended:
+                self._feed(cell, await self._ending(past.head, past.task))
+        elif told_to_end(run):
+            await self._steer(cell, Steer(head.task_id, "cancel", run.reason, None))
+        elif task.paused and head.status == TaskStatus.RUNNING:
+            await self._steer(cell, Steer(head.task_id, "pause", task.reason))

@@ -1,0 +1,141 @@
+"""Searches a text for a pattern: all ways through the program at once, and every set of ways worked out once.
+
+The time is linear in the text, times the size of the program at the very worst; it is charged as it is spent. What was
+worked out is forgotten with the search: otherwise what an expression may do would depend on what ran before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from flowkit.core.expr.failure import Span, charge
+from flowkit.core.expr.limits import Meter
+from flowkit.core.expr.regex.charset import Seen
+from flowkit.core.expr.regex.program import Ask, Fork, Program, Take
+from flowkit.core.expr.regex.syntax import Edge
+
+START, NEWLINE, WORD, OTHER = "start", "newline", "word", "other"  # what stands before a place
+
+END: Final = ""  # stands for the character behind the last
+TEXT_PER_STEP: Final = 3
+STEPS_PER_SEARCH: Final = 50
+STEPS_PER_STATE: Final = 25
+STEPS_PER_INSTRUCTION: Final = 6
+
+
+def search(program: Program, text: str, meter: Meter, at: Span) -> bool:
+    """Whether the pattern matches somewhere in the text. Raises `Exceeded`."""
+    charge(meter, STEPS_PER_SEARCH + len(text) // TEXT_PER_STEP, at)
+    table = _Table(program, meter, at)
+    state = table.state(frozenset(), START)
+    for character in text:
+        state = state[character]
+        if state.matched:
+            return True
+    return state[END].matched
+
+
+class _State(dict[str, "_State"]):
+    """What has been read so far: the instructions that wait for the next character, and what stands before it.
+
+    As a dict, the states that each next character leads to.
+    """
+
+    __slots__ = ("_table", "before", "matched", "waiting")
+
+    def __init__(self, table: _Table, waiting: frozenset[int], before: str, matched: bool) -> None:
+        super().__init__()
+        self._table = table
+        self.waiting = waiting
+        self.before = before
+        self.matched = matched
+
+    def __missing__(self, character: str) -> _State:
+        following = self[character] = self._table.after(self, character)
+        return following
+
+
+class _Table:
+    def __init__(self, program: Program, meter: Meter, at: Span) -> None:
+        self._program = program
+        self._meter = meter
+        self._at = at
+        self._states: dict[tuple[frozenset[int], str], _State] = {}
+        self._characters: dict[str, Seen | None] = {END: None}
+        self._matched = _State(self, frozenset(), OTHER, True)
+
+    def state(self, waiting: frozenset[int], before: str) -> _State:
+        key = (waiting, before)
+        found = self._states.get(key)
+        if found is None:
+            found = self._states[key] = _State(self, waiting, before, False)
+        return found
+
+    def after(self, state: _State, character: str) -> _State:
+        # A match may begin at every character, so the start of the program always waits as well.
+        following = self._follow([self._program.start, *state.waiting], state.before, character)
+        if following is None:
+            return self._matched
+        return self.state(following, _kind(character) if self._program.asks else OTHER)
+
+    def _seen(self, character: str) -> Seen | None:
+        if character not in self._characters:
+            self._characters[character] = Seen(character)
+        return self._characters[character]
+
+    def _follow(self, waiting: Iterable[int], before: str, character: str) -> frozenset[int] | None:
+        """Where the character leads, or None if the program ends before it."""
+        charge(self._meter, STEPS_PER_STATE, self._at)
+        seen = self._seen(character)
+        following = set()
+        reached = set(waiting)
+        stack = list(reached)
+        instructions, meter = self._program.instructions, self._meter
+        while stack:
+            instruction = instructions[stack.pop()]
+            if type(instruction) is Take:
+                if seen is not None and instruction.charset.holds(seen):
+                    following.add(instruction.to)
+            elif type(instruction) is Fork:
+                for target in instruction.to:
+                    if target not in reached:
+                        reached.add(target)
+                        stack.append(target)
+            elif type(instruction) is Ask:
+                if instruction.to not in reached and _is_here(instruction.edge, before, character):
+                    reached.add(instruction.to)
+                    stack.append(instruction.to)
+            else:  # done
+                return None
+
+            meter[0] -= STEPS_PER_INSTRUCTION
+            if meter[0] < 0:
+                charge(meter, 0, self._at)
+        return frozenset(following)
+
+
+def _kind(character: str) -> str:
+    if character == "\n":
+        return NEWLINE
+    return WORD if _is_word(character) else OTHER
+
+
+def _is_word(character: str) -> bool:
+    return character.isascii() and (character.isalnum() or character == "_")
+
+
+def _is_here(edge: Edge, before: str, character: str) -> bool:
+    match edge:
+        case Edge.TEXT_START:
+            return before is START
+        case Edge.TEXT_END:
+            return character == END
+        case Edge.LINE_START:
+            return before in (START, NEWLINE)
+        case Edge.LINE_END:
+            return character in (END, "\n")
+        case Edge.WORD_EDGE:
+            return (before is WORD) is not _is_word(character)
+        case Edge.NO_WORD_EDGE:
+            return (before is WORD) is _is_word(character)

@@ -1,0 +1,105 @@
+"""What a restart would do: which nodes run again, which are kept, which are new, or why it is not possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+from flowkit.core import selection
+from flowkit.core.derived import base_of, item_of_name
+from flowkit.core.graph import Graph
+from flowkit.core.model import Task
+from flowkit.core.problems import Problems, shown
+
+
+class RestartOptions(TypedDict, total=False):
+    """How an ended task is to run again. `failed_only`: only what failed; `from_node`: a node, or an item, and all that
+    follows; neither: the whole. `params` are new params; `inputs` new inputs of nodes by id; `graph` an edited graph,
+    of which what is new, was changed or did not finish runs, and what follows."""
+
+    from_node: str | None
+    failed_only: bool
+    graph: Any
+    inputs: Mapping[str, Any] | None
+    params: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPlan:
+    """`again` run (again), `new` those of them that the edited graph brings, `kept` keep what they have, `removed` are
+    no more. `whole`: everything runs again. `refused` says why nothing can be done; then the rest is empty."""
+
+    again: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
+    new: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
+    whole: bool = False
+    refused: str = ""
+
+
+def plan_restart(task: Task, args: Mapping[str, Any], graph: Graph | None = None) -> RestartPlan:
+    """The plan for a restart with these arguments of the API; `graph` is the edited one, if there is one."""
+    if not task.ended:
+        return RestartPlan(refused=f"it is {task.status}: only a task that has ended can be restarted; cancel it first")
+    if graph is None:
+        return _of_same_graph(task, args)
+    return _of_edited_graph(task, args, graph)
+
+
+def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
+    name, out = args.get("from_node"), selection.left_out(task)
+    every = frozenset(task.graph.nodes)
+    if name is not None:
+        again, why = _from_node(task, name)
+    elif args.get("failed_only"):
+        again = selection.unfinished_business(task)
+        why = "" if again - out else "nothing in it failed"
+    else:
+        return RestartPlan(every - out, frozenset(out), whole=not out)
+    if why:
+        return RestartPlan(refused=why)
+    again = again - out
+    return RestartPlan(frozenset(again), every - again)
+
+
+def _from_node(task: Task, name: Any) -> tuple[set[str], str]:
+    """What runs again from a node, or an item, on; or why it cannot."""
+    if not isinstance(name, str) or name not in task.runs:
+        hint = Problems().suggest(name, task.runs) if isinstance(name, str) else ""
+        return set(), f"it has no node {shown(name)}{hint}"
+    base = base_of(name)
+    if name != base and not (name == item_of_name(name) and task.graph.nodes[base].foreach is not None):
+        return set(), f"node {name!r} is part of {base!r}: restart from there"
+    if why := selection.why_not_again(task, base):
+        return set(), f"node {name!r} could not start, {why}"
+    again = selection.descendants(task.graph, {base} | selection.undone(task))
+    return (again if name == base else again | {name}), ""
+
+
+def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> RestartPlan:
+    """What is new or was changed runs, what follows it, what did not finish, and what was asked for."""
+    old = task.graph
+    new = graph.nodes.keys() - old.nodes.keys()
+    changed = {name for name in graph.nodes.keys() & old.nodes.keys() if _changed(old, graph, name)}
+    seeds = new | changed
+    name = args.get("from_node")
+    if name is not None:
+        if name not in graph.nodes:
+            return RestartPlan(refused=f"it has no node {shown(name)}{Problems().suggest(str(name), graph.nodes)}")
+        seeds.add(name)
+    unfinished = {base_of(one) for one in selection.unfinished_business(task)}
+    seeds |= (unfinished | selection.undone(task)) & graph.nodes.keys()
+    again = selection.descendants(graph, seeds)
+    if not again:
+        return RestartPlan(refused="nothing in it is new, was changed or did not finish; say from_node")
+    kept = graph.nodes.keys() - again
+    return RestartPlan(
+        frozenset(again), frozenset(kept), frozenset(new), frozenset(old.nodes.keys() - graph.nodes.keys())
+    )
+
+
+def _changed(old: Graph, new: Graph, name: str) -> bool:
+    before, after = old.nodes[name], new.nodes[name]
+    same = replace(before, timeouts=after.timeouts, retry=after.retry, body=None) == replace(after, body=None)
+    return not same or set(old.incoming[name]) != set(new.incoming[name]) or old.reads[name] != new.reads[name]

@@ -1,0 +1,131 @@
+"""The fold of a restart: what runs again begins anew, what is kept counts for it as it did before."""
+
+from __future__ import annotations
+
+from flowkit.core import facts as f
+from flowkit.core import lifecycle
+from flowkit.core.derived import base_of, group_of, number_of
+from flowkit.core.graph import Edge, Graph
+from flowkit.core.lifecycle import reconsider
+from flowkit.core.model import Group, NodeState, Runs, Task, TaskStatus, Timer
+from flowkit.core.readiness import count, deferred
+
+
+def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
+    """A new generation. Nodes of the graph among `fact.nodes` run again; items among them too, and then what is left
+    of their group is kept."""
+    if fact.graph:
+        _edit(task, fact.graph)
+    if fact.params is not None:
+        task.params, task.edited_params = fact.params, True
+    graph = task.graph
+    again = set(graph.nodes) if fact.nodes is None else {name for name in fact.nodes if name in graph.nodes}
+    items = [] if fact.nodes is None else [name for name in fact.nodes if name not in graph.nodes]
+    kept = {group_of(name) for name in items}
+
+    _begin_generation(task, fact.generation)
+    _forget_derived(task, again - kept, set(items))
+    task.open = len(again)
+    for name in again:
+        run = task.runs[name]
+        group = run.group if name in kept else None
+        run.reset(len(graph.incoming[name]), len(graph.reads[name]))
+        run.group, run.floor, run.born = group, run.peak, fact.generation
+        task.failed.pop(name, None)
+    if task.timeout_sec is not None:
+        task.arm(at + task.timeout_sec, Timer.TASK)
+    for name in graph.nodes:
+        if name in kept:
+            _reopen(task, name, [item for item in items if group_of(item) == name], at)
+        elif name in again:
+            _recount(task, name, again, at)
+    if not task.open:
+        task.agenda.append("")
+
+
+def _edit(task: Task, ref: str) -> None:
+    """Go on with another graph: what it shares with the one before is kept as it is."""
+    old, new = task.runs, task.editions[ref]
+    before = task.graph
+    runs = Runs(new)
+    for name in old:
+        if name in new.nodes and dict.__contains__(old, name):
+            runs[name] = old[name]
+            if _conditions(before, name) != _conditions(new, name):
+                runs[name].routes = None  # decided anew
+        elif name not in new.nodes and base_of(name) in new.nodes and name in old.derived:
+            runs[name] = old[name]
+            runs.derived[name] = None
+    task.graph, task.runs, task.edition = new, runs, ref
+    task.failed = {name: None for name in task.failed if name in new.nodes}
+    task.done = {name: None for name in task.done if base_of(name) in new.nodes}
+
+
+def _conditions(graph: Graph, name: str) -> list[Edge]:
+    return [edge for edge in graph.outgoing[name] if edge.conditional]
+
+
+def _begin_generation(task: Task, generation: int) -> None:
+    task.generation, task.status, task.ended_at = generation, TaskStatus.RUNNING, None
+    task.error, task.reason, task.cancel_outcome, task.cancel_error = None, "", "", None
+    task.ended_by, task.undo, task.attempts, task.spent_sec = "", None, 0, 0.0
+    for gone in (task.ready, task.due, task.leased, task.children, task.waiting, task.held, task.agenda, task.joined,
+                 task.timers, task.signals, task.memo):  # fmt: skip
+        gone.clear()
+
+
+def _forget_derived(task: Task, bases: set[str], items: set[str]) -> None:
+    """What is derived from nodes that begin anew, from items that do, or to undo anything, is no more."""
+    for name in list(task.runs.derived):
+        owner = group_of(name)
+        if base_of(name) in bases or owner in items or name.endswith("/compensate"):
+            task.runs.forget(name)
+            task.done.pop(name, None)
+    for name in (*bases, *items):
+        task.done.pop(name, None)
+
+
+def _reopen(task: Task, name: str, items: list[str], at: float) -> None:
+    """Some items of a group run again, and those that never came to exist do so now."""
+    run = task.runs[name]
+    old = run.group
+    assert old is not None
+    group = run.group = Group(old.count)
+    group.next, group.counted = old.next, []
+    run.state, run.started_at = NodeState.RUNNING, at
+    task.open += len(items) + (group.count - group.next)
+    fresh = dict.fromkeys(items)
+    for member in lifecycle.members(task, name):
+        its = task.runs[member]
+        if member in fresh:
+            its.reset(0, 0)
+            group.live += 1
+            group.idle += 1
+        elif its.state is NodeState.FINISHED:
+            group.done += 1
+            group.counted.append(number_of(member))
+        else:
+            group.failed += 1
+    for member in items:
+        lifecycle.ready(task, member, task.runs[member], at)
+    lifecycle.release(task, name, at)
+    if not group.live:
+        task.agenda.append(name)
+
+
+def _recount(task: Task, name: str, again: set[str], at: float) -> None:
+    graph, run = task.graph, task.runs[name]
+    for edge in graph.incoming[name]:
+        if edge.source in again:
+            continue
+        if deferred(task, edge):  # its condition was never decided: it is now
+            _once(task, edge.source)
+        else:
+            count(task, edge, run)
+    run.unread -= sum(source not in again for source in graph.reads[name])
+    reconsider(task, name, run, at)
+
+
+def _once(task: Task, name: str) -> None:
+    if name not in task.agenda:
+        task.agenda.append(name)

@@ -1,0 +1,213 @@
+"""What a node's keys say about how it starts: a condition, items, repetitions, and the nodes that no worker runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from flowkit.core import policies
+from flowkit.core.derived import compensation_of
+from flowkit.core.functions import FUNCTIONS
+from flowkit.core.graph import MISSING, Cache, Foreach, Node, Reference, Repeat
+from flowkit.core.opening import ENDINGS
+from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.template import Template, expression_references
+
+WORKERLESS: Final = frozenset({"sleep", "signal", "task", "end"})
+INPUTS: Final[dict[str, frozenset[str]]] = {
+    "sleep": frozenset({"seconds", "until"}),
+    "signal": frozenset({"name", "schema"}),
+    "end": frozenset({"output", "status"}),
+}
+OF_ITEMS: Final = ("max_parallel", "gather", "on_item_failure")
+
+
+def function_role(name: str) -> str:
+    """The role of a coordinator function that is the user's own: an in-process worker serves it."""
+    return f"coordinator_fn.{name}"
+
+
+def of(fields: dict[str, Any]) -> dict[str, Any]:
+    """What the fields of a node say about its start: arguments of `Node`."""
+    said: dict[str, Any] = {}
+    if "foreach" in fields:
+        said["foreach"] = Foreach(
+            items=fields["foreach"].value,
+            most=fields.get("max_parallel"),
+            need=policies.need_of(fields.get("gather", "all")),
+            cancel_losers=fields.get("losers") == "cancel",
+            collect=fields.get("on_item_failure") == "collect",
+        )
+    if "repeat" in fields:
+        repeat = fields["repeat"]
+        said["repeat"] = Repeat(repeat["until"], repeat.get("every_sec", 0.0), repeat.get("max", 100))
+    if "cache" in fields:
+        said["cache"] = Cache(fields["cache"]["key"], fields["cache"]["ttl_sec"])
+    if "graph" in fields:
+        said["child"] = fields["graph"]
+    if "flow" in fields:
+        said["flow"] = fields["flow"]
+    if "compensate" in fields:
+        said["compensate"] = _compensation(fields["node_id"], fields["compensate"])
+    return said
+
+
+def _compensation(name: str, fields: dict[str, Any]) -> Node:
+    template = fields.get("inputs", Template(MISSING))
+    basis = compensation_of(name), fields["type"], template.value, template.constant, template.references
+    return Node(*basis, **policies.of({key: value for key, value in fields.items() if key != "inputs"}))
+
+
+def finished(node: Node, fields: dict[str, Any]) -> Node:
+    """The node with what follows from all that was said: what its body is, whether it is plain."""
+    if node.type == "coordinator_fn":
+        node = _function(node, fields.get("io", {}))
+    more = _references(fields)
+    if more:
+        node = replace(node, references=_merged(node.references, more))
+    if node.foreach is not None:
+        body = _body(replace(node, foreach=None))
+        return replace(node, body=body, plain=False)
+    if node.repeat is not None:
+        return replace(node, body=_body(replace(node, repeat=None)), plain=False)
+    return replace(node, plain=_is_plain(node))
+
+
+def _body(node: Node) -> Node:
+    """What a member of a group does: what its group waits for, and how long in all, is the group's."""
+    timeouts = replace(node.timeouts, total_sec=None)
+    node = replace(node, when=None, fan_in=policies.ALL, timeouts=timeouts, continue_on_failure=False, compensate=None)
+    return finished(node, {})
+
+
+def _is_plain(node: Node) -> bool:
+    workerless = node.type in WORKERLESS or node.type == "coordinator_fn"
+    return not (workerless or node.when is not None or node.cache is not None)
+
+
+def _function(node: Node, io: dict[str, Any]) -> Node:
+    if not io:
+        return node
+    args = io.get("fn_args", Template({}))
+    if io["fn"] in FUNCTIONS:
+        return replace(node, fn=io["fn"], fn_args=args.value, references=_merged(node.references, args.references))
+    return replace(
+        node, type=function_role(io["fn"]), inputs=args.value, constant=args.constant, references=args.references
+    )
+
+
+def _references(fields: dict[str, Any]) -> list[Reference]:
+    found: list[Reference] = []
+    if "foreach" in fields:
+        found += fields["foreach"].references
+    for expression in (fields.get("when"), fields.get("cache", {}).get("key"), fields.get("repeat", {}).get("until")):
+        if expression is not None:
+            found += expression_references(expression)
+    return found
+
+
+def references(fields: dict[str, Any]) -> tuple[Reference, ...]:
+    """All nodes that a node reads, whichever of its keys says so."""
+    found: tuple[Reference, ...] = fields["inputs"].references if "inputs" in fields else ()
+    args = fields.get("io", {}).get("fn_args")
+    more = [*_references(fields), *(args.references if args is not None else ())]
+    return _merged(found, more) if more else found
+
+
+def _merged(first: tuple[Reference, ...], more: Any) -> tuple[Reference, ...]:
+    """One for each source and path; what is wanted once without a default is wanted."""
+    merged: dict[Any, Reference] = {(one.source, one.path): one for one in first}
+    for one in more:
+        known = merged.get((one.source, one.path))
+        if known is None or (known.has_default and not one.has_default):
+            merged[one.source, one.path] = one
+    return tuple(merged.values())
+
+
+def signal_of(node: Node) -> str:
+    """The name of the signal that a node waits for; empty where that is known only when it starts."""
+    if node.inputs is MISSING:
+        return "" if node.body is not None else node.node_id
+    if not node.constant or not isinstance(node.inputs, dict):
+        return ""
+    name = node.inputs.get("name", "" if node.body is not None else node.node_id)
+    return name if isinstance(name, str) else ""
+
+
+# ---------------------------------------------------------------------------------------------- what is wrong
+
+
+def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    """Report what a node says about its start that makes no sense together."""
+    kind = fields.get("type")
+    for name in OF_ITEMS:
+        if name in fields and "foreach" not in fields:
+            problems.add("E_KEY_CONFLICT", (place, name), f"`{name}` is about items: it needs `foreach` beside it")
+    _check_uses(fields, place, problems)
+    for name in ("graph", "flow"):
+        if name in fields and kind != "task":
+            problems.add("E_KEY_CONFLICT", (place, name), f'`{name}` belongs to a node of type "task"')
+    if kind == "task" and ("graph" in fields) == ("flow" in fields):
+        problems.add("E_SUBGRAPH", place, 'a node of type "task" needs `graph` or `flow`, one of them')
+    if kind == "coordinator_fn":
+        _check_function(fields, place, problems)
+    elif "fn" in fields.get("io", {}):
+        problems.add("E_KEY_CONFLICT", ((place, "io"), "fn"), '`fn` belongs to a node of type "coordinator_fn"')
+    if kind in WORKERLESS:
+        _check_workerless(str(kind), fields, place, problems)
+
+
+def _check_uses(fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    inputs = fields.get("inputs")
+    uses = inputs.uses if isinstance(inputs, Template) else frozenset()
+    for name in sorted(uses):
+        needed = "repeat" if name == "previous" else "foreach"
+        if needed not in fields:
+            problems.add("E_TEMPLATE", (place, "inputs"), f"`{name}` means something only in a node with `{needed}`")
+
+
+def _check_function(fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    io = fields.get("io", {})
+    if "fn" not in io:
+        say = f'a node of type "coordinator_fn" needs `io.fn`, such as "vars.set"; there are {", ".join(FUNCTIONS)}'
+        problems.add("E_KEY_MISSING", (place, "io"), say)
+    args = io.get("fn_args")
+    if args is not None and not isinstance(args.value, dict):
+        problems.add("E_TYPE", ((place, "io"), "fn_args"), f"expected an object, found {shown(args.value)}")
+
+
+def _check_workerless(kind: str, fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    if kind == "end" and ("foreach" in fields or "repeat" in fields):
+        problems.add("E_KEY_CONFLICT", place, "a node that ends the task runs once: leave `foreach` and `repeat` out")
+    if "cache" in fields and kind != "task":
+        problems.add("E_KEY_CONFLICT", (place, "cache"), f"a node of type {kind!r} has no output worth keeping")
+    inputs = fields.get("inputs")
+    known = INPUTS.get(kind)
+    if known is None:
+        return
+    value = inputs.value if isinstance(inputs, Template) else None
+    if value is None:
+        if kind == "sleep":
+            problems.add(
+                "E_INPUTS", place, 'a sleep needs `inputs`: {"seconds": 60} or {"until": "2027-01-01T00:00:00Z"}'
+            )
+        return
+    if not isinstance(value, dict):
+        problems.add("E_INPUTS", (place, "inputs"), f"expected an object, found {shown(value)}")
+        return
+    if any(name.startswith("$") for name in value):
+        return  # what another node, or the params, will give
+    for name in value:
+        if name not in known:
+            say = f"a node of type {kind!r} takes {', '.join(sorted(known))}, not {shown(name)}"
+            problems.add("E_INPUTS", ((place, "inputs"), name), say + problems.suggest(name, known))
+    _check_values(kind, value, (place, "inputs"), problems)
+
+
+def _check_values(kind: str, value: dict[str, Any], place: Place, problems: Problems) -> None:
+    if kind == "sleep" and ("seconds" in value) == ("until" in value):
+        problems.add("E_INPUTS", place, "a sleep takes `seconds` or `until`, one of them")
+    status = value.get("status")
+    if kind == "end" and isinstance(status, str) and status not in ENDINGS:
+        say = f"expected one of {', '.join(ENDINGS)}, found {shown(status)}{problems.suggest(status, ENDINGS)}"
+        problems.add("E_CHOICE", (place, "status"), say)

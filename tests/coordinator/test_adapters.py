@@ -1,0 +1,108 @@
+"""Coordinator functions by name: the built-in ones, and those of the user's own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from flowkit.coordinator.adapters import AdapterError, CoordinatorAdapters, default_adapters
+from flowkit.core.functions import FUNCTIONS
+from flowkit.errors import ConfigError, GraphError
+
+
+def echo(task_id: str, **kv: Any) -> Any:
+    return kv
+
+
+def calls(name: Any, **io: Any) -> dict[str, Any]:
+    return {"node_id": "n", "type": "coordinator_fn", "io": {"fn": name, **io}}
+
+
+EXTENDED = CoordinatorAdapters({**default_adapters(db=None, clock=None), "vars.echo": echo})
+
+
+def test_the_built_in_functions_are_there_by_default() -> None:
+    adapters = CoordinatorAdapters()
+
+    assert tuple(adapters) == FUNCTIONS == tuple(adapters.keys())
+    assert len(adapters) == len(FUNCTIONS)
+    assert "vars.set" in adapters
+    assert adapters.own == {}
+    graph = {"nodes": [calls("vars.sett")]}
+    assert adapters.resolve(graph) is graph, "the reader of the graph says what is wrong with it"
+
+
+def test_what_is_given_replaces_them() -> None:
+    adapters = CoordinatorAdapters({"vars.echo": echo})
+
+    assert list(adapters) == ["vars.echo"]
+    assert adapters["vars.echo"] is echo
+    assert adapters.own == {"coordinator_fn.vars.echo": echo}
+    with pytest.raises(GraphError, match=r"E_ADAPTER_UNKNOWN at nodes\[0\].io.fn: this coordinator has no function"):
+        adapters.resolve({"nodes": [calls("vars.set")]})
+
+
+def test_a_built_in_function_may_be_overridden() -> None:
+    adapters = CoordinatorAdapters({**default_adapters(), "noop": echo})
+
+    [node] = adapters.resolve({"nodes": [calls("noop")]})["nodes"]
+
+    assert node["type"] == "coordinator_fn.noop"
+
+
+def test_a_node_that_calls_ones_own_function_becomes_one_of_its_role() -> None:
+    other = {"node_id": "b", "type": "greet", "depends_on": ["n"]}
+    call = {**calls("vars.echo", fn_args={"k": {"$from": "b"}}, batching=1), "depends_on": ["b"]}
+    graph = {"nodes": [call, other, calls("vars.set")], "edges": []}
+    before = copy.deepcopy(graph)
+
+    resolved = EXTENDED.resolve(graph)
+
+    assert graph == before
+    assert resolved["nodes"] == [
+        {"node_id": "n", "type": "coordinator_fn.vars.echo", "depends_on": ["b"], "io": {"batching": 1},
+         "inputs": {"k": {"$from": "b"}}},
+        other,
+        calls("vars.set"),
+    ]  # fmt: skip
+    assert EXTENDED.resolve({"nodes": [calls("vars.echo")]})["nodes"] == [
+        {"node_id": "n", "type": "coordinator_fn.vars.echo", "inputs": {}}
+    ]
+
+
+def test_graphs_inside_graphs_are_looked_at_too() -> None:
+    graph = {"nodes": [{"node_id": "child", "type": "task", "graph": {"nodes": [calls("vars.echo")]}}]}
+    wrong = {"nodes": [{"node_id": "child", "type": "task", "graph": {"nodes": [calls("vars.ecko")]}}]}
+
+    assert EXTENDED.resolve(graph)["nodes"][0]["graph"]["nodes"][0]["type"] == "coordinator_fn.vars.echo"
+    with pytest.raises(GraphError, match=r"nodes\[0\].graph.nodes\[0\].io.fn: .*did you mean 'vars.echo'"):
+        EXTENDED.resolve(wrong)
+
+
+@pytest.mark.parametrize(
+    "graph", [None, [], {}, {"nodes": None}, {"nodes": [None, 3, {}]}, {"nodes": [{"type": "coordinator_fn"}]},
+              {"nodes": [{"type": "coordinator_fn", "io": 3}]}, {"nodes": [calls(3)]}, {"nodes": [calls("noop")]}]
+)  # fmt: skip
+def test_what_is_no_graph_is_left_to_the_reader(graph: Any) -> None:
+    assert EXTENDED.resolve(graph) is graph
+
+
+@pytest.mark.parametrize(
+    ("functions", "says"), [({"": echo}, "has a name"), ({3: echo}, "has a name"), ({"x": 3}, "must be a function")]
+)
+def test_what_cannot_be_called_is_refused(functions: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        CoordinatorAdapters(functions)
+
+
+def test_a_detector_belongs_to_the_coordinator() -> None:
+    with pytest.raises(ConfigError, match="sensitive_detector"):
+        default_adapters(detector=echo)
+
+
+def test_a_built_in_function_cannot_be_called_from_outside() -> None:
+    with pytest.raises(AdapterError, match=r"vars.set is a part of deciding about its task") as caught:
+        default_adapters()["vars.set"]("task", a=1)
+    assert caught.value.code == "not_callable"
