@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from deploy.local import KafkaServer, MongoServer
 from flowkit import Coordinator, CoordinatorConfig, Worker, WorkerConfig
@@ -94,26 +95,29 @@ async def measure(client: Client, repeat: int, **how: Any) -> dict[str, float]:
     return found | {"per_sec": found["count"] / found["seconds"]}
 
 
+def serving(role: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "bench.streams", "--serve", role])
+
+
 async def bench(given: argparse.Namespace) -> None:
     kafka, mongo = KafkaServer(), MongoServer()
     kafka.start()
     mongo.start()
-    db = mongo.url.rstrip("/").partition("?")[0].rsplit("/", 1)[0] + f"/{DATABASE}" if mongo.url.count("/") > 2 else ""
-    db = db or f"{mongo.url}/{DATABASE}"
+    db = urlunsplit(urlsplit(mongo.url)._replace(path=f"/{DATABASE}"))
     os.environ |= {"KAFKA_BOOTSTRAP_SERVERS": kafka.address, "FLOWKIT_DB": db}
     roles = ["coordinator", "make", "relay", "read"]
-    children = [subprocess.Popen([sys.executable, "-m", "bench.streams", "--serve", role]) for role in roles]
+    children = [serving(role) for role in roles]
     try:
         async with Client(db=db, cfg=CoordinatorConfig()) as client:
             await measure(client, 1, count=200, stages=3)  # until all are warm
             await measure(client, 2, count=2000)
             n = given.batches
-            table = [
-                ("one edge, while it is made", dict(count=n)),
-                ("one edge, window of 1000", dict(count=n, window=1000)),
-                ("one edge, after it was made", dict(count=n, early=False)),
-                ("two edges", dict(count=n, stages=3)),
-                ("one edge, a batch every 20 ms", dict(count=200, every=0.02)),
+            table: list[tuple[str, dict[str, Any]]] = [
+                ("one edge, while it is made", {"count": n}),
+                ("one edge, at most 100 ahead", {"count": n, "window": 100}),
+                ("one edge, after it was made", {"count": n, "early": False}),
+                ("two edges", {"count": n, "stages": 3}),
+                ("one edge, a batch every 50 ms", {"count": 100, "every": 0.05}),
             ]
             print(f"{'':34}{'batches/s':>10}{'first ms':>10}{'p50 ms':>9}{'p99 ms':>9}")
             for what, how in table:

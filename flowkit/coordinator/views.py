@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowkit.coordinator.streams import StreamView
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import output_of
 from flowkit.core.model import Group, NodeRun, NodeState, Task, TaskStatus
@@ -53,7 +54,7 @@ class NodeView:
 @dataclass(frozen=True, slots=True)
 class TaskView:
     """A task as its commits say, at `seq`. `graph` is the hash of its graph, `flow` the version of a flow that it is
-    (`name@3`), or empty."""
+    (`name@3`), or empty. `streams` are the edges that batches flow along."""
 
     task_id: str
     status: str
@@ -73,6 +74,7 @@ class TaskView:
     graph: str
     nodes: dict[str, NodeView]
     flow: str = ""
+    streams: tuple[StreamView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,8 @@ async def _process(handler: RoleHandler, batch: Batch, ctx: Context, summary: Su
         await ctx.artifacts.upsert_partial(uid, result.metrics)
     else:
         await _stream(result, batch, summary, flow, given)
-    ctx.progress(summary.batches)
+    if flow is None:
+        ctx.progress(summary.batches)
 
 
 async def _stream(result: BatchResult, batch: Batch, summary: Summary, flow: StreamFlow, given: str | None) -> None:

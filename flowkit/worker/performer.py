@@ -13,9 +13,9 @@ from flowkit.wire.facts import read_artifact
 from flowkit.wire.stream import Plan, read_plan
 from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
-from flowkit.worker.context import Context, Kit
+from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
 from flowkit.worker.inputs import Inputs, patiently
-from flowkit.worker.outcome import failed
+from flowkit.worker.outcome import clean, failed
 from flowkit.worker.outputs import Output, TooMuch
 from flowkit.worker.registry import Kind
 from flowkit.worker.results import Next
@@ -119,7 +119,13 @@ class Performer:
     def _flow(self, attempt: Attempt, plan: Plan) -> StreamFlow:
         kit = self._kit
         return StreamFlow(plan=plan, job=attempt.job, store=kit.store, hub=kit.hub, encode=self._encode,
-                          parked=partial(self.on_parked, attempt))  # fmt: skip
+                          parked=partial(self.on_parked, attempt), said=partial(self._said, attempt))  # fmt: skip
+
+    def _said(self, attempt: Attempt, done: int, message: str) -> None:
+        """How far its streams are: what the next heartbeat tells, unless the handler tells something itself."""
+        attempt.progress_at = self._kit.clock.mono()
+        if attempt.context is None or attempt.context.last_progress is None:
+            attempt.progress = (done, None, clean(message, LONGEST_PROGRESS))
 
     def _with_streams(self, flow: StreamFlow, inputs: Any) -> Any:
         """The inputs, with streams where the node says that there are some."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from flowkit.core.payload import Payload
@@ -15,21 +14,21 @@ from flowkit.ports import Store, StreamId
 from flowkit.wire.codec import dumps, loads
 from flowkit.wire.facts import read_payload, write_artifact, write_payload
 from flowkit.wire.messages import Job
-from flowkit.wire.stream import Cursor, Mark, Plan, Ring, read_mark, ring_of
+from flowkit.wire.stream import Cursor, Mark, Plan, Ring, ring_of
 from flowkit.worker.ending import end
-from flowkit.worker.inputs import patiently
 from flowkit.worker.outcome import AttemptFailure
 from flowkit.worker.outputs import AT_ONCE, LARGE_BYTES, Output, TooMuch, to_json
 from flowkit.worker.stream_hub import StreamHub, Worker
+from flowkit.worker.stream_inputs import StreamInputs
 from flowkit.worker.stream_log import StreamLog
 from flowkit.worker.stream_positions import OUTSIDE, Positions
-from flowkit.worker.stream_reader import Row, StreamReader
+from flowkit.worker.stream_reader import Row
+from flowkit.worker.stream_room import StreamRoom
 
 BLOCK_BYTES = 256 * 1024
 MARK_SEC = 0.05
 """How long what was read may go unwritten."""
 MOST_UNMARKED = 250
-LET_IN = 32
 LOOK_SEC = 1.0
 ASK_SEC = 5.0
 PARK_SEC = 0.5
@@ -64,20 +63,12 @@ class Prepared:
         return b"[" + dumps(uid) + b",null," + dumps(meta) + b"," + dumps(self.artifact) + b"]"
 
 
-@dataclass(slots=True)
-class _Reader:
-    """A node that reads this one's stream while it runs, as far as is known here."""
-
-    cursor: Cursor
-    worker: Worker | None = None
-
-
 class StreamFlow:
     """`open` before anything else, `close` in the end. `state_of` gives what every block shall say of the handler's
     state, None where nothing."""
 
     def __init__(self, *, plan: Plan, job: Job, store: Store, hub: StreamHub, encode: Callable[[Any], Any],
-                 parked: Callable[[bool], None]) -> None:  # fmt: skip
+                 parked: Callable[[bool], None], said: Callable[[int, str], None]) -> None:  # fmt: skip
         self.plan = plan
         self.job = job
         self.state_of: Callable[[], Any] | None = None
@@ -88,13 +79,13 @@ class StreamFlow:
         self._hub = hub
         self._encode = encode
         self._parked = parked
+        self._said = said
         self._stream = StreamId(job.task_id, job.generation, job.node)
         self._log = StreamLog(store, self._stream, job.attempt, *hub.me)
         self._logged = bool(plan.readers or plan.sources)
-        over = set(plan.over)
-        self._readers = {name: _Reader(Cursor()) for name, early in plan.readers if early and name not in over}
-        self._sources: dict[str, StreamReader] = {}
-        self._over = over
+        self._ahead = StreamRoom(plan=plan, stream=self._stream, store=store, hub=hub, moved=self._wake,
+                                 introduce=self._introduce)  # fmt: skip
+        self._inputs: StreamInputs | None = None
         self._uids: set[str] = set()
         self._named = False
         self._pending: list[bytes] = []
@@ -105,14 +96,10 @@ class StreamFlow:
         self._begun = False
         self._due = asyncio.Event()
         self._moved = asyncio.Event()
-        self._coming = asyncio.Event()
         self._writing = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
         self._fault: BaseException | None = None
-        self._leaves: list[Callable[[], None]] = []
-        self._told: set[Worker] = set()
-        self._turns = 0
         self.positions = Positions((), {}, {})
 
     # ------------------------------------------------------------------------------------------ life
@@ -140,44 +127,32 @@ class StreamFlow:
             if afresh or not mark.saved:
                 start.pop(OUTSIDE, None)
         self.positions = Positions((name for name, _, _ in self.plan.sources), written, start)
-        self._listen(start)
+        self._inputs = StreamInputs(
+            plan=self.plan, job=self.job, store=self._store, hub=self._hub, positions=self.positions, start=start,
+            finished=self._read_one, dry=self._mark_now, waits=self._waits, still_there=self._tell,
+            introduce=self._introduce,
+        )  # fmt: skip
         if self._logged:
             self._writer = asyncio.create_task(self._write_on(), name=f"blocks of {self.job.node}")
-        if self.produced and self._readers:
-            await self._look_at_readers()
+        if self.produced and self._ahead.watched:
+            await self._ahead.look()
         return None
-
-    def _listen(self, start: dict[str, Cursor]) -> None:
-        for name in self._readers:
-            stream = StreamId(self.job.task_id, self.job.generation, name)
-            self._leaves.append(self._hub.listen(stream, self._hear_reader))
-        for name, generation, _ in self.plan.sources:
-            stream = StreamId(self.job.task_id, generation, name)
-            reader = StreamReader(store=self._store, hub=self._hub, stream=stream, start=start.get(name, Cursor()),
-                                  moved=partial(self._source_moved, name))  # fmt: skip
-            self._sources[name] = reader
-            if name in self._over:
-                reader.over()
 
     async def close(self) -> None:
         """Leave things as they are: what was not written is made again."""
-        for leave in self._leaves:
-            leave()
+        self._ahead.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._writer is not None:
             await end(self._writer)
-        for reader in self._sources.values():
-            await reader.close()
+        if self._inputs is not None:
+            await self._inputs.close()
 
     def over(self, nodes: list[str]) -> None:
         """The coordinator says that these nodes have ended."""
-        self._over.update(nodes)
-        for name in nodes:
-            self._readers.pop(name, None)
-            if (reader := self._sources.get(name)) is not None:
-                reader.over()
-        self._moved.set()
+        self._ahead.over(nodes)
+        if self._inputs is not None:
+            self._inputs.over(nodes)
 
     # ------------------------------------------------------------------------------------------ making batches
 
@@ -250,83 +225,16 @@ class StreamFlow:
                 now = asyncio.get_running_loop().time()
             if now - looked >= LOOK_SEC:
                 looked = now
-                await self._look_at_readers()
-                self._ring_again()
+                self._tell()
+                await self._ahead.look()
+                self._hub.ring(self._own_ring(), self._ahead.workers)  # should one have been lost
             if now - asked >= ASK_SEC:
                 asked = now
                 self._hub.report(self.job, begun=self._begun)
         self._raise_fault()
 
     def _fits(self) -> bool:
-        most, most_bytes, _ = self.plan.limits
-        if self._pending_bytes >= BLOCK_BYTES:
-            return False
-        for reader in self._readers.values():
-            ahead = self.produced - reader.cursor.index
-            if ahead >= most or (ahead and self.bytes - reader.cursor.bytes >= most_bytes):
-                return False
-        self._check_spill()
-        return True
-
-    def _check_spill(self) -> None:
-        if not self.plan.readers or self._readers:
-            return
-        most = self.plan.limits[2]
-        if self.bytes >= most:
-            names = ", ".join(repr(name) for name, _ in self.plan.readers)
-            raise AttemptFailure(
-                "stream_full",
-                f"its batches have {self.bytes:,} bytes, and {names} will read them only after it: at most {most:,} "
-                'are kept (stream.spill_bytes); raise that, or let the reader say "start_when": "first_batch"',
-                permanent=True,
-            )
-
-    # ------------------------------------------------------------------------------------------ reading batches
-
-    async def next(self, names: list[str], first: int = 0) -> Row | None:
-        """The next batch of these sources, whichever has one at hand, in turn; None at the end of all. What was handed
-        out of them before is done with."""
-        self._raise_fault()
-        if any([self.positions.finish(name) for name in names]):
-            self._read_one()
-        self._turns += 1
-        if self._turns % LET_IN == 0:
-            await asyncio.sleep(0)  # whoever makes and whoever writes blocks must get a turn
-        row = self._at_hand(names, first)
-        if row is not None or self._all_ended(names):
-            return row
-        with self._waits():
-            return await self._wait_for_row(names, first)
-
-    def _at_hand(self, names: list[str], first: int) -> Row | None:
-        self._coming.clear()
-        for turn in range(len(names)):
-            row = self._sources[names[(first + turn) % len(names)]].take()
-            if row is not None:
-                self.positions.hand(row)
-                return row
-        if self._unmarked:
-            self._due.set()  # nothing is at hand: perhaps because those who make it wait for this
-        return None
-
-    def _all_ended(self, names: list[str]) -> bool:
-        return all(self._sources[name].ended and not self._sources[name].rows for name in names)
-
-    async def _wait_for_row(self, names: list[str], first: int) -> Row | None:
-        asked = asyncio.get_running_loop().time()
-        while True:
-            self._raise_fault()
-            try:
-                async with asyncio.timeout(ASK_SEC):
-                    await self._coming.wait()
-            except TimeoutError:
-                now = asyncio.get_running_loop().time()
-                if now - asked >= ASK_SEC:
-                    asked = now
-                    self._hub.report(self.job, begun=False)
-            row = self._at_hand(names, first)
-            if row is not None or self._all_ended(names):
-                return row
+        return self._pending_bytes < BLOCK_BYTES and self._ahead.fits(self.produced, self.bytes)
 
     @contextlib.contextmanager
     def _waits(self) -> Iterator[None]:
@@ -337,6 +245,13 @@ class StreamFlow:
         finally:
             timer.cancel()
             self._parked(False)
+
+    # ------------------------------------------------------------------------------------------ reading batches
+
+    async def next(self, names: list[str], first: int = 0) -> Row | None:
+        """The next batch of these nodes; None at the end of all. What was handed out of them before is done with."""
+        assert self._inputs is not None
+        return await self._inputs.next(names, first)
 
     def finish(self) -> None:
         """All that was handed out is done with."""
@@ -352,15 +267,12 @@ class StreamFlow:
 
     def _mark_is_due(self) -> None:
         self._timer = None
+        self._mark_now()
+
+    def _mark_now(self) -> None:
+        """Nothing is at hand, perhaps because those who make it wait for what was read to be written down."""
         if self._unmarked:
             self._due.set()
-
-    def _source_moved(self, name: str) -> None:
-        reader = self._sources.get(name)
-        if reader is not None and reader.writer is not None and reader.writer not in self._told:
-            self._told.add(reader.writer)
-            self._introduce(reader.writer)
-        self._coming.set()
 
     # ------------------------------------------------------------------------------------------ what the handler says
 
@@ -415,7 +327,8 @@ class StreamFlow:
         except Exception as error:  # the handler gets it when it makes or reads the next batch
             self._fault = error
             self._moved.set()
-            self._coming.set()
+            if self._inputs is not None:
+                self._inputs.fail(error)
 
     async def _write(self, *, state: list[Any] | None = None, end: list[Any] | None = None) -> None:
         """One block with all that happened since the last one: what is taken here is taken at one moment."""
@@ -429,7 +342,8 @@ class StreamFlow:
             mark.saved, mark.state = self._log.seq + 1, said[0]
         block = await self._log.append(self.produced, mark, batches)
         self._moved.set()
-        self._hub.ring(ring_of(block, self._log.mark), self._partners(), readers=self._reading_workers())
+        self._tell()
+        self._hub.ring(ring_of(block, self._log.mark), self._partners(), readers=self._ahead.workers)
         if batches and not self._begun:
             self._begun = True
             if self.plan.awaited:
@@ -442,42 +356,26 @@ class StreamFlow:
     # ------------------------------------------------------------------------------------------ partners
 
     def _partners(self) -> set[Worker]:
-        writers = {reader.writer for reader in self._sources.values() if reader.writer is not None}
-        return writers | self._reading_workers()
+        return self._ahead.workers | (set() if self._inputs is None else self._inputs.workers)
 
-    def _reading_workers(self) -> set[Worker]:
-        return {reader.worker for reader in self._readers.values() if reader.worker is not None}
-
-    def _introduce(self, writer: Worker) -> None:
-        """Tell a worker that it is read from here, before the first block says so."""
-        self._hub.ring(self._own_ring(), [writer])
+    def _introduce(self, worker: Worker) -> None:
+        """Tell a worker that this attempt is here, and how far it is: it may have looked just before that was so."""
+        self._hub.ring(self._own_ring(), [worker])
 
     def _own_ring(self) -> Ring:
         return Ring(self.job.task_id, self.job.generation, self.job.node, self._log.seq, self.job.attempt,
                     self._log.count, *self._hub.me, self._log.mark.cursors)  # fmt: skip
 
-    def _hear_reader(self, ring: Ring) -> None:
-        self._note(ring.node, ring.cursors, (ring.worker, ring.incarnation), introduce=True)
+    def _wake(self) -> None:
+        self._moved.set()
 
-    def _note(self, name: str, cursors: dict[str, Cursor], worker: Worker, *, introduce: bool = False) -> None:
-        reader = self._readers.get(name)
-        if reader is None:
+    def _tell(self) -> None:
+        """Say how far it is, as `ctx.progress` does."""
+        if not self._logged:
             return
-        cursor = cursors.get(self.job.node)
-        if cursor is not None and cursor.index > reader.cursor.index:
-            reader.cursor = cursor
-            self._moved.set()
-        if introduce and worker != reader.worker:
-            reader.worker = worker
-            self._hub.ring(self._own_ring(), [worker])  # it may have looked just before the last block was there
-
-    async def _look_at_readers(self) -> None:
-        for name in list(self._readers):
-            stream = StreamId(self.job.task_id, self.job.generation, name)
-            last = await patiently(partial(self._store.last_block, stream))
-            if last is not None:
-                mark = read_mark(last.body)
-                self._note(name, mark.cursors, (mark.worker, mark.incarnation), introduce=True)
-
-    def _ring_again(self) -> None:
-        self._hub.ring(self._own_ring(), self._reading_workers())
+        read = "" if self._inputs is None else self._inputs.said()
+        made = self._ahead.said(self.produced) if self.plan.readers else ""
+        done = (
+            self.produced if self.plan.readers else sum(self.positions.index(name) for name, _, _ in self.plan.sources)
+        )
+        self._said(done, "; ".join(part for part in (read, made) if part))
