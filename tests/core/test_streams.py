@@ -1,4 +1,4 @@
-"""Streams in graphs: what they are read as, when a first batch starts a node, and what becomes of it when they break."""
+"""Streams in graphs: what they are read as, when a first batch starts a node, and what becomes of broken ones."""
 
 from __future__ import annotations
 

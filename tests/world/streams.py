@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from flowkit.errors import StoreUnavailable, TaskNotFound
-from flowkit.ports import Block, StreamId
+from flowkit.ports import Block
 from flowkit.testing.faults import plan_faults
 from flowkit.testing.world import ProcessDied, Report, World
 from flowkit.wire.stream import Content, read_body
@@ -328,6 +328,3 @@ def simulate(seed: int, mode: str = "chaos", *, trace: bool = False) -> tuple[Re
     play = Play(world, {f"t{number}": random_graph(dice) for number in range(2)})
     report = world.run(play.run)
     return report, play.judge(), play
-
-
-__all__ = ["Play", "StreamId", "simulate"]
