@@ -15,7 +15,8 @@ from flowkit.worker.stream_positions import Positions
 from flowkit.worker.stream_reader import Row, StreamReader
 
 LET_IN = 32
-ASK_SEC = 5.0
+LOOK_SEC = 1.0
+ASK_TURNS = 5
 
 
 class StreamInputs:
@@ -100,12 +101,15 @@ class StreamInputs:
         return all(self._of[name].ended and not self._of[name].rows for name in names)
 
     async def _wait(self, names: list[str], first: int) -> Row | None:
+        silent = 0
         while True:
             try:
-                async with asyncio.timeout(ASK_SEC):
+                async with asyncio.timeout(LOOK_SEC):
                     await self._coming.wait()
             except TimeoutError:
-                self._hub.report(self._job, begun=False)
+                silent += 1
+                if silent % ASK_TURNS == 0:
+                    self._hub.report(self._job, begun=False)
             self._still_there()
             row = self._at_hand(names, first)
             if row is not None or self._all_ended(names):
