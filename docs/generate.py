@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from flowkit import config, errors
 from flowkit.core import facts as f
 from flowkit.core import keys, kinds
+from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.decide import decide
 from flowkit.core.dialect import parse_graph
@@ -99,6 +100,7 @@ RECORDS = {
     "retry_policy": keys.RETRY_POLICY,
     "rules of a retry_policy": keys.RULE,
     "timeouts": keys.TIMEOUTS,
+    "limits": keys.LIMIT_ENTRY,
     "io": keys.IO,
     "routing": keys.ROUTING,
 }
@@ -187,6 +189,9 @@ MISTAKES: dict[str, Any] = {
     "E_FAN_IN": {"nodes": [N, N | {"node_id": "b", "depends_on": ["a"], "fan_in": {"count": 2}}]},
     "E_CHOICE": {"nodes": [N, N | {"node_id": "b"}], "edges": [{"from": "a", "to": "b", "on": "sucess"}]},
     "E_RANGE": {"nodes": [N | {"timeout_sec": 0}]},
+    "E_LIMIT": {"nodes": [N | {"limits": [{"key": "db", "max": 3, "per_sec": 60}]}]},
+    "E_LIMIT_KEY": {"nodes": [N | {"limits": [{"key": "db:{tenants}", "max": 3}]}]},
+    "E_LIMIT_PARAM": None,
     "E_VALUE": {"nodes": [N | {"inputs": {"x": float("nan")}}]},
     "E_VERSION": {"schema_version": "7", "nodes": [N]},
     "E_REFERENCE": {"nodes": [N, N | {"node_id": "b", "inputs": {"x": {"$from": "a.[0"}}}]},
@@ -209,6 +214,7 @@ TOLD = {
     "E_SIZE": "the graph holds too many values to be read; pass large data by reference",
     "E_MORE": "there are more than 50 problems; mend these first",
     "E_PARAMS_SIZE": "the params are over 1 MiB; pass a reference instead",
+    "E_LIMIT_PARAM": "the key of a limit names a param that is not there, or that is no string or number",
     "E_TARGET_UNKNOWN": "one of `targets` is no node of the graph",
     "E_INPUTS": "what a node is given cannot fit its handler: a name is missing or unknown, or a value of another kind",
     "E_ROLE_UNKNOWN": "the type is not one of the coordinator's `worker_types`, where it was given any",
@@ -402,6 +408,7 @@ def stories() -> Iterator[Story]:
     )
     yield Story(chain(), timeout_sec=1).tell(begun).later(2)
     yield Story(chain()).tell(r.Accepted(("a",)))
+    yield Story(chain(limits=[{"key": "k", "max": 1}])).tell(begun).tell(r.PermitsUnused("a", (0, 1, 0)))
 
 
 def node_states() -> str:
@@ -465,6 +472,7 @@ def shout(text: str) -> str:
 
 
 TASK, TENANT = "01a1fd30-08d4-752d-a6e7-2d7679606763", "default"
+LIMIT = "limit:0b4ba4b7da8a1e8b1fa6b0d8b1a0a0ee"
 JOB = m.Job(
     task_id=TASK, tenant=TENANT, principal="local", partition=5, node="loud", role="shout", attempt=1, token=TOKEN,
     generation=0, accept_by=812.5, inputs={"text": "hello Ada"}, params={"name": "Ada"}, run_sec=30.0,
@@ -479,6 +487,14 @@ REPORTS: dict[str, r.AttemptReport] = {
     "declined": r.Declined("loud", 1, TOKEN, "draining"),
     "released": r.Released("loud", 1, TOKEN, "drain"),
 }  # fmt: skip
+CLAIM = (0, 1, 0)
+LETTERS: dict[str, p.Letter] = {
+    "permit_wanted": p.PermitWanted(TASK, 5, "loud", CLAIM, 3, 1, 0.0, 1.0, 1, 0),
+    "permit_over": p.PermitOver(TASK, "loud", CLAIM),
+    "permit_granted": p.PermitGranted(LIMIT, "loud", CLAIM),
+    "permit_delayed": p.PermitDelayed(LIMIT, "loud", CLAIM, 4, 3),
+    "permit_asked": p.PermitAsked(LIMIT, "loud", CLAIM),
+}
 FLEET: dict[type, Any] = {
     m.Hello: m.Hello(
         WORKER, INCARNATION, ["greet", "shout"], 16, 797.25, {"zone": "a"}, schemas=schemas_of(Registry([shout]))
@@ -488,7 +504,7 @@ FLEET: dict[type, Any] = {
     m.Beacon: m.Beacon(COORDINATOR, f"{COORDINATOR}.17"),
 }
 USES = {
-    "facts": ("API, workers", "coordinators, as one consumer group", "task"),
+    "facts": ("API, workers, coordinators", "coordinators, as one consumer group", "task or limit"),
     "work": ("coordinators", "one worker", "worker"),
     "fleet": ("workers, coordinators", "every coordinator", "sender"),
     "control": ("coordinators", "every worker", "none"),
@@ -510,22 +526,25 @@ def topics() -> str:
 
 
 def facts_messages() -> str:
-    if REPORTS.keys() != r.TAGS.keys():
-        raise SystemExit(f"REPORTS in docs/generate.py must be of {sorted(r.TAGS)}")
+    if REPORTS.keys() != r.TAGS.keys() or LETTERS.keys() != p.TAGS.keys():
+        raise SystemExit(f"REPORTS and LETTERS in docs/generate.py must be of {sorted({**r.TAGS, **p.TAGS})}")
     items = [m.Told(TASK, TENANT, report) for report in REPORTS.values()]
     knock = m.encode_facts_batch("api-1", "", -1, [m.Knock(TASK, TENANT, "new")])
     batch = m.encode_facts_batch(WORKER, INCARNATION, 3, items[1:2])
     assert [item for item in m.decode_facts_batch(batch).items] == items[1:2]
-    rows = [
-        (f"`{tag}`", ", ".join(f"`{field.name}`" for field in dataclasses.fields(r.TAGS[tag])), sentence(r.TAGS[tag]),
-         f"`{compact(row_of(report))}`")
-        for tag, report in REPORTS.items()
-    ]  # fmt: skip
+    head = ("tag", "fields, in order", "what it says", "example")
     return "\n\n".join([
         "A worker's batch (one item):", fenced(pretty(batch), "json"),
         "The API's doorbell:", fenced(pretty(knock), "json"),
-        "The reports that an item may hold:", table(("tag", "fields, in order", "what it says", "example"), rows),
+        "The reports that an item may hold:", table(head, map(_said, REPORTS.items())),
+        "The letters between tasks and [limits](limits.md):", table(head, map(_said, LETTERS.items())),
     ])  # fmt: skip
+
+
+def _said(item: tuple[str, Any]) -> tuple[str, str, str, str]:
+    tag, said = item
+    fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(said))
+    return f"`{tag}`", fields, sentence(type(said)), f"`{compact(row_of(said))}`"
 
 
 def work_messages() -> str:

@@ -12,13 +12,14 @@ import gc
 import sys
 import time
 
-YOUNG, MIDDLE = 20_000, 5
-"""Containers allocated and not freed between two looks at the young, and such looks between two at the middle-aged."""
+YOUNG, MIDDLE = 10_000, 2
+"""Containers allocated and not freed between two looks at the young, and such looks between two at the middle-aged:
+few, for a look at the middle-aged takes as long as there are containers that survived since the last."""
 NEVER = 1_000_000
 EVERY_SEC = 1.0
 IDLE_SHARE = 0.2
-FEW_WAITS, MOST_WAITS = 4, 32
-"""So many looks at the middle-aged (100,000 surviving containers each) without one at all: then if idle; even if
+FEW_WAITS, MOST_WAITS = 10, 240
+"""So many looks at the middle-aged (40,000 surviving containers each) without one at all: then if idle; even if
 busy."""
 
 

@@ -171,6 +171,29 @@ class Renewal:
     tokens: tuple[str, ...]
 
 
+@immutable
+class LimitRecord:
+    """What the owner of a limit wrote down last: who holds its permits. `stamp` names this very state, and is given
+    once only; `body` is JSON text. No record means that nobody holds anything."""
+
+    limit_id: str
+    partition: int
+    stamp: str
+    body: str
+
+
+@immutable
+class LimitSwap:
+    """A limit's next record, in the place of the one whose stamp is `before` (empty: of none). An empty `body` removes
+    it."""
+
+    limit_id: str
+    partition: int
+    before: str
+    stamp: str
+    body: str
+
+
 @dataclass(frozen=True, slots=True)
 class HeadFilter:
     """Which heads `list_heads` gives: all conditions hold; times are `created_at`; None does not restrict. `flow` is a
@@ -254,6 +277,17 @@ class Store(Protocol):
 
     async def delete_blocks(self, task_id: str) -> Outcome:
         """Remove all blocks of a task, of every node and generation; OK also where there are none."""
+
+    # limits
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        """The records that exist, in any order."""
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        """The records of a partition in order of limit_id, those greater than `after`."""
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        """Do each, for distinct limits, where the stored stamp is still its `before`; NO_MATCH where it is not. OK also
+        where the same was done before. One outcome per swap, in order."""
 
     # graphs and artifacts: content-addressed, immutable; snapshots: each under a name of its own, until it is replaced
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:

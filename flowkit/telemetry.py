@@ -112,6 +112,22 @@ class SnapshotUnusable:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class LimitReloaded:
+    """The record of a limit was read again: another owner has written it, or it is not known what was written."""
+
+    limit_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUnreadable:
+    """The record of a limit cannot be read, so none of its permits is given out."""
+
+    limit_id: str
+    why: str
+
+
 Happening = (
     LoopFailed
     | DeadLettered
@@ -124,6 +140,8 @@ Happening = (
     | SnapshotTaken
     | SnapshotLoaded
     | SnapshotUnusable
+    | LimitReloaded
+    | LimitUnreadable
 )
 
 _LEVELS: dict[type, int] = {
@@ -132,6 +150,7 @@ _LEVELS: dict[type, int] = {
     Quarantined: logging.ERROR,
     LeaseExpired: logging.WARNING,
     AttemptKilled: logging.WARNING,
+    LimitUnreadable: logging.ERROR,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, HeadUpdate, Record, Request
+from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, HeadUpdate, LimitSwap, Record, Request
 
 CHUNK = 512 * 1024
 # MongoDB ends at 16 MiB; nothing that the engine writes comes near this, what does is a mistake.
@@ -12,7 +12,9 @@ MAX_INT = 2**63 - 1
 MAX_MESSAGE = 1024 * 1024 - 1024
 
 
-def storable(document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag | Block) -> bool:
+def storable(
+    document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag | LimitSwap | Block,
+) -> bool:
     """Whether every backend can keep this document and give it back the same."""
     match document:
         case Commit(task_id, seq, name, prev, at, by, body):
@@ -29,6 +31,10 @@ def storable(document: Head | HeadUpdate | Commit | Request | FlowVersion | Flow
                 _text(document.task_id, document.status, document.error, document.snapshot)
                 and _whole(document.seq, document.published_seq)
                 and _number(document.next_wake, document.updated_at, document.ended_at)
+            )
+        case LimitSwap():
+            return _text(document.limit_id, document.before, document.stamp, document.body) and _whole(
+                document.partition
             )
         case Request():
             return (

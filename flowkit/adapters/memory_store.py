@@ -8,6 +8,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
@@ -19,6 +20,8 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    LimitRecord,
+    LimitSwap,
     Outcome,
     Renewal,
     Request,
@@ -39,6 +42,7 @@ class MemoryData:
     flows: dict[tuple[str, str], dict[int, FlowVersion]] = field(default_factory=dict)
     flow_tags: dict[tuple[str, str], dict[str, FlowTag]] = field(default_factory=dict)
     renewals: dict[str, Renewal] = field(default_factory=dict)
+    limits: dict[str, LimitRecord] = field(default_factory=dict)
     # Derived: what a database would keep as indexes.
     by_age: list[tuple[float, str]] = field(default_factory=list)
     active: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -173,6 +177,21 @@ class MemoryStore:
         self.data.blocks.pop(task_id, None)
         return Outcome.OK
 
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        await asyncio.sleep(0)
+        return [self.data.limits[limit_id] for limit_id in dict.fromkeys(limit_ids) if limit_id in self.data.limits]
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        await asyncio.sleep(0)
+        found = (one for one in self.data.limits.values() if one.partition == partition and one.limit_id > after)
+        return heapq.nsmallest(limit, found, key=attrgetter("limit_id"))
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        await asyncio.sleep(0)
+        return [self._swap_limit(swap) for swap in swaps]
+
     # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
@@ -303,6 +322,21 @@ class MemoryStore:
         if commit.seq in commits:
             return Outcome.DUPLICATE
         commits[commit.seq] = commit
+        return Outcome.OK
+
+    def _swap_limit(self, swap: LimitSwap) -> Outcome:
+        if not storable(swap):
+            return Outcome.UNKNOWN
+        there = self.data.limits.get(swap.limit_id)
+        stamp = "" if there is None else there.stamp
+        if stamp == (swap.stamp if swap.body else ""):
+            return Outcome.OK
+        if stamp != swap.before:
+            return Outcome.NO_MATCH
+        if swap.body:
+            self.data.limits[swap.limit_id] = LimitRecord(swap.limit_id, swap.partition, swap.stamp, swap.body)
+        else:
+            del self.data.limits[swap.limit_id]
         return Outcome.OK
 
     def _newest_first(self, after: tuple[float, str] | None) -> Iterator[Head]:

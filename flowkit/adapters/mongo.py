@@ -22,6 +22,8 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    LimitRecord,
+    LimitSwap,
     Outcome,
     Renewal,
     Request,
@@ -186,6 +188,27 @@ class MongoStore:
         query = documents.blocks_of_task(task_id)
         return await self._write(lambda: self._collection("streams").delete_many(query))
 
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        ids = list(dict.fromkeys(limit_ids))
+        found: list[LimitRecord] = []
+        for start in range(0, len(ids), IDS_PER_READ):
+            query = {"_id": {"$in": ids[start : start + IDS_PER_READ]}}
+            found += await self._find("limits", query, documents.doc_limit)
+        return found
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        query = {"partition": partition, "_id": {"$gt": after}}
+        return await self._find("limits", query, documents.doc_limit, sort=[("_id", 1)], limit=limit)
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        good = [swap for swap in swaps if storable(swap)]
+        if not good:
+            return [Outcome.UNKNOWN] * len(swaps)
+        answers = iter(await self._swap(good))
+        return [next(answers) if storable(swap) else Outcome.UNKNOWN for swap in swaps]
+
     # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
@@ -335,6 +358,27 @@ class MongoStore:
             Outcome.OK if update.task_id in stamped else Outcome.UNKNOWN if index in refused else Outcome.NO_MATCH
             for index, update in enumerate(updates)
         ]
+
+    async def _swap(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        operations = [documents.swapped(swap) for swap in swaps]
+        try:
+            result = await self._bounded(lambda: self._collection("limits").bulk_write(operations, ordered=False))
+            if result.inserted_count + result.matched_count + result.deleted_count == len(swaps):
+                return [Outcome.OK] * len(swaps)
+        except BulkWriteError as error:
+            codes = {entry["code"] for entry in error.details["writeErrors"]}
+            if error.details["writeConcernErrors"] or codes != {DUPLICATE_KEY}:
+                return [Outcome.UNKNOWN] * len(swaps)
+        except FAILURES:
+            return [Outcome.UNKNOWN] * len(swaps)
+
+        # Some matched and some did not: a majority's stamps tell which.
+        try:
+            there = {record.limit_id: record.stamp for record in await self.read_limits([s.limit_id for s in swaps])}
+        except StoreUnavailable:
+            return [Outcome.UNKNOWN] * len(swaps)
+        wanted = [(swap.limit_id, swap.stamp if swap.body else "") for swap in swaps]
+        return [Outcome.OK if there.get(name, "") == stamp else Outcome.NO_MATCH for name, stamp in wanted]
 
     async def _stored_chunks(self, ref: str, kind: str) -> set[int]:
         query = {"_id": documents.of_one(ref), "ref": ref}

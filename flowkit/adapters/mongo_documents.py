@@ -15,6 +15,8 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    LimitRecord,
+    LimitSwap,
     Renewal,
     Request,
     StreamId,
@@ -22,7 +24,7 @@ from flowkit.ports import (
 )
 
 try:
-    from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+    from pymongo import ASCENDING, DESCENDING, DeleteOne, IndexModel, InsertOne, UpdateOne
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
@@ -52,6 +54,7 @@ INDEXES = {
         ),
         IndexModel([("labels.k", ASCENDING), ("labels.v", ASCENDING), ("created_at", DESCENDING)], name="labels"),
     ],
+    "limits": [IndexModel([("partition", ASCENDING), ("_id", ASCENDING)], name="owned")],
     "requests": [
         IndexModel(
             [("partition", ASCENDING), ("task", ASCENDING), ("n", ASCENDING)],
@@ -81,15 +84,22 @@ def head_doc(head: Head) -> dict[str, Any]:
         "timeout_sec": head.timeout_sec,
         "fingerprint": head.fingerprint,
         "created_at": head.created_at,
+        **_rare_fields(head),
+        **_owners_fields(head),
+    }
+
+
+def _rare_fields(head: Head) -> dict[str, Any]:
+    # Most heads have none of these, and heads of before never had: an index takes what is missing for null.
+    said = {
         "flow": head.flow,
-        # Null is what an index takes a field for that heads of before do not have.
-        "flow_name": flow_name(head.flow) or None,
-        "parent": head.parent or None,
+        "flow_name": flow_name(head.flow),
+        "parent": head.parent,
         "parent_node": head.parent_node,
         "parent_attempt": head.parent_attempt,
         "depth": head.depth,
-        **_owners_fields(head),
     }
+    return {name: value for name, value in said.items() if value}
 
 
 def doc_head(doc: Doc) -> Head:
@@ -107,8 +117,8 @@ def doc_head(doc: Doc) -> Head:
         timeout_sec=doc["timeout_sec"],
         fingerprint=doc["fingerprint"],
         created_at=doc["created_at"],
-        flow=doc.get("flow", ""),  # heads of before there were flows and children say nothing of them
-        parent=doc.get("parent") or "",
+        flow=doc.get("flow", ""),
+        parent=doc.get("parent", ""),
         parent_node=doc.get("parent_node", ""),
         parent_attempt=doc.get("parent_attempt", 0),
         depth=doc.get("depth", 0),
@@ -338,6 +348,21 @@ def doc_tag(doc: Doc) -> FlowTag:
 def of_one(owner: str) -> dict[str, Any]:
     """The ids "owner:..." as a range of _id."""
     return {"$gt": f"{owner}:", "$lt": f"{owner};"}
+
+
+def doc_limit(doc: Doc) -> LimitRecord:
+    return LimitRecord(doc["_id"], doc["partition"], doc["stamp"], doc["body"])
+
+
+def swapped(swap: LimitSwap) -> InsertOne[dict[str, Any]] | UpdateOne | DeleteOne:
+    """The swap under its guard."""
+    guard = {"_id": swap.limit_id, "stamp": swap.before}
+    if not swap.body:
+        return DeleteOne(guard)
+    changed = {"stamp": swap.stamp, "body": swap.body}
+    if not swap.before:
+        return InsertOne({"_id": swap.limit_id, "partition": swap.partition, **changed})
+    return UpdateOne(guard, {"$set": changed})
 
 
 def renewal_doc(renewal: Renewal) -> dict[str, Any]:

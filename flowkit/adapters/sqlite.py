@@ -25,6 +25,8 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    LimitRecord,
+    LimitSwap,
     Outcome,
     Renewal,
     Request,
@@ -37,7 +39,7 @@ FEW = 32
 IDS_PER_READ = 500
 CHUNKS_PER_WRITE = 8
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, LimitSwap, Block)
 Result = TypeVar("Result")
 
 
@@ -237,6 +239,27 @@ class SqliteStore:
             return [Outcome.OK]
 
         return await self._write_one(write)
+
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        ids = list(dict.fromkeys(limit_ids))
+        found: list[LimitRecord] = []
+        for start in range(0, len(ids), IDS_PER_READ):
+            part = ids[start : start + IDS_PER_READ]
+            sql = f"SELECT {schema.LIMIT} FROM limits WHERE limit_id IN ({schema.marks(len(part))})"  # noqa: S608
+            found += await self._read(sql, part, lambda row: LimitRecord(*row), few=len(ids) <= FEW)
+        return found
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        sql = f"SELECT {schema.LIMIT} FROM limits WHERE part = ? AND limit_id > ? ORDER BY limit_id LIMIT ?"  # noqa: S608
+        return await self._read(sql, [partition, after, limit], lambda row: LimitRecord(*row), few=False)
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        def write(connection: sqlite3.Connection, good: Sequence[LimitSwap]) -> list[Outcome]:
+            return [schema.swap_limit(connection, swap) for swap in good]
+
+        return await self._write_all(swaps, write)
 
     # graphs, artifacts and snapshots
 

@@ -16,6 +16,8 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    LimitSwap,
+    Outcome,
     Renewal,
     Request,
     StreamId,
@@ -75,6 +77,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (tenant, name, tag)) WITHOUT ROWID""",
     ),
     (
+        """CREATE TABLE limits (
+            limit_id TEXT PRIMARY KEY NOT NULL, part INTEGER NOT NULL, stamp TEXT NOT NULL, body TEXT NOT NULL)""",
+        "CREATE INDEX limits_part ON limits (part, limit_id)",
+    ),
+    (
         """CREATE TABLE blocks (
             task_id TEXT NOT NULL, generation INTEGER NOT NULL, node TEXT NOT NULL, seq INTEGER NOT NULL,
             attempt INTEGER NOT NULL, count INTEGER NOT NULL, body TEXT NOT NULL,
@@ -88,6 +95,7 @@ HEAD = (
     "next_wake, updated_at, ended_at, error, snapshot"
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
+LIMIT = "limit_id, part, stamp, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
 BLOCK = "task_id, generation, node, seq, attempt, count, body"
 FLOW = "tenant, name, version, graph_ref, created_at, principal, note"
@@ -112,6 +120,9 @@ MOVE_TAG = (
     "UPDATE flow_tags SET version = ?, revision = ?, at = ?, principal = ? "
     "WHERE tenant = ? AND name = ? AND tag = ? AND revision = ?"
 )
+INSERT_LIMIT = _insert("limits", LIMIT, "limit_id")
+REPLACE_LIMIT = "UPDATE limits SET stamp = ?, body = ? WHERE limit_id = ? AND stamp = ?"
+DELETE_LIMIT = "DELETE FROM limits WHERE limit_id = ? AND stamp = ?"
 INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
 UPDATE_HEAD = (
     "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
@@ -205,6 +216,20 @@ def block_row(block: Block) -> Row:
 
 def row_block(row: Row) -> Block:
     return Block(StreamId(*row[:3]), *row[3:])
+
+
+def swap_limit(connection: sqlite3.Connection, swap: LimitSwap) -> Outcome:
+    """Do it, or find out why not."""
+    if not swap.before and swap.body:
+        change = connection.execute(INSERT_LIMIT, (swap.limit_id, swap.partition, swap.stamp, swap.body))
+    elif swap.body:
+        change = connection.execute(REPLACE_LIMIT, (swap.stamp, swap.body, swap.limit_id, swap.before))
+    else:
+        change = connection.execute(DELETE_LIMIT, (swap.limit_id, swap.before))
+    if change.rowcount == 1:
+        return Outcome.OK
+    row = connection.execute("SELECT stamp FROM limits WHERE limit_id = ?", (swap.limit_id,)).fetchone()
+    return Outcome.OK if (row[0] if row else "") == (swap.stamp if swap.body else "") else Outcome.NO_MATCH
 
 
 def flow_row(flow: FlowVersion) -> Row:

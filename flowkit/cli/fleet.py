@@ -53,7 +53,7 @@ def with_fleet(reasons: Sequence[Reason], graph: Graph, workers: dict[str, Hello
     told = []
     for reason in reasons:
         role = graph.nodes[reason.node_id].type if reason.node_id in graph.nodes else None
-        if reason.code == "ready" and role is not None and role not in roles:
+        if reason.code in ("ready", "limit") and role is not None and role not in roles:
             message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{did_you_mean(role, roles)}"
             reason = Reason(reason.node_id, "no_worker", message)
         told.append(reason)

@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 
 from flowkit.coordinator.detector import SensitiveDetectorProto
 from flowkit.core.functions import FUNCTIONS
-from flowkit.errors import ConfigError, FunctionError, GraphError, Problem, did_you_mean
+from flowkit.core.keys import TYPE_RULE
+from flowkit.core.starts import function_role
+from flowkit.errors import ConfigError, FunctionError
 
 __all__ = ["AdapterError", "CoordinatorAdapters", "SensitiveDetectorProto", "default_adapters"]
 
@@ -44,7 +46,9 @@ class CoordinatorAdapters:
         self._functions = default_adapters() if functions is None else dict(functions)
         for name, function in self._functions.items():
             _check(name, function)
-        self._usual = self._functions == default_adapters()
+        self._overridden = {
+            name for name, call in self._functions.items() if name in FUNCTIONS and not isinstance(call, BuiltIn)
+        }
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         return self._functions[name]
@@ -64,47 +68,37 @@ class CoordinatorAdapters:
     @property
     def own(self) -> dict[str, Callable[..., Any]]:
         """The user's own functions by the role of the nodes that call them."""
-        return {_role(name): call for name, call in self._functions.items() if not isinstance(call, BuiltIn)}
+        calls = self._functions.items()
+        return {function_role(_alias(name)): call for name, call in calls if not isinstance(call, BuiltIn)}
+
+    @property
+    def names(self) -> list[str]:
+        """What a resolved graph may call."""
+        calls = self._functions.items()
+        return [name if isinstance(call, BuiltIn) else _alias(name) for name, call in calls]
 
     def resolve(self, graph: Any) -> Any:
-        """The graph as the engine reads it: a node that calls a function of the user's own becomes one of its role.
-        The graph that is given stays as it is. Raises `GraphError` for a function that is not registered."""
-        if self._usual:
+        """The graph with other names for the functions that the user has put in the place of built-in ones: those would
+        be taken for the built-in ones. The graph that is given stays as it is."""
+        if not self._overridden:
             return graph
-        problems: list[Problem] = []
-        resolved = self._graph(graph, "", problems)
-        if problems:
-            raise GraphError(problems)
-        return resolved
-
-    def _graph(self, graph: Any, place: str, problems: list[Problem]) -> Any:
         nodes = graph.get("nodes") if isinstance(graph, dict) else None
         if not isinstance(nodes, list | tuple):
             return graph  # whoever reads it says what is wrong
-        resolved = [self._node(node, f"{place}nodes[{number}]", problems) for number, node in enumerate(nodes)]
+        resolved = [self._node(node) for node in nodes]
         return graph if all(map(_same, nodes, resolved)) else {**graph, "nodes": resolved}
 
-    def _node(self, node: Any, place: str, problems: list[Problem]) -> Any:
+    def _node(self, node: Any) -> Any:
         if not isinstance(node, dict):
             return node
         if "graph" in node:
-            inner = self._graph(node["graph"], f"{place}.graph.", problems)
+            inner = self.resolve(node["graph"])
             node = node if inner is node["graph"] else {**node, "graph": inner}
         io = node.get("io") if node.get("type") == NODE_TYPE else None
-        if not isinstance(io, dict) or not isinstance(name := io.get("fn"), str):
+        name = io.get("fn") if isinstance(io, dict) else None
+        if not isinstance(io, dict) or not isinstance(name, str) or name not in self._overridden:
             return node
-        call = self._functions.get(name)
-        if call is None:
-            hint = did_you_mean(name, self._functions) or f"; there are {', '.join(self._functions) or 'none'}"
-            say = f"this coordinator has no function {name!r}{hint}"
-            problems.append(Problem("E_ADAPTER_UNKNOWN", f"{place}.io.fn", say))
-        return node if call is None or isinstance(call, BuiltIn) else _own_node(node, io, name)
-
-
-def _own_node(node: dict[str, Any], io: dict[str, Any], name: str) -> dict[str, Any]:
-    rest = {key: value for key, value in io.items() if key not in ("fn", "fn_args")}
-    kept = {key: value for key, value in node.items() if key != "io"}
-    return {**kept, **({"io": rest} if rest else {}), "type": _role(name), "inputs": io.get("fn_args") or {}}
+        return {**node, "io": {**io, "fn": _alias(name)}}
 
 
 def default_adapters(*, db: Any = None, clock: Any = None, detector: Any = None) -> dict[str, Callable[..., Any]]:
@@ -117,8 +111,8 @@ def default_adapters(*, db: Any = None, clock: Any = None, detector: Any = None)
     return {name: BuiltIn(name) for name in FUNCTIONS}
 
 
-def _role(name: str) -> str:
-    return f"{NODE_TYPE}.{name}"
+def _alias(name: str) -> str:
+    return f"own.{name}" if name in FUNCTIONS else name
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -126,7 +120,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _check(name: object, function: object) -> None:
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not TYPE_RULE.fullmatch(name):
         raise ConfigError(f"a coordinator function has a name such as 'vars.echo', not {name!r}")
     if not callable(function):
         raise ConfigError(f"the coordinator function {name!r} must be a function, not {function!r}")

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from flowkit.coordinator.off_loop import off_loop
 from flowkit.core import selection
-from flowkit.core.graph import BUILT_INS, Graph
+from flowkit.core.graph import BUILT_INS, Graph, Node
+from flowkit.core.limits import check_params
 from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
 from flowkit.core.signature import Signature, given_params, misfits, params_misfits, quick_look
+from flowkit.core.starts import function_role
 from flowkit.core.values import Copier
 from flowkit.errors import GraphError, Problem, did_you_mean
 from flowkit.wire.codec import dumps
@@ -26,7 +28,7 @@ MOST_PRIORITY: Final = 1_000_000_000
 LONGEST_TIMEOUT_SEC: Final = 1e9
 LARGE_NODES: Final = 2000
 KNOWN_GRAPHS: Final = 256
-FUNCTION_ROLES: Final = "coordinator_fn."
+FUNCTION_ROLES: Final = function_role("")
 """So begin the roles of a coordinator's own functions, which no worker type names."""
 
 SignatureOf = Callable[[str], Signature | None]
@@ -51,25 +53,31 @@ class _Finding:
 class Admission:
     """Checks inputs against the roles' signatures; a graph that comes again costs a look at its roles."""
 
-    def __init__(self, signature_of: SignatureOf = nobody_known, roles: Collection[str] = ()) -> None:
+    def __init__(self, signature_of: SignatureOf = nobody_known, roles: Collection[str] = (),
+                 functions: Collection[str] | None = None) -> None:  # fmt: skip
         self._signature_of = signature_of
         self._roles = frozenset(roles)
+        self._functions = functions
         self._findings: OrderedDict[str, _Finding] = OrderedDict()
 
     async def check(self, ref: str, graph: Graph, params: Mapping[str, Any] | None, targets: Sequence[str]) -> None:
-        """Raise `GraphError` for targets that are no nodes, roles that nobody was said to serve, and inputs that cannot
-        fit. `params` None: they are yet to come, and nothing is said of them."""
+        """Raise `GraphError` for targets that are no nodes, roles that nobody was said to serve, keys of limits that
+        lack a param, and inputs that cannot fit. `params` None: they are yet to come, and nothing is said of them."""
         if targets:
             _check_targets(targets, graph)
+        if graph.limited and params is not None:
+            problems = Problems()
+            check_params(graph, params, problems)
+            problems.raise_any()
         finding = await self._finding(ref, graph)
         found = [*finding.problems]
         if params is not None and not all(passes(params) for passes in finding.looks):
             found += params_misfits(graph, params, finding.roots)
         if found:
             left_out = set(selection.not_needed(graph, targets))
-            problems = [problem for node, problem in found if node not in left_out]
-            if problems:
-                raise GraphError(problems[:MAX_PROBLEMS])
+            misfitting = [problem for node, problem in found if node not in left_out]
+            if misfitting:
+                raise GraphError(misfitting[:MAX_PROBLEMS])
 
     async def _finding(self, ref: str, graph: Graph) -> _Finding:
         known = self._findings.get(ref)
@@ -78,30 +86,39 @@ class Admission:
             return known
         signatures = {role: self._signature_of(role) for role in {node.type for node in graph.nodes.values()}}
         large = len(graph.nodes) > LARGE_NODES
-        look = partial(_look, graph, signatures, self._roles)
+        look = partial(_look, graph, signatures, self._unknown)
         finding = await off_loop(look) if large else look()
         self._findings[ref] = finding
         if len(self._findings) > KNOWN_GRAPHS:
             self._findings.popitem(last=False)
         return finding
 
+    def _unknown(self, node: Node, place: int) -> Problem | None:
+        """What nobody was said to serve; without `roles` any role may be, without `functions` any function."""
+        function = node.fn or (node.type.removeprefix(FUNCTION_ROLES) if node.type.startswith(FUNCTION_ROLES) else "")
+        if function:
+            if self._functions is None or function in self._functions:
+                return None
+            hint = did_you_mean(function, self._functions) or f"; there are {', '.join(self._functions)}"
+            say = f"this coordinator has no function {function!r}{hint}"
+            return Problem("E_ADAPTER_UNKNOWN", f"nodes[{place}].io.fn", say)
+        if not self._roles or node.type in self._roles or node.type in BUILT_INS:
+            return None
+        known = ", ".join(sorted(self._roles))
+        say = f"{node.type!r} is not one of worker_types{did_you_mean(node.type, self._roles)}: {known}"
+        return Problem("E_ROLE_UNKNOWN", f"nodes[{place}].type", say)
 
-def _look(graph: Graph, signatures: Mapping[str, Signature | None], roles: Collection[str]) -> _Finding:
-    problems = list(_unknown_roles(graph, roles)) if roles else []
+
+def _look(graph: Graph, signatures: Mapping[str, Signature | None],
+          unknown: Callable[[Node, int], Problem | None]) -> _Finding:  # fmt: skip
+    found = ((node.node_id, unknown(node, place)) for place, node in enumerate(graph.nodes.values()))
+    problems = [(name, problem) for name, problem in found if problem is not None]
     if not any(signatures.values()):
         return _Finding(signatures, problems, (), ())
     roots = given_params(graph, signatures.__getitem__)
     different = {id(signature): signature for _, signature in roots}.values()
     looks = [quick_look(signature) for signature in different]
     return _Finding(signatures, [*problems, *misfits(graph, signatures.__getitem__)], roots, looks)
-
-
-def _unknown_roles(graph: Graph, roles: Collection[str]) -> Iterator[tuple[str, Problem]]:
-    for place, node in enumerate(graph.nodes.values()):
-        if node.type in roles or node.type in BUILT_INS or node.type.startswith(FUNCTION_ROLES):
-            continue
-        say = f"{node.type!r} is not one of worker_types{did_you_mean(node.type, roles)}: {', '.join(sorted(roles))}"
-        yield node.node_id, Problem("E_ROLE_UNKNOWN", f"nodes[{place}].type", say)
 
 
 def checked_params(params: object) -> tuple[dict[str, Any], str]:

@@ -6,21 +6,23 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from flowkit.coordinator.bids import Bids
 from flowkit.coordinator.offsets import Receipt
 from flowkit.core.effects import Effect
 from flowkit.core.facts import Fact
 from flowkit.core.immutable import immutable
 from flowkit.core.model import Task
+from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
 
 
 @dataclass(slots=True)
 class Item:
-    """A report that waits to be decided. `receipt` is what it owes to the offset of the record that brought it;
-    `tenant` what the sender claimed, empty for the coordinator's own."""
+    """A report that waits to be decided, or a letter of a limit. `receipt` is what it owes to the offset of the record
+    that brought it; `tenant` what the sender claimed, empty for the coordinator's own."""
 
-    report: Report
+    report: Report | ToTask
     receipt: Receipt | None = None
     tenant: str = ""
 
@@ -56,12 +58,14 @@ class Cell:
     acknowledged; `stored` is what the head says of both. `bytes` is its weight in `TaskMemory`. `dead` cells are never
     used again: whoever still holds one must look its task up anew. A `patient` cell whose task has not begun waits for
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
-    the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes.
+    the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
+    nodes ask of limits.
     """
 
     __slots__ = (
         "acked",
         "aheads",
+        "bids",
         "bytes",
         "cautious",
         "closing",
@@ -113,6 +117,7 @@ class Cell:
         self.front = Front()
         self.aheads = 0
         self.misses = 0
+        self.bids: Bids | None = None
         self.bytes = 0
         self.patient = True
         self.to_mark: list[int] = []

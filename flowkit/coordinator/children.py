@@ -283,3 +283,10 @@ class Children:
             await self._steer(cell, Steer(head.task_id, "cancel", run.reason, None))
         elif task.paused and head.status == TaskStatus.RUNNING:
             await self._steer(cell, Steer(head.task_id, "pause", task.reason))
+        elif not task.paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
+            await self._steer(cell, Steer(head.task_id, "resume", ""))
+
+    async def _paused_by(self, cell: Cell, child: Head) -> bool:
+        """Whether a child was paused along with its parent, and not by somebody who meant it alone."""
+        asked = [one for one in await self._store.read_requests(child.task_id) if one.kind == "pause"]
+        return bool(asked) and asked[-1].id.startswith(f"pause-{cell.task_id}")

@@ -85,6 +85,7 @@ class Coordinator:
                 cfg=self.cfg,
                 telemetry=self.telemetry,
                 at_hand=self._backend.signatures_of,
+                functions=self.adapters.names,
             )
             await self._begin(self._runtime)
             if self.cfg.tune_gc and self._collection.begin():
@@ -216,7 +217,11 @@ class Coordinator:
         many = [one if isinstance(one, Creation) else Creation(**one) for one in creations]
         graphs = {id(one.graph): one.graph for one in many}
         resolved = {key: self.adapters.resolve(graph) for key, graph in graphs.items()}
-        return await self.runtime.api.create([replace(one, graph=resolved[id(one.graph)]) for one in many])
+        changed = (resolved[id(one.graph)] for one in many)
+        asked = [
+            one if graph is one.graph else replace(one, graph=graph) for one, graph in zip(many, changed, strict=True)
+        ]
+        return await self.runtime.api.create(asked)
 
     def task(self, task_id: str) -> TaskHandle:
         """The handle of a task. Asks nobody."""
@@ -266,10 +271,14 @@ class Coordinator:
     async def restart_task(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
         """Run an ended task again: the whole, its failed part, a node (or an item) and all after it; with other params,
         other inputs, or an edited graph. Raises `RequestRefused`, `GraphError`."""
+        if "graph" in options:
+            options["graph"] = self.adapters.resolve(options["graph"])
         return await self.runtime.api.restart(task_id, **options)
 
     async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
         """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
+        if "graph" in options:
+            options["graph"] = self.adapters.resolve(options["graph"])
         return await self.runtime.api.plan_restart(task_id, **options)
 
     async def explain(self, task_id: str) -> list[Reason]:
@@ -285,7 +294,7 @@ class Coordinator:
     async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
         """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no
         other. `tags` are moved to it. Raises `GraphError`, `FlowNameError`, `StoreUnavailable` (ask again)."""
-        return await self.runtime.api.flows.put(name, graph, tags=tags, note=note)
+        return await self.runtime.api.flows.put(name, self.adapters.resolve(graph), tags=tags, note=note)
 
     async def get_flow(self, flow: str) -> FlowView:
         """The version that `name` (its `default`, else its newest), `name@3` or `name@tag` means. Raises
@@ -316,4 +325,4 @@ class Coordinator:
     async def validate_graph(self, graph: Any, *, params: Mapping[str, Any] | None = None) -> None:
         """Raise `GraphError` for what `create_task` would refuse; nothing is run or stored. Without `params`, those are
         not looked at."""
-        await self.runtime.api.validate(graph, params)
+        await self.runtime.api.validate(self.adapters.resolve(graph), params)

@@ -99,8 +99,7 @@ class Ears:
     def _judge(self, cell: Cell, worker: str, incarnation: str, held: Held) -> None:
         if cell.task is None or not cell.live or cell.flight is not None:
             return
-        run = cell.task.runs.get(held.node)
-        if run is not None and held.attempt > run.attempt:
+        if held.attempt > cell.task.last_attempt(held.node):
             cell.aheads += 1
             if cell.aheads <= MOST_AHEADS:
                 self._engine.reload(cell, "ahead", 0.3)

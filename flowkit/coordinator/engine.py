@@ -15,11 +15,13 @@ from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell, Flight, Item
 from flowkit.coordinator.commits import CommitLog
 from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.coordinator.gate import Gate
 from flowkit.coordinator.heads import Heads, front_of
 from flowkit.coordinator.history import Past, new_task
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
+from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
 from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer, Tell
@@ -35,6 +37,9 @@ from flowkit.wire.facts import body_of, encode_facts
 MOST_AHEADS = 5
 MOST_MISSES = 4
 MOST_LOOKS = 5000
+MOST_AT_ONCE = 1000
+"""The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
+would keep all other tasks waiting for a tenth of a second."""
 SHORTEST_REST_SEC = 1.0
 
 
@@ -56,6 +61,7 @@ class Engine:
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.gate = Gate(clock, dispatcher)
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
@@ -121,16 +127,18 @@ class Engine:
             return
         task = cell.task
         assert task is not None
+        if task.graph.limited:
+            self._settle(self.gate.hear(cell, task))
         if self._waits_for_room(cell, task):
             return
-        items = self._take_items(cell)
+        items = self._take_items(cell, task)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now, self.detector)
+            decision = decide(task, [item.report for item in items], now, self.detector)  # type: ignore[misc]
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
-            placed = self.dispatcher.offer(cell)
+            placed = self._offer(cell, task)
             if placed:
                 more = decide(task, placed, now, self.detector)
                 decision.recorded += more.recorded
@@ -156,6 +164,12 @@ class Engine:
             self._settle(items)
             self._rest(cell, task)
 
+    def _offer(self, cell: Cell, task: Task) -> list[Placed]:
+        if not task.graph.limited:
+            return self.dispatcher.offer(cell)
+        self.gate.open(cell, task)
+        return self.gate.stamp(cell, task, self.dispatcher.offer(cell))
+
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
@@ -163,16 +177,17 @@ class Engine:
             return False
         roles = task.graph.root_roles
         if not roles or self.dispatcher.has_room(roles):
-            return False
+            return task.graph.limited and self.gate.first(cell, task)
         for role in roles:
             self.dispatcher.wait(role, cell)
         return True
 
-    def _take_items(self, cell: Cell) -> list[Item]:
+    def _take_items(self, cell: Cell, task: Task) -> list[Item]:
         items: list[Item] = []
-        tenant = cell.head.tenant if cell.head is not None else ""
-        while cell.queue and not (cell.cautious and items):
+        tenant, weight = cell.head.tenant if cell.head is not None else "", 0
+        while cell.queue and weight < MOST_AT_ONCE and not (cell.cautious and items):
             item = cell.queue.popleft()
+            weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
                 self._settle([item])
@@ -181,7 +196,7 @@ class Engine:
                 items.append(item)
         return items
 
-    def _mark_again(self, cell: Cell, report: Report) -> None:
+    def _mark_again(self, cell: Cell, report: object) -> None:
         """A request that comes again although it was answered: its mark was lost."""
         if isinstance(report, Requested) and cell.task is not None and report.n <= cell.task.applied:
             if report.n not in cell.to_mark:
@@ -232,6 +247,8 @@ class Engine:
         """Nothing was decided: note when to look again."""
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
+        if task.graph.limited:
+            self.gate.look(cell, task)
         if cell.queue:
             self._dirty[cell.task_id] = cell
         elif not cell.head_due:
@@ -268,6 +285,9 @@ class Engine:
         cell.aheads = 0
         cell.front = front_of(task, self.clock.wall())
         self._note(cell, task, flight.facts)
+        if task.graph.limited:
+            self.gate.note(cell, task, flight.facts)
+            self.gate.look(cell, task)
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
@@ -359,6 +379,7 @@ class Engine:
         if cell.misses < MOST_MISSES:
             self.carrier.later(0.3, lambda: self._load_again(cell))
             return
+        self._settle(self.gate.gone(cell))
         for item in cell.queue:
             self.carrier.refuse(cell, item, "no such task")
         self._settle(cell.queue)
@@ -401,7 +422,7 @@ class Engine:
             return
         if not task.ended:
             wake = task.next_wake()
-            if task.leased or (task.ready and not task.paused) or (task.due and task.placing):
+            if task.leased or ((task.ready or task.gated) and not task.paused) or (task.due and task.placing):
                 return
             rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
             if wake is not None and wake < self.clock.wall() + rest:

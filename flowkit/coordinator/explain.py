@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.streams import StreamView
-from flowkit.coordinator.views import Progress, Reason, waits_for
+from flowkit.coordinator.views import Progress, Reason, limited, waits_for
 from flowkit.core.model import ENDED_NODE, Task
 from flowkit.errors import did_you_mean
 from flowkit.ports import Head
@@ -37,6 +37,7 @@ _ORDER = {
     "no_worker": 0,
     "paused": 1,
     "no_room": 2,
+    "limit": 2,
     "ready": 3,
     "cancelling": 3,
     "retry_at": 4,
@@ -50,6 +51,8 @@ def _as_ready(task: Task, reason: Reason) -> Reason:
     name = reason.node_id
     if task.graph.incoming[name] or task.graph.reads[name]:
         return reason
+    if task.node(name).limits:
+        return limited(task, name)
     return Reason(name, "ready", f"node {name!r} is ready for a worker of role {task.node(name).type!r}")
 
 
@@ -64,13 +67,16 @@ def _placed(task: Task, reason: Reason, engine: Engine) -> Reason:
     if reason.code == "leased":
         said = str(progress_of(engine, task, reason.node_id) or "")
         return Reason(reason.node_id, reason.code, f"{reason.message}: {said}") if said else reason
-    if reason.code != "ready":
+    if reason.code not in ("ready", "limit"):
         return reason
     role = task.node(reason.node_id).type
     if not engine.dispatcher.serves(role):
         near = did_you_mean(role, engine.dispatcher.roles)
         message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{near}"
         return Reason(reason.node_id, "no_worker", message)
+    cell = engine.cells.get(task.task_id)
+    if reason.code == "limit" and cell is not None and (what := engine.gate.waits_for(cell, reason.node_id)):
+        return Reason(reason.node_id, "limit", f"node {reason.node_id!r} waits for {what}")
     waiting = engine.dispatcher.waiting_for(role)
     return Reason(
         reason.node_id,

@@ -23,7 +23,7 @@ def front_of(task: Task, now: float) -> Front:
     if task.ended:
         return Front(task.status, None, task.ended_at, error)
     timer = task.next_wake()
-    if task.leased or (task.ready and not task.paused) or task.due:
+    if task.leased or ((task.ready or task.gated) and not task.paused) or task.due:
         wake: float | None = now + BUSY_WAKE_SEC
     elif task.children:
         wake = min(now + CHILDREN_WAKE_SEC, timer if timer is not None else now + CHILDREN_WAKE_SEC)
@@ -57,8 +57,14 @@ class Heads:
                 due.append(cell)
             elif not cell.to_mark:
                 self._on_stored(cell)
-        for start in range(0, len(due), BATCH):
-            await self._write(due[start : start + BATCH])
+        try:
+            for start in range(0, len(due), BATCH):
+                await self._write(due[start : start + BATCH])
+        except BaseException:
+            for cell in lagging.values():
+                if not cell.dead:
+                    self.touch(cell)
+            raise
         await self._mark([cell for cell in lagging.values() if cell.to_mark and min(cell.stored) >= cell.acked])
 
     async def _write(self, cells: Sequence[Cell]) -> None:
@@ -89,11 +95,17 @@ class Heads:
 
     async def _mark(self, cells: Sequence[Cell]) -> None:
         keys = [(cell.task_id, n) for cell in cells for n in cell.to_mark]
-        if keys and await self._store.mark_applied(keys) is Outcome.OK:
-            done = set(keys)
-            for cell in cells:
-                cell.to_mark = [n for n in cell.to_mark if (cell.task_id, n) not in done]
-                self.touch(cell)
+        if not keys:
+            return
+        try:
+            if await self._store.mark_applied(keys) is Outcome.OK:
+                done = set(keys)
+                for cell in cells:
+                    cell.to_mark = [n for n in cell.to_mark if (cell.task_id, n) not in done]
+        finally:
+            for cell in cells:  # marked or not: somebody has to look again
+                if not cell.dead:
+                    self.touch(cell)
 
 
 def update_of(cell: Cell, now: float) -> HeadUpdate:

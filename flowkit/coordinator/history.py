@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.weight import weight_of
 from flowkit.core.evolve import evolve
 from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
@@ -22,7 +23,7 @@ from flowkit.wire.facts import decode_facts
 from flowkit.wire.snapshot import Place, at_once, edition_of, read_snapshot
 
 BEGINNING = Place(0, "")
-SLICE_FACTS = 250
+SLICE_WEIGHT = 500
 LARGE_BYTES = 256 * 1024
 RESTARTED = '["restarted"'
 
@@ -69,16 +70,17 @@ def fold(task: Task, commits: Iterable[Commit], after: Place = BEGINNING) -> Pla
 
 
 def fold_in_slices(task: Task, commits: Iterable[Commit], after: Place) -> Generator[None, None, Place]:
-    """`fold`, letting others in after every few facts."""
-    where, count = after, 0
+    """`fold`, letting others in after every few facts, or few edges where a fact reaches many nodes."""
+    where, weight = after, 0
     for commit in commits:
         if commit.seq != where.seq + 1 or commit.prev != where.commit_id:
             known = f"commit {where.seq} ({where.commit_id or 'none'})"
             raise Corrupt(f"commit {commit.seq} of task {task.task_id} does not follow {known}")
         for fact in decode_facts(commit.body):
             evolve(task, fact, commit.at)
-            count += 1
-            if count % SLICE_FACTS == 0:
+            weight += weight_of(task.graph, fact)
+            if weight >= SLICE_WEIGHT:
+                weight = 0
                 yield
         where = Place(commit.seq, commit.id)
     return where

@@ -39,11 +39,10 @@ class RequestReader:
         self._wake.clear()
         for task_id in list(self._rung):
             try:
-                requests = await self._store.read_requests(task_id)
+                await self.hand_over(await self._store.read_requests(task_id))
             except BaseException:
                 self._wake.set()
                 raise
-            await self.hand_over(requests)
             receipts = self._rung.pop(task_id)
             for receipt in receipts:
                 receipt.settle()
@@ -77,8 +76,9 @@ class RequestReader:
         """An answered request whose mark was lost is marked again."""
         if cell.task is None or request.n > cell.task.applied:
             return False
-        if cell.live and cell.flight is None and request.n not in cell.to_mark:
-            cell.to_mark.append(request.n)
+        if cell.live and cell.flight is None:
+            if request.n not in cell.to_mark:
+                cell.to_mark.append(request.n)
             self._engine.heads.touch(cell)
         return True
 

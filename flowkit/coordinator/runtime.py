@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.answers import Answers
@@ -22,7 +22,9 @@ from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.leases import Leases
+from flowkit.coordinator.limits import Limits
 from flowkit.coordinator.loader import Loader
+from flowkit.coordinator.post import Post
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.snapshots import Snapshots
@@ -43,12 +45,14 @@ from flowkit.wire.topics import Topics
 OFFSETS_SEC = 1.0
 EXPIRY_SEC = 0.5
 SNAPSHOTS_SEC = 0.5
+GATE_SEC = 1.0
 CHILDREN_SEC = 5.0
 
 
 class CoordinatorRuntime:
     """`store` and `bus` are started by whoever made them. `api` is what users call. `at_hand` tells what the handlers
-    of this process take, by role; of others their workers' hellos do."""
+    of this process take, by role; of others their workers' hellos do. `functions` are the names of the coordinator
+    functions that nodes may call, None for any; `detector` says which values of variables are secrets."""
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class CoordinatorRuntime:
         telemetry: Telemetry | None = None,
         new_token_prefix: str | None = None,
         at_hand: Callable[[str], list[Signature | None]] = lambda role: [],
+        functions: Collection[str] | None = None,
         detector: Detector = looks_secret,
     ) -> None:
         self.cfg = cfg
@@ -72,6 +77,7 @@ class CoordinatorRuntime:
         self.topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self.supervisor = Supervisor(self.coordinator_id, self.telemetry)
         self._at_hand = at_hand
+        self._functions = functions
         self._detector = detector
         self._tokens = 0
         self._build()
@@ -111,10 +117,18 @@ class CoordinatorRuntime:
             engine=self.engine, asking=asking, supervisor=self.supervisor, flows=self.flows,
         )  # fmt: skip
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
+        self.limits = Limits(
+            store=store, clock=clock, telemetry=self.telemetry, owned=lambda: self.engine.owned,
+            partitions=self.topics.partitions, coordinator_id=self.coordinator_id,
+        )  # fmt: skip
+        post = Post(self.engine, self.publisher, self.topics.partitions, self.limits.hear)
+        self.limits.send, self.limits.decide = post.to_task, self.engine.pump_dirty
+        self.engine.gate.to_limit, self.engine.gate.feed = post.to_limit, self.engine.feed
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
         self.intake = Intake(
             bus=bus, topics=self.topics, group=cfg.consumer_group, engine=self.engine, fleet=self.fleet,
             publisher=self.publisher, requests=self.requests, takeover=takeover, telemetry=self.telemetry,
+            limits=self.limits,
         )  # fmt: skip
         self.expiry = Expiry(
             coordinator_id=self.coordinator_id, store=store, topics=self.topics, engine=self.engine,
@@ -132,6 +146,7 @@ class CoordinatorRuntime:
             signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
             roles=cfg.worker_types,
+            functions=self._functions,
         )  # fmt: skip
 
     async def start(self) -> None:
@@ -147,6 +162,7 @@ class CoordinatorRuntime:
             "requests": self.requests.step,
             "children": self.children.step,
             "timers": self._fire_timers,
+            "limits": self.limits.step,
         }
         for name, step in loops.items():
             self.supervisor.loop(name, step)
@@ -155,6 +171,7 @@ class CoordinatorRuntime:
         self.supervisor.loop("heads", self.engine.heads.step, every=self.cfg.head_sec)
         self.supervisor.loop("sweeper", self._sweep, every=self.cfg.sweep_sec)
         self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
+        self.supervisor.loop("gate", self._mind_the_gate, every=GATE_SEC)
         self.supervisor.loop("snapshots", self.snapshots.step, every=SNAPSHOTS_SEC)
         self.supervisor.loop("look-after-children", self.children.look, every=CHILDREN_SEC)
         self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
@@ -170,6 +187,10 @@ class CoordinatorRuntime:
 
     def _signature_of(self, role: str) -> Signature | None:
         return agreed(self._at_hand(role) or self.fleet.signatures_of(role))
+
+    async def _mind_the_gate(self) -> None:
+        await self.engine.gate.step()
+        self.engine.pump_dirty()
 
     async def _sweep(self) -> None:
         await self.sweeper.step()

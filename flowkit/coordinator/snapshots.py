@@ -12,6 +12,7 @@ from itertools import count
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.history import History, Past, place_of
+from flowkit.core.model import Task
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Clock, Store
 from flowkit.telemetry import SnapshotTaken, Telemetry
@@ -22,6 +23,7 @@ SHARE = 0.05
 TIDY_SEC = 5.0
 DOUBT_SEC = 30.0
 """So long after its cell has gone, a head that does not name a snapshot will not name it any more."""
+SLICE_RUNS = 1000
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Snapshots:
         if past is None or past.task is None or past.task.ended:
             return
         data = await written(past)
+        await taken_apart(past.task)
         ref = f"{cell.task_id}.{self._coordinator_id}.{next(self._numbers)}"  # never given twice, whoever writes
         try:
             await self._store.put_blob(ref, data, kind="snapshot")
@@ -130,3 +133,11 @@ async def written(past: Past) -> bytes:
         lines.append(line)
         await asyncio.sleep(0)
     return b"".join(lines)
+
+
+async def taken_apart(task: Task) -> None:
+    """Free the nodes of a state that nobody uses any more, a few at a time: all together would keep others waiting."""
+    while count := min(SLICE_RUNS, dict.__len__(task.runs)):  # those there are, not those of the graph
+        for _ in range(count):
+            dict.popitem(task.runs)
+        await asyncio.sleep(0)

@@ -8,7 +8,8 @@ from flowkit.ports import Clock, Head, Store
 
 PAGE = 5000
 AHEAD_SEC = 10.0
-"""Sleepers are fetched so long before they are due: of thousands that wake at once, none has to wait for the store."""
+"""Sleepers are fetched so long before they are due, or half as long: of thousands that wake at once, none has to wait
+for the store."""
 PATIENCE_SEC = 3.0
 SHARE = 0.02
 """The most of its time that a process spends on finding what it has in memory anyway..."""
@@ -28,6 +29,7 @@ class Sweeper:
         self._engine = engine
         self._requests = requests
         self._rests_until = 0.0
+        self._looks_ahead_at = 0.0
         # Less than what would be evicted again at once.
         self._ahead_sec = min(AHEAD_SEC, evict_after_sec / 2)
 
@@ -48,13 +50,19 @@ class Sweeper:
         if began < self._rests_until:
             return 0
         limit = PAGE + len(self._engine.cells)
-        ahead = 0.0 if self._engine.memory.full else self._ahead_sec
-        heads = await self._store.due_heads(owned, self._clock.wall() + ahead, limit=limit)
+        heads = await self._store.due_heads(owned, self._clock.wall() + self._ahead(began), limit=limit)
         woken = sum(self._wake(head) for head in heads if head.partition in self._engine.owned)
         if woken * 10 < len(heads):
             took = self._clock.mono() - began
             self._rests_until = began + min(LONGEST_REST_SEC, took / SHARE)
         return woken
+
+    def _ahead(self, now: float) -> float:
+        """How far to look ahead this time: not in every sweep, for each finds all those again that were fetched."""
+        if now < self._looks_ahead_at or self._engine.memory.full:
+            return 0.0
+        self._looks_ahead_at = now + self._ahead_sec / 2
+        return self._ahead_sec
 
     def _wake(self, head: Head) -> bool:
         cell = self._engine.cells.get(head.task_id)

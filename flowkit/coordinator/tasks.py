@@ -27,6 +27,7 @@ from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.explain import explain, explain_streams, progress_of
 from flowkit.coordinator.flows import Flows
+from flowkit.coordinator.glances import Glances
 from flowkit.coordinator.graphs import Graphs, read_raw
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
@@ -115,6 +116,7 @@ class Tasks:
         signature_of: SignatureOf = nobody_known,
         cancel_grace_sec: float = 30.0,
         roles: Collection[str] = (),
+        functions: Collection[str] | None = None,
         tenant: str = "default",
         principal: str = "local",
     ) -> None:
@@ -131,12 +133,13 @@ class Tasks:
         self._history = history
         self._engine = engine
         self._supervisor = supervisor
-        self._admission = Admission(signature_of, roles)
+        self._admission = Admission(signature_of, roles, functions)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
         self._asking = Asking(
             store=store, bus=bus, topics=topics, supervisor=supervisor, engine=engine, requests=requests
         )
+        self._glances = Glances(store, supervisor)
         self._tail = EventTail(bus, topics, hub, supervisor, telemetry)
 
     async def stop(self) -> None:
@@ -320,12 +323,17 @@ class Tasks:
     async def _wait(self, task_id: str, listener: Any, timeout: float | None, on_wait: Any) -> TaskResult:
         began = self._clock.mono()
         read_at, told = -REREAD_SEC, ""
+        seen: int | None = None
         while True:
             now = self._clock.mono() - began
             if now - read_at >= REREAD_SEC:
                 read_at = now
-                if (result := await self._result(task_id)) is not None:
-                    return result
+                if seen is not None and not self._is_here(task_id):
+                    self._glances.ask(task_id, seen, listener)
+                else:
+                    result, seen = await self._result(task_id)
+                    if result is not None:
+                        return result
             left = REREAD_SEC if timeout is None else timeout - (self._clock.mono() - began)
             if left <= 0:
                 raise WaitTimeout(await self._why_waiting(task_id, timeout))
@@ -334,7 +342,7 @@ class Tasks:
                 told = self._tell_stuck(task_id, on_wait, told)
             if listener.missed or event is not None:
                 listener.missed = False
-                read_at = -REREAD_SEC
+                read_at, seen = -REREAD_SEC, None
 
     def _tell_stuck(self, task_id: str, on_wait: Any, told: str) -> str:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
@@ -351,24 +359,28 @@ class Tasks:
         why = "; ".join(reason.message for reason in reasons[:3]) or "nothing is known to hold it up"
         return f"task {task_id} did not end within {timeout:g} s: {why}"
 
-    async def _result(self, task_id: str) -> TaskResult | None:
-        """The result if the task has ended. Where the task is decided in this process, an end will be heard of: a
-        commit on its way needs no look into the store."""
+    def _is_here(self, task_id: str) -> bool:
+        cell = self._engine.cells.get(task_id) if self._engine is not None else None
+        return cell is not None and cell.live
+
+    async def _result(self, task_id: str) -> tuple[TaskResult | None, int | None]:
+        """The result if the task has ended, and the seq of the last commit that was seen. Where the task is decided in
+        this process, an end will be heard of: a commit on its way needs no look into the store."""
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
         if cell is not None and cell.live and cell.flight is not None and cell.head is not None:
             self._check_tenant(cell.head, task_id)
-            return None
-        head, task, _ = await self._state(task_id)
+            return None, None
+        head, task, seq = await self._state(task_id)
         if not task.ended:
-            return None
+            return None, seq
         generation = task.generation
         result = await task_result(head, task, await self._output(task))
         if task.generation != generation:
-            return None  # restarted while it was read
+            return None, None  # restarted while it was read
         if not (holds_artifacts(result.output) or holds_artifacts(result.outputs)):
-            return result
+            return result, seq
         output = await materialise(self.store, result.output)
-        return replace(result, output=output, outputs=await materialise(self.store, result.outputs))
+        return replace(result, output=output, outputs=await materialise(self.store, result.outputs)), seq
 
     async def _output(self, task: Task) -> Any:
         if task.status is not TaskStatus.FINISHED:

@@ -10,6 +10,9 @@ from flowkit.coordinator.cell import Cell
 from flowkit.ports import Clock
 
 LONGEST_SLEEP_SEC = 30.0
+MOST_STALE = 1000
+"""So many entries that do not count are kept until they are due, or as many as there are others: each keeps its cell
+in memory."""
 
 
 class Timers:
@@ -20,12 +23,15 @@ class Timers:
         self._clock = clock
         self._heap: list[tuple[float, int, Cell]] = []
         self._order = count()
+        self._stale = 0
         self._earlier = asyncio.Event()
 
     def set(self, cell: Cell, at: float | None) -> None:
         if at == cell.wake_at:
             return
-        cell.wake_at = at
+        before, cell.wake_at = cell.wake_at, at
+        if before is not None:
+            self._forget()
         if at is not None:
             heapq.heappush(self._heap, (at, next(self._order), cell))
             if self._heap[0][2] is cell:
@@ -56,5 +62,18 @@ class Timers:
         return cells
 
     def _skip_stale(self) -> None:
-        while self._heap and (self._heap[0][2].dead or self._heap[0][2].wake_at != self._heap[0][0]):
+        while self._heap and not _counts(self._heap[0]):
             heapq.heappop(self._heap)
+
+    def _forget(self) -> None:
+        """An entry counts no more. Where they are the most, all of them go."""
+        self._stale += 1
+        if self._stale > max(MOST_STALE, len(self._heap) // 2):
+            self._stale = 0
+            self._heap = [entry for entry in self._heap if _counts(entry)]
+            heapq.heapify(self._heap)
+
+
+def _counts(entry: tuple[float, int, Cell]) -> bool:
+    at, _, cell = entry
+    return cell.wake_at == at and not cell.dead

@@ -11,6 +11,7 @@ from flowkit.coordinator.streams import StreamView
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import output_of
 from flowkit.core.model import Group, NodeRun, NodeState, Task, TaskStatus
+from flowkit.core.permits import needs_of
 from flowkit.ports import Head
 
 SLICE = 2000
@@ -101,9 +102,9 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a node does not run (I10). `code`: `waiting_for`, `no_worker`, `no_room`, `retry_at`, `paused`, `leased`,
-    `cancelling`, `signal`, `sleeping`, `child` (a task of its own), `items` (a group), `deciding`, or `ready` where
-    nobody in this process knows the workers; `message` says it in a sentence."""
+    """Why a node does not run (I10). `code`: `waiting_for`, `no_worker`, `no_room`, `limit`, `retry_at`, `paused`,
+    `leased`, `cancelling`, `signal`, `sleeping`, `child` (a task of its own), `items` (a group), `deciding`, or `ready`
+    where nobody in this process knows the workers; `message` says it in a sentence."""
 
     node_id: str
     code: str
@@ -115,8 +116,8 @@ def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
     return NodeView(
         node_id=name,
         type=task.node(name).type,
-        state=run.state,
-        reason=run.reason,
+        state=shown_state(task, name),
+        reason="limit" if name in task.gated else run.reason,
         attempts=run.attempt,
         started_at=run.started_at,
         finished_at=run.ended_at,
@@ -126,6 +127,11 @@ def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
         error=run.error,
         child=run.child or None,
     )
+
+
+def shown_state(task: Task, name: str) -> NodeState:
+    """A node's state as users see it: what is ready but for its limits waits."""
+    return NodeState.WAITING if name in task.gated else task.runs[name].state
 
 
 async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
@@ -205,6 +211,8 @@ def waits_for(task: Task, name: str) -> Reason | None:
             return Reason(name, "retry_at", f"node {name!r} is tried again at {run.wake:.3f} (epoch seconds)")
         case NodeState.READY if task.paused:
             return Reason(name, "paused", f"node {name!r} is ready; the task is paused")
+        case NodeState.READY if node.limits:
+            return limited(task, name)
         case NodeState.READY:
             return Reason(name, "ready", f"node {name!r} is ready for a worker of role {node.type!r}")
         case NodeState.RUNNING if run.stopping or (run.lease is not None and run.lease.cancelling):
@@ -218,6 +226,12 @@ def waits_for(task: Task, name: str) -> Reason | None:
             return Reason(name, "items", _group(name, run.group, items=node.foreach is not None))
         case _:
             return None
+
+
+def limited(task: Task, name: str) -> Reason:
+    """What is ready but for its limits, as whoever does not know their lines sees it."""
+    keys = ", ".join(repr(need.key) for need in needs_of(task, name))
+    return Reason(name, "limit", f"node {name!r} waits for limit {keys}")
 
 
 def _group(name: str, group: Group, *, items: bool) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flowkit.coordinator.history import History, new_task
 from flowkit.coordinator.hub import Hub
+from flowkit.coordinator.views import shown_state
 from flowkit.core import facts as f
 from flowkit.core.evolve import evolve
 from flowkit.core.model import Task
@@ -64,9 +65,9 @@ def transitions(task: Task, commit: Commit) -> Iterator[TaskEvent]:
     """Fold one commit into the task, and tell what changed."""
     for fact in decode_facts(commit.body):
         node = getattr(fact, "node", "")
-        before = task.runs[node].state if node else task.status
+        before = shown_state(task, node) if node else task.status
         evolve(task, fact, commit.at)
-        after = task.runs[node].state if node else task.status
+        after = shown_state(task, node) if node else task.status
         tag, *_ = row_of(fact)
         yield TaskEvent(
             commit.seq,

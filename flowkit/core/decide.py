@@ -24,6 +24,7 @@ from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus,
 from flowkit.core.opening import Detector, cache_key, child_params, ending, holds, opening
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.payload import Payload
+from flowkit.core.permits import Claim, claim_of, needs_of
 from flowkit.core.problems import Problems, shown
 from flowkit.core.readiness import Start, skip_reason, verdict
 from flowkit.core.replan import RestartPlan, plan_restart
@@ -39,7 +40,6 @@ MOST_REASON: Final = 1000
 MOST_STARTS: Final = 500
 """So many nodes are started without a worker in one decision; the others in the next, so that nobody waits for long."""
 MOST_SIGNALS: Final = 1000
-MOST_ATTEMPTS: Final = 2**62
 
 UNFIT: Final = (InputError, ExprError, FunctionError)
 """What is wrong with what a node was given, and fails it."""
@@ -93,6 +93,8 @@ class _Decider:
                     self.put(f.TaskCreated(selection.not_needed(self.task.graph, targets)))
             case r.TimeReached():
                 self.timers()
+            case r.PermitsUnused(node=name, claim=claim):
+                self.permits_unused(name, claim)
             case r.ChildEnded():
                 self.child_ended(report)
             case r.Fetched(ref=ref, value=value, error=error):
@@ -109,7 +111,7 @@ class _Decider:
 
     def attempt(self, report: r.AttemptReport) -> None:
         run = self.task.runs.get(report.node)
-        known = self.known_attempt(report.node) if run is None else run.attempt
+        known = self.task.last_attempt(report.node)
         if report.attempt < known or (run is None and report.attempt == known):
             self.decision.stale += 1
             return
@@ -140,11 +142,6 @@ class _Decider:
                 self.lost(run, report)
             case Verdict.IS_CANCELLED:
                 self.put(f.NodeCancelled(report.node, run.reason, run.loser))
-
-    def known_attempt(self, name: str) -> int:
-        """The last attempt that may be known of a node that does not exist (yet, or any more)."""
-        base = base_of(name)
-        return self.task.runs[base].peak if base in self.task.graph.nodes and base != name else MOST_ATTEMPTS
 
     def succeeded(self, run: NodeRun, report: r.Succeeded) -> None:
         if report.next and (wrong := self.no_successor(report.node, report.next)):
@@ -219,10 +216,12 @@ class _Decider:
     def placed(self, placed: r.Placed) -> None:
         task = self.task
         run = task.runs[placed.node]
-        if run.state is not NodeState.READY or not task.placing or placed.node in task.held or self.out_of_budget():
+        node = task.node(placed.node)
+        permitted = not node.limits or placed.permits == tuple(need.limit_id for need in needs_of(task, placed.node))
+        startable = run.state is NodeState.READY and task.placing and placed.node not in task.held
+        if not (startable and permitted) or self.out_of_budget():
             self.decision.unused.append(placed)
             return
-        node = task.node(placed.node)
         try:
             inputs = node_inputs(task, placed.node)
         except Unanswered as unanswered:
@@ -235,14 +234,18 @@ class _Decider:
             return
 
         attempt = run.attempt + 1
-        self.put(
-            f.AttemptLeased(placed.node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by)
-        )
+        self.put(f.AttemptLeased(placed.node, attempt, placed.token, placed.worker, placed.incarnation,
+                                 placed.accept_by, placed.permits))  # fmt: skip
         self.decision.effects.append(
             Dispatch(
                 placed.node, node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by, inputs
             )
         )
+
+    def permits_unused(self, name: str, claim: Claim) -> None:
+        run = self.task.runs.get(name)
+        if run is not None and run.state is NodeState.READY and claim == claim_of(self.task, run):
+            self.put(f.PermitsReturned(name))
 
     # ------------------------------------------------------------------------------------------ children
 
@@ -416,7 +419,8 @@ class _Decider:
         if self.task.status is TaskStatus.CANCELLING:
             return
         for name in (*self.task.leased, *self.task.children):
-            self.revoke(name, reason, grace)
+            if not told_to_end(self.task.runs[name]):
+                self.revoke(name, reason, grace)
         self.put(f.TaskCancelling(reason, outcome, self.now + grace, error, by))
 
     def out_of_budget(self) -> bool:

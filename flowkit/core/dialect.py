@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
-from flowkit.core import legacy, policies, starts
+from flowkit.core import legacy, limits, policies, starts
 from flowkit.core.expr import Expression
 from flowkit.core.graph import BUILT_INS, MISSING, SUCCESS, Budget, Edge, Graph, Node, Reference
 from flowkit.core.keys import EDGE, GRAPH, NODE
@@ -94,6 +94,7 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         signals=_signals(nodes),
         compensates=any(node.compensate is not None for node in nodes.values()),
         budget=Budget(**_own(fields.get("budget", {}))),
+        limited=any(map(limits.limited, read)),
         meta=fields.get("meta", {}),
         stream_readers=stream_readers,
         starters=starters,

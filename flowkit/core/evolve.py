@@ -95,6 +95,10 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
             task.held.pop(name, None)
             if task.runs[name].state is NodeState.READY:
                 task.set_ready(name)
+        case f.PermitsReturned(node=name):
+            task.unset_ready(name)
+            task.runs[name].turn += 1
+            task.set_ready(name)
         case _:
             _evolve_task(task, fact, at)
 
@@ -126,7 +130,16 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
         case f.TaskEnded(status=status, error=error):
             task.status, task.error, task.ended_at = TaskStatus(status), error, at
             task.paused = False
-            for gone in (task.ready, task.due, task.agenda, task.joined, task.timers, task.signals, task.memo):
+            for gone in (
+                task.ready,
+                task.gated,
+                task.due,
+                task.agenda,
+                task.joined,
+                task.timers,
+                task.signals,
+                task.memo,
+            ):
                 gone.clear()
         case _:
             raise AssertionError(f"evolve does not know {fact!r}")
@@ -259,13 +272,14 @@ def _cancel_all(task: Task, fact: f.TaskCancelling, at: float) -> None:
     task.reason, task.cancel_outcome, task.cancel_error = fact.reason, fact.outcome, fact.error
     task.ended_by = fact.by
     task.ready.clear()
+    task.gated.clear()
     task.due.clear()
     task.waiting.clear()
     for name, run in task.runs.items():
+        if run.group is not None:  # also one that has ended, and whose other items go on
+            lifecycle.shut(task, run.group)
         if run.state in ENDED_NODE:
             continue
-        if run.group is not None:
-            lifecycle.shut(task, run.group)
         if run.lease is not None or run.child:
             if not lifecycle.told_to_end(run):
                 lifecycle.stop(task, name, run, fact.reason, at, fact.until)

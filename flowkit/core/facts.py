@@ -23,7 +23,8 @@ class TaskCreated:
 
 @immutable
 class AttemptLeased:
-    """A worker got the right to one attempt. `accept_by` is in the worker's own monotonic clock (seconds)."""
+    """A worker got the right to one attempt. `accept_by` is in the worker's own monotonic clock (seconds). `permits`
+    are the limits whose permits it has."""
 
     node: str
     attempt: int
@@ -31,6 +32,7 @@ class AttemptLeased:
     worker: str
     incarnation: str
     accept_by: float
+    permits: tuple[str, ...] = ()
 
 
 @immutable
@@ -296,6 +298,13 @@ class StreamBegun:
     node: str
 
 
+@immutable
+class PermitsReturned:
+    """Permits of a ready node that no worker came for will not be used: it asks for others, by another claim."""
+
+    node: str
+
+
 Fact = (
     TaskCreated
     | AttemptLeased
@@ -328,6 +337,7 @@ Fact = (
     | TaskRestarted
     | TaskEnded
     | StreamBegun
+    | PermitsReturned
 )
 
 TAGS: dict[str, type[Fact]] = {
@@ -362,4 +372,5 @@ TAGS: dict[str, type[Fact]] = {
     "restarted": TaskRestarted,
     "ended": TaskEnded,
     "stream_begun": StreamBegun,
+    "permits_returned": PermitsReturned,
 }

@@ -41,6 +41,8 @@ CODES: Final = ListOf(Text(LONGEST_NAME, says="an error code"), "a list of error
 COUNT: Final = Number(1, MOST, whole=True)
 WAIT: Final = Number(0, LONGEST_WAIT_SEC)
 LIMIT: Final = Number(0, LONGEST_WAIT_SEC, above=True)
+LONGEST_KEY: Final = 256
+RATE: Final = Number(0, MOST, above=True)
 FACTOR: Final = Number(1, 1_000)
 META: Final = Json(only_object=True)
 ON: Final = Choice((SUCCESS, FAILURE, END))
@@ -204,12 +206,23 @@ CACHE: Final = Record("cache", "`cache`", {
     "ttl_sec": Key(LIMIT, "For how long.", required=True),
 })  # fmt: skip
 
+LIMIT_ENTRY: Final = Record("limit", "a limit", {
+    "key": Key(Text(LONGEST_KEY, says="a key such as \"db:{tenant}\""), "Whose nodes share it: `{tenant}` and "
+               "`{params.name}` are filled in.", required=True),
+    "max": Key(COUNT, "How many permits may be held at a time."),
+    "rate": Key(RATE, "How many permits are given out per `per_sec`."),
+    "per_sec": Key(LIMIT, "The seconds that `rate` is for (default 1)."),
+    "burst": Key(COUNT, "How many permits of a rate may be given out at once (default 1: evenly spaced)."),
+    "weight": Key(COUNT, "How many permits an attempt takes (default 1)."),
+})  # fmt: skip
+
 COMPENSATE: Final = Record("compensate", "`compensate`", {
     "type": Key(NODE_TYPE, "The role that undoes what the node did.", required=True),
     "inputs": Key(Holes(), "What it gets; without it, the node's output.", null=True),
     "retry_policy": Key(RETRY_POLICY, "When and how often a failed attempt is followed by another."),
     "timeout_sec": Key(LIMIT, "Bounds one attempt's run."),
     "timeouts": Key(TIMEOUTS, "Bounds in seconds."),
+    "limits": Key(ListOf(LIMIT_ENTRY, "a list of limits"), "How many of its attempts, and of others, run at a time."),
 })  # fmt: skip
 
 BUDGET: Final = Record("budget", "a budget", {
@@ -246,6 +259,7 @@ NODE: Final = Record("node", "a node", {
     "io": Key(IO, "What older handlers read."),
     "meta": Key(META, "Notes of your own."),
     "routing": Key(ROUTING, "Edges that leave it; write `edges`.", old=True),
+    "limits": Key(ListOf(LIMIT_ENTRY, "a list of limits"), "How many of its attempts, and of others, run at a time."),
     **{name: Key(Ignored(), "What a run left behind; dropped.", old=True) for name in RUN_FIELDS},
 })  # fmt: skip
 

@@ -181,8 +181,9 @@ def expand(task: Task, name: str, size: int, at: float) -> None:
     run.state = NodeState.RUNNING
     begin(task, name, run, at)
     task.open += size
-    release(task, name, at)
-    if not size:
+    if group_decided(task, name) is None:
+        release(task, name, at)
+    else:  # there are none, or fewer than it needs
         task.agenda.append(name)
 
 

@@ -101,5 +101,8 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
 
 def _changed(old: Graph, new: Graph, name: str) -> bool:
     before, after = old.nodes[name], new.nodes[name]
-    same = replace(before, timeouts=after.timeouts, retry=after.retry, body=None) == replace(after, body=None)
+    # How often it is tried, when, and how long it may take says nothing about what it gives.
+    patient = replace(before, timeouts=after.timeouts, retry=after.retry, retry_given=after.retry_given,
+                      limits=after.limits, body=None)  # fmt: skip
+    same = patient == replace(after, body=None)
     return not same or set(old.incoming[name]) != set(new.incoming[name]) or old.reads[name] != new.reads[name]

@@ -69,8 +69,8 @@ def _begin_generation(task: Task, generation: int) -> None:
     task.generation, task.status, task.ended_at = generation, TaskStatus.RUNNING, None
     task.error, task.reason, task.cancel_outcome, task.cancel_error = None, "", "", None
     task.ended_by, task.undo, task.attempts, task.spent_sec = "", None, 0, 0.0
-    for gone in (task.ready, task.due, task.leased, task.children, task.waiting, task.held, task.agenda, task.joined,
-                 task.timers, task.signals, task.memo):  # fmt: skip
+    for gone in (task.ready, task.gated, task.gated_anew, task.due, task.leased, task.children, task.waiting,
+                 task.held, task.agenda, task.joined, task.timers, task.signals, task.memo):  # fmt: skip
         gone.clear()
 
 

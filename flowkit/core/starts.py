@@ -76,7 +76,7 @@ def finished(node: Node, fields: dict[str, Any]) -> Node:
 def _body(node: Node) -> Node:
     """What a member of a group does: what its group waits for, and how long in all, is the group's."""
     timeouts = replace(node.timeouts, total_sec=None)
-    node = replace(node, when=None, fan_in=policies.ALL, timeouts=timeouts, continue_on_failure=False, compensate=None)
+    node = replace(node, when=None, fan_in=policies.ALL, timeouts=timeouts, continue_on_failure=False)
     return finished(node, {})
 
 

@@ -308,6 +308,11 @@ def _stall_fleet(world: World, machine: Machine, partitions: range | list[int]) 
         world.broker.stalls[machine.name, world.topics.fleet, partition] = until
 
 
+def rich(world: World) -> None:
+    """No fault: graphs that use all that a graph can say."""
+    world.stage.wanted.add("rich")
+
+
 DIRECTED: dict[str, Callable[[World], None]] = {
     fault.__name__: fault
     for fault in (
@@ -333,5 +338,6 @@ DIRECTED: dict[str, Callable[[World], None]] = {
         slow_then_crash,
         slow_then_fail_over,
         lost_doorbells,
+        rich,
     )
 }

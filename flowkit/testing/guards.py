@@ -92,7 +92,7 @@ ROWS = (
     Guard("head_confirm", 9, "no match is confirmed by a read", f"{HEADS}._ask_why", r.no_match_is_yes),
     Guard("evict_head", 9, "a task leaves memory after its head", f"{HEADS}.step", r.evict_before_head),
     Guard("confirm_request", 10, "a duplicate request is another's, till one's own is read",
-          f"{C}.tasks:Tasks._insert", r.any_request_is_mine),
+          f"{C}.asking:Asking._insert", r.any_request_is_mine),
     Guard("flag_head", 10, "a request is marked after the head", f"{HEADS}.step", r.mark_before_head),
     Guard("requests_scan", 10, "the sweeper finds requests", f"{STORE}.open_requests", r.nothing_found),
     Guard("request_order", 10, "requests are read in order", f"{STORE}.read_requests", r.backwards),

@@ -235,8 +235,12 @@ def _froze(frozen: Frozen, process: str, at: float) -> bool:
 def essence_of(task: Task) -> object:
     """What two holders of a task must agree on: not what `settle` has still to look at, nor dead timers."""
     timers = sorted(timer for timer in task.timers if task.timer_live(timer))
-    names = [name for name in Task.__slots__ if name not in ("graph", "params", "memo", "agenda", "joined", "timers")]
-    return [timers, *((name, state_of(getattr(task, name))) for name in names)]
+    # Whether a gated node has its permits is known to its owner only.
+    ready = [(role, [name for name in names if name not in task.gated]) for role, names in task.ready.items()]
+    apart = ("graph", "params", "memo", "agenda", "joined", "timers", "ready", "gated_anew")
+    names = [name for name in Task.__slots__ if name not in apart]
+    waiting = sorted((role, left) for role, left in ready if left)
+    return [timers, waiting, *((name, state_of(getattr(task, name))) for name in names)]
 
 
 def state_of(value: object) -> object:

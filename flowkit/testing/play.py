@@ -10,16 +10,19 @@ from functools import partial
 from operator import methodcaller
 from typing import Any
 
+from flowkit.core.derived import base_of
 from flowkit.errors import BusUnavailable, Corrupt, RequestRefused, Retry, StoreUnavailable, TaskNotFound
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
+from flowkit.testing.rich import rich
 from flowkit.testing.scenario import CHANGES, ROLE, TaskPlan, fits, plan_task, value_of
 from flowkit.testing.world import ProcessDied, Report, World
 from flowkit.wire.codec import loads
 
 TASKS = 3
 GIVES_UP = 0.1
+ALL_CHANGES = {**CHANGES, "rich": rich}
 PATIENCE_SEC = 300.0
 
 
@@ -46,7 +49,7 @@ class RandomPlay:
         self.plans = {
             plan.key: plan for plan in (plan_task(self.dice, number, steered=steered) for number in range(TASKS))
         }
-        for change in (CHANGES[name] for name in sorted(world.stage.wanted)):
+        for change in (ALL_CHANGES[name] for name in sorted(world.stage.wanted)):
             self.plans = {key: change(plan, self.dice) for key, plan in self.plans.items()}
         self._runs = 0
         self._failed: Counter[str] = Counter()
@@ -66,13 +69,13 @@ class RandomPlay:
 
     def _may_fail(self, task_id: str, node: str) -> bool:
         plan = self.plans[loads(self.world.replica.majority.data.heads[task_id].params)["plan"]]
-        return plan.behaviour[node].may_fail
+        return plan.behaviour[base_of(node)].may_fail
 
     # ---- what a node does
 
     async def work(self, inputs: Any, ctx: Any) -> Any:
         stage, observer = self.world.stage, self.world.observer
-        behaviour = self.plans[ctx.params["plan"]].behaviour[ctx.node_id]
+        behaviour = self.plans[ctx.params["plan"]].behaviour[base_of(ctx.node_id)]
         key = ctx.idempotency_key
         token = ctx._attempt.token  # handlers do not see it: here it tells one lease from another
         start = Start(ctx.task_id, ctx.node_id, ctx.attempt, key, ctx.worker_id, stage.now, None, token, inputs)
@@ -192,6 +195,8 @@ def _call(kind: str, dice: random.Random) -> tuple[str, dict[str, Any]]:
             return "cancel", {"grace_sec": dice.choice((2.0, 30.0))}
         case "cancel_node":
             return "cancel", {"grace_sec": 5.0, "node_id": dice.choice(("n0", "n1"))}
+        case "signal":
+            return "signal", {"name": "go", "payload": {"by": "ada"}}
         case "restart_failed":
             return "restart", {"failed_only": True}
         case "restart_from":

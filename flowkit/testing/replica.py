@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from flowkit.adapters.memory import MemoryData, MemoryStore
-from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, Outcome, Renewal, Request, StreamId
+from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, LimitRecord, Outcome, Renewal, Request, StreamId
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 
@@ -60,6 +60,7 @@ class ReplicaSet:
         self.slow_until = 0.0
         self.acknowledged: set[tuple[str, int, str]] = set()
         self.on_applied: Callable[[Commit], None] = lambda commit: None
+        self.on_majority: Callable[[Write], None] = lambda write: None
         self._pending: deque[Entry] = deque()
         self._numbers = 0
         self._replicated = 0.0
@@ -165,6 +166,7 @@ class ReplicaSet:
                 self.majority.data.commits.setdefault(commit.task_id, {})[commit.seq] = commit
             else:
                 at_once(entry.write.work(self.majority))
+            self.on_majority(entry.write)
             if entry.done is not None:
                 entry.done(True)
         while self._recent and self._recent[0][0] < self.stage.now - STALE_SEC:
@@ -188,6 +190,8 @@ class ReplicaSet:
             case ("block", task_id, generation, node, seq):
                 blocks = data.blocks.get(task_id, {}).get(StreamId(task_id, int(generation), node), [])
                 return next((block for block in reversed(blocks) if block.seq == int(seq)), None)
+            case ("limit", limit_id):
+                return data.limits.get(limit_id)
         return None
 
     def fail_over(self) -> None:
@@ -293,7 +297,7 @@ class _Once:
             self._reply([Outcome.UNKNOWN] * self._count)
 
 
-def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal | Block) -> Key:
+def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal | LimitRecord | Block) -> Key:
     match document:
         case Head():
             return ("head", document.task_id)
@@ -309,6 +313,8 @@ def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal |
             return ("renewal", document.worker)
         case Block(stream=stream, seq=seq):
             return ("block", stream.task_id, str(stream.generation), stream.node, str(seq))
+        case LimitRecord():
+            return ("limit", document.limit_id)
 
 
 def _copy(data: MemoryData) -> MemoryData:
@@ -322,6 +328,7 @@ def _copy(data: MemoryData) -> MemoryData:
         flows={key: dict(versions) for key, versions in data.flows.items()},
         flow_tags={key: dict(tags) for key, tags in data.flow_tags.items()},
         renewals=dict(data.renewals),
+        limits=dict(data.limits),
         by_age=list(data.by_age),
     )
     for partition, active in data.active.items():

@@ -19,6 +19,8 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    LimitRecord,
+    LimitSwap,
     Outcome,
     Renewal,
     Request,
@@ -138,6 +140,24 @@ class FaultyStore:
     async def delete_blocks(self, task_id: str) -> Outcome:
         [outcome] = await self._write([Write(methodcaller("delete_blocks", task_id), ())])
         return outcome
+
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        return await self._read(methodcaller("read_limits", list(limit_ids)))  # type: ignore[no-any-return]
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        work = methodcaller("limits_of", partition, limit=limit, after=after)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        await self._buggify("freeze_before_insert", 0.015)
+        outcomes = await self._write(
+            [Write(methodcaller("swap_limits", [new]), (("limit", new.limit_id),)) for new in swaps]
+        )
+        if Outcome.OK in outcomes:
+            await self._buggify("crash_after_commit", 0.012)
+        return outcomes
 
     # graphs, artifacts and snapshots
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.core import facts as f
-from flowkit.core.derived import base_of, group_of
+from flowkit.core.derived import base_of, compensation_of, group_of, item_of, repetition_of
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import END, FAILURE, SUCCESS, Edge
 from flowkit.core.inputs import node_inputs
@@ -64,8 +64,8 @@ class Nodes(dict[str, Node]):
 
 @dataclass(slots=True)
 class Walk:
-    """`began` is when this generation did. `leases` are all that were committed, by node and attempt, and `over` says
-    when those ended; `requests` are the numbers of those applied."""
+    """`began` is when this generation did; `stopped` names the node that ended the task. `leases` are all that were
+    committed, by node and attempt, and `over` says when those ended; `requests` are the numbers of those applied."""
 
     task: Task
     head: Head
@@ -79,6 +79,7 @@ class Walk:
     cancelled: bool = False
     applied: int = 0
     undoing: bool = False
+    stopped: str = ""
     nodes: Nodes = field(default_factory=Nodes)
     leases: dict[tuple[str, int], f.AttemptLeased] = field(default_factory=dict)
     over: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -146,10 +147,10 @@ class Walk:
             case f.NodeExpanded(node=name, count=count):
                 self.opened(name)
                 self.nodes[name].state, self.nodes[name].members = "group", count
-            case f.NodeRepeated(node=name, n=n):
-                if n == 1:
-                    self.opened(name)
-                self.nodes[name].state, self.nodes[name].members = "group", n
+                for index in range(count):
+                    self.nodes[item_of(name, index)].state = "open"
+            case f.NodeRepeated(node=name, n=n, at=begin):
+                self.repeated(name, n, begin)
             case f.NodeGathered(node=name):
                 if self.nodes[name].state != "group":
                     self.say("gathered_early", f"{name} is {self.nodes[name].state}")
@@ -169,6 +170,13 @@ class Walk:
                 self.child(name, attempt, child)
             case _:
                 self.whole(fact)
+
+    def repeated(self, name: str, n: int, begin: float) -> None:
+        if n == 1:
+            self.opened(name)
+        self.nodes[name].state, self.nodes[name].members = "group", n
+        member = self.nodes[repetition_of(name, n)]
+        member.state, member.wake = ("waiting", begin) if begin > self.at else ("open", None)
 
     def opened(self, name: str) -> None:
         """A node starts: everything that it waits for is there, and the task lets it."""
@@ -235,8 +243,10 @@ class Walk:
                 self.cancelling(fact)
             case f.TaskRestarted():
                 self.restarted(fact)
-            case f.UndoBegan():
+            case f.UndoBegan(nodes=nodes):
                 self.status, self.undoing = "cancelling", True
+                for name in nodes:
+                    self.nodes[compensation_of(name)].state = "open"
             case f.TaskEnded():
                 self.ended(fact)
 
@@ -338,7 +348,8 @@ class Walk:
             self.say("request_without_effect", f"number {owed.n} ({owed.kind}) was applied, then came {fact}")
 
     def cancelling(self, fact: f.TaskCancelling) -> None:
-        if fact.outcome == "cancelled" and not self.cancelled:
+        self.stopped = fact.by
+        if fact.outcome == "cancelled" and not self.cancelled and not fact.by:
             self.say("cancel_wrong", "nobody asked for it")
         limit, over = self.task.timeout_sec, self.at - self.began
         timed_out = fact.error == {"code": "timeout", "message": fact.reason}
@@ -357,6 +368,7 @@ class Walk:
         if fact.generation != self.task.generation + 1:
             self.say("generation_wrong", f"{fact.generation} after {self.task.generation}")
         self.status, self.cancelled, self.began, self.undoing = "running", False, self.at, False
+        self.stopped = ""
         graph = self.task.editions[fact.graph] if fact.graph else self.task.graph
         again = set(graph.nodes if fact.nodes is None else fact.nodes)
         for name in [*self.nodes, *graph.nodes]:
@@ -382,11 +394,11 @@ class Walk:
             self.say("ended_early", f"{fact.status}, while {still} have not ended")
         failed = [name for name, node in self.nodes.items() if node.state == "failed" and name in self.task.graph.nodes]
         match fact.status:
-            case "finished" if any(not handled(self.task, name) for name in failed):
+            case "finished" if not self.stopped and any(not handled(self.task, name) for name in failed):
                 self.say("wrong_end", f"finished, with failures that nobody handled among {failed}")
             case "failed" if not failed and fact.error is None:
                 self.say("wrong_end", "failed, without a failure")
-            case "cancelled" if not self.cancelled:
+            case "cancelled" if not self.cancelled and not self.stopped:
                 self.say("wrong_end", "cancelled, and nobody asked for it")
         self.status = fact.status
 

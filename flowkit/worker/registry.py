@@ -13,11 +13,13 @@ from typing import Any, TypeVar, overload
 
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS
+from flowkit.core.starts import function_role
 from flowkit.errors import ConfigError, GraphError, did_you_mean
 from flowkit.worker.binding import Binding, binding_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__flowkit_handler__"
+FUNCTION_ROLES = function_role("")
 ROLE_RULE = re.compile(r"(?!\.+\Z)[A-Za-z0-9_.-]{1,128}\Z")
 
 
@@ -202,7 +204,7 @@ def _check_policy(policy: Mapping[str, Any]) -> None:
 def _check_name(name: str) -> str:
     if name in BUILT_INS:
         raise ConfigError(f"the role {name!r} is built in; choose another name")
-    if not ROLE_RULE.match(name):
+    if not ROLE_RULE.match(name.removeprefix(FUNCTION_ROLES)):
         raise ConfigError(f"{name!r} cannot be a role: letters, digits and `_ - .`, at most 128")
     return name
 

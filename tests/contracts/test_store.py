@@ -21,6 +21,8 @@ from flowkit.ports import (
     Head,
     HeadFilter,
     HeadUpdate,
+    LimitRecord,
+    LimitSwap,
     Outcome,
     Renewal,
     Request,
@@ -705,3 +707,54 @@ async def test_a_started_store_starts_again_over_the_same_data(store: Store, tmp
     await store.stop()
     await store.start()
     assert [one.seq for one in await store.read_commits(["t"])] == [1]
+
+
+def swap(limit_id: str, before: str, stamp: str, body: str = "[]", partition: int = 0) -> LimitSwap:
+    return LimitSwap(limit_id, partition, before, stamp, body)
+
+
+class TestLimits:
+    async def test_a_record_is_written_where_there_is_none(self, store: Store) -> None:
+        assert await store.swap_limits([swap("a", "", "s1", "[1]"), swap("b", "", "s2", partition=3)]) == [OK, OK]
+        assert await store.swap_limits([swap("a", "", "s3")]) == [NO_MATCH]
+        found = {record.limit_id: record for record in await store.read_limits(["a", "b", "none"])}
+        assert found == {"a": LimitRecord("a", 0, "s1", "[1]"), "b": LimitRecord("b", 3, "s2", "[]")}
+
+    async def test_a_record_is_replaced_only_by_who_knows_it(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s1"), swap("b", "", "t1")])
+        outcomes = await store.swap_limits([swap("a", "s0", "s2"), swap("b", "t1", "t2", "[2]")])
+        assert outcomes == [NO_MATCH, OK]
+        stamps = {record.limit_id: record.stamp for record in await store.read_limits(["a", "b"])}
+        assert stamps == {"a": "s1", "b": "t2"}
+
+    async def test_the_same_swap_again_is_harmless(self, store: Store) -> None:
+        first, second = swap("a", "", "s1"), swap("a", "s1", "s2")
+        assert await store.swap_limits([first]) == [OK]
+        assert await store.swap_limits([first]) == [OK]
+        assert await store.swap_limits([second]) == [OK]
+        assert await store.swap_limits([first, swap("b", "", "t")]) == [NO_MATCH, OK]
+
+    async def test_a_record_is_removed_only_by_who_knows_it(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s1")])
+        assert await store.swap_limits([swap("a", "s0", "x", "")]) == [NO_MATCH]
+        assert await store.swap_limits([swap("a", "s1", "x", "")]) == [OK]
+        assert await store.swap_limits([swap("a", "s1", "x", "")]) == [OK]  # it is gone, as was wanted
+        assert await store.read_limits(["a"]) == []
+        assert await store.swap_limits([swap("a", "s1", "s2")]) == [NO_MATCH]
+        assert await store.swap_limits([swap("a", "", "s3")]) == [OK]
+
+    async def test_of_two_who_swap_at_once_one_wins(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s0")])
+        outcomes = await asyncio.gather(*(store.swap_limits([swap("a", "s0", f"s-{n}")]) for n in range(8)))
+        assert sorted(outcome.value for [outcome] in outcomes) == ["no_match"] * 7 + ["ok"]
+
+    async def test_the_records_of_a_partition_come_page_by_page(self, store: Store) -> None:
+        await store.swap_limits([swap(name, "", f"s{name}", partition=int(name < "x")) for name in "cabxy"])
+        first = await store.limits_of(1, limit=2)
+        assert [record.limit_id for record in first] == ["a", "b"]
+        assert [record.limit_id for record in await store.limits_of(1, limit=2, after="b")] == ["c"]
+
+    async def test_what_cannot_be_stored_is_unknown_and_the_others_stand(self, store: Store) -> None:
+        swaps = [swap("a", "", "s1"), swap("b", "", "s2", SURROGATE), swap("c", "", "s3")]
+        assert await store.swap_limits(swaps) == [OK, UNKNOWN, OK]
+        assert await store.swap_limits([]) == []

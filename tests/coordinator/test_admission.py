@@ -148,7 +148,7 @@ def test_a_graph_is_looked_at_again_once_a_role_takes_something_else() -> None:
 
 async def test_a_role_that_is_not_one_of_the_worker_types_is_refused() -> None:
     admission = Admission(roles=["greet", "shout"])
-    known = graph(node("a", type="greet"), node("b", type="coordinator_fn.vars.echo"))
+    known = graph(node("a", type="greet"), calls("b", "vars.echo"), calls("c", "vars.set"))
     wrong = graph(node("a", type="greet"), node("b", type="shuot"))
 
     await admission.check("known", parse_graph(known), {}, ())
@@ -160,3 +160,24 @@ async def test_a_role_that_is_not_one_of_the_worker_types_is_refused() -> None:
         assert str(problem) == (
             "E_ROLE_UNKNOWN at nodes[1].type: 'shuot' is not one of worker_types (did you mean 'shout'?): greet, shout"
         )
+
+
+def calls(node_id: str, function: str) -> dict[str, Any]:
+    return node(node_id, type="coordinator_fn", io={"fn": function})
+
+
+async def test_a_function_that_the_coordinator_does_not_have_is_refused() -> None:
+    admission = Admission(functions=["vars.echo", "noop"])
+    known = graph(calls("a", "vars.echo"), calls("b", "noop"))
+
+    await admission.check("known", parse_graph(known), {}, ())
+    for name, hint in (
+        ("vars.ecko", "(did you mean 'vars.echo'?)"),
+        ("metrics.aggregate", "; there are vars.echo, noop"),
+    ):
+        with pytest.raises(GraphError) as caught:
+            await admission.check(name, parse_graph(graph(node("x"), calls("a", name))), {}, ())
+        [problem] = caught.value.problems
+        said = f"E_ADAPTER_UNKNOWN at nodes[1].io.fn: this coordinator has no function {name!r}"
+        assert str(problem).startswith(said)
+        assert str(problem).endswith(hint)

@@ -1,8 +1,10 @@
-"""Large decisions: how they are cut into commits. And what becomes of messages about another owner's tasks."""
+"""Large decisions: how they are cut into commits, and how much one takes up. And what becomes of messages about another
+owner's tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -10,12 +12,14 @@ from flowkit.adapters.memory_bus import MemoryBus
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.clock import ManualClock
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator import engine
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.history import Past
 from flowkit.coordinator.offsets import OffsetTracker
 from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.core import facts as f
-from flowkit.core.reports import Started
+from flowkit.core.payload import Payload
+from flowkit.core.reports import Started, Succeeded
 from flowkit.ports import Commit, Head, Outcome
 from flowkit.wire.facts import decode_facts
 from flowkit.wire.messages import Hello
@@ -56,13 +60,37 @@ async def test_an_answered_request_is_never_cut_from_what_it_did() -> None:
     assert [len(decode_facts(commit.body)) for commit in commits] == [1, 2, 1]
 
 
+# How much one decision takes up.
+
+
+async def test_reports_that_reach_many_nodes_are_decided_in_several_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MOST_AT_ONCE", 5)
+    heads = [node(f"h{i}") for i in range(3)]
+    leaves = [node(f"h{i}.{j}", f"h{i}", type="other") for i in range(3) for j in range(3)]
+    on = Flying(*heads, *leaves)
+    on.engine.outcome(on.flight, Outcome.OK)
+    for i in range(3):
+        run = on.cell.task.runs[f"h{i}"]
+        on.engine.feed(on.cell, Item(Succeeded(f"h{i}", 1, run.lease.token, Payload(1), None, 0.1)))
+
+    decided = []
+    while not decided or on.cell.queue:
+        on.engine.pump_dirty()
+        assert on.cell.flight is not None
+        decided.append([fact.node for fact in on.cell.flight.facts if isinstance(fact, f.AttemptSucceeded)])
+        on.engine.outcome(on.cell.flight, Outcome.OK)
+
+    assert decided == [["h0", "h1"], ["h2"]]
+    assert len(on.cell.task.ready["other"]) == 9
+
+
 # What was reserved with a worker.
 
 
 class Flying:
-    """A task whose first commit, which places both of its nodes, is on its way."""
+    """A task whose first commit, which places all nodes that can start, is on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, *nodes: dict[str, Any]) -> None:
         self.runtime = CoordinatorRuntime(
             store=MemoryStore(), bus=MemoryBus(), clock=ManualClock(), cfg=CoordinatorConfig()
         )
@@ -70,10 +98,11 @@ class Flying:
         self.engine.owned.add(5)
         self.worker = self.runtime.fleet.heard(Hello("w", "i", ["work"], 8, 0.0))
         self.cell = self.engine.get("t", 5)
-        self.engine.loaded(self.cell, Past(Head("t", 5, "ref"), new_task(graph(node("a"), node("b")))))
+        raw = graph(*(nodes or (node("a"), node("b"))))
+        self.engine.loaded(self.cell, Past(Head("t", 5, "ref"), new_task(raw)))
         self.engine.pump_dirty()
         assert self.cell.flight is not None
-        assert self.worker.mine == 2
+        assert self.worker.mine == (3 if nodes else 2)
         self.flight = self.cell.flight
 
 

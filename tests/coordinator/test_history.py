@@ -11,7 +11,15 @@ import pytest
 
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.coordinator.graphs import Graphs
-from flowkit.coordinator.history import History, fold, new_task, unbroken
+from flowkit.coordinator.history import (
+    BEGINNING,
+    SLICE_WEIGHT,
+    History,
+    fold,
+    fold_in_slices,
+    new_task,
+    unbroken,
+)
 from flowkit.core import facts as f
 from flowkit.core.dialect import parse_graph
 from flowkit.core.payload import Payload
@@ -219,6 +227,20 @@ def test_folding_a_newer_fact_is_refused() -> None:
 
     with pytest.raises(UnknownFact):
         fold(task, [replace(commits_of("t")[0], body='[["married"]]')])
+
+
+def test_a_fact_that_reaches_many_nodes_fills_a_slice_by_itself() -> None:
+    wide = parse_graph(graph(node("a"), node("b"), *(node(f"c{i}", "a") for i in range(SLICE_WEIGHT))))
+    task = new_task(Head("t", 0, REF), wide)
+    ended = [f.AttemptSucceeded(name, 1, "k", Payload(1)) for name in "ab"]
+
+    slices = 0
+    for _ in fold_in_slices(task, commits_of("t", [[f.TaskCreated()], ended]), BEGINNING):
+        slices += 1
+        assert (task.runs["a"].state, task.runs["b"].state) == ("finished", "ready")
+
+    assert slices == 1
+    assert task.runs["b"].state == "finished"
 
 
 def test_a_new_task_takes_what_its_head_says() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.clock import ManualClock
+from flowkit.coordinator import snapshots
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History, fold, new_task, place_of
@@ -156,6 +159,20 @@ def same(task: Any, upto: int) -> bool:
 
 
 # Taking.
+
+
+async def test_the_state_that_it_was_written_from_is_freed_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "SLICE_RUNS", 2)
+    task = folded(5)
+    left = [size := dict.__len__(task.runs)]
+    freeing = asyncio.create_task(snapshots.taken_apart(task))
+    while not freeing.done():
+        await asyncio.sleep(0)
+        left.append(dict.__len__(task.runs))
+
+    assert left[-1] == 0
+    assert size > 2
+    assert max(before - after for before, after in pairwise(left)) == 2
 
 
 async def test_a_snapshot_is_taken_of_what_is_stored_and_handed_to_the_cell(stand: Stand) -> None:

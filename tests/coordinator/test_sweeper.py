@@ -22,10 +22,10 @@ from tests.core.builders import graph, node
 NOW = 1_000_000.0
 
 
-async def begun(*heads: Head, **settings: Any) -> CoordinatorRuntime:
+async def begun(*heads: Head, clock: ManualClock | None = None, **settings: Any) -> CoordinatorRuntime:
     store = MemoryStore()
     runtime = CoordinatorRuntime(
-        store=store, bus=MemoryBus(), clock=ManualClock(NOW), cfg=CoordinatorConfig(**settings)
+        store=store, bus=MemoryBus(), clock=clock or ManualClock(NOW), cfg=CoordinatorConfig(**settings)
     )
     await store.insert_heads(heads)
     runtime.engine.owned = {0}
@@ -51,6 +51,21 @@ async def test_sleepers_are_fetched_a_while_before_they_are_due() -> None:
     later, never = sleeper("later", NOW + AHEAD_SEC + 1), sleeper("never", None)
 
     assert await in_memory(late, soon, later, never) == {"late", "soon"}
+
+
+async def test_and_not_looked_for_in_every_sweep() -> None:
+    clock = ManualClock(NOW)
+    runtime = await begun(sleeper("a", NOW + 1), clock=clock)
+    await runtime.sweeper.step()
+    await runtime.store.insert_heads([sleeper("b", NOW + AHEAD_SEC), sleeper("c", NOW + 1.5), sleeper("d", NOW + 60)])
+
+    found = []
+    for _ in range(int(AHEAD_SEC / 2)):
+        clock.advance(1.0)
+        await runtime.sweeper.step()
+        found.append("".join(sorted(runtime.engine.cells)))
+
+    assert found == ["a", "ac", "ac", "ac", "abc"]
 
 
 async def test_but_not_before_they_would_be_evicted_again() -> None:

@@ -9,6 +9,7 @@ from flowkit.core.expr.arithmetic import arithmetic, negation
 from flowkit.core.expr.complaint import complaint
 from flowkit.core.expr.failure import Span
 from flowkit.core.expr.functions import call, matches_literal
+from flowkit.core.expr.limits import MAX_PROGRAM
 from flowkit.core.expr.literals import list_of, map_of
 from flowkit.core.expr.paths import Run
 from flowkit.core.expr.regex import PatternError, Program, build, parse_pattern, size_of
@@ -48,6 +49,7 @@ class Compiler:
     def __init__(self, text: str) -> None:
         self.steps = 0
         self._text = text
+        self._patterns = 0  # the size of their programs
 
     def compile(self, part: Node) -> Run:
         """The function that computes `part`. Raises `ExprSyntaxError` for a pattern that cannot be read."""
@@ -175,11 +177,14 @@ class Compiler:
     def _program(self, pattern: str, position: int) -> Program:
         try:
             parsed = parse_pattern(pattern)
-            size_of(parsed)
-            return build(parsed)
+            self._patterns += size_of(parsed)
         except PatternError as error:
             say = f"this pattern cannot be used, from its character {error.position + 1} on: {error.say}"
             raise complaint(self._text, position, say) from None
+        if self._patterns > MAX_PROGRAM:
+            say = f"the patterns so far have more than {MAX_PROGRAM:,} parts when their repetitions are written out"
+            raise complaint(self._text, position, f"{say}; ask for fewer")
+        return build(parsed)
 
 
 def _constant_key(step: Step) -> tuple[Any, None] | None:

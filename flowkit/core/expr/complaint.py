@@ -9,6 +9,15 @@ from flowkit.errors import ExprSyntaxError
 WIDTH: Final = 72  # of the excerpt
 
 
+class Misread(Exception):
+    """A word that is none; `say` is about the character at `position`."""
+
+    def __init__(self, position: int, say: str) -> None:
+        super().__init__(say)
+        self.position = position
+        self.say = say
+
+
 def complaint(text: str, position: int, say: str) -> ExprSyntaxError:
     """The error that says `say` about the character at `position` of `text`."""
     line = text.count("\n", 0, position) + 1

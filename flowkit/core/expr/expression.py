@@ -46,7 +46,10 @@ class Expression:
             return value
         except Failure as failure:
             error = failure.error(self.text)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame, so the frame must not hold it
 
 
 def parse_expression(text: str, allowed: Container[str]) -> Expression:

@@ -9,7 +9,7 @@ MAX_DEPTH: Final = 64  # of parts in parts
 MAX_STEPS: Final = 5_000  # of one evaluation; a step takes about 0.1 us, so that all of them stay under a millisecond
 MAX_SIZE: Final = 65_536  # bytes of a value that an expression makes or gives
 MAX_PATTERN: Final = 1024  # characters of a regular expression
-MAX_PROGRAM: Final = 1100  # of its instructions, with all repetitions written out
+MAX_PROGRAM: Final = 2100  # of the instructions of all that an expression has, with all repetitions written out
 
 
 # The steps that one evaluation has left, its only element. An expression has no loops, so each of its parts runs once

@@ -44,7 +44,7 @@ def measure(value: Any, meter: Meter, at: Span) -> None:
         part = parts.pop()
         kind = type(part)
         if kind is str:
-            left -= _bytes(part)
+            left -= len(part) if part.isascii() else _bytes(part, meter, at)
         elif kind in SCALARS or kind is Artifact:
             left -= SCALAR_SIZE
         elif kind is list:
@@ -62,7 +62,8 @@ def measure(value: Any, meter: Meter, at: Span) -> None:
             raise Exceeded(at, too_large)
 
 
-def _bytes(text: str) -> int:
-    if text.isascii() or len(text) > MAX_SIZE:
+def _bytes(text: str, meter: Meter, at: Span) -> int:
+    if len(text) > MAX_SIZE:
         return len(text)
+    charge(meter, 3 + len(text) // LONG, at)
     return len(text.encode("utf-8", "surrogatepass"))

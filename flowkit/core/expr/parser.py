@@ -33,7 +33,7 @@ from flowkit.core.expr.syntax import (
     Step,
     Unary,
 )
-from flowkit.core.expr.tokens import END, FLOAT, INT, NAME, SIGN, STRING, Token, tokens_of
+from flowkit.core.expr.tokens import BAD, END, FLOAT, INT, NAME, SIGN, STRING, Token, tokens_of
 from flowkit.core.problems import shown
 from flowkit.errors import ExprSyntaxError, did_you_mean
 
@@ -60,7 +60,7 @@ class Parser:
         self.guarded: set[str] = set()
         self._mentioned: list[str] = []
         self._text = text
-        self._allowed = allowed
+        self._known = [name for name in names.ROOTS if name in allowed]
         self._tokens = tokens_of(text)
         self._at = 0
         self._depth = 0
@@ -109,6 +109,8 @@ class Parser:
         return f"; write {instead}" if instead else ""
 
     def _fail(self, say: str, at: int | None = None) -> NoReturn:
+        if at is None and self._next.kind == BAD:
+            say = self._next.value
         raise complaint(self._text, self._next.start if at is None else at, say)
 
     def _span(self, start: int) -> Span:
@@ -247,7 +249,7 @@ class Parser:
 
     def _entry(self) -> tuple[Node, Node]:
         token = self._next
-        if token.kind == NAME and self._tokens[self._at + 1].text == ":" and token.text not in self._known_roots():
+        if token.kind == NAME and self._tokens[self._at + 1].text == ":" and token.text not in self._known:
             self._fail(f'a key is a string; write "{token.text[:60]}"')
         key = self._expression()
         if isinstance(key, Literal) and not isinstance(key.value, str):
@@ -290,7 +292,7 @@ class Parser:
         return Output(name, at=self._span(start))
 
     def _check_root(self, token: Token) -> None:
-        name, known = token.text, self._known_roots()
+        name, known = token.text, self._known
         if name in known:
             return
         here = f"here are {', '.join(known)}" if known else "no name can be used here, only literals"
@@ -301,9 +303,6 @@ class Parser:
         if name in names.FUNCTIONS or name in names.METHODS or name == names.HAS:
             self._fail(f"{name} is a function; call it, as in {_example(name)}")
         self._fail(f"there is no {shown(name)}{did_you_mean(name[:60], [*known, *names.WORDS])}; {here}")
-
-    def _known_roots(self) -> list[str]:
-        return [name for name in names.ROOTS if name in self._allowed]
 
     # Calls.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
-from flowkit.core.expr.complaint import complaint
+from flowkit.core.expr.complaint import Misread
 from flowkit.core.expr.strings import read_string
+from flowkit.core.immutable import immutable
 from flowkit.core.problems import shown
 
 NAME: Final = "name"
@@ -16,6 +16,7 @@ FLOAT: Final = "float"
 STRING: Final = "string"
 SIGN: Final = "sign"
 END: Final = "end"
+BAD: Final = "bad"  # where the rest is no word; its value is what is wrong with it
 
 # Every alternative is linear, and so is the whole: what fails, fails at once.
 WORD: Final = re.compile(
@@ -41,7 +42,7 @@ INSTEAD: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Token:
     """One word. `text` as written (a string's is long), `value` what it stands for."""
 
@@ -56,29 +57,35 @@ class Token:
 
 
 def tokens_of(text: str) -> list[Token]:
-    """The words of `text`; the last one is its end. Raises `ExprSyntaxError`."""
+    """The words of `text`, up to its end or to what is no word: what is wrong before that shall be said first."""
     tokens = []
     at = 0
     while at < len(text):
-        found = WORD.match(text, at)
-        if found is None:
-            raise _no_word(text, at)
-        kind = found.lastgroup or ""
-        if kind != "space":
-            tokens.append(_token(kind, text, at, found.end()))
-        at = found.end()
-    tokens.append(Token(END, "", None, len(text), len(text)))
-    return tokens
+        try:
+            kind, end = _cut(text, at)
+            if kind != "space":
+                tokens.append(_token(kind, text, at, end))
+        except Misread as error:
+            return [*tokens, Token(BAD, text[at], error.say, error.position, error.position)]
+        at = end
+    return [*tokens, Token(END, "", None, len(text), len(text))]
 
 
-def _no_word(text: str, at: int) -> Exception:
+def _cut(text: str, at: int) -> tuple[str, int]:
+    found = WORD.match(text, at)
+    if found is None:
+        raise _no_word(text, at)
+    return found.lastgroup or "", found.end()
+
+
+def _no_word(text: str, at: int) -> Misread:
     if text[at] in "'\"":
         say = "this string does not end; close it with the quote that it began with, and write a line's end as \\n"
-        return complaint(text, at, say)
+        return Misread(at, say)
     if text[at].isalpha():
-        return complaint(text, at, f'names are ASCII letters, digits and _; write x["{text[at]}"] for any other field')
+        return Misread(at, f'names are ASCII letters, digits and _; write x["{text[at]}"] for any other field')
     advice = INSTEAD.get(text[at], "text stands in quotes")
-    return complaint(text, at, f"{shown(text[at])} means nothing here; {advice}")
+    return Misread(at, f"{shown(text[at])} means nothing here; {advice}")
 
 
 def _token(kind: str, text: str, start: int, end: int) -> Token:
@@ -86,7 +93,7 @@ def _token(kind: str, text: str, start: int, end: int) -> Token:
     if kind in (INT, FLOAT) and GLUED.match(text, end):
         raise _glued(text, start, end)
     if kind == NAME and text[end : end + 1] in ("'", '"'):
-        raise complaint(text, start, f"a string has no prefix {word[:60]!r}; only r, for raw, is known")
+        raise Misread(start, f"a string has no prefix {word[:60]!r}; only r, for raw, is known")
     match kind:
         case "string":
             return Token(kind, word, read_string(text, start, end), start, end)
@@ -98,10 +105,10 @@ def _token(kind: str, text: str, start: int, end: int) -> Token:
             return Token(kind, word, word, start, end)
 
 
-def _glued(text: str, start: int, end: int) -> Exception:
+def _glued(text: str, start: int, end: int) -> Misread:
     if text[end] in "uU":
-        return complaint(text, end, "there are no unsigned numbers here, as there are none in JSON; leave the u out")
-    return complaint(text, end, f"a number ends before {shown(text[end])}; put a sign or a space between them")
+        return Misread(end, "there are no unsigned numbers here, as there are none in JSON; leave the u out")
+    return Misread(end, f"a number ends before {shown(text[end])}; put a sign or a space between them")
 
 
 def _int(text: str, start: int, word: str) -> int:
@@ -111,11 +118,11 @@ def _int(text: str, start: int, word: str) -> int:
         value = int(word, 16) if digits is not word else int(word)
         if value <= 2**63:
             return value
-    raise complaint(text, start, "an integer has at most 64 bits; write it as a float, such as 1e20")
+    raise Misread(start, "an integer has at most 64 bits; write it as a float, such as 1e20")
 
 
 def _float(text: str, start: int, word: str) -> float:
     value = float(word)
     if value == float("inf"):
-        raise complaint(text, start, f"{word[:60]} is beyond what a float can hold, which is about 1.8e308")
+        raise Misread(start, f"{word[:60]} is beyond what a float can hold, which is about 1.8e308")
     return value

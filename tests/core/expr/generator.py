@@ -102,50 +102,61 @@ class Generator:
     def _pick(self, *makers: Callable[[], Node]) -> Node:
         return self._random.choice(makers)()
 
+    def _several(self, depth: int, kind: str) -> tuple[Node, ...]:
+        return tuple(self.part(depth, kind) for _ in range(self._random.randrange(2, 4)))
+
+    def _signed(self, signs: str, depth: int, kind: str) -> Node:
+        first, *rest = self._several(depth, kind)
+        return Arithmetic(first, tuple((self._random.choice(signs), part) for part in rest))
+
+    def _any_of(self, depth: int, *kinds: str) -> Node:
+        return self.part(depth, self._random.choice(kinds))
+
+    def _extreme(self, depth: int, kind: str) -> Node:
+        name, parts = self._random.choice(("min", "max")), self._several(depth, kind)
+        return Call(name, parts if self._random.random() < 0.5 else (ListOf(parts),))
+
     def _number(self, depth: int) -> Node:
-        sized = self._random.choice((TEXT, LIST, OBJECT))
-        numbers = [self.part(depth, NUMBER) for _ in range(self._random.randrange(2, 4))]
         return self._pick(
-            lambda: Arithmetic(numbers[0], tuple((self._random.choice("+-"), number) for number in numbers[1:])),
-            lambda: Arithmetic(numbers[0], tuple((self._random.choice("*/%"), number) for number in numbers[1:])),
-            lambda: Unary("-", numbers[0]),
-            lambda: Call("size", (self.part(depth, sized),)),
-            lambda: Path(self.part(depth, sized), (Method("size", ()),)),
-            lambda: Call(self._random.choice(("min", "max")), tuple(numbers)),
-            lambda: Call(self._random.choice(("min", "max")), (ListOf(tuple(numbers)),)),
-            lambda: Call(
-                self._random.choice(("int", "double")), (self.part(depth, self._random.choice((NUMBER, TEXT))),)
-            ),
-            lambda: Path(ListOf(tuple(numbers)), (Index(self.part(depth, NUMBER)),)),
+            lambda: self._signed("+-", depth, NUMBER),
+            lambda: self._signed("*/%", depth, NUMBER),
+            lambda: Unary("-", self.part(depth, NUMBER)),
+            lambda: Call("size", (self._any_of(depth, TEXT, LIST, OBJECT),)),
+            lambda: Path(self._any_of(depth, TEXT, LIST, OBJECT), (Method("size", ()),)),
+            lambda: self._extreme(depth, NUMBER),
+            lambda: Call(self._random.choice(("int", "double")), (self._any_of(depth, NUMBER, TEXT),)),
+            lambda: Path(ListOf(self._several(depth, NUMBER)), (Index(self.part(depth, NUMBER)),)),
         )
 
     def _text(self, depth: int) -> Node:
-        texts = [self.part(depth, TEXT) for _ in range(self._random.randrange(2, 4))]
         return self._pick(
-            lambda: Arithmetic(texts[0], tuple(("+", text) for text in texts[1:])),
-            lambda: Call("string", (self.part(depth, self._random.choice((NUMBER, TEXT, TRUTH))),)),
-            lambda: Call(self._random.choice(("min", "max")), tuple(texts)),
-            lambda: Path(MapOf(((Literal("a"), texts[0]),)), (Field("a"),)),
+            lambda: self._signed("+", depth, TEXT),
+            lambda: Call("string", (self._any_of(depth, NUMBER, TEXT, TRUTH),)),
+            lambda: self._extreme(depth, TEXT),
+            lambda: Path(MapOf(((Literal("a"), self.part(depth, TEXT)),)), (Field("a"),)),
             lambda: Path(self.part(depth, LIST), (Index(self.part(depth, NUMBER)),)),
         )
 
     def _truth(self, depth: int) -> Node:
-        kind = self._random.choice(WANTED)
-        ordered = self._random.choice((NUMBER, TEXT))
-        sign = self._random.choice(("<", "<=", ">", ">="))
-        truths = [self.part(depth, TRUTH) for _ in range(self._random.randrange(2, 5))]
-        text, ask = self.part(depth, TEXT), self._random.choice(("contains", "startsWith", "endsWith"))
         return self._pick(
-            lambda: Comparison(self._random.choice(("==", "!=")), self.part(depth, kind), self.part(depth, kind)),
-            lambda: Comparison(sign, self.part(depth, ordered), self.part(depth, ordered)),
-            lambda: Comparison("in", self.part(depth, kind), self.part(depth, LIST)),
-            lambda: Comparison("in", text, self.part(depth, OBJECT)),
-            lambda: Logic(self._random.choice(("&&", "||")), tuple(truths)),
+            lambda: self._compared(("==", "!="), depth, WANTED),
+            lambda: self._compared(("<", "<=", ">", ">="), depth, (NUMBER, TEXT)),
+            lambda: Comparison("in", self._any_of(depth, *WANTED), self.part(depth, LIST)),
+            lambda: Comparison("in", self.part(depth, TEXT), self.part(depth, OBJECT)),
+            lambda: Logic(self._random.choice(("&&", "||")), self._several(depth, TRUTH)),
             lambda: Unary("!", self.part(depth, TRUTH)),
-            lambda: Path(text, (Method(ask, (self.part(depth, TEXT),)),)),
-            lambda: Path(text, (Method("matches", (Literal(self._random.choice(PATTERNS)),)),)),
+            lambda: self._asked_of_text(depth),
             lambda: self._asked(depth),
-        )  # fmt: skip
+        )
+
+    def _compared(self, signs: tuple[str, ...], depth: int, kinds: tuple[str, ...]) -> Node:
+        kind = self._random.choice(kinds)
+        return Comparison(self._random.choice(signs), self.part(depth, kind), self.part(depth, kind))
+
+    def _asked_of_text(self, depth: int) -> Node:
+        ask = self._random.choice(("contains", "startsWith", "endsWith", "matches", "matches"))
+        part = Literal(self._random.choice(PATTERNS)) if ask == "matches" else self.part(depth, TEXT)
+        return Path(self.part(depth, TEXT), (Method(ask, (part,)),))
 
     def _asked(self, depth: int) -> Node:
         steps = tuple(self._random.choice((Field("a"), Field("b"), Index(Literal(0)), Index(self.part(depth, NUMBER))))

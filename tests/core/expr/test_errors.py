@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,7 +15,16 @@ from flowkit.errors import FlowKitError
 
 ALLOWED = {"params", "output", "nodes"}
 SCOPE: dict[str, Any] = {
-    "params": {"mode": "full", "count": 3, "list": [1, 2], "none": None, "empty": [], "huge": 10**5000, "a b": 1},
+    "params": {
+        "mode": "full",
+        "count": 3,
+        "list": [1, 2],
+        "none": None,
+        "empty": [],
+        "huge": 10**5000,
+        "a b": 1,
+        "m" * 40: 1,
+    },
     "output": {"errors": 3, "text": "x" * MAX_SIZE, "wide": "é" * (MAX_SIZE // 2), "numbers": [0] * 4000},
     "nodes": {"a": {"output": {"x": 5}}, "b": {}},
 }
@@ -65,6 +76,7 @@ def failure(text: str) -> ExprError:
         ("1 + '''abc'", 4, "this string does not end"),
         ("params.é", 7, """names are ASCII letters, digits and _; write x["é"] for any other field"""),
         ("params.x and true", 9, "found `and`; write &&"),
+        ("params.x and params.y = 3", 9, "found `and`; write &&"),
         ("params.x or true", 9, "found `or`; write ||"),
         ("params.x is null", 9, "found `is`; write =="),
         ("not params.x", 0, "not is not a name of this language; write !"),
@@ -282,11 +294,43 @@ def test_the_first_failure_is_told_when_none_is_absorbed() -> None:
     assert failure("params.a || 1 || false").part == "params.a"
 
 
+def test_a_name_is_looked_for_among_few_and_short_ones() -> None:
+    """Comparing names is dearer than all of an evaluation may be."""
+    expression = parse_expression("params.count", ALLOWED)
+
+    def said(*names: str) -> str:
+        with pytest.raises(ExprError) as caught:
+            expression.evaluate({"params": dict.fromkeys(names, 1)})
+        return str(caught.value)
+
+    others = [f"other{number}" for number in range(30)]
+    assert "did you mean 'cuont'" in said(*others[:15], "cuont")
+    assert "did you mean" not in said(*others, "cuont")
+    assert "did you mean" not in str(failure(f"params.{'m' * 41}"))
+
+
 def test_a_failure_keeps_no_frames_alive() -> None:
     error = failure("params.a && params.b")
 
     assert error.__context__ is None
     assert error.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["params.a && params.b", "params.a || 1 / 0 == 1 || true", "output.text.matches('x')", "1 +", "'a", "nodes.x",
+     "'a'.matches('(')", "'aaab'.matches('a*a+b')", "'a'.matches('(' + '')", "params.list[2]", "f(1)",
+     "output.text + 'x' == '' || true"],
+)  # fmt: skip
+def test_nothing_is_left_for_the_cycle_collector(text: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(ExprError, ExprSyntaxError):
+            parse_expression(text, ALLOWED).evaluate(SCOPE)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # Limits.
@@ -354,6 +398,15 @@ def test_a_result_has_a_size(text: str) -> None:
 def test_the_largest_result_is_possible() -> None:
     assert parse_expression("output.text", ALLOWED).evaluate(SCOPE) == SCOPE["output"]["text"]
     assert parse_expression("output.wide", ALLOWED).evaluate(SCOPE) == SCOPE["output"]["wide"]
+
+
+def test_the_patterns_of_an_expression_share_a_size() -> None:
+    many = " || ".join(["'a'.matches('a{1000}')"] * 2)
+
+    assert parse_expression(many, ()).evaluate({}) is False
+    error = refusal(f"{many} || 'a'.matches('a{{1000}}')")
+    assert "the patterns so far have more than 2,100 parts when their repetitions are written out" in error.reason
+    assert error.position == 64
 
 
 def test_limits_are_not_absorbed() -> None:

@@ -335,7 +335,7 @@ def test_expressions_are_values() -> None:
     assert one == other
     assert hash(one) == hash(other)
     assert one != parse_expression("params.a+1", ROOTS)
-    assert repr(one) == "Expression(text='params.a + 1', roots=frozenset({'params'}), nodes=())"
+    assert repr(one) == "Expression(text='params.a + 1', roots=frozenset({'params'}), nodes=(), guarded=frozenset())"
 
 
 def test_an_expression_is_read_once_and_computed_often() -> None:
@@ -349,6 +349,23 @@ def test_a_list_that_an_expression_makes_is_new_each_time() -> None:
     expression.evaluate({}).append(3)
 
     assert expression.evaluate({}) == [1, 2]
+
+
+@pytest.mark.parametrize("character", ["a", "b", "é"])
+@pytest.mark.parametrize("length", [300, 3_000, 40_000])
+def test_a_part_is_found_in_a_long_text(character: str, length: int) -> None:
+    def contains(text: str, part: str) -> Any:
+        return parse_expression("params.text.contains(params.part)", ROOTS).evaluate(
+            {"params": {"text": text, "part": part}}
+        )
+
+    filling, part = character * length, f"{character * 100}!{character * 100}"
+
+    assert contains(f"{filling}!{filling}", part) is True
+    assert contains(filling, part) is False
+    assert contains(f"{filling}!{character * 99}", part) is False
+    for last in "ab":
+        assert contains(filling, character * 250 + last) is (last == character)
 
 
 def test_an_artifact_may_be_passed_on() -> None:

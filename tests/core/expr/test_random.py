@@ -19,19 +19,19 @@ from tests.core.expr.printer import printed
 
 
 @given(PARTS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_is_printed_reads_the_same(part: Node) -> None:
     assert Parser(printed(part), ROOTS).parse() == part
 
 
 @given(PARTS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_expression_gives_what_the_interpreter_gives(part: Node) -> None:
     assert exact(outcome(part)) == exact(expected(part))
 
 
 def test_expressions_that_mostly_have_a_value_give_what_the_interpreter_gives() -> None:
-    compare(4_000)
+    compare(2_000)
 
 
 @pytest.mark.slow

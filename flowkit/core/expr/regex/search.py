@@ -18,6 +18,7 @@ from flowkit.core.expr.regex.syntax import Edge
 START, NEWLINE, WORD, OTHER = "start", "newline", "word", "other"  # what stands before a place
 
 END: Final = ""  # stands for the character behind the last
+MATCHED: Final = 0  # the state in which it is known that the pattern matches
 TEXT_PER_STEP: Final = 3
 STEPS_PER_SEARCH: Final = 50
 STEPS_PER_STATE: Final = 25
@@ -28,56 +29,50 @@ def search(program: Program, text: str, meter: Meter, at: Span) -> bool:
     """Whether the pattern matches somewhere in the text. Raises `Exceeded`."""
     charge(meter, STEPS_PER_SEARCH + len(text) // TEXT_PER_STEP, at)
     table = _Table(program, meter, at)
-    state = table.state(frozenset(), START)
+    rows = table.rows
+    state = table.number(frozenset(), START)
     for character in text:
-        state = state[character]
-        if state.matched:
+        try:
+            state = rows[state][character]
+        except KeyError:
+            state = table.after(state, character)
+        if state == MATCHED:
             return True
-    return state[END].matched
-
-
-class _State(dict[str, "_State"]):
-    """What has been read so far: the instructions that wait for the next character, and what stands before it.
-
-    As a dict, the states that each next character leads to.
-    """
-
-    __slots__ = ("_table", "before", "matched", "waiting")
-
-    def __init__(self, table: _Table, waiting: frozenset[int], before: str, matched: bool) -> None:
-        super().__init__()
-        self._table = table
-        self.waiting = waiting
-        self.before = before
-        self.matched = matched
-
-    def __missing__(self, character: str) -> _State:
-        following = self[character] = self._table.after(self, character)
-        return following
+    return table.after(state, END) == MATCHED
 
 
 class _Table:
+    """The states that were met: what waits for the next character, and what stands before it.
+
+    `rows` has, for each of them, the states that characters lead to: numbers, so that nothing refers to itself.
+    """
+
     def __init__(self, program: Program, meter: Meter, at: Span) -> None:
+        self.rows: list[dict[str, int]] = [{}]
+        self._states: list[tuple[frozenset[int], str]] = [(frozenset(), OTHER)]  # of MATCHED, never looked at
+        self._numbers: dict[tuple[frozenset[int], str], int] = {}
+        self._characters: dict[str, Seen | None] = {END: None}
         self._program = program
         self._meter = meter
         self._at = at
-        self._states: dict[tuple[frozenset[int], str], _State] = {}
-        self._characters: dict[str, Seen | None] = {END: None}
-        self._matched = _State(self, frozenset(), OTHER, True)
 
-    def state(self, waiting: frozenset[int], before: str) -> _State:
-        key = (waiting, before)
-        found = self._states.get(key)
-        if found is None:
-            found = self._states[key] = _State(self, waiting, before, False)
-        return found
+    def number(self, waiting: frozenset[int], before: str) -> int:
+        state = (waiting, before)
+        number = self._numbers.setdefault(state, len(self.rows))
+        if number == len(self.rows):
+            self.rows.append({})
+            self._states.append(state)
+        return number
 
-    def after(self, state: _State, character: str) -> _State:
+    def after(self, state: int, character: str) -> int:
         # A match may begin at every character, so the start of the program always waits as well.
-        following = self._follow([self._program.start, *state.waiting], state.before, character)
-        if following is None:
-            return self._matched
-        return self.state(following, _kind(character) if self._program.asks else OTHER)
+        waiting, before = self._states[state]
+        following = self._follow([self._program.start, *waiting], before, character)
+        number = MATCHED
+        if following is not None:
+            number = self.number(following, _kind(character) if self._program.asks else OTHER)
+        self.rows[state][character] = number
+        return number
 
     def _seen(self, character: str) -> Seen | None:
         if character not in self._characters:

@@ -1,0 +1,102 @@
+"""Makes a random task use all that a graph can say: conditions, items, repetitions, sub-graphs, sleeps, signals,
+variables, and nodes that are undone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from flowkit.testing.scenario import ROLE, Behaviour, TaskPlan
+
+CHILD_NODES = ("k0", "k1")
+QUICK_RETRIES = {"max": 3, "backoff_sec": 0.5, "lost_max": 100}
+
+
+def rich(plan: TaskPlan, dice: random.Random) -> TaskPlan:
+    """The same task with a graph that says more."""
+    groups: set[str] = set()
+    nodes = [_node(dict(node), dice, groups) for node in plan.graph["nodes"]]
+    edges = [_edge(edge, dice, groups) for edge in plan.graph["edges"]]
+    behaviour = {name: replace(was, seconds=min(was.seconds, 4.0)) for name, was in plan.behaviour.items()}
+    steps = list(plan.steps)
+    for extra in (_sleep, _signal, _child, _count, _stop):
+        if dice.random() < 0.35:
+            extra(nodes, edges, dice)
+    if any(node["type"] == "signal" for node in nodes):
+        steps.append(("signal", dice.uniform(0, 10)))
+    behaviour |= {name: Behaviour(dice.uniform(0.02, 2), dice.choice((0, 0, 0, 1))) for name in CHILD_NODES}
+    graph = {**plan.graph, "nodes": nodes, "edges": edges}
+    if dice.random() < 0.1:
+        graph["budget"] = {"attempts": dice.randint(3, 12)}
+    return replace(plan, graph=graph, behaviour=behaviour, steps=steps)
+
+
+def _node(node: dict[str, Any], dice: random.Random, groups: set[str]) -> dict[str, Any]:
+    draw = dice.random()
+    if draw < 0.3:
+        groups.add(node["node_id"])
+        node |= _items(dice)
+    elif draw < 0.45:
+        wait = dice.choice((0, dice.uniform(0.2, 3)))
+        node["repeat"] = {"until": "output.run % 2 == 0", "every_sec": wait, "max": dice.randint(1, 4)}
+    if dice.random() < 0.2:
+        node["when"] = dice.choice(("task.generation % 2 == 0", "size(params.plan) > 1", "has(params.nothing)"))
+    if dice.random() < 0.3:
+        node["compensate"] = {"type": ROLE, "retry_policy": QUICK_RETRIES}
+    return node
+
+
+def _items(dice: random.Random) -> dict[str, Any]:
+    said: dict[str, Any] = {"foreach": [*range(dice.randint(0, 4))], "inputs": {"i": {"$item": ""}}}
+    if dice.random() < 0.4:
+        said["max_parallel"] = dice.randint(1, 2)
+    if dice.random() < 0.3:
+        said["gather"] = "any" if dice.random() < 0.5 else {"count": 2}
+        said["losers"] = dice.choice(("ignore", "cancel"))
+    if dice.random() < 0.3:
+        said["on_item_failure"] = "collect"
+    return said
+
+
+def _edge(edge: Any, dice: random.Random, groups: set[str]) -> Any:
+    if not isinstance(edge, list) or dice.random() > 0.25:
+        return edge
+    source, target = edge
+    if dice.random() < 0.3:
+        return {"from": source, "to": target, "otherwise": True}
+    condition = "size(output) > 1" if source in groups else "output.run % 3 != 0"
+    return {"from": source, "to": target, "when": condition}
+
+
+def _sleep(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
+    nodes.append({"node_id": "sleep", "type": "sleep", "inputs": {"seconds": dice.uniform(0.1, 15)}})
+    edges.append(["n0", "sleep"])
+
+
+def _signal(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
+    limit = {"total_sec": dice.uniform(5, 30)}
+    nodes.append({"node_id": "ask", "type": "signal", "inputs": {"name": "go"}, "timeouts": limit})
+    if dice.random() < 0.5:
+        edges.append(["n0", "ask"])
+
+
+def _child(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
+    inside = [{"node_id": name, "type": ROLE, "retry_policy": QUICK_RETRIES} for name in CHILD_NODES]
+    graph = {"name": "child", "nodes": inside, "edges": [["k0", "k1"]]}
+    node: dict[str, Any] = {"node_id": "child", "type": "task", "graph": graph, "inputs": {"plan": {"$param": "plan"}}}
+    if dice.random() < 0.4:
+        node["foreach"] = list(range(dice.randint(0, 3)))
+    nodes.append(node)
+    if dice.random() < 0.5:
+        edges.append(["n0", "child"])
+
+
+def _count(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
+    call = {"fn": "vars.incr", "fn_args": {"key": "n", "by": 1}}
+    nodes.append({"node_id": "count", "type": "coordinator_fn", "io": call, "depends_on": ["n0"]})
+
+
+def _stop(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
+    if dice.random() < 0.5:
+        nodes.append({"node_id": "stop", "type": "end", "inputs": {"output": 1}, "depends_on": ["n0", "n1"]})

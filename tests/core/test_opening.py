@@ -1,0 +1,364 @@
+"""Nodes that no worker runs: sleeps, signals, tasks of their own, functions, ends; and what is undone, and budgets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowkit.core import decide
+from flowkit.core import facts as f
+from flowkit.core.effects import Spawn, Steer
+from flowkit.core.inputs import output_of, task_output
+from flowkit.core.opening import child_id
+from flowkit.core.payload import Payload
+from flowkit.core.reports import ChildEnded
+from tests.core.builders import START, Play, graph, node, once
+
+
+def sleep(**inputs: Any) -> Play:
+    return Play(graph(node("s", type="sleep", inputs=inputs), node("z", "s")), params={"n": 5})
+
+
+# Sleeps.
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{"seconds": 5}, {"seconds": {"$param": "n"}}, {"until": START + 5}, {"until": "1970-01-01T00:16:45Z"},
+     {"until": "1970-01-01T01:16:45+01:00"}, {"until": "1970-01-01T00:16:45"}],
+)  # fmt: skip
+def test_a_sleep_lasts_as_long_as_it_says(inputs: dict[str, Any]) -> None:
+    play = sleep(**inputs)
+
+    assert (play.state("s"), play.task.next_wake()) == ("waiting", START + 5)
+    play.wait(4)
+    assert play.state("s") == "waiting"
+    play.wait(1)
+    assert (play.state("s"), play.ready()) == ("finished", ["z"])
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"seconds": -1}, {"seconds": "5"}, {"until": "soon"}, {"seconds": {"$param": "missing"}}]
+)
+def test_a_sleep_that_makes_no_sense_fails(inputs: dict[str, Any]) -> None:
+    play = sleep(**inputs)
+
+    assert (play.task.runs["s"].error or {})["code"] == "bad_input"
+
+
+def test_a_sleep_that_is_over_already_takes_no_time() -> None:
+    play = sleep(until=START - 100)
+    play.wait(0)
+
+    assert play.state("s") == "finished"
+
+
+def test_a_sleep_goes_on_while_the_task_is_paused_and_what_follows_waits() -> None:
+    play = sleep(seconds=5)
+    play.ask("pause")
+    play.wait(5)
+
+    assert play.state("s") == "finished"
+    play.place("z")
+    assert len(play.last.unused) == 1
+
+
+def test_a_sleeping_node_can_be_cancelled() -> None:
+    play = sleep(seconds=5)
+    play.ask("cancel", node_id="s")
+
+    assert play.states == {"s": "cancelled", "z": "skipped"}
+
+
+# Signals.
+
+
+def signal(**more: Any) -> Play:
+    return Play(graph(node("ok", type="signal", **more), node("z", "ok")))
+
+
+def test_a_signal_finishes_the_node_that_waits_for_it() -> None:
+    play = signal(inputs={"name": "approval"})
+    assert play.state("ok") == "waiting"
+    assert play.ask("signal", name="approval", payload={"by": "ada"}) == ""
+
+    assert play.inputs("z") == {"by": "ada"}
+
+
+def test_a_signal_that_says_no_name_is_called_like_its_node() -> None:
+    play = signal()
+    play.ask("signal", name="ok", payload=1)
+
+    assert output_of(play.task, "ok") == 1
+
+
+def test_a_signal_may_come_before_the_node_waits() -> None:
+    play = Play(graph(node("a"), node("ok", "a", type="signal", inputs={"name": "go"})))
+    assert play.ask("signal", name="go", payload="early") == ""
+    assert play.ask("signal", name="go", payload="later") == ""
+    play.succeed("a")
+
+    assert output_of(play.task, "ok") == "early"
+    assert play.ask("signal", name="go") == "it has ended already"
+
+
+def test_each_signal_is_taken_once_in_the_order_in_which_nodes_wait() -> None:
+    wait = {"type": "signal", "inputs": {"name": "go"}}
+    play = Play(graph(node("a", **wait), node("b", **wait)))
+    play.ask("signal", name="go", payload=1)
+    play.ask("signal", name="go", payload=2)
+
+    assert [output_of(play.task, name) for name in "ab"] == [1, 2]
+
+
+def test_a_signal_that_nobody_can_take_is_refused_with_the_nearest_name() -> None:
+    play = signal(inputs={"name": "approval"})
+
+    assert "did you mean 'approval'?" in play.ask("signal", name="aproval", payload=1)
+
+
+def test_a_signal_that_nobody_waits_for_any_more_is_refused() -> None:
+    play = signal(inputs={"name": "go"})
+    play.ask("signal", name="go")
+
+    assert play.ask("signal", name="go") == "no node waits for a signal 'go' any more"
+
+
+def test_signals_that_wait_to_be_taken_are_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "MOST_SIGNALS", 2)
+    play = Play(graph(node("a"), node("ok", "a", type="signal", inputs={"name": "go"})))
+
+    assert [play.ask("signal", name="go") for _ in range(3)] == ["", "", "2 signals 'go' wait to be taken already"]
+
+
+def test_a_node_waits_for_a_signal_no_longer_than_it_says() -> None:
+    play = signal(inputs={"name": "go"}, timeouts={"total_sec": 3})
+    play.wait(3)
+
+    assert (play.task.runs["ok"].error or {})["code"] == "total_timeout"
+    assert play.task.waiting == {}
+
+
+# Tasks of their own.
+
+CHILD = graph(node("k"))
+
+
+def child(**more: Any) -> Play:
+    return Play(graph(node("c", type="task", graph=CHILD, **more), node("z", "c")), params={"p": 1})
+
+
+def ended(play: Play, status: str = "finished", output: Any = None, error: Any = None, name: str = "c") -> None:
+    run = play.task.runs[name]
+    play.tell(ChildEnded(name, run.attempt, run.child, status, Payload(output), error))
+
+
+def test_a_sub_graph_is_a_task_of_its_own_whose_output_is_the_nodes() -> None:
+    play = child(inputs={"name": "x"})
+    (spawn,) = play.last.effects
+    assert isinstance(spawn, Spawn)
+    assert (spawn.name, spawn.attempt, spawn.inputs) == ("c", 1, {"name": "x"})
+    assert spawn.child == child_id(play.task, "c", 1) == play.task.children["c"]
+    assert (play.state("c"), play.ready()) == ("running", [])
+
+    ended(play, output={"n": 1})
+    assert play.inputs("z") == {"n": 1}
+    assert play.task.children == {}
+
+
+def test_params_of_a_sub_graph_are_an_object() -> None:
+    assert (child(inputs=[1]).task.runs["c"].error or {})["code"] == "bad_input"
+
+
+def test_a_child_that_fails_fails_its_node_at_once_unless_it_may_try_again() -> None:
+    play = child()
+    ended(play, "failed", error={"code": "Oops", "message": "no", "node_id": "k"})
+    error = play.task.runs["c"].error or {}
+    assert (play.state("c"), error["code"], error["task_id"]) == ("failed", "Oops", child_id(play.task, "c", 1))
+
+    play = child(retry_policy={"max": 2, "jitter": False})
+    first = play.task.children["c"]
+    ended(play, "failed", error={"code": "Oops", "message": "no"})
+    play.wait(1)
+    assert play.task.children["c"] != first
+    assert play.task.runs["c"].attempt == 2
+    ended(play, output="second")
+    assert play.inputs("z") == "second"
+
+
+def test_the_end_of_an_earlier_child_changes_nothing() -> None:
+    play = child(retry_policy={"max": 2, "jitter": False})
+    first = play.task.children["c"]
+    ended(play, "failed", error={"code": "Oops", "message": "no"})
+    play.wait(1)
+    play.tell(ChildEnded("c", 1, first, "finished", Payload("old")))
+
+    assert (play.last.recorded, play.last.stale) == ([], 1)
+
+
+def test_children_are_paused_resumed_and_cancelled_with_their_parent() -> None:
+    play = child()
+    own = play.task.children["c"]
+    play.ask("pause", reason="stop")
+    assert play.last.effects == [Steer(own, "pause", "stop")]
+    play.ask("resume")
+    assert play.last.effects == [Steer(own, "resume", "")]
+    play.ask("cancel", grace_sec=3)
+    assert play.last.effects == [Steer(own, "cancel", "user_request", 3)]
+    play.wait(100)
+    assert play.status == "cancelling"  # nobody else knows what of it still runs
+    ended(play, "cancelled")
+    assert (play.status, play.state("c")) == ("cancelled", "cancelled")
+
+
+def test_sub_graphs_may_be_mapped() -> None:
+    play = Play(graph(node("c", type="task", graph=CHILD, foreach=[1, 2], inputs={"x": {"$item": ""}})))
+    assert [effect.inputs for effect in play.last.effects if isinstance(effect, Spawn)] == [{"x": 1}, {"x": 2}]
+    ended(play, output="b", name="c[1]")
+    ended(play, output="a", name="c[0]")
+
+    assert task_output(play.task) == ["a", "b"]
+
+
+# Functions and variables.
+
+
+def test_a_coordinator_function_is_folded_and_its_variables_can_be_read() -> None:
+    call = {"type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n", "by": {"$param": "by"}}}}
+    play = Play(
+        graph(node("a", **call), node("b", "a", **call), node("z", "b", inputs={"n": {"$var": "n"}})), params={"by": 2}
+    )
+
+    assert play.task.vars == {"n": 4}
+    assert play.inputs("z") == {"n": 4}
+
+
+def test_a_function_that_is_asked_for_nonsense_fails_its_node() -> None:
+    play = Play(graph(node("a", type="coordinator_fn", io={"fn": "vars.incr", "fn_args": {"key": "n", "by": "x"}})))
+
+    assert (play.task.runs["a"].error or {})["code"] == "bad_amount"
+
+
+def test_a_function_of_the_users_own_is_a_role() -> None:
+    play = Play(graph(node("a", type="coordinator_fn", io={"fn": "my.fn", "fn_args": {"x": 1}})))
+
+    assert list(play.task.ready) == ["coordinator_fn.my.fn"]
+    assert play.inputs("a") == {"x": 1}
+
+
+# Ends.
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "cancelled"])
+def test_an_end_node_ends_the_task_and_cancels_the_rest(status: str) -> None:
+    end = node("e", "a", type="end", inputs={"output": {"x": {"$from": "a"}}, "status": status})
+    play = Play(graph(node("a"), node("b"), node("c", "b"), end))
+    play.place("b")
+    play.succeed("a", output=7)
+
+    assert list(play.revokes()) == ["b"]
+    play.release("b")
+    assert play.status == status
+    assert play.states == {"a": "finished", "b": "cancelled", "c": "cancelled", "e": "finished"}
+    if status == "finished":
+        assert task_output(play.task) == {"x": 7}
+
+
+# What is undone.
+
+
+def undoable(name: str, *parents: str) -> dict[str, Any]:
+    return node(name, *parents, compensate={"type": "undo", "retry_policy": {"max": 1}})
+
+
+def test_what_finished_is_undone_in_reverse_order_before_the_task_fails() -> None:
+    play = Play(graph(undoable("a"), undoable("b", "a"), once("c", "b")))
+    play.succeed("a", output="A")
+    play.succeed("b", output="B")
+    play.fail_for_good("c")
+
+    assert play.status == "cancelling"
+    assert [fact.nodes for fact in play.facts(f.UndoBegan)] == [("a", "b")]
+    assert play.ready() == ["b/compensate"]
+    assert play.inputs("b/compensate") == "B"
+    play.succeed("b/compensate")
+    assert play.ready() == ["a/compensate"]
+    play.succeed("a/compensate")
+    assert play.status == "failed"
+    assert (play.task.error or {})["node_id"] == "c"
+
+
+def test_what_cannot_be_undone_is_told_and_the_rest_is_undone_all_the_same() -> None:
+    play = Play(graph(undoable("a"), undoable("b", "a"), once("c", "b")))
+    play.succeed("a")
+    play.succeed("b")
+    play.fail_for_good("c")
+    play.fail_for_good("b/compensate")
+    play.succeed("a/compensate")
+
+    assert (play.task.error or {})["not_undone"] == ["b"]
+
+
+def test_a_cancelled_task_is_undone_and_a_finished_one_is_not() -> None:
+    play = Play(graph(undoable("a"), node("b", "a")))
+    play.succeed("a")
+    play.ask("cancel")
+    play.succeed("a/compensate")
+    assert play.status == "cancelled"
+
+    play = Play(graph(undoable("a")))
+    play.succeed("a")
+    assert play.status == "finished"
+
+
+def test_a_restart_runs_again_what_was_undone() -> None:
+    play = Play(graph(undoable("a"), once("b", "a")))
+    play.succeed("a")
+    play.fail_for_good("b")
+    play.succeed("a/compensate")
+    play.ask("restart", failed_only=True)
+
+    assert play.ready() == ["a"]
+    play.succeed("a")
+    play.succeed("b")
+    assert play.status == "finished"
+
+
+def test_items_are_undone_one_by_one() -> None:
+    play = Play(graph(node("m", foreach=[1, 2], compensate={"type": "undo"}), once("z", "m")))
+    play.succeed("m[1]", output="one")
+    play.succeed("m[0]", output="zero")
+    play.fail_for_good("z")
+
+    assert play.inputs("m[0]/compensate") == "zero"
+    play.succeed("m[0]/compensate")
+    assert play.inputs("m[1]/compensate") == "one"
+
+
+# Budgets.
+
+
+def test_a_task_that_has_used_up_its_attempts_fails_and_says_so() -> None:
+    play = Play(graph(node("a"), node("b", "a"), node("c", "b"), budget={"attempts": 2}))
+    play.succeed("a")
+    play.succeed("b")
+
+    assert (play.status, (play.task.error or {})["code"]) == ("failed", "budget_exceeded")
+    assert play.state("c") == "cancelled"
+
+
+def test_a_task_that_used_its_last_attempt_to_end_has_finished() -> None:
+    play = Play(graph(node("a"), budget={"attempts": 1}))
+    play.succeed("a")
+
+    assert play.status == "finished"
+
+
+def test_a_task_that_has_used_up_its_run_time_fails() -> None:
+    play = Play(graph(node("a"), node("b", "a"), budget={"run_sec": 0.15}))
+    play.succeed("a")
+    assert play.status == "running"
+    play.fail("b", run_sec=0.1)
+
+    assert (play.task.error or {})["code"] == "budget_exceeded"

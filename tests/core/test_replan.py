@@ -1,0 +1,132 @@
+"""What a restart would do, and what it does: with other params, other inputs, an edited graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowkit.core import facts as f
+from flowkit.core.dialect import parse_graph
+from flowkit.core.inputs import task_output
+from flowkit.core.replan import RestartPlan, plan_restart
+from tests.core.builders import Play, edge, graph, node, once
+
+CHAIN = graph(node("a"), once("b", "a"), node("c", "b"))
+
+
+def failed() -> Play:
+    play = Play(CHAIN)
+    play.succeed("a", output=1)
+    play.fail_for_good("b")
+    return play
+
+
+def plan(play: Play, edited: dict[str, Any] | None = None, **args: Any) -> RestartPlan:
+    return plan_restart(play.task, args, None if edited is None else parse_graph(edited))
+
+
+def restart(play: Play, edited: dict[str, Any], **args: Any) -> str:
+    return play.ask("restart", graph_ref="ref-2", graph=parse_graph(edited), **args)
+
+
+def test_a_task_that_runs_cannot_be_restarted() -> None:
+    assert "only a task that has ended can be restarted" in plan(Play(CHAIN)).refused
+
+
+def test_the_whole_runs_again_unless_less_is_asked_for() -> None:
+    play = failed()
+
+    assert plan(play) == RestartPlan(frozenset("abc"), whole=True)
+    assert plan(play, failed_only=True) == RestartPlan(frozenset("bc"), frozenset("a"))
+    assert plan(play, from_node="b") == RestartPlan(frozenset("bc"), frozenset("a"))
+
+
+def test_a_plan_says_why_it_is_none() -> None:
+    play = failed()
+
+    assert (
+        "did you mean 'b'" in plan(play, from_node="bb").refused or "no node 'bb'" in plan(play, from_node="bb").refused
+    )
+    assert "restart from there" in plan(play, from_node="c").refused
+    done = Play(graph(node("a")))
+    done.succeed("a")
+    assert plan(done, failed_only=True).refused == "nothing in it failed"
+
+
+def test_what_is_new_or_changed_or_did_not_finish_runs_and_what_follows_it() -> None:
+    edited = graph(node("a"), once("b", "a"), node("c", "b"), node("d", "a"), node("e", "d"))
+
+    assert plan(failed(), edited) == RestartPlan(frozenset("bcde"), frozenset("a"), frozenset("de"))
+
+
+def test_what_is_gone_is_told() -> None:
+    assert plan(failed(), graph(node("a"), node("x", "a"))).removed == frozenset("bc")
+
+
+@pytest.mark.parametrize(
+    ("edited", "again"),
+    [
+        (graph(node("a", inputs={"x": 1}), node("b", "a")), {"a", "b"}),
+        (graph(node("a"), node("b", "a", type="other")), {"b"}),
+        (graph(node("a"), node("b")), {"b"}),
+        (graph(node("a"), node("b"), edges=[edge("a", "b", "end")]), {"b"}),
+        (graph(node("a", retry_policy={"max": 9}, timeout_sec=5), node("b", "a")), set()),
+        (graph(node("a", limits=[{"key": "k", "max": 1}]), node("b", "a")), set()),
+    ],
+)
+def test_a_node_is_changed_if_it_would_do_something_else(edited: dict[str, Any], again: set[str]) -> None:
+    play = Play(graph(node("a"), node("b", "a")))
+    play.succeed("a")
+    play.succeed("b")
+
+    assert plan(play, edited).again == again
+
+
+def test_an_edited_graph_goes_on_from_what_is_kept() -> None:
+    play = failed()
+    assert restart(play, graph(node("a"), node("b2", "a", inputs={"x": {"$from": "a"}}), node("c", "b2"))) == ""
+
+    assert play.states == {"a": "finished", "b2": "ready", "c": "pending"}
+    assert play.inputs("b2") == {"x": 1}
+    play.succeed("b2", output=2)
+    play.succeed("c", output=3)
+    assert (play.status, task_output(play.task)) == ("finished", 3)
+    assert play.facts(f.TaskRestarted)[0].graph == "ref-2"
+
+
+def test_a_condition_that_is_new_is_decided_for_what_is_kept() -> None:
+    play = failed()
+    edges = [edge("a", "b") | {"when": "output > 5"}, edge("a", "d") | {"otherwise": True}]
+    restart(play, graph(node("a"), once("b"), node("d"), edges=edges))
+
+    assert play.states == {"a": "finished", "b": "skipped", "d": "ready"}
+
+
+def test_items_of_a_group_that_is_kept_are_kept() -> None:
+    play = Play(graph(node("m", foreach=[1, 2]), once("z", "m")))
+    play.succeed("m[0]", "m[1]", output=1)
+    play.fail_for_good("z")
+    restart(play, graph(node("m", foreach=[1, 2]), node("z", "m", inputs={"x": {"$from": "m"}})))
+
+    assert play.inputs("z") == {"x": [1, 1]}
+
+
+def test_other_params_are_given_to_what_runs_again() -> None:
+    play = Play(graph(once("a", inputs={"x": {"$param": "x"}})), params={"x": 1})
+    play.fail_for_good("a")
+    assert play.ask("restart", params={"x": 2}) == ""
+
+    assert play.inputs("a") == {"x": 2}
+
+
+def test_an_edited_graph_that_cannot_be_read_is_refused() -> None:
+    assert failed().ask("restart", graph_ref="ref-2", graph=None) == "its edited graph cannot be read"
+
+
+def test_a_graph_in_which_nothing_would_run_is_refused() -> None:
+    play = Play(graph(node("a")))
+    play.succeed("a")
+
+    assert "say from_node" in plan(play, graph(node("a"))).refused
+    assert plan(play, graph(node("a")), from_node="a").again == {"a"}
