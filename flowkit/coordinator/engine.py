@@ -25,7 +25,7 @@ from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
-from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer
+from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
@@ -162,6 +162,9 @@ class Engine:
         if decision.recorded:
             self._fly(cell, decision, items, placed, now)
         else:
+            for effect in decision.effects:
+                if isinstance(effect, Tell):  # what it tells of is acknowledged
+                    self.carrier.carry_out(cell, effect)
             self._settle(items)
             self._rest(cell, task)
 
@@ -291,7 +294,7 @@ class Engine:
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
-            if isinstance(effect, Dispatch | Revoke):
+            if isinstance(effect, Dispatch | Revoke | Tell):
                 self.carrier.carry_out(cell, effect)
             elif isinstance(effect, Keep):
                 self.on_output(effect)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowkit.coordinator.streams import StreamView
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import output_of
 from flowkit.core.model import Group, NodeRun, NodeState, Task, TaskStatus
@@ -55,7 +56,8 @@ class NodeView:
 @dataclass(frozen=True, slots=True)
 class TaskView:
     """A task as its commits say, at `seq`. `graph` is the hash of the graph that it runs, which a restart may have
-    edited; `flow` the version of a flow that it began as (`name@3`), or empty."""
+    edited; `flow` the version of a flow that it began as (`name@3`), or empty. `streams` are the edges that batches
+    flow along."""
 
     task_id: str
     status: str
@@ -75,6 +77,7 @@ class TaskView:
     graph: str
     nodes: dict[str, NodeView]
     flow: str = ""
+    streams: tuple[StreamView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,10 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             task.status = TaskStatus.RUNNING
         case f.TaskCancelling():
             _cancel_all(task, fact, at)
+        case f.StreamBegun(node=name):
+            task.runs[name].streaming = True
+            for target in task.graph.starters.get(name, ()):
+                lifecycle.reconsider(task, target, task.runs[target], at)
         case f.UndoBegan():
             _undo(task, fact, at)
         case f.TaskRestarted():

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flowkit.core.expr import Expression
 from flowkit.core.lane import Lane
+from flowkit.core.stream import Streaming
 
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
@@ -182,6 +183,7 @@ class Node:
     timeouts: Timeouts = Timeouts()
     continue_on_failure: bool = False
     io: Mapping[str, Any] | None = None
+    stream: Streaming | None = None
     when: Expression | None = None
     foreach: Foreach | None = None
     repeat: Repeat | None = None
@@ -208,7 +210,9 @@ class Graph:
     timeout that runs while it waits for a worker, or one of the first needs none. `choices` are the nodes with
     conditional edges; `signals` says which nodes wait for a signal of which name (empty: a name that is known only when
     they start); `compensates`: some node says how to undo it; `limited`: some node has limits; `anchors`: whose workers
-    are remembered because others follow them: nodes, and by the empty name the task itself.
+    are remembered because others follow them: nodes, and by the empty name the task itself. Where there are streams,
+    `stream_readers[p]` are the nodes that read the batches of `p`, and `starters[p]` those that its first batch may
+    start.
     """
 
     nodes: Mapping[str, Node]
@@ -232,3 +236,5 @@ class Graph:
     limited: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
     anchors: frozenset[str] = frozenset()
+    stream_readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    starters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

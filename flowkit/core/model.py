@@ -90,7 +90,8 @@ class NodeRun:
     `undecided`, `taken`, `broken` count its incoming edges and `unread` the sources that it reads without an edge: they
     count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
     last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
-    `declines`) begin anew with each generation. `ready_at` is since when the next attempt waits to begin; `loser`: a
+    `declines`) begin anew with each generation. `born` is the generation in which it runs; `streaming`: the first of
+    its batches is in the store. `ready_at` is since when the next attempt waits to begin; `loser`: a
     join went on without it; `turn` how often permits for its next attempts were given back. Times are epoch seconds.
 
     `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
@@ -101,6 +102,7 @@ class NodeRun:
 
     __slots__ = (
         "attempt",
+        "born",
         "broken",
         "budgets",
         "by_failure",
@@ -127,6 +129,7 @@ class NodeRun:
         "started_at",
         "state",
         "stopping",
+        "streaming",
         "taken",
         "turn",
         "undecided",
@@ -136,6 +139,7 @@ class NodeRun:
 
     def __init__(self, undecided: int, unread: int, attempt: int = 0) -> None:
         self.attempt = attempt
+        self.born = 0
         self.peak = 0
         self.floor = 0
         self.reset(undecided, unread)
@@ -157,6 +161,7 @@ class NodeRun:
         self.reason = ""
         self.by_failure = False
         self.loser = False
+        self.streaming = False
         self.wake: float | None = None
         self.ready_at: float | None = None
         self.started_at: float | None = None

@@ -7,6 +7,7 @@ from typing import Any, Final
 from flowkit.core import lane, limits, starts
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
+from flowkit.core.stream import streaming
 
 ALL: Final = FanIn()
 USUAL: Final = RetryPolicy()
@@ -23,6 +24,8 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said |= {"retry": retry_policy(fields["retry_policy"]), "retry_given": True}
     if "timeouts" in fields or "timeout_sec" in fields:
         said["timeouts"] = timeouts(fields)
+    if (stream := streaming(fields)) is not None:
+        said["stream"] = stream
     if "limits" in fields:
         said["limits"] = limits.of(fields["limits"])
     said |= {name: fields[name] for name in ("continue_on_failure", "when") if name in fields}
