@@ -115,7 +115,8 @@ class Engine:
         included."""
         while True:
             for cell in self.dispatcher.serve():
-                self._dirty[cell.task_id] = cell
+                self._dirty.pop(cell.task_id, None)
+                self.pump(cell)
             if not self._dirty:
                 return
             dirty, self._dirty = self._dirty, {}
@@ -175,11 +176,10 @@ class Engine:
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
         if task.created or not cell.patient or task.timeout_sec is not None or task.graph.hurried:
             return False
-        roles = task.graph.root_roles
-        if not roles or self.dispatcher.has_room(roles):
+        lanes = task.graph.root_lanes
+        if not lanes or self.dispatcher.has_room(lanes):
             return task.graph.limited and self.gate.first(cell, task)
-        for role in roles:
-            self.dispatcher.wait(role, cell)
+        self.dispatcher.wait_to_begin(cell, lanes)
         return True
 
     def _take_items(self, cell: Cell, task: Task) -> list[Item]:
@@ -300,7 +300,8 @@ class Engine:
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
-        if cell.queue or flight.more or not cell.waiting_roles.issuperset(task.ready):
+        self.dispatcher.landed(cell)
+        if cell.queue or flight.more or not cell.waiting.keys() >= task.ready.keys():
             self._dirty[cell.task_id] = cell
 
     def _note(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:

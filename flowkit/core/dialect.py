@@ -11,6 +11,7 @@ from flowkit.core.expr import Expression
 from flowkit.core.graph import BUILT_INS, MISSING, SUCCESS, Budget, Edge, Graph, Node, Reference
 from flowkit.core.keys import EDGE, GRAPH, NODE
 from flowkit.core.kinds import EXTENSION, Door, Key
+from flowkit.core.lane import anchors, lanes
 from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.template import Template, TemplateReader
@@ -84,7 +85,7 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         output=output.value,
         output_references=output.references,
         roots=roots,
-        root_roles=frozenset(nodes[name].type for name in roots),
+        root_lanes=lanes(nodes[name] for name in roots),
         hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values())
         or not all(nodes[name].plain for name in roots),
         choices=frozenset(edge.source for edge in topology.declared.values() if edge.conditional),
@@ -93,6 +94,7 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         budget=Budget(**_own(fields.get("budget", {}))),
         limited=any(map(limits.limited, read)),
         meta=fields.get("meta", {}),
+        anchors=anchors(read),
     )
 
 
@@ -224,6 +226,15 @@ def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
         topology.add_routing(fields["node_id"], fields["routing"], (place, "routing"))
     if "depends_on" in fields:
         topology.add_parents(fields["node_id"], fields["depends_on"], (place, "depends_on"))
+    if "sticky" in fields:
+        _check_sticky(fields["sticky"], (place, "sticky"), topology)
+    if "sticky" in fields.get("compensate", ()):
+        _check_sticky(fields["compensate"]["sticky"], ((place, "compensate"), "sticky"), topology)
+
+
+def _check_sticky(sticky: Any, place: Place, topology: Topology) -> None:
+    if isinstance(sticky, dict) and "node" in sticky:
+        topology.check_known("E_STICKY_UNKNOWN", sticky["node"], (place, "node"))
 
 
 # What was read, as a graph.

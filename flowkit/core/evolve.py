@@ -151,6 +151,17 @@ def _leased(task: Task, fact: f.AttemptLeased, at: float) -> None:
     run.state = NodeState.RUNNING
     run.lease = Lease(fact.token, fact.worker, fact.incarnation, fact.accept_by, at)
     _attempted(task, fact.node, run, fact.attempt, at)
+    if task.graph.anchors:
+        _remember(task, fact.node, fact.worker)
+
+
+def _remember(task: Task, name: str, worker: str) -> None:
+    base = name if name in task.graph.nodes else base_of(name)
+    if base in task.graph.anchors:
+        task.ran_on[base] = worker
+    lane = task.node(name).lane
+    if lane is not None and lane.follows == "":
+        task.ran_on.setdefault("", worker)
 
 
 def _attempted(task: Task, name: str, run: NodeRun, attempt: int, at: float) -> None:

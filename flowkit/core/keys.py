@@ -22,6 +22,7 @@ from flowkit.core.kinds import (
     SubGraph,
     Text,
 )
+from flowkit.core.lane_keys import PRIORITY, LabelsKind, StickyKind
 from flowkit.core.problems import LONGEST_NAME, Place, shown
 
 MOST: Final = 1_000_000
@@ -196,6 +197,12 @@ LIMIT_ENTRY: Final = Record("limit", "a limit", {
     "burst": Key(COUNT, "How many permits of a rate may be given out at once (default 1: evenly spaced)."),
     "weight": Key(COUNT, "How many permits an attempt takes (default 1)."),
 })  # fmt: skip
+PLACING: Final = {
+    "priority": Key(PRIORITY, "Added to the task's: a higher one is placed first when workers are short."),
+    "worker_labels": Key(LabelsKind(), "Labels that its worker must have; of a list, any."),
+    "prefer_labels": Key(LabelsKind(), "Labels that its worker had better have."),
+    "sticky": Key(StickyKind(), 'Runs where others ran: "task", or {"node": "load"}.'),
+}
 
 COMPENSATE: Final = Record("compensate", "`compensate`", {
     "type": Key(NODE_TYPE, "The role that undoes what the node did.", required=True),
@@ -204,6 +211,7 @@ COMPENSATE: Final = Record("compensate", "`compensate`", {
     "timeout_sec": Key(LIMIT, "Bounds one attempt's run."),
     "timeouts": Key(TIMEOUTS, "Bounds in seconds."),
     "limits": Key(ListOf(LIMIT_ENTRY, "a list of limits"), "How many of its attempts, and of others, run at a time."),
+    **PLACING,
 })  # fmt: skip
 
 BUDGET: Final = Record("budget", "a budget", {
@@ -237,6 +245,7 @@ NODE: Final = Record("node", "a node", {
     "compensate": Key(COMPENSATE, "How to undo it, should the task fail or be cancelled."),
     "io": Key(IO, "What older handlers read."),
     "meta": Key(META, "Notes of your own."),
+    **PLACING,
     "routing": Key(ROUTING, "Edges that leave it; write `edges`.", old=True),
     "limits": Key(ListOf(LIMIT_ENTRY, "a list of limits"), "How many of its attempts, and of others, run at a time."),
     **{name: Key(Ignored(), "What a run left behind; dropped.", old=True) for name in RUN_FIELDS},

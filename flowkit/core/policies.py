@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flowkit.core import limits, starts
+from flowkit.core import lane, limits, starts
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
 
@@ -28,6 +28,8 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
     said |= {name: fields[name] for name in ("continue_on_failure", "when") if name in fields}
     if "io" in fields:
         said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
+    if not lane.KEYS.isdisjoint(fields):
+        said["lane"] = lane.lane_of(fields)
     return said | starts.of(fields)
 
 
@@ -85,6 +87,7 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
         say = 'with `fan_in: "all"` no parent loses; use "any" or {"count": n}, or leave `losers` out'
         problems.add("E_FAN_IN", (place, "losers"), say)
     limits.check(fields, place, problems)
+    lane.check(fields, place, problems)
 
 
 def _own(fields: dict[str, Any]) -> list[tuple[str, Any]]:

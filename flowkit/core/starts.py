@@ -9,11 +9,11 @@ from flowkit.core import policies
 from flowkit.core.derived import compensation_of
 from flowkit.core.functions import FUNCTIONS
 from flowkit.core.graph import BUILT_INS, MISSING, Cache, Foreach, Node, Reference, Repeat
+from flowkit.core.lane import WORKERLESS, of_role
 from flowkit.core.opening import ENDINGS
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.template import Template, expression_references
 
-WORKERLESS: Final = frozenset({"sleep", "signal", "task", "end"})
 INPUTS: Final[dict[str, frozenset[str]]] = {
     "sleep": frozenset({"seconds", "until"}),
     "signal": frozenset({"name", "schema"}),
@@ -93,8 +93,9 @@ def _function(node: Node, io: dict[str, Any]) -> Node:
     if io["fn"] in FUNCTIONS:
         return replace(node, fn=io["fn"], fn_args=args.value, references=_merged(node.references, args.references))
     return replace(
-        node, type=function_role(io["fn"]), inputs=args.value, constant=args.constant, references=args.references
-    )
+        node, type=function_role(io["fn"]), inputs=args.value, constant=args.constant, references=args.references,
+        lane=of_role(node.lane, function_role(io["fn"])),
+    )  # fmt: skip
 
 
 def _references(fields: dict[str, Any]) -> list[Reference]:

@@ -88,6 +88,11 @@ class Topology:
             say = f"waits for {need} edges and has {edges}; lower the count or add edges"
             self._problems.add("E_FAN_IN", place, say)
 
+    def check_known(self, code: str, name: str, place: Place) -> None:
+        """Report a name that is no node's."""
+        if name not in self._index:
+            self._report_unknown(code, name, place)
+
     # Declaring.
 
     def _known(self, text: EdgeText) -> bool:

@@ -144,6 +144,7 @@ _KINDS: dict[str, Any] = {
     "signals": list[tuple[str, list[Any]]],
     "vars": dict[str, Any],
     "params": dict[str, Any],
+    "ran_on": list[tuple[str, str]],
 }
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _KINDS.items()}
 
@@ -174,7 +175,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     ])  # fmt: skip
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines(dict.items(task.runs))
-    yield from _list_lines("ready", ((role, name) for role, names in task.ready.items() for name in names))
+    yield from _list_lines("ready", ((lane, name) for lane, names in task.ready.items() for name in names))
     yield from _list_lines("gated", task.gated)
     yield from _list_lines("leased", task.leased)
     yield from _list_lines("failed", task.failed)
@@ -194,6 +195,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
         yield _line("vars", task.vars)
     if task.edited_params:
         yield _line("params", task.params)
+    yield from _list_lines("ran_on", task.ran_on.items())
 
 
 def _line(kind: str, value: Any) -> bytes:
@@ -323,8 +325,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
                 if row.name not in task.graph.nodes:
                     task.runs.derived[row.name] = None
         case "ready":
-            for role, name in rows:
-                task.ready.setdefault(role, OrderedDict())[_known(name, task)] = None
+            for lane, name in rows:
+                task.ready.setdefault(lane, OrderedDict())[_known(name, task)] = None
         case "gated":
             task.gated.update((_known(name, task), None) for name in rows)
             task.gated_anew.extend(rows)
@@ -354,6 +356,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
             task.vars.update(rows)
         case "params":
             task.params, task.edited_params = rows, True
+        case "ran_on":
+            task.ran_on.update(rows)
 
 
 def _rows(kind: str, text: bytes) -> Any:
