@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowkit import config, errors
 from flowkit.core import facts as f
-from flowkit.core import keys, kinds
+from flowkit.core import keys, kinds, lane_keys
 from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.decide import decide
@@ -104,6 +104,7 @@ RECORDS = {
     "cache": keys.CACHE,
     "compensate": keys.COMPENSATE,
     "budget": keys.BUDGET,
+    "sticky": lane_keys.FOLLOWS,
     "limits": keys.LIMIT_ENTRY,
     "io": keys.IO,
     "routing": keys.ROUTING,
@@ -145,7 +146,7 @@ def in_words(kind: object) -> str:
             return "`true` or `false`"
         case kinds.Number(low=low, high=high, whole=whole, above=above):
             noun = "whole number" if whole else "number"
-            return f"{noun} above {low:g}, at most {high:,.0f}" if above else f"{noun} from {low:g} to {high:,.0f}"
+            return f"{noun} above {low:g}, at most {high:,.0f}" if above else f"{noun} from {_low(low)} to {high:,.0f}"
         case kinds.Choice(words=words):
             return " or ".join(f'`"{word}"`' for word in words)
         case kinds.ListOf(says=says):
@@ -158,6 +159,10 @@ def in_words(kind: object) -> str:
             return f"expression over {', '.join(f'`{root}`' for root in roots)}"
         case kinds.SubGraph():
             return "graph"
+        case lane_keys.LabelsKind():
+            return 'object of labels such as `{"zone": "eu", "gpu": ["a100", "h100"]}`'
+        case lane_keys.StickyKind():
+            return '`"task"`, or object, see **sticky**'
         case kinds.Record(says=says):
             return (
                 f"object, see **{says.removeprefix('a ').strip('`')}**"
@@ -167,6 +172,10 @@ def in_words(kind: object) -> str:
         case kinds.Ignored():
             return "anything"
     raise AssertionError(f"say in words what a {type(kind).__name__} takes")
+
+
+def _low(number: float) -> str:
+    return f"{number:,.0f}" if number == int(number) else f"{number:g}"
 
 
 def not_yet() -> str:
@@ -214,6 +223,7 @@ MISTAKES: dict[str, Any] = {
     },
     "E_SUBGRAPH": {"nodes": [{"node_id": "a", "type": "task"}]},
     "E_FLOW_NAME": {"nodes": [{"node_id": "a", "type": "task", "flow": "my flow"}]},
+    "E_STICKY_UNKNOWN": {"nodes": [N | {"sticky": {"node": "lod"}}, N | {"node_id": "load"}]},
     "E_SCHEMA": None,
     "E_DEPTH": None,
     "E_SIZE": None,
