@@ -49,10 +49,12 @@ class Heads:
         for cell in lagging.values():
             if cell.dead:
                 continue
+            if not cell.head_due and not cell.to_mark:
+                self._on_stored(cell)
+                continue
+            self.touch(cell)  # until there is nothing left to write: whatever fails is tried again
             if cell.head_due:
                 due.append(cell)
-            elif not cell.to_mark:
-                self._on_stored(cell)
         for start in range(0, len(due), BATCH):
             await self._write(due[start : start + BATCH])
         await self._mark([cell for cell in lagging.values() if cell.to_mark and min(cell.stored) >= cell.acked])
@@ -60,14 +62,9 @@ class Heads:
     async def _write(self, cells: Sequence[Cell]) -> None:
         now = self._clock.wall()
         updates = [update_of(cell, now) for cell in cells]
-        try:
-            outcomes = await self._store.update_heads(updates)
-            if Outcome.NO_MATCH in outcomes:
-                outcomes = await self._ask_why(updates, outcomes)
-        finally:
-            for cell in cells:
-                if not cell.dead:
-                    self.touch(cell)
+        outcomes = await self._store.update_heads(updates)
+        if Outcome.NO_MATCH in outcomes:
+            outcomes = await self._ask_why(updates, outcomes)
         for cell, update, outcome in zip(cells, updates, outcomes, strict=True):
             if outcome is Outcome.OK:
                 cell.stored = max(cell.stored, (update.seq, update.published_seq))
@@ -89,7 +86,6 @@ class Heads:
             done = set(keys)
             for cell in cells:
                 cell.to_mark = [n for n in cell.to_mark if (cell.task_id, n) not in done]
-                self.touch(cell)
 
 
 def update_of(cell: Cell, now: float) -> HeadUpdate:
