@@ -20,7 +20,6 @@ from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History
-from flowkit.core.decide import spawn_of
 from flowkit.core.effects import Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.lifecycle import told_to_end
@@ -28,6 +27,7 @@ from flowkit.core.model import ENDED_TASK, Task, TaskStatus
 from flowkit.core.payload import Artifact, Payload, holds_artifacts
 from flowkit.core.reports import ChildEnded
 from flowkit.core.scope import Unanswered
+from flowkit.core.settling import spawn_of
 from flowkit.errors import ExprError, FlowKitError, GraphError, InputError, StoreUnavailable
 from flowkit.ports import Bus, Clock, Head, Outcome, Record, Request, Store
 from flowkit.service import Supervisor

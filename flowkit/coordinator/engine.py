@@ -24,7 +24,8 @@ from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
-from flowkit.core.decide import Decision, decide
+from flowkit.core.decide import decide
+from flowkit.core.desk import Decision
 from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task

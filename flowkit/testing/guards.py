@@ -63,7 +63,7 @@ ROWS = (
     Guard("due_from_lease", 3, "the accept deadline counts from the lease",
           f"{ENGINE}._acknowledged", r.due_when_sent),
     Guard("accept_deadline", 3, "a late dispatch is declined", f"{W}.slots:Slots._take", r.accept_late),
-    Guard("token", 4, "a result counts for its own token", f"{CORE}.decide:_Decider.attempt", r.any_token),
+    Guard("token", 4, "a result counts for its own token", f"{CORE}.attempts:Attempts.attempt", r.any_token),
     Guard("dedupe", 4, "a worker runs a token once", f"{W}.tokens:Tokens.add", r.always(True)),
     Guard("incarnation", 4, "work is for one incarnation", f"{W}.intake:Intake._read", r.read_for_all),
     Guard("ahead", 4, "what is ahead of the state makes it load again", f"{C}.engine:MOST_AHEADS", r.zero),

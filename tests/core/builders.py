@@ -7,7 +7,8 @@ from typing import Any
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core.decide import Decision, decide
+from flowkit.core.decide import decide
+from flowkit.core.desk import Decision
 from flowkit.core.dialect import parse_graph
 from flowkit.core.effects import Dispatch, Revoke
 from flowkit.core.evolve import evolve

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flowkit.core import decide
+from flowkit.core import asked
 from flowkit.core import facts as f
 from flowkit.core.effects import Keep, LookUp, Spawn, Steer
 from flowkit.core.inputs import output_of, task_output
@@ -126,7 +126,7 @@ def test_a_signal_that_nobody_waits_for_any_more_is_refused() -> None:
 
 
 def test_signals_that_wait_to_be_taken_are_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "MOST_SIGNALS", 2)
+    monkeypatch.setattr(asked, "MOST_SIGNALS", 2)
     play = Play(graph(node("a"), node("ok", "a", type="signal", inputs={"name": "go"})))
 
     assert [play.ask("signal", name="go") for _ in range(3)] == ["", "", "2 signals 'go' wait to be taken already"]

@@ -8,7 +8,8 @@ import pytest
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core.decide import Decision, attempt_state
+from flowkit.core.attempts import attempt_state
+from flowkit.core.desk import Decision
 from flowkit.core.payload import Payload
 from flowkit.core.transitions import TABLE, AttemptState, Verdict, to_mermaid
 from tests.core.builders import Play, graph, node
