@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from flowkit import Context, Coordinator, CoordinatorConfig, Worker, WorkerConfig
+from flowkit import Context, Coordinator, CoordinatorConfig, Permanent, Worker, WorkerConfig
 from flowkit.telemetry import Happening, Telemetry
 from tests.integration.harness.ledger import Pen
 
@@ -39,7 +39,17 @@ def handlers(pen: Pen) -> dict[str, object]:
             await asyncio.sleep(sec)
         return {"n": sum(part["n"] for part in parts.values())}
 
-    return {"step": step, "join": join}
+    async def items(ctx: Context, count: int, sec: float) -> list[int]:
+        with pen.run(ctx):
+            await asyncio.sleep(sec)
+        return list(range(count))
+
+    async def refuse(ctx: Context) -> None:
+        with pen.run(ctx):
+            await asyncio.sleep(0)
+        raise Permanent("refused", "it never works")
+
+    return {"step": step, "join": join, "items": items, "refuse": refuse}
 
 
 async def coordinate(name: str) -> None:
