@@ -25,7 +25,7 @@ from flowkit.coordinator.artifacts import materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.engine import Engine
-from flowkit.coordinator.explain import explain, progress_of
+from flowkit.coordinator.explain import explain, progress_of, unserved
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs, read_raw
 from flowkit.coordinator.history import History
@@ -297,7 +297,7 @@ class Tasks:
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run."""
         head, task, _ = await self._state(task_id)
-        return explain(head, task, self._engine)
+        return await explain(head, task, self._engine)
 
     async def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last. Raises `TaskNotFound`."""
@@ -338,10 +338,11 @@ class Tasks:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
         if cell is None or cell.head is None or cell.task is None:
             return told
-        stuck = [reason.message for reason in explain(cell.head, cell.task, self._engine) if reason.code == "no_worker"]
-        if stuck and stuck[0] != told:
-            on_wait(stuck[0])
-            return stuck[0]
+        assert self._engine is not None
+        stuck = unserved(cell.head, cell.task, self._engine)
+        if stuck is not None and stuck.message != told:
+            on_wait(stuck.message)
+            return stuck.message
         return told
 
     async def _why_waiting(self, task_id: str, timeout: float | None) -> str:
