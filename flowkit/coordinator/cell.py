@@ -64,7 +64,10 @@ class Cell:
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
     the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
     nodes ask of limits, and `waiting` are the lanes in which it waits for room. `homes` says which worker stands in for
-    one that ran a node to be followed and is gone, as (gone, stand-in) by anchor.
+    one that ran a node to be followed and is gone, as (gone, stand-in) by anchor. `untold` is the seq with the end of a
+    child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
+    is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
+    (monotonic seconds) is when something of it was last committed.
     """
 
     __slots__ = (
@@ -90,11 +93,14 @@ class Cell:
         "queue",
         "snapshot",
         "snapshot_size",
+        "stirred_at",
         "stored",
         "task",
         "task_id",
         "to_mark",
+        "unborn",
         "unfolded",
+        "untold",
         "waiting",
         "wake_at",
         "watches",
@@ -115,6 +121,9 @@ class Cell:
         self.acked = 0
         self.published = 0
         self.published_beyond: set[int] = set()
+        self.untold = 0
+        self.unborn = 0
+        self.stirred_at = 0.0
         self.prev = ""
         self.stored = (0, 0)
         self.snapshot = ""
@@ -144,7 +153,15 @@ class Cell:
     def event_acknowledged(self, seq: int) -> None:
         """Advance `published` over every seq whose event is acknowledged."""
         self.published_beyond.add(seq)
-        while self.published + 1 in self.published_beyond:
+        self._advance()
+
+    def told(self) -> None:
+        """The parent has heard of the end."""
+        self.untold = 0
+        self._advance()
+
+    def _advance(self) -> None:
+        while self.published + 1 in self.published_beyond and self.published + 1 != self.untold:
             self.published += 1
             self.published_beyond.discard(self.published)
 

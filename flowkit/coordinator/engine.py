@@ -287,6 +287,7 @@ class Engine:
 
         cell.flight = None
         cell.aheads = 0
+        cell.stirred_at = self.clock.mono()
         cell.front = front_of(task, self.clock.wall())
         self._note(cell, task, flight.facts)
         if task.graph.limited:
@@ -320,6 +321,7 @@ class Engine:
                 case f.RequestApplied(n=n):
                     cell.to_mark.append(n)
                 case f.TaskEnded() if cell.head is not None and cell.head.parent:
+                    cell.untold = cell.acked
                     self.on_child_end(cell)
         for node in [node for node in cell.watches if node not in task.leased]:
             self.leases.sync(cell, node, task.runs[node])
@@ -381,7 +383,8 @@ class Engine:
         self.on_loaded(cell)
         if task.children:
             self.on_parent_loaded(cell)
-        elif task.ended and past.head.parent:
+        elif task.ended and past.head.parent and cell.published < cell.acked:
+            cell.untold = cell.acked
             self.on_child_end(cell)
 
     def _missing(self, cell: Cell) -> None:
@@ -451,6 +454,12 @@ class Engine:
         if not cell.dead:
             self.heads.touch(cell)
 
+    def told(self, cell: Cell) -> None:
+        """The parent of a task has heard of its end."""
+        cell.told()
+        if not cell.dead:
+            self.heads.touch(cell)
+
     def maybe_evict(self, cell: Cell) -> None:
         """A task with nothing to do leaves memory, once its head says all there is to say."""
         task = cell.task
@@ -462,6 +471,9 @@ class Engine:
                 return
             rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
             if wake is not None and wake < self.clock.wall() + rest:
+                return
+            # The next child ends soon, most likely: it must not have to wait until its parent is loaded again.
+            if cell.unborn or (task.children and self.clock.mono() - cell.stirred_at < rest):
                 return
         self.drop(cell)
 

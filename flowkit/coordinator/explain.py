@@ -6,19 +6,24 @@ from collections.abc import Iterable
 
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.streams import StreamView
-from flowkit.coordinator.views import Progress, Reason, limited, waits_for
+from flowkit.coordinator.views import Progress, Reason, limited, slices, waits_for
 from flowkit.core.model import ENDED_NODE, Task
 from flowkit.errors import did_you_mean
 from flowkit.ports import Head
 
 
-def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]:
-    """A reason for each node that has not ended, those nearest to running first."""
-    reasons = [reason for name in task.runs if (reason := waits_for(task, name)) is not None]
-    if not task.created:
-        reasons = [_as_ready(task, reason) for reason in reasons]
-    if engine is not None and head.partition in engine.owned:
-        reasons = [_placed(task, reason, engine) for reason in reasons]
+async def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]:
+    """A reason for each node that has not ended, those nearest to running first; of a large task in slices, so that the
+    loop goes on."""
+    reasons: list[Reason] = []
+    async for names in slices(list(task.runs)):
+        found = [waits_for(task, name) for name in names if name in task.runs]
+        some = [reason for reason in found if reason is not None]
+        if not task.created:
+            some = [_as_ready(task, reason) for reason in some]
+        if engine is not None and head.partition in engine.owned:
+            some = [_placed(task, reason, engine) for reason in some]
+        reasons += some
     if task.paused:
         reasons.append(Reason("", "paused", f"the task is paused{': ' + task.reason if task.reason else ''}"))
     return sorted(reasons, key=lambda reason: _ORDER.get(reason.code, 5))
@@ -33,6 +38,19 @@ def explain_streams(task: Task, views: Iterable[StreamView]) -> list[Reason]:
     ]
 
 
+def unserved(head: Head, task: Task, engine: Engine) -> Reason | None:
+    """The first node that is ready for a role that nobody serves; looks at roles, and so costs nothing."""
+    if head.partition not in engine.owned or task.paused:
+        return None
+    if task.created:
+        first = [next(iter(names)) for names in task.ready.values()]
+    else:
+        first = [name for name in task.graph.roots if task.node(name).plain][:MOST_ROOTS]
+    ready = [Reason(name, "ready", "") for name in first]
+    return next((why for one in ready if (why := _placed(task, one, engine)).code == "no_worker"), None)
+
+
+MOST_ROOTS = 100
 _ORDER = {
     "no_worker": 0,
     "paused": 1,

@@ -26,7 +26,7 @@ from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.delete_task import DeleteTask
 from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.engine import Engine
-from flowkit.coordinator.explain import explain, explain_streams, progress_of
+from flowkit.coordinator.explain import explain, explain_streams, progress_of, unserved
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.glances import Glances
 from flowkit.coordinator.graphs import Graphs, read_raw
@@ -320,7 +320,7 @@ class Tasks:
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run, and how far the streams are."""
         head, task, _ = await self._state(task_id)
-        reasons = explain(head, task, self._engine)
+        reasons = await explain(head, task, self._engine)
         return reasons + explain_streams(task, await stream_views(self.store, task))
 
     async def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
@@ -367,10 +367,11 @@ class Tasks:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
         if cell is None or cell.head is None or cell.task is None:
             return told
-        stuck = [reason.message for reason in explain(cell.head, cell.task, self._engine) if reason.code == "no_worker"]
-        if stuck and stuck[0] != told:
-            on_wait(stuck[0])
-            return stuck[0]
+        assert self._engine is not None
+        stuck = unserved(cell.head, cell.task, self._engine)
+        if stuck is not None and stuck.message != told:
+            on_wait(stuck.message)
+            return stuck.message
         return told
 
     async def _why_waiting(self, task_id: str, timeout: float | None) -> str:

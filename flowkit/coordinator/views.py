@@ -140,7 +140,7 @@ def shown_state(task: Task, name: str) -> NodeState:
 async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
     """The view of a task whose output is `output`; of a large one in slices, so that the loop goes on."""
     nodes: dict[str, NodeView] = {}
-    async for names in _slices(list(task.runs)):
+    async for names in slices(list(task.runs)):
         nodes.update((name, node_view(task, name, task.runs[name])) for name in names)
     return TaskView(
         task_id=head.task_id,
@@ -167,7 +167,7 @@ async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
 async def task_result(head: Head, task: Task, output: Any) -> TaskResult:
     """The result of a task that has ended with `output`; of a large one in slices, so that the loop goes on."""
     outputs: dict[str, Any] = {}
-    async for names in _slices(list(task.graph.nodes)):
+    async for names in slices(list(task.graph.nodes)):
         for name in names:
             value = output_of(task, name)
             if value is not MISSING:
@@ -175,7 +175,8 @@ async def task_result(head: Head, task: Task, output: Any) -> TaskResult:
     return TaskResult(head.task_id, task.status, _own(output), outputs, task.error, head.created_at, task.ended_at)
 
 
-async def _slices(names: list[str]) -> AsyncIterator[Iterable[str]]:
+async def slices(names: list[str]) -> AsyncIterator[Iterable[str]]:
+    """Some names after the others; others get their turn in between."""
     for start in range(0, len(names), SLICE):
         yield names[start : start + SLICE]
         if start + SLICE < len(names):

@@ -249,6 +249,10 @@ class _Judge:
                     self.say("event_missed", task_id, f"nobody saw commit {seq}")
 
 
+APART = frozenset({"graph", "editions", "params", "memo"})
+"""What a task is given and what it looked up: no part of its state. Graphs are large, and every task knows them."""
+
+
 def _froze(frozen: Frozen, process: str, at: float) -> bool:
     return frozen.process == process and frozen.since <= at <= frozen.until + THAW_SEC
 
@@ -258,21 +262,21 @@ def essence_of(task: Task) -> object:
     timers = sorted(timer for timer in task.timers if task.timer_live(timer))
     # Whether a gated node has its permits is known to its owner only.
     ready = [(role, [name for name in names if name not in task.gated]) for role, names in task.ready.items()]
-    apart = ("graph", "params", "memo", "agenda", "joined", "timers", "ready", "gated_anew")
+    apart = {*APART, "agenda", "joined", "timers", "ready", "gated_anew"}
     names = [name for name in Task.__slots__ if name not in apart]
     waiting = sorted((role, left) for role, left in ready if left)
     return [timers, waiting, *((name, state_of(getattr(task, name))) for name in names)]
 
 
 def state_of(value: object) -> object:
-    """A task's state as plain values that can be compared: all of it, graph and parameters apart."""
+    """A task's state as plain values that can be compared: all of it, graphs and parameters apart."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, dict):
         return [(key, state_of(item)) for key, item in value.items()]
     if hasattr(type(value), "__slots__"):
         names = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
-        return [(name, state_of(getattr(value, name))) for name in names if name not in ("graph", "params", "memo")]
+        return [(name, state_of(getattr(value, name))) for name in names if name not in APART]
     if isinstance(value, Iterable):
         return [state_of(item) for item in value]
     return repr(value)

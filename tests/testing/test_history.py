@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from flowkit.core import facts as f
+from flowkit.core.dialect import parse_graph
+from flowkit.core.model import Task
 from flowkit.ports import Request
 from flowkit.testing.evidence import UNKNOWN, Asked, Evidence, Frozen
-from flowkit.testing.history import check_history
+from flowkit.testing.history import check_history, essence_of, state_of
 from tests.testing.histories import CHAIN, Story, asked, cancelling, done, failed, good, leased, lost
 
 ACKNOWLEDGED = [("t", 1, "c1"), ("t", 2, "c2"), ("t", 3, "c3")]
@@ -390,3 +392,12 @@ def _head(story: Story) -> object:
 
 def test_the_graph_of_the_stories_is_a_chain() -> None:
     assert [node["node_id"] for node in CHAIN["nodes"]] == ["a", "b"]
+
+
+def test_the_graphs_that_a_task_could_go_on_with_are_no_part_of_what_is_compared() -> None:
+    """Every task of a run knows those of all others: comparing them would cost the square of the run."""
+    graph = parse_graph(JOIN)
+    one, other = (Task(task_id="t", graph=graph, params={}) for _ in range(2))
+    other.editions = {f"ref{n}": graph for n in range(3)}
+    assert state_of(one) == state_of(other)
+    assert essence_of(one) == essence_of(other)

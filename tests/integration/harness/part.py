@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 
-from flowkit import Context, Coordinator, CoordinatorConfig, Worker, WorkerConfig
+from flowkit import Context, Coordinator, CoordinatorConfig, Permanent, Worker, WorkerConfig
 from flowkit.telemetry import Happening, Telemetry
 from tests.integration.harness.ledger import Pen
 
@@ -61,7 +61,25 @@ def handlers(pen: Pen) -> dict[str, object]:
                     await ctx.stream.save([count, wrong])
         return {"count": count, "wrong": wrong}
 
-    return {"step": step, "join": join, "numbers": numbers, "shift": shift, "tally": tally}
+    async def items(ctx: Context, count: int, sec: float) -> list[int]:
+        with pen.run(ctx):
+            await asyncio.sleep(sec)
+        return list(range(count))
+
+    async def refuse(ctx: Context) -> None:
+        with pen.run(ctx):
+            await asyncio.sleep(0)
+        raise Permanent("refused", "it never works")
+
+    return {
+        "step": step,
+        "join": join,
+        "items": items,
+        "refuse": refuse,
+        "numbers": numbers,
+        "shift": shift,
+        "tally": tally,
+    }
 
 
 async def coordinate(name: str) -> None:
