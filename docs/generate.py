@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowkit import config, errors
 from flowkit.core import facts as f
-from flowkit.core import keys, kinds
+from flowkit.core import keys, kinds, lane_keys
 from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.decide import decide
@@ -100,6 +100,11 @@ RECORDS = {
     "retry_policy": keys.RETRY_POLICY,
     "rules of a retry_policy": keys.RULE,
     "timeouts": keys.TIMEOUTS,
+    "repeat": keys.REPEAT,
+    "cache": keys.CACHE,
+    "compensate": keys.COMPENSATE,
+    "budget": keys.BUDGET,
+    "sticky": lane_keys.FOLLOWS,
     "limits": keys.LIMIT_ENTRY,
     "io": keys.IO,
     "routing": keys.ROUTING,
@@ -141,7 +146,7 @@ def in_words(kind: object) -> str:
             return "`true` or `false`"
         case kinds.Number(low=low, high=high, whole=whole, above=above):
             noun = "whole number" if whole else "number"
-            return f"{noun} above {low:g}, at most {high:,.0f}" if above else f"{noun} from {low:g} to {high:,.0f}"
+            return f"{noun} above {low:g}, at most {high:,.0f}" if above else f"{noun} from {_low(low)} to {high:,.0f}"
         case kinds.Choice(words=words):
             return " or ".join(f'`"{word}"`' for word in words)
         case kinds.ListOf(says=says):
@@ -149,7 +154,15 @@ def in_words(kind: object) -> str:
         case kinds.Json(only_object=only_object):
             return "object" if only_object else "any JSON"
         case kinds.Holes():
-            return "any JSON, with `$from`, `$param`, `$literal`"
+            return "any JSON, with holes such as `$from`"
+        case kinds.Formula(roots=roots):
+            return f"expression over {', '.join(f'`{root}`' for root in roots)}"
+        case kinds.SubGraph():
+            return "graph"
+        case lane_keys.LabelsKind():
+            return 'object of labels such as `{"zone": "eu", "gpu": ["a100", "h100"]}`'
+        case lane_keys.StickyKind():
+            return '`"task"`, or object, see **sticky**'
         case kinds.Record(says=says):
             return (
                 f"object, see **{says.removeprefix('a ').strip('`')}**"
@@ -161,8 +174,12 @@ def in_words(kind: object) -> str:
     raise AssertionError(f"say in words what a {type(kind).__name__} takes")
 
 
+def _low(number: float) -> str:
+    return f"{number:,.0f}" if number == int(number) else f"{number:g}"
+
+
 def not_yet() -> str:
-    rows = [(place, ", ".join(f"`{name}`" for name in sorted(names))) for place, names in NOT_YET.items()]
+    rows = [(place, ", ".join(f"`{name}`" for name in sorted(names))) for place, names in NOT_YET.items() if names]
     return table(("where", "not yet"), rows)
 
 
@@ -199,17 +216,33 @@ MISTAKES: dict[str, Any] = {
         "nodes": [{"node_id": "load", "type": "load"}, N | {"inputs": {"x": {"$from": "lod.rows"}}}]
     },
     "E_TEMPLATE": {"nodes": [N | {"inputs": {"x": {"$form": "a"}}}]},
+    "E_EXPR_PARSE": {"nodes": [N, N | {"node_id": "b"}], "edges": [{"from": "a", "to": "b", "when": "output.n >"}]},
+    "E_EXPR_NODE": {
+        "nodes": [N, N | {"node_id": "b"}, N | {"node_id": "c"}],
+        "edges": [{"from": "a", "to": "b", "when": "nodes['c'].output > 1"}],
+    },
+    "E_SUBGRAPH": {"nodes": [{"node_id": "a", "type": "task"}]},
+    "E_FLOW_NAME": {"nodes": [{"node_id": "a", "type": "task", "flow": "my flow"}]},
+    "E_STICKY_UNKNOWN": {"nodes": [N | {"sticky": {"node": "lod"}}, N | {"node_id": "load"}]},
+    "E_SCHEMA": None,
     "E_DEPTH": None,
     "E_SIZE": None,
     "E_MORE": None,
-    "E_NOT_YET": {"nodes": [N | {"foreach": [1, 2]}]},
+    "E_NOT_YET": {"nodes": [N | {"code": {}}]},
     "E_PARAMS_SIZE": None,
     "E_TARGET_UNKNOWN": None,
     "E_INPUTS": None,
     "E_ROLE_UNKNOWN": None,
     "E_ADAPTER_UNKNOWN": None,
+    "E_NODE_UNKNOWN": None,
+    "E_PAYLOAD": None,
+    "E_PAYLOAD_SIZE": None,
 }
 TOLD = {
+    "E_SCHEMA": "the `schema` of a signal node is no JSON Schema",
+    "E_NODE_UNKNOWN": "a restart gives new `inputs` to a node that the graph does not have",
+    "E_PAYLOAD": "a signal's payload does not fit the `schema` of the node that waits for it",
+    "E_PAYLOAD_SIZE": "a signal's payload is over 1 MiB; pass a reference instead",
     "E_DEPTH": "values are nested too deep; flatten them",
     "E_SIZE": "the graph holds too many values to be read; pass large data by reference",
     "E_MORE": "there are more than 50 problems; mend these first",
@@ -236,7 +269,7 @@ def _code_row(code: str) -> tuple[str, str, str]:
         parse_graph(MISTAKES[code])
     except errors.GraphError as error:
         problem = next(problem for problem in error.problems if problem.code == code)
-        return f"`{code}`", f"`{problem.place}`", problem.message.replace("<", "&lt;")
+        return f"`{code}`", f"`{problem.place}`", problem.message.partition("\n")[0].replace("<", "&lt;")
     raise SystemExit(f"docs/generate.py: this is no mistake any more: {MISTAKES[code]}")
 
 
@@ -245,7 +278,7 @@ def codes_in_code() -> set[str]:
     found = set()
     files = [
         *(PACKAGE / "core").glob("*.py"),
-        *(PACKAGE / "coordinator" / f"{name}.py" for name in ("tasks", "admission", "adapters")),
+        *(PACKAGE / "coordinator" / f"{name}.py" for name in ("tasks", "admission", "adapters", "schemas")),
     ]
     for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"E_[A-Z_]+", node.value):
@@ -320,7 +353,10 @@ class Story:
             evolve(self.mirror, fact, self.now)
             tag = str(row_of(fact)[0])
             self.tags.add(tag)
-            self.nodes += [(before[n], run.state, tag) for n, run in self.mirror.runs.items() if run.state != before[n]]
+            for name, run in self.mirror.runs.items():
+                was = before.get(name, "pending")  # an item or a repetition that came to exist just now
+                if run.state != was:
+                    self.nodes.append((was, run.state, tag))
             if self.mirror.status != status:
                 self.tasks.append((status, self.mirror.status, tag))
         return self
@@ -409,6 +445,70 @@ def stories() -> Iterator[Story]:
     yield Story(chain(), timeout_sec=1).tell(begun).later(2)
     yield Story(chain()).tell(r.Accepted(("a",)))
     yield Story(chain(limits=[{"key": "k", "max": 1}])).tell(begun).tell(r.PermitsUnused("a", (0, 1, 0)))
+    yield from more_stories()
+
+
+def more_stories() -> Iterator[Story]:
+    """What a graph says beside which node waits for which: conditions, groups, waits, sub-graphs, what is undone."""
+    error, begun = {"code": "RuntimeError", "message": "no"}, r.Accepted()
+    once = {"retry_policy": {"max": 1}}
+    edge = {"from": "a", "to": "b", "when": "output > 1"}
+    yield (
+        Story({"nodes": [N, N | {"node_id": "b", "when": "params == {}"}], "edges": [edge]})
+        .tell(begun)
+        .place("a")
+        .report(r.Succeeded, "a", Payload(2))
+    )
+    yield Story({"nodes": [N | {"when": "has(params.x)"}]}).tell(begun)
+    yield Story({"nodes": [N | {"when": "params.x"}]}).tell(begun)
+    yield (
+        Story(chain(foreach=[1, 2], **once))
+        .tell(begun)
+        .place("a[0]", "a[1]")
+        .report(r.Succeeded, "a[0]", Payload(1))
+        .report(r.Succeeded, "a[1]", Payload(2))
+        .ask("cancel", node_id="b")
+        .ask("restart", from_node="a[1]")
+        .place("a[1]")
+        .report(r.Failed, "a[1]", error)
+        .ask("restart", failed_only=True)
+        .ask("cancel")
+    )
+    yield Story(chain(foreach=[1, 2])).tell(begun).place("a[0]").ask("cancel", node_id="a").later(40)
+    yield (
+        Story(chain(repeat={"until": "output == 2", "every_sec": 1}))
+        .tell(begun)
+        .place("a#1")
+        .report(r.Succeeded, "a#1", Payload(1))
+        .later(1)
+        .place("a#2")
+        .report(r.Succeeded, "a#2", Payload(2))
+    )
+    yield Story({"nodes": [{"node_id": "a", "type": "sleep", "inputs": {"seconds": 5}}]}).tell(begun).later(5)
+    yield Story({"nodes": [{"node_id": "a", "type": "signal"}]}).tell(begun).ask("signal", name="a", payload=True)
+    yield Story({"nodes": [{"node_id": "a", "type": "signal", "timeouts": {"total_sec": 5}}]}).tell(begun).later(5)
+    yield Story({"nodes": [{"node_id": "a", "type": "sleep", "inputs": {"seconds": 5}}]}).tell(begun).ask("cancel")
+    for status, grace in (("finished", False), ("failed", False), ("cancelled", True)):
+        story = Story({"nodes": [{"node_id": "a", "type": "task", "graph": {"nodes": [N]}}]}).tell(begun)
+        if grace:
+            story.ask("cancel", node_id="a")
+        child = story.task.runs["a"].child
+        story.tell(r.ChildEnded("a", 1, child, status, Payload(1), None if status == "finished" else error))
+        yield story
+    count = {"node_id": "a", "type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n"}}}
+    yield Story({"nodes": [count]}).tell(begun)
+    yield Story(chain()).tell(begun).ask("pause", node_id="a").ask("resume", node_id="a")
+    yield (
+        Story(chain(compensate={"type": "x"}))
+        .tell(begun)
+        .place("a")
+        .report(r.Succeeded, "a", Payload(1))
+        .place("b")
+        .report(r.Failed, "b", error, True)
+        .place("a/compensate")
+        .report(r.Succeeded, "a/compensate", Payload(None))
+    )
+    yield Story({"nodes": [N, {"node_id": "stop", "type": "end"}]}).tell(begun)
 
 
 def node_states() -> str:
@@ -480,12 +580,13 @@ JOB = m.Job(
 STOP = m.Stop(TOKEN, TASK, "loud", 1, "user_request", 30.0)
 HELD = m.Held(TOKEN, TASK, TENANT, 5, "loud", 1)
 ERROR = {"code": "ConnectionError", "message": "no answer", "type": "ConnectionError"}
-REPORTS: dict[str, r.AttemptReport] = {
+REPORTS: dict[str, r.AttemptReport | r.ChildEnded] = {
     "started": r.Started("loud", 1, TOKEN),
     "succeeded": r.Succeeded("loud", 1, TOKEN, Payload("HELLO ADA!"), None, 0.004),
     "failed": r.Failed("loud", 1, TOKEN, ERROR, False, None, 2.5),
     "declined": r.Declined("loud", 1, TOKEN, "draining"),
     "released": r.Released("loud", 1, TOKEN, "drain"),
+    "child_ended": r.ChildEnded("loud", 1, "5f1c6a2e-7d0b-8a41-9c55-2b90e1d3f7aa", "finished", Payload("HELLO ADA!")),
 }  # fmt: skip
 CLAIM = (0, 1, 0)
 LETTERS: dict[str, p.Letter] = {

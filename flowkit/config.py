@@ -142,6 +142,8 @@ class CoordinatorConfig(CommonSettings):
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
     `retention_sec`: how long after its end a task is kept; None (in the environment `none`) or `inf`: for ever.
     `retention_failed_sec`: the same for tasks that failed; None: as long as the others.
+    `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
+    for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
     `worker_types`: the roles there are (also from `WORKER_TYPES`); given any, a graph with another role is refused.
     """
 
@@ -159,6 +161,9 @@ class CoordinatorConfig(CommonSettings):
     snapshot_bytes: int = 256 * 1024
     retention_sec: float | None = 30 * 86_400.0
     retention_failed_sec: float | None = None
+    priority_ageing_sec: float = 60.0
+    sticky_patience_sec: float = 5.0
+    tenant_weights: dict[str, float] = field(default_factory=dict)
     worker_types: list[str] = field(default_factory=list)
     tune_gc: bool = True
 
@@ -251,6 +256,11 @@ def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
                 return [part.strip() for part in value.split(",") if part.strip()]
             case "list[str]" if isinstance(value, (list, tuple)):
                 return [str(part) for part in value]
+            case "dict[str, float]" if isinstance(value, str):
+                pairs = (part.split("=", 1) for part in value.split(",") if part)
+                return {key: float(part) for key, part in pairs}
+            case "dict[str, float]" if isinstance(value, Mapping):
+                return {str(key): float(part) for key, part in value.items()}
             case "dict[str, str]" if isinstance(value, str):
                 return dict(part.split("=", 1) for part in value.split(",") if part)
             case "dict[str, str]" if isinstance(value, Mapping):

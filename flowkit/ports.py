@@ -132,6 +132,28 @@ class Request:
     applied: bool = False
 
 
+@immutable
+class StreamId:
+    """Whose blocks: a node's, in one generation of its task."""
+
+    task_id: str
+    generation: int
+    node: str
+
+
+@immutable
+class Block:
+    """One insert-only piece of what a node says while it runs: batches, how far it has read, that an attempt began or
+    that all is said. `(stream, seq)` is unique, and `seq` begins with 1 and leaves nothing out. `count` are the
+    batches of the stream up to and including this block; `body` is JSON text."""
+
+    stream: StreamId
+    seq: int
+    attempt: int
+    count: int
+    body: str
+
+
 @dataclass(frozen=True, slots=True)
 class FlowVersion:
     """One version of a named graph, written once. `(tenant, name, version)` is unique, and so orders those who put at
@@ -269,8 +291,8 @@ class Store(Protocol):
         """Heads whose `remove_at` <= now, the longest due first."""
 
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
-        """Remove all requests, snapshots and commits of these tasks, so many at a time that others get their turn. OK
-        once nothing is left; otherwise some of it may be gone."""
+        """Remove all requests, snapshots, blocks of streams and commits of these tasks, so many at a time that others
+        get their turn. OK once nothing is left; otherwise some of it may be gone."""
 
     async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
         """Give up what was put for these tasks: of their artifacts, those that no other task put are removed. One that
@@ -299,6 +321,19 @@ class Store(Protocol):
 
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         """Mark requests (task_id, n) as applied."""
+
+    # streams
+    async def insert_block(self, block: Block) -> Outcome:
+        """Insert unless (stream, seq) exists."""
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        """The blocks of a stream with seq > after, in order of seq, at most `limit`."""
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        """The block with the highest seq."""
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        """Remove all blocks of a task, of every node and generation; OK also where there are none."""
 
     # limits
     async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:

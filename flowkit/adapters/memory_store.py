@@ -14,6 +14,7 @@ from typing import Any
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
 from flowkit.ports import (
     FOREVER,
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
@@ -27,6 +28,7 @@ from flowkit.ports import (
     Removal,
     Renewal,
     Request,
+    StreamId,
     flow_name,
 )
 
@@ -45,6 +47,7 @@ class MemoryData:
     # Which tasks an artifact was put for, and when a graph was last put.
     claims: dict[str, set[str]] = field(default_factory=dict)
     graphs_put_at: dict[str, float] = field(default_factory=dict)
+    blocks: dict[str, dict[StreamId, list[Block]]] = field(default_factory=dict)
     flows: dict[tuple[str, str], dict[int, FlowVersion]] = field(default_factory=dict)
     flow_tags: dict[tuple[str, str], dict[str, FlowTag]] = field(default_factory=dict)
     renewals: dict[str, Renewal] = field(default_factory=dict)
@@ -150,6 +153,7 @@ class MemoryStore:
         await asyncio.sleep(0)
         for task_id in task_ids:
             self.data.commits.pop(task_id, None)
+            self.data.blocks.pop(task_id, None)
             for request in self.data.requests.pop(task_id, {}).values():
                 self.data.open[request.partition].discard((task_id, request.n))
         beginnings = tuple(f"{task_id}." for task_id in task_ids)
@@ -223,6 +227,35 @@ class MemoryStore:
             if request is not None:
                 self.data.requests[task_id][n] = replace(request, applied=True)
                 self.data.open[request.partition].discard((task_id, n))
+        return Outcome.OK
+
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        await asyncio.sleep(0)
+        if not storable(block):
+            return Outcome.UNKNOWN
+        blocks = self.data.blocks.setdefault(block.stream.task_id, {}).setdefault(block.stream, [])
+        place = bisect_left(blocks, block.seq, key=lambda one: one.seq)
+        if place < len(blocks) and blocks[place].seq == block.seq:
+            return Outcome.DUPLICATE
+        blocks.insert(place, block)
+        return Outcome.OK
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        await asyncio.sleep(0)
+        blocks = self._blocks(stream)
+        start = bisect_left(blocks, after + 1, key=lambda one: one.seq)
+        return blocks[start : start + limit]
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        await asyncio.sleep(0)
+        blocks = self._blocks(stream)
+        return blocks[-1] if blocks else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        await asyncio.sleep(0)
+        self.data.blocks.pop(task_id, None)
         return Outcome.OK
 
     # limits
@@ -361,6 +394,9 @@ class MemoryStore:
             "commits": sum(map(len, self.data.commits.values())),
             "deleted": len(self.data.removable),
         }
+
+    def _blocks(self, stream: StreamId) -> list[Block]:
+        return self.data.blocks.get(stream.task_id, {}).get(stream, [])
 
     def _insert_head(self, head: Head) -> Outcome:
         if not storable(head):

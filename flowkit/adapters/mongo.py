@@ -18,6 +18,7 @@ from flowkit.adapters.mongo_removal import MongoRemoval
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import (
     FOREVER,
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
@@ -31,6 +32,7 @@ from flowkit.ports import (
     Removal,
     Renewal,
     Request,
+    StreamId,
 )
 
 try:
@@ -45,7 +47,7 @@ IDS_PER_READ = 200
 CHUNKS_PER_WRITE = 16
 PUT_TRIES = 3
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block)
 Result = TypeVar("Result")
 
 FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
@@ -217,6 +219,24 @@ class MongoStore:
         query = {"_id": {"$in": [documents.request_key(*key) for key in keys]}}
         marked = {"$set": {"applied": True}}
         return await self._write(lambda: self._collection("requests").update_many(query, marked))
+
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        return (await self._insert("streams", [block], documents.block_doc))[0]
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        query = documents.blocks_query(stream, after)
+        return await self._find("streams", query, documents.doc_block, sort=[("_id", 1)], limit=limit)
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        query = documents.blocks_query(stream, 0)
+        found = await self._find("streams", query, documents.doc_block, sort=[("_id", -1)], limit=1)
+        return found[0] if found else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        query = documents.blocks_of_task(task_id)
+        return await self._write(lambda: self._collection("streams").delete_many(query))
 
     # limits
 

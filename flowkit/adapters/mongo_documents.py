@@ -9,6 +9,7 @@ from typing import Any
 from flowkit.adapters import missing
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.ports import (
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
@@ -20,6 +21,7 @@ from flowkit.ports import (
     LimitSwap,
     Renewal,
     Request,
+    StreamId,
     flow_name,
 )
 
@@ -303,6 +305,40 @@ def doc_request(doc: Doc) -> Request:
         at=doc["at"],
         applied=doc["applied"],
     )
+
+
+def stream_key(stream: StreamId) -> str:
+    return f"{stream.task_id}/{stream.generation}/{stream.node}"
+
+
+def block_doc(block: Block) -> dict[str, Any]:
+    key = stream_key(block.stream)
+    return {
+        "_id": f"{key}/{block.seq:010d}",
+        "stream": key,
+        "task": block.stream.task_id,
+        "generation": block.stream.generation,
+        "node": block.stream.node,
+        "seq": block.seq,
+        "attempt": block.attempt,
+        "count": block.count,
+        "body": block.body,
+    }
+
+
+def doc_block(doc: Doc) -> Block:
+    stream = StreamId(doc["task"], doc["generation"], doc["node"])
+    return Block(stream, doc["seq"], doc["attempt"], doc["count"], doc["body"])
+
+
+def blocks_query(stream: StreamId, after: int) -> dict[str, Any]:
+    # A range of _id; "stream" too, for an id of the engine's own may hold a slash.
+    key = stream_key(stream)
+    return {"_id": {"$gt": f"{key}/{after:010d}", "$lt": f"{key}0"}, "stream": key}
+
+
+def blocks_of_task(task_id: str) -> dict[str, Any]:
+    return {"_id": {"$gt": f"{task_id}/", "$lt": f"{task_id}0"}, "task": task_id}
 
 
 def _of_flow(tenant: str, name: str, which: str) -> str:

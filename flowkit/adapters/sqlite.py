@@ -21,6 +21,7 @@ from flowkit.adapters.sqlite_writer import Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
 from flowkit.ports import (
     FOREVER,
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
@@ -34,6 +35,7 @@ from flowkit.ports import (
     Removal,
     Renewal,
     Request,
+    StreamId,
 )
 
 FLOOR = (3, 37, 0)
@@ -42,7 +44,7 @@ FEW = 32
 IDS_PER_READ = 500
 CHUNKS_PER_WRITE = 8
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, LimitSwap)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, LimitSwap, Block)
 Result = TypeVar("Result")
 
 
@@ -200,7 +202,7 @@ class SqliteStore:
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
         for start in range(0, len(task_ids), IDS_PER_READ):
             part = task_ids[start : start + IDS_PER_READ]
-            for table in ("requests", "commits"):
+            for table in ("requests", "blocks", "commits"):
                 if (
                     await self._write_all_of(partial(removing.delete_rows, table=table, task_ids=part))
                     is not Outcome.OK
@@ -261,6 +263,32 @@ class SqliteStore:
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         def write(connection: sqlite3.Connection) -> list[Outcome]:
             connection.executemany(schema.MARK_APPLIED, keys)
+            return [Outcome.OK]
+
+        return await self._write_one(write)
+
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        def write(connection: sqlite3.Connection, good: Sequence[Block]) -> list[Outcome]:
+            rows = [schema.block_row(one) for one in good]
+            return write_rows(connection, schema.INSERT_BLOCK, rows, Outcome.DUPLICATE)
+
+        return (await self._write_all([block], write))[0]
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        sql = f"{schema.OF_STREAM} AND seq > ? ORDER BY seq LIMIT ?"
+        values = [*schema.stream_key(stream), after, limit]
+        return await self._read(sql, values, schema.row_block, few=False)
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        sql = f"{schema.OF_STREAM} ORDER BY seq DESC LIMIT 1"
+        found = await self._read(sql, schema.stream_key(stream), schema.row_block, few=True)
+        return found[0] if found else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            connection.execute("DELETE FROM blocks WHERE task_id = ?", (task_id,))
             return [Outcome.OK]
 
         return await self._write_one(write)

@@ -10,6 +10,7 @@ from typing import Any
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.errors import ConfigError
 from flowkit.ports import (
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
@@ -20,6 +21,7 @@ from flowkit.ports import (
     Outcome,
     Renewal,
     Request,
+    StreamId,
     flow_name,
 )
 
@@ -101,6 +103,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE kept (key TEXT PRIMARY KEY NOT NULL, body TEXT NOT NULL, until REAL NOT NULL)",
         "CREATE INDEX kept_until ON kept (until)",
     ),
+    (
+        """CREATE TABLE blocks (
+            task_id TEXT NOT NULL, generation INTEGER NOT NULL, node TEXT NOT NULL, seq INTEGER NOT NULL,
+            attempt INTEGER NOT NULL, count INTEGER NOT NULL, body TEXT NOT NULL,
+            PRIMARY KEY (task_id, generation, node, seq))""",
+    ),
 )
 
 HEAD = (
@@ -111,6 +119,7 @@ HEAD = (
 COMMIT = "task_id, seq, id, prev, at, by, body"
 LIMIT = "limit_id, part, stamp, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
+BLOCK = "task_id, generation, node, seq, attempt, count, body"
 FLOW = "tenant, name, version, graph_ref, created_at, principal, note"
 TAG = "tenant, name, tag, version, revision, at, principal"
 
@@ -125,6 +134,8 @@ INSERT_HEAD = _insert("heads", f"{HEAD}, wake, flow_name", "task_id")
 INSERT_LABEL = _insert("labels", "key, value, task_id", "key, value, task_id")
 INSERT_COMMIT = _insert("commits", COMMIT, "task_id, seq")
 INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
+INSERT_BLOCK = _insert("blocks", BLOCK, "task_id, generation, node, seq")
+OF_STREAM = f"SELECT {BLOCK} FROM blocks WHERE task_id = ? AND generation = ? AND node = ?"  # noqa: S608
 INSERT_FLOW = _insert("flows", FLOW, "tenant, name, version")
 INSERT_TAG = _insert("flow_tags", TAG, "tenant, name, tag")
 MOVE_TAG = (
@@ -230,6 +241,18 @@ def row_request(row: Row) -> Request:
     values = list(row)
     values[9] = bool(row[9])
     return Request(*values)
+
+
+def stream_key(stream: StreamId) -> Row:
+    return (stream.task_id, stream.generation, stream.node)
+
+
+def block_row(block: Block) -> Row:
+    return (*stream_key(block.stream), block.seq, block.attempt, block.count, block.body)
+
+
+def row_block(row: Row) -> Block:
+    return Block(StreamId(*row[:3]), *row[3:])
 
 
 def swap_limit(connection: sqlite3.Connection, swap: LimitSwap) -> Outcome:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
+from flowkit.cli.roles import role_of
 from flowkit.coordinator.views import Reason
 from flowkit.core.graph import Graph
 from flowkit.errors import Corrupt, did_you_mean
@@ -52,7 +53,7 @@ def with_fleet(reasons: Sequence[Reason], graph: Graph, workers: dict[str, Hello
     roles = roles_of(workers.values())
     told = []
     for reason in reasons:
-        role = graph.nodes[reason.node_id].type if reason.node_id in graph.nodes else None
+        role = role_of(graph, reason.node_id)
         if reason.code in ("ready", "limit") and role is not None and role not in roles:
             message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{did_you_mean(role, roles)}"
             reason = Reason(reason.node_id, "no_worker", message)

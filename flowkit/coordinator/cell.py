@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flowkit.coordinator.bids import Bids
 from flowkit.coordinator.offsets import Receipt
@@ -15,6 +16,9 @@ from flowkit.core.model import Task
 from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
+
+if TYPE_CHECKING:
+    from flowkit.coordinator.waiting import Wait
 
 
 @dataclass(slots=True)
@@ -59,7 +63,8 @@ class Cell:
     used again: whoever still holds one must look its task up anew. A `patient` cell whose task has not begun waits for
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
     the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
-    nodes ask of limits.
+    nodes ask of limits, and `waiting` are the lanes in which it waits for room. `homes` says which worker stands in for
+    one that ran a node to be followed and is gone, as (gone, stand-in) by anchor.
     """
 
     __slots__ = (
@@ -73,6 +78,7 @@ class Cell:
         "flight",
         "front",
         "head",
+        "homes",
         "loading",
         "misses",
         "partition",
@@ -89,7 +95,7 @@ class Cell:
         "task_id",
         "to_mark",
         "unfolded",
-        "waiting_roles",
+        "waiting",
         "wake_at",
         "watches",
     )
@@ -121,7 +127,8 @@ class Cell:
         self.bytes = 0
         self.patient = True
         self.to_mark: list[int] = []
-        self.waiting_roles: set[str] = set()
+        self.waiting: dict[str, Wait] = {}
+        self.homes: dict[str, tuple[str, str]] = {}
         self.wake_at: float | None = None
         self.watches: dict[str, str] = {}
 
@@ -129,6 +136,10 @@ class Cell:
     def live(self) -> bool:
         """Loaded, and this coordinator may decide about it."""
         return not (self.loading or self.dead or self.closing or self.quarantine)
+
+    @property
+    def tenant(self) -> str:
+        return self.head.tenant if self.head is not None else ""
 
     def event_acknowledged(self, seq: int) -> None:
         """Advance `published` over every seq whose event is acknowledged."""

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from itertools import count
 
+from flowkit.coordinator.candidates import Candidates
 from flowkit.coordinator.cell import Cell
+from flowkit.coordinator.fair_queue import Key
 from flowkit.coordinator.fleet import Fleet, WorkerView
-from flowkit.core.model import NodeRun
+from flowkit.coordinator.room import Room
+from flowkit.coordinator.shares import Weights
+from flowkit.coordinator.waiting import Wait, WaitingRoom
+from flowkit.core.labels import Wanted
+from flowkit.core.lane import Demand, Lane, plain
+from flowkit.core.model import NodeRun, Task
 from flowkit.core.reports import Placed
+from flowkit.ports import Clock
 
-PREFETCH_SEC = 0.03
-"""How much work, in seconds of a role's mean run time, a worker may hold beyond what its slots run."""
-BEFORE_ALL = 2**62
+AGEING_SEC = 60.0
+PATIENCE_SEC = 5.0
+BEFORE_ALL = float("-inf")
 
 
 class Dispatcher:
-    """Places ready nodes on the live worker of the role with the most room, oldest first within a priority.
+    """Places ready nodes on the live workers that may run them, those with the most room first.
 
-    Room is a worker's slots, plus a prefetch for roles whose nodes are short, less what it holds. A cell whose nodes
-    found no room waits, by role; `serve` names the waiting cells for which there is room now.
+    A cell whose nodes found no room waits, by lane; `serve` calls those for whom there is room, one after the other:
+    tenants in turn, by weight; of one tenant whoever has waited longest, where a point of priority counts for
+    `ageing_sec` of waiting. Who was called and found nothing keeps its place; who took its share and wants more begins
+    to wait anew. Nodes whose worker died or declined go before all others of their tenant.
     """
 
-    def __init__(self, fleet: Fleet, *, accept_sec: float, prefetch: int, new_token: Callable[[], str]) -> None:
+    def __init__(self, fleet: Fleet, clock: Clock, *, accept_sec: float, prefetch: int, new_token: Callable[[], str],
+                 ageing_sec: float = AGEING_SEC, patience_sec: float = PATIENCE_SEC,
+                 tenant_weights: Mapping[str, float] | None = None) -> None:  # fmt: skip
         self._fleet = fleet
+        self._clock = clock
         self._accept_sec = accept_sec
-        self._prefetch = prefetch
         self._new_token = new_token
-        self._waiting: dict[str, list[tuple[int, int, Cell]]] = {}
-        self._gone: Counter[str] = Counter()  # how many of those that wait, by role, are dead
+        self._ageing_sec = ageing_sec
+        self._patience_sec = patience_sec
+        self._room = Room(fleet, prefetch)
+        self._waiting = WaitingRoom(Weights(tenant_weights).of)
+        self._called: Wait | None = None
+        self._workers: Callable[[Demand], list[WorkerView]] = self._room.workers
+        self._plain: dict[str, Lane] = {}
         self._order = count()
-        self._mean_sec: dict[str, float] = {}
-        self._served: dict[tuple[str, str], tuple[int, int]] = {}  # what each may take, and since when it waits
+        self.observe = self._room.observe
 
     # ------------------------------------------------------------------------------------------ placing
 
@@ -43,65 +58,49 @@ class Dispatcher:
         if task is None or not task.placing or not task.ready:
             return []
         placed: list[Placed] = []
-        for role, names in task.ready.items():
-            share, since = self._served.pop((cell.task_id, role), (0, None))
-            quota = share or self._quota(role)
-            views = list(self._fleet.of_role(role))
-            for name in names:
-                view = self._best(role, views) if quota > 0 else None
-                if view is None:
-                    self.wait(role, cell, self._turn(task.runs[name]) if since is None else since)
-                    break
-                quota, since = quota - 1, None
-                view.mine += 1
-                accept_by = self._fleet.mono_of(view) + self._accept_sec
-                placed.append(Placed(name, self._new_token(), view.worker, view.incarnation, accept_by))
+        for lane, names in self._ready_lanes(task):
+            if lane.key not in cell.waiting:  # else it will be called
+                placed += self._place(cell, lane, names)
         return placed
 
-    def has_room(self, roles: Iterable[str]) -> bool:
-        return any(self._room_for(role) > 0 for role in roles)
+    def _place(self, cell: Cell, lane: Lane, names: Iterable[str]) -> list[Placed]:
+        wait = self._called
+        if wait is None or wait.cell is not cell or wait.lane.key != lane.key:
+            wait = None
+        candidates = Candidates(self._room, cell, lane, self._workers(lane.demand), wait is not None and wait.anywhere)
+        quota = self._newcomers_share(cell, lane) if wait is None else wait.share
+        placed: list[Placed] = []
+        taken: list[WorkerView] = []
+        for name in names:
+            view = candidates.choose() if len(placed) < quota else None
+            if view is None:
+                self._wait(wait or Wait(cell, lane), name, candidates.worker, len(placed))
+                break
+            taken.append(view)
+            placed.append(self._placed(name, view))
+        if taken:
+            self._waiting.charge(cell.tenant, taken)
+        return placed
 
-    def wait(self, role: str, cell: Cell, turn: int | None = None) -> None:
-        """`turn`: the place in the queue, if not the last. Whoever was called for room that another role took keeps
-        its own."""
-        if role in cell.waiting_roles:
-            return
-        cell.waiting_roles.add(role)
-        priority = cell.head.priority if cell.head is not None else 0
-        turn = next(self._order) if turn is None else turn
-        heapq.heappush(self._waiting.setdefault(role, []), (-priority, turn, cell))
+    def _newcomers_share(self, cell: Cell, lane: Lane) -> int:
+        return self._waiting.newcomers_share(cell.tenant, self._room_for(lane.demand))
 
-    def forget(self, cell: Cell) -> None:
-        """The cell is dead: it wants no room any more, and takes no part in what there is."""
-        if cell.waiting_roles:
-            self._gone.update(cell.waiting_roles)
-            cell.waiting_roles.clear()
+    def _ready_lanes(self, task: Task) -> list[tuple[Lane, Iterable[str]]]:
+        """The lanes in which nodes are ready, the most urgent first."""
+        found: list[tuple[Lane, Iterable[str]]] = []
+        for key, names in task.ready.items():
+            lane = task.node(next(iter(names))).lane or self._plain.get(key)
+            if lane is None:
+                lane = self._plain[key] = plain(key)
+            found.append((lane, names))
+        if len(found) > 1:
+            found.sort(key=lambda pair: -pair[0].priority)
+        return found
 
-    def serve(self) -> list[Cell]:
-        """The waiting cells to be offered again now, as many as there is room for, each with its share of it."""
-        self._served.clear()
-        served: list[Cell] = []
-        waiting = max(1, self._all_waiting())
-        # A worker's room is shared by its roles: who has waited longest comes first, whatever the role, and each gets
-        # a share, so that whoever is offered first does not take it all.
-        for role in sorted(self._waiting, key=lambda role: self._waiting[role][0][:2]):
-            heap, room = self._waiting[role], self._room_for(role)
-            share = max(1, room // waiting)
-            while heap and room > 0:
-                _, turn, cell = heapq.heappop(heap)
-                if cell.dead:
-                    self._gone[role] -= 1
-                    continue
-                cell.waiting_roles.discard(role)
-                if cell.task is None:
-                    continue
-                served.append(cell)
-                self._served[cell.task_id, role] = share, turn
-                room -= min(share, len(cell.task.ready.get(role, ())) or 1)
-            if not heap:
-                del self._waiting[role]
-                self._gone.pop(role, None)
-        return served
+    def _placed(self, name: str, view: WorkerView) -> Placed:
+        view.mine += 1
+        accept_by = self._fleet.mono_of(view) + self._accept_sec
+        return Placed(name, self._new_token(), view.worker, view.incarnation, accept_by)
 
     def give_back(self, worker: str, incarnation: str) -> None:
         """An attempt that was placed with this worker is over, or never came to be."""
@@ -116,16 +115,100 @@ class Dispatcher:
             view.mine += 1
             view.others = max(0, view.others - 1)
 
-    def observe(self, role: str, run_sec: float) -> None:
-        """Learn from a finished attempt how long the role's nodes run."""
-        mean = self._mean_sec.get(role)
-        self._mean_sec[role] = run_sec if mean is None else mean + 0.1 * (run_sec - mean)
+    # ------------------------------------------------------------------------------------------ waiting
+
+    def has_room(self, lanes: Iterable[Lane]) -> bool:
+        return any(self._room_for(lane.demand) > 0 for lane in lanes)
+
+    def wait_to_begin(self, cell: Cell, lanes: Iterable[Lane]) -> None:
+        """A task that has not begun waits for the first room in any of these lanes."""
+        for lane in lanes:
+            if lane.key not in cell.waiting:
+                self._wait(Wait(cell, lane))
+
+    def landed(self, cell: Cell) -> None:
+        """The cell's commit is acknowledged: where its turn came meanwhile, it takes its old place again."""
+        for wait in [wait for wait in cell.waiting.values() if wait.place is None]:
+            if _wants_room(wait):
+                self._waiting.enter(wait)
+            else:
+                del cell.waiting[wait.lane.key]
+
+    def forget(self, cell: Cell) -> None:
+        """The cell is dead: it wants no room any more, and takes no part in what there is."""
+        for wait in cell.waiting.values():
+            self._waiting.leave(wait)
+        cell.waiting.clear()
+
+    def _wait(self, wait: Wait, name: str = "", worker: str = "", took: int = 0) -> None:
+        """Let a cell wait: for one worker only, if that is named. `name` is the first node that found no room."""
+        if took or wait.key is None:
+            wait.key = self._key(wait, name, anew=took > 0)
+        wait.took = took
+        if worker or wait.demand.worker:
+            wait.follow(worker, self._clock.mono() + self._patience_of(wait.lane))
+        wait.cell.waiting[wait.lane.key] = wait
+        self._waiting.enter(wait)
+
+    def _key(self, wait: Wait, name: str, *, anew: bool) -> Key:
+        """Since when it waits, in this process's monotonic clock, moved by its priority. A node that waited under
+        another coordinator has waited all the same."""
+        cell, order = wait.cell, next(self._order)
+        assert cell.task is not None
+        run = cell.task.runs[name] if name else None
+        if run is not None and (run.losses or run.declines or _is_awaited(cell.task, name)):
+            return BEFORE_ALL, order
+        since = self._clock.mono() - (0.0 if anew else self._waited(cell, run))
+        priority = wait.lane.priority + (cell.head.priority if cell.head is not None else 0)
+        return since - priority * self._ageing_sec, order
+
+    def _waited(self, cell: Cell, run: NodeRun | None) -> float:
+        began = cell.head.created_at if run is None and cell.head is not None else run and run.ready_at
+        return max(0.0, self._clock.wall() - began) if began else 0.0
+
+    def _patience_of(self, lane: Lane) -> float:
+        return self._patience_sec if lane.patience_sec is None else lane.patience_sec
+
+    # ------------------------------------------------------------------------------------------ whose turn it is
+
+    def serve(self) -> Iterator[Cell]:
+        """One round: the waiting cells to be offered again, each while there is room for it. Whoever iterates offers
+        each at once, so that the next call knows what is left."""
+        if not self._waiting:
+            return
+        self._workers = cache(self._room.workers)  # nobody comes or goes meanwhile
+        in_vain: list[Wait] = []
+        try:
+            self._waiting.end_patience(self._clock.mono(), self._workers)
+            while (wait := self._waiting.next(self._room_for)) is not None:
+                self._waiting.leave(wait)
+                if wait.cell.flight is not None:
+                    continue  # it takes its place again when that has landed
+                del wait.cell.waiting[wait.lane.key]
+                if _wants_room(wait):
+                    self._called, wait.took = wait, 0
+                    yield wait.cell
+                    if wait.place is not None and not wait.took:
+                        self._waiting.leave(wait)
+                        in_vain.append(wait)
+        finally:
+            self._called, self._workers = None, self._room.workers
+            for wait in in_vain:
+                if wait.place is None and not wait.cell.dead:
+                    self._waiting.enter(wait)
+
+    def _room_for(self, demand: Demand) -> int:
+        return self._room.all(demand.role, self._workers(demand))
 
     # ------------------------------------------------------------------------------------------ explaining
 
-    def waiting_for(self, role: str) -> int:
-        """How many tasks wait for room at a role."""
-        return len(self._waiting.get(role, ())) - self._gone[role]
+    def waiting_for(self, role: str, labels: Wanted = ()) -> int:
+        """How many tasks wait for room at a role, on workers with these labels."""
+        return self._waiting.waiting_for(Demand(role, labels))
+
+    def workers(self, lane: Lane) -> dict[str, dict[str, str]]:
+        """The labels of the live workers of a lane's role, by worker."""
+        return {view.worker: view.labels for view in self._fleet.of_role(lane.role)}
 
     @property
     def roles(self) -> set[str]:
@@ -134,35 +217,13 @@ class Dispatcher:
     def serves(self, role: str) -> bool:
         return bool(self._fleet.of_role(role))
 
-    # ------------------------------------------------------------------------------------------ room
 
-    def _turn(self, run: NodeRun) -> int:
-        """Last, but before all others if the node had its turn already, and its worker died or declined."""
-        last = next(self._order)
-        return last - BEFORE_ALL if run.losses or run.declines else last
+def _is_awaited(task: Task, name: str) -> bool:
+    """Whether another node runs that waits for this one to read what it hands on."""
+    stream = task.node(name).stream
+    return stream is not None and stream.first_batch
 
-    def _room(self, role: str, view: WorkerView) -> int:
-        mean = self._mean_sec.get(role)
-        ahead = 0 if mean is None else min(self._prefetch, int(view.slots * PREFETCH_SEC / max(mean, 1e-5)))
-        return view.slots + ahead - view.mine - view.others
 
-    def _best(self, role: str, views: list[WorkerView]) -> WorkerView | None:
-        best, most = None, 0
-        for view in views:
-            room = self._room(role, view)
-            if room > most:
-                best, most = view, room
-        return best
-
-    def _room_for(self, role: str) -> int:
-        return sum(max(0, self._room(role, view)) for view in self._fleet.of_role(role))
-
-    def _all_waiting(self) -> int:
-        return sum(map(len, self._waiting.values())) - self._gone.total()
-
-    def _quota(self, role: str) -> int:
-        """What one cell may take at once: its share of the room, so that a wide task does not shut others out, not even
-        those of other roles that the same workers serve."""
-        waiting = self._all_waiting()
-        room = self._room_for(role)
-        return room if waiting == 0 else max(1, room // (waiting + 1)) if room else 0
+def _wants_room(wait: Wait) -> bool:
+    task = wait.cell.task
+    return wait.cell.live and task is not None and (not task.created or wait.lane.key in task.ready)

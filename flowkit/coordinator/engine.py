@@ -25,7 +25,7 @@ from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.decide import Decision, decide
-from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer
+from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
@@ -115,7 +115,8 @@ class Engine:
         included."""
         while True:
             for cell in self.dispatcher.serve():
-                self._dirty[cell.task_id] = cell
+                self._dirty.pop(cell.task_id, None)
+                self.pump(cell)
             if not self._dirty:
                 return
             dirty, self._dirty = self._dirty, {}
@@ -161,6 +162,9 @@ class Engine:
         if decision.recorded:
             self._fly(cell, decision, items, placed, now)
         else:
+            for effect in decision.effects:
+                if isinstance(effect, Tell):  # what it tells of is acknowledged
+                    self.carrier.carry_out(cell, effect)
             self._settle(items)
             self._rest(cell, task)
 
@@ -175,11 +179,10 @@ class Engine:
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
         if task.created or not cell.patient or task.timeout_sec is not None or task.graph.hurried:
             return False
-        roles = task.graph.root_roles
-        if not roles or self.dispatcher.has_room(roles):
+        lanes = task.graph.root_lanes
+        if not lanes or self.dispatcher.has_room(lanes):
             return task.graph.limited and self.gate.first(cell, task)
-        for role in roles:
-            self.dispatcher.wait(role, cell)
+        self.dispatcher.wait_to_begin(cell, lanes)
         return True
 
     def _take_items(self, cell: Cell, task: Task) -> list[Item]:
@@ -291,7 +294,7 @@ class Engine:
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
-            if isinstance(effect, Dispatch | Revoke):
+            if isinstance(effect, Dispatch | Revoke | Tell):
                 self.carrier.carry_out(cell, effect)
             elif isinstance(effect, Keep):
                 self.on_output(effect)
@@ -300,7 +303,8 @@ class Engine:
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
-        if cell.queue or flight.more or not cell.waiting_roles.issuperset(task.ready):
+        self.dispatcher.landed(cell)
+        if cell.queue or flight.more or not cell.waiting.keys() >= task.ready.keys():
             self._dirty[cell.task_id] = cell
 
     def _note(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:

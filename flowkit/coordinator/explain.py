@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.streams import StreamView
 from flowkit.coordinator.views import Progress, Reason, limited, waits_for
-from flowkit.core.model import Task
+from flowkit.core.model import ENDED_NODE, Task
 from flowkit.errors import did_you_mean
 from flowkit.ports import Head
 
@@ -19,6 +22,15 @@ def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]:
     if task.paused:
         reasons.append(Reason("", "paused", f"the task is paused{': ' + task.reason if task.reason else ''}"))
     return sorted(reasons, key=lambda reason: _ORDER.get(reason.code, 5))
+
+
+def explain_streams(task: Task, views: Iterable[StreamView]) -> list[Reason]:
+    """How far those streams are whose readers have begun and not ended."""
+    return [
+        Reason(view.reader, "stream", f"node {view.reader!r} {view}")
+        for view in views
+        if task.runs[view.reader].state not in ENDED_NODE and (view.produced or view.consumed)
+    ]
 
 
 _ORDER = {

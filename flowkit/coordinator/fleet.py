@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flowkit.core.signature import Signature, read_signature
@@ -97,7 +96,7 @@ class Fleet:
             self._forget(view)
             self._telemetry.emit(WorkerSeen(view.worker, "silent"))
 
-    def of_role(self, role: str) -> Iterable[WorkerView]:
+    def of_role(self, role: str) -> list[WorkerView]:
         """The workers of a role that may be given work now."""
         limit = self._clock.mono() - self._fresh_sec
         return [v for v in self._by_role.get(role, {}).values() if v.heard_at >= limit and not v.draining]

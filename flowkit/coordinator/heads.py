@@ -56,31 +56,22 @@ class Heads:
         for cell in lagging.values():
             if cell.dead:
                 continue
+            if not cell.head_due and not cell.to_mark:
+                self._on_stored(cell)
+                continue
+            self.touch(cell)  # until there is nothing left to write: whatever fails is tried again
             if cell.head_due:
                 due.append(cell)
-            elif not cell.to_mark:
-                self._on_stored(cell)
-        try:
-            for start in range(0, len(due), BATCH):
-                await self._write(due[start : start + BATCH])
-        except BaseException:
-            for cell in lagging.values():
-                if not cell.dead:
-                    self.touch(cell)
-            raise
+        for start in range(0, len(due), BATCH):
+            await self._write(due[start : start + BATCH])
         await self._mark([cell for cell in lagging.values() if cell.to_mark and min(cell.stored) >= cell.acked])
 
     async def _write(self, cells: Sequence[Cell]) -> None:
         now = self._clock.wall()
         updates = [update_of(cell, now) for cell in cells]
-        try:
-            outcomes = await self._store.update_heads(updates)
-            if Outcome.NO_MATCH in outcomes:
-                outcomes = await self._ask_why(updates, outcomes)
-        finally:
-            for cell in cells:
-                if not cell.dead:
-                    self.touch(cell)
+        outcomes = await self._store.update_heads(updates)
+        if Outcome.NO_MATCH in outcomes:
+            outcomes = await self._ask_why(updates, outcomes)
         for cell, update, outcome in zip(cells, updates, outcomes, strict=True):
             if outcome is Outcome.OK:
                 cell.stored = max(cell.stored, (update.seq, update.published_seq))
@@ -102,17 +93,10 @@ class Heads:
 
     async def _mark(self, cells: Sequence[Cell]) -> None:
         keys = [(cell.task_id, n) for cell in cells for n in cell.to_mark]
-        if not keys:
-            return
-        try:
-            if await self._store.mark_applied(keys) is Outcome.OK:
-                done = set(keys)
-                for cell in cells:
-                    cell.to_mark = [n for n in cell.to_mark if (cell.task_id, n) not in done]
-        finally:
-            for cell in cells:  # marked or not: somebody has to look again
-                if not cell.dead:
-                    self.touch(cell)
+        if keys and await self._store.mark_applied(keys) is Outcome.OK:
+            done = set(keys)
+            for cell in cells:
+                cell.to_mark = [n for n in cell.to_mark if (cell.task_id, n) not in done]
 
 
 def update_of(cell: Cell, now: float) -> HeadUpdate:

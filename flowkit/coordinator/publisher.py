@@ -11,7 +11,7 @@ from flowkit.ports import Bus, Clock, Record
 from flowkit.service import Supervisor
 from flowkit.telemetry import DeadLettered, Telemetry
 from flowkit.wire.dead import dead_letter
-from flowkit.wire.messages import Job, Mail, Stop, encode_facts_batch, encode_work
+from flowkit.wire.messages import Mail, WorkItem, encode_facts_batch, encode_work
 from flowkit.wire.topics import MAX_MESSAGE_BYTES, WORK_PARTITIONS, Topics, partition_of
 
 RETRY_SEC = 0.3
@@ -42,7 +42,7 @@ class Publisher:
         self._telemetry = telemetry
         self._sender = sender
         self._queue: list[Parcel] = []
-        self._work: dict[tuple[str, str], list[Job | Stop]] = {}
+        self._work: dict[tuple[str, str], list[WorkItem]] = {}
         self._letters: dict[int, list[Mail]] = {}
         self._wake = asyncio.Event()
         self._flights = 0
@@ -51,7 +51,7 @@ class Publisher:
         self._queue.append(parcel)
         self._wake.set()
 
-    def work(self, worker: str, incarnation: str, item: Job | Stop) -> None:
+    def work(self, worker: str, incarnation: str, item: WorkItem) -> None:
         """Put an order for a worker into its next batch."""
         self._work.setdefault((worker, incarnation), []).append(item)
         self._wake.set()
@@ -121,7 +121,7 @@ class Publisher:
             return
         self._queue.append(Parcel(Record(self._topics.facts, partition, value, self._sender.encode())))
 
-    def _pack(self, worker: str, incarnation: str, items: list[Job | Stop]) -> None:
+    def _pack(self, worker: str, incarnation: str, items: list[WorkItem]) -> None:
         value = encode_work(worker, incarnation, self._sender, items)
         if len(value) > MAX_MESSAGE_BYTES and len(items) > 1:
             parts = max(2, -(-len(value) // (MAX_MESSAGE_BYTES - 4096)))

@@ -90,8 +90,10 @@ class CoordinatorRuntime:
         self.hub = Hub()
         self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, fresh_sec=1.25 * cfg.heartbeat_sec + 0.25)
         self.dispatcher = Dispatcher(
-            self.fleet, accept_sec=cfg.accept_sec, prefetch=cfg.prefetch, new_token=self._new_token
-        )
+            self.fleet, clock, accept_sec=cfg.accept_sec, prefetch=cfg.prefetch, new_token=self._new_token,
+            ageing_sec=cfg.priority_ageing_sec, patience_sec=cfg.sticky_patience_sec,
+            tenant_weights=cfg.tenant_weights,
+        )  # fmt: skip
         self.leases = Leases(clock, self.dispatcher, cfg.lease_ttl_sec)
         self.timers = Timers(clock)
         self.publisher = Publisher(bus, self.topics, clock, self.supervisor, self.telemetry, self.coordinator_id)

@@ -26,7 +26,7 @@ from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.delete_task import DeleteTask
 from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.engine import Engine
-from flowkit.coordinator.explain import explain, progress_of
+from flowkit.coordinator.explain import explain, explain_streams, progress_of
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.glances import Glances
 from flowkit.coordinator.graphs import Graphs, read_raw
@@ -36,6 +36,7 @@ from flowkit.coordinator.ids import id_of_key, new_id
 from flowkit.coordinator.lives import Lives
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.schemas import check_signal
+from flowkit.coordinator.streams import stream_views
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
@@ -293,7 +294,8 @@ class Tasks:
         if self._engine is not None:
             for name in task.leased:
                 nodes[name] = replace(nodes[name], progress=progress_of(self._engine, task, name))
-        return replace(view, output=await materialise(self.store, view.output), nodes=nodes)
+        streams = tuple(await stream_views(self.store, task))
+        return replace(view, output=await materialise(self.store, view.output), nodes=nodes, streams=streams)
 
     async def list_heads(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
                    name: str | None = None, since: float | None = None, until: float | None = None,
@@ -316,9 +318,10 @@ class Tasks:
         return Page(page, f"{page[-1].created_at!r}/{page[-1].task_id}" if more else None)
 
     async def explain(self, task_id: str) -> list[Reason]:
-        """Why each node that does not run does not run."""
+        """Why each node that does not run does not run, and how far the streams are."""
         head, task, _ = await self._state(task_id)
-        return explain(head, task, self._engine)
+        reasons = explain(head, task, self._engine)
+        return reasons + explain_streams(task, await stream_views(self.store, task))
 
     async def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last. Raises `TaskNotFound`."""

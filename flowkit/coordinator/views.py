@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowkit.coordinator.streams import StreamView
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import output_of
 from flowkit.core.model import Group, NodeRun, NodeState, Task, TaskStatus
@@ -34,7 +35,7 @@ class Progress:
 class NodeView:
     """One node, an item or a repetition included. Times are epoch seconds. `reason` says why it is skipped, cancelled,
     or does not run. `progress` is known in the process that coordinates the task; `child` is the task that a
-    sub-graph's running attempt is."""
+    sub-graph's running attempt is; `size` how many items a map has, or how many runs a repetition had so far."""
 
     node_id: str
     type: str
@@ -49,12 +50,14 @@ class NodeView:
     error: dict[str, Any] | None = None
     progress: Progress | None = None
     child: str | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as its commits say, at `seq`. `graph` is the hash of its graph, `flow` the version of a flow that it is
-    (`name@3`), or empty."""
+    """A task as its commits say, at `seq`. `graph` is the hash of the graph that it runs, which a restart may have
+    edited; `flow` the version of a flow that it began as (`name@3`), or empty. `streams` are the edges that batches
+    flow along."""
 
     task_id: str
     status: str
@@ -74,6 +77,7 @@ class TaskView:
     graph: str
     nodes: dict[str, NodeView]
     flow: str = ""
+    streams: tuple[StreamView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
         output=None if output is MISSING else _own(output),
         error=run.error,
         child=run.child or None,
+        size=run.group.count if run.group is not None else None,
     )
 
 
@@ -153,7 +158,7 @@ async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
         created_at=head.created_at,
         ended_at=task.ended_at,
         seq=seq,
-        graph=head.graph_ref,
+        graph=task.edition or head.graph_ref,
         nodes=nodes,
         flow=head.flow,
     )

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core import selection
+from flowkit.core import selection, streams
 from flowkit.core.derived import base_of, repetition_of
 from flowkit.core.effects import Dispatch, Effect, Keep, Question, Revoke, Spawn, Steer
 from flowkit.core.evolve import evolve
@@ -68,6 +68,7 @@ def decide(task: Task, reports: Iterable[r.Report], now: float, detector: Detect
     for report in reports:
         decider.hear(report)
     decider.settle()
+    decider.decision.effects += streams.news(task, decider.decision.recorded)
     return decider.decision
 
 
@@ -123,6 +124,14 @@ class _Decider:
                 self.decision.stale += 1
             case Verdict.RUNS:
                 self.put(f.AttemptStarted(report.node, report.attempt, report.token))
+            case Verdict.STREAMS:
+                assert isinstance(report, r.Streams)
+                told = list(streams.tell(self.task, report.node))
+                self.decision.effects += told
+                if report.begun and not run.streaming:
+                    self.put(f.StreamBegun(report.node))
+                elif not told:
+                    self.decision.stale += 1
             case Verdict.SUCCEEDS:
                 assert isinstance(report, r.Succeeded)
                 self.succeeded(run, report)
@@ -488,6 +497,9 @@ class _Decider:
                 waiting.append(name)
                 continue
             stuck = run.state is NodeState.PENDING and not run.due and name in task.graph.nodes
+            if streams.lost_source(task, name, run):
+                self.revoke(name, "a stream that it reads is broken", CANCEL_GRACE_SEC)
+                stuck = True
             hopeless = stuck and self.skip_if_stuck(name, run)
             if task.graph.fail_fast and task.status is not TaskStatus.CANCELLING:
                 if run.state is NodeState.FAILED:

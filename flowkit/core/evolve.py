@@ -11,7 +11,7 @@ from collections import deque
 
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
-from flowkit.core.derived import base_of
+from flowkit.core.derived import base_of, repetition_of
 from flowkit.core.lifecycle import end, ready, reconsider, unlease
 from flowkit.core.model import ENDED_NODE, NOT_NEEDED, Lease, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.payload import Payload
@@ -119,6 +119,10 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             task.status = TaskStatus.RUNNING
         case f.TaskCancelling():
             _cancel_all(task, fact, at)
+        case f.StreamBegun(node=name):
+            task.runs[name].streaming = True
+            for target in task.graph.starters.get(name, ()):
+                lifecycle.reconsider(task, target, task.runs[target], at)
         case f.UndoBegan():
             _undo(task, fact, at)
         case f.TaskRestarted():
@@ -151,6 +155,17 @@ def _leased(task: Task, fact: f.AttemptLeased, at: float) -> None:
     run.state = NodeState.RUNNING
     run.lease = Lease(fact.token, fact.worker, fact.incarnation, fact.accept_by, at)
     _attempted(task, fact.node, run, fact.attempt, at)
+    if task.graph.anchors:
+        _remember(task, fact.node, fact.worker)
+
+
+def _remember(task: Task, name: str, worker: str) -> None:
+    base = name if name in task.graph.nodes else base_of(name)
+    if base in task.graph.anchors:
+        task.ran_on[base] = worker
+    lane = task.node(name).lane
+    if lane is not None and lane.follows == "":
+        task.ran_on.setdefault("", worker)
 
 
 def _attempted(task: Task, name: str, run: NodeRun, attempt: int, at: float) -> None:
@@ -243,6 +258,7 @@ def _gathered(task: Task, name: str, at: float) -> None:
     run = task.runs[name]
     if run.group is not None and task.node(name).foreach is None:
         run.output = run.group.last
+        run.next = task.runs[repetition_of(name, run.group.next)].next
     end(task, name, run, NodeState.FINISHED, at)
 
 

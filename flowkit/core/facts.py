@@ -292,6 +292,13 @@ class TaskEnded:
 
 
 @immutable
+class StreamBegun:
+    """The first batch of a node that is still running is in the store."""
+
+    node: str
+
+
+@immutable
 class PermitsReturned:
     """Permits of a ready node that no worker came for will not be used: it asks for others, by another claim."""
 
@@ -329,6 +336,7 @@ Fact = (
     | TaskCancelling
     | TaskRestarted
     | TaskEnded
+    | StreamBegun
     | PermitsReturned
 )
 
@@ -363,5 +371,6 @@ TAGS: dict[str, type[Fact]] = {
     "cancelling": TaskCancelling,
     "restarted": TaskRestarted,
     "ended": TaskEnded,
+    "stream_begun": StreamBegun,
     "permits_returned": PermitsReturned,
 }

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flowkit.core.expr import Expression
+from flowkit.core.lane import Lane
+from flowkit.core.stream import Streaming
 
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
@@ -166,7 +168,8 @@ class Node:
     `when` skips it unless it holds. A node with `foreach` or `repeat` is a group: its `body` is what runs, under names
     that are derived from its own (`load[17]`, `poll#3`); a body may be a group again. `child` is the sub-graph of a
     `task` node as normalised JSON, `flow` the name of one; `fn` a coordinator function; `schema` what a signal's
-    payload must fit; `compensate` undoes what the node did. `plain`: it starts by waiting for a worker.
+    payload must fit; `compensate` undoes what the node did. `plain`: it starts by waiting for a worker. `lane` is None
+    where nothing is said about who may run it beside its role.
     """
 
     node_id: str
@@ -180,6 +183,7 @@ class Node:
     timeouts: Timeouts = Timeouts()
     continue_on_failure: bool = False
     io: Mapping[str, Any] | None = None
+    stream: Streaming | None = None
     when: Expression | None = None
     foreach: Foreach | None = None
     repeat: Repeat | None = None
@@ -192,6 +196,7 @@ class Node:
     body: Node | None = None
     plain: bool = True
     limits: tuple[Limit, ...] = ()
+    lane: Lane | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +206,13 @@ class Graph:
     `incoming`/`outgoing` hold every node's edges (implied ones included) in the order written; `readers[s]` are the
     nodes that read `s` by `$from` without an edge from it; `reads[n]` the sources that `n` reads so. `output` is the
     output mapping or MISSING; `output_references` its `$from`s. `leaves` are the nodes without an outgoing
-    edge or reader. `roots` are the nodes that wait for nothing, `root_roles` their roles; `hurried`: some node has a
+    edge or reader. `roots` are the nodes that wait for nothing, `root_lanes` their lanes; `hurried`: some node has a
     timeout that runs while it waits for a worker, or one of the first needs none. `choices` are the nodes with
     conditional edges; `signals` says which nodes wait for a signal of which name (empty: a name that is known only when
-    they start); `compensates`: some node says how to undo it; `limited`:
-    some node has limits.
+    they start); `compensates`: some node says how to undo it; `limited`: some node has limits; `anchors`: whose workers
+    are remembered because others follow them: nodes, and by the empty name the task itself. Where there are streams,
+    `stream_readers[p]` are the nodes that read the batches of `p`, and `starters[p]` those that its first batch may
+    start.
     """
 
     nodes: Mapping[str, Node]
@@ -220,7 +227,7 @@ class Graph:
     output: Any = MISSING
     output_references: tuple[Reference, ...] = ()
     roots: tuple[str, ...] = ()
-    root_roles: frozenset[str] = frozenset()
+    root_lanes: tuple[Lane, ...] = ()
     hurried: bool = False
     choices: frozenset[str] = frozenset()
     signals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -228,3 +235,6 @@ class Graph:
     budget: Budget = Budget()
     limited: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+    anchors: frozenset[str] = frozenset()
+    stream_readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    starters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -90,7 +90,8 @@ class NodeRun:
     `undecided`, `taken`, `broken` count its incoming edges and `unread` the sources that it reads without an edge: they
     count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
     last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
-    `declines`) begin anew with each generation. `ready_at` is since when the next attempt waits to begin; `loser`: a
+    `declines`) begin anew with each generation. `born` is the generation in which it runs; `streaming`: the first of
+    its batches is in the store. `ready_at` is since when the next attempt waits to begin; `loser`: a
     join went on without it; `turn` how often permits for its next attempts were given back. Times are epoch seconds.
 
     `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
@@ -101,6 +102,7 @@ class NodeRun:
 
     __slots__ = (
         "attempt",
+        "born",
         "broken",
         "budgets",
         "by_failure",
@@ -127,6 +129,7 @@ class NodeRun:
         "started_at",
         "state",
         "stopping",
+        "streaming",
         "taken",
         "turn",
         "undecided",
@@ -136,6 +139,7 @@ class NodeRun:
 
     def __init__(self, undecided: int, unread: int, attempt: int = 0) -> None:
         self.attempt = attempt
+        self.born = 0
         self.peak = 0
         self.floor = 0
         self.reset(undecided, unread)
@@ -157,6 +161,7 @@ class NodeRun:
         self.reason = ""
         self.by_failure = False
         self.loser = False
+        self.streaming = False
         self.wake: float | None = None
         self.ready_at: float | None = None
         self.started_at: float | None = None
@@ -237,7 +242,7 @@ class Timer:
 class Task:
     """A task's whole state, owned and changed in place by one coordinator.
 
-    `ready` are the nodes that wait for a worker, by role, oldest first; `leased` those that have one; `agenda` the
+    `ready` are the nodes that wait for a worker, by lane, oldest first; `leased` those that have one; `agenda` the
     nodes about which `settle` has something to decide; `joined` the quorums that started while some of their parents
     had not ended, each with what is to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes
     in order; `gated` the ready nodes that need permits, and those of them in `ready` have theirs: `gated_anew` is for
@@ -251,15 +256,15 @@ class Task:
     still to be undone, the next one last (None: nothing is). `ended_by` is the `end` node that gives the task's output.
     `edition` is the reference of the graph that a restart brought, empty for the first; `editions` are the graphs of
     those that its facts name, and `edited_params` says that `params` are not those of the head. `memo` holds what was
-    fetched for decisions, and is no part of the state.
+    fetched for decisions, and is no part of the state. `ran_on` are the workers of the graph's anchors.
     """
 
     __slots__ = (
-        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done", "due",
-        "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "gated", "gated_anew",
-        "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused", "ready", "reason",
-        "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant", "timeout_sec", "timers", "undo",
-        "vars", "waiting",
+        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
+        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "gated",
+        "gated_anew", "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused",
+        "ran_on", "ready", "reason", "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant",
+        "timeout_sec", "timers", "undo", "vars", "waiting",
     )  # fmt: skip
 
     def __init__(self, *, task_id: str, graph: Graph, params: Mapping[str, Any], tenant: str = "default",
@@ -305,6 +310,7 @@ class Task:
         self.editions: dict[str, Graph] = {}
         self.edited_params = False
         self.memo: dict[str, Any] = {}
+        self.ran_on: dict[str, str] = {}
 
     def node(self, name: str) -> Node:
         """What a node does: of the graph, or of one derived from it. Raises `KeyError` for any other id."""
@@ -362,19 +368,19 @@ class Task:
 
     def let_through(self, name: str) -> None:
         """Its permits are at hand: it waits for a worker. Not recorded; who loads the task asks for them again."""
-        self.ready.setdefault(self.node(name).type, OrderedDict())[name] = None
+        self.ready.setdefault(_lane(self.node(name)), OrderedDict())[name] = None
 
     def unset_ready(self, name: str) -> None:
         if self.gated:
             self.gated.pop(name, None)
         if not self.ready:
             return
-        role = self.node(name).type
-        waiting = self.ready.get(role)
+        lane = _lane(self.node(name))
+        waiting = self.ready.get(lane)
         if waiting is not None:
             waiting.pop(name, None)
             if not waiting:
-                del self.ready[role]
+                del self.ready[lane]
 
     def arm(self, at: float, kind: str, node: str = "") -> None:
         heapq.heappush(self.timers, (at, self.generation, kind, node))
@@ -401,3 +407,7 @@ class Task:
             return run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued == at
         told_to_end = run.stopping or (run.lease is not None and run.lease.cancelling)
         return run.state not in ENDED_NODE and not told_to_end
+
+
+def _lane(node: Node) -> str:
+    return node.type if node.lane is None else node.lane.key

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flowkit.core import limits, starts
+from flowkit.core import lane, limits, starts
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
+from flowkit.core.stream import streaming
 
 ALL: Final = FanIn()
 USUAL: Final = RetryPolicy()
@@ -23,11 +24,15 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said |= {"retry": retry_policy(fields["retry_policy"]), "retry_given": True}
     if "timeouts" in fields or "timeout_sec" in fields:
         said["timeouts"] = timeouts(fields)
+    if (stream := streaming(fields)) is not None:
+        said["stream"] = stream
     if "limits" in fields:
         said["limits"] = limits.of(fields["limits"])
     said |= {name: fields[name] for name in ("continue_on_failure", "when") if name in fields}
     if "io" in fields:
         said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
+    if not lane.KEYS.isdisjoint(fields):
+        said["lane"] = lane.lane_of(fields)
     return said | starts.of(fields)
 
 
@@ -85,6 +90,7 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
         say = 'with `fan_in: "all"` no parent loses; use "any" or {"count": n}, or leave `losers` out'
         problems.add("E_FAN_IN", (place, "losers"), say)
     limits.check(fields, place, problems)
+    lane.check(fields, place, problems)
 
 
 def _own(fields: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -74,7 +74,7 @@ def _from_node(task: Task, name: Any) -> tuple[set[str], str]:
     if why := selection.why_not_again(task, base):
         return set(), f"node {name!r} could not start, {why}"
     again = selection.descendants(task.graph, {base} | selection.undone(task))
-    return (again if name == base else again | {name}), ""
+    return (again if name == base else again | {name} | selection.undone_items(task, base)), ""
 
 
 def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> RestartPlan:

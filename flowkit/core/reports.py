@@ -39,6 +39,17 @@ class Started:
 
 
 @immutable
+class Streams:
+    """The attempt has to do with streams. `begun`: its first batch is in the store; else it waits for others, and asks
+    which of them have ended."""
+
+    node: str
+    attempt: int
+    token: str
+    begun: bool = True
+
+
+@immutable
 class Succeeded:
     node: str
     attempt: int
@@ -149,11 +160,12 @@ class PermitsUnused:
     claim: tuple[int, int, int]
 
 
-AttemptReport = Started | Succeeded | Failed | Declined | Released | Expired
+AttemptReport = Started | Streams | Succeeded | Failed | Declined | Released | Expired
 Report = Accepted | Placed | AttemptReport | ChildEnded | Fetched | Looked | Requested | TimeReached | PermitsUnused
 
 TAGS: dict[str, type[AttemptReport | ChildEnded]] = {
     "started": Started,
+    "streams": Streams,
     "succeeded": Succeeded,
     "failed": Failed,
     "declined": Declined,

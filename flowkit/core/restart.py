@@ -30,7 +30,7 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         run = task.runs[name]
         group = run.group if name in kept else None
         run.reset(len(graph.incoming[name]), len(graph.reads[name]))
-        run.group, run.floor = group, run.peak
+        run.group, run.floor, run.born = group, run.peak, fact.generation
         task.failed.pop(name, None)
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)

@@ -9,7 +9,19 @@ from functools import partial
 from typing import Any
 
 from flowkit.adapters.memory import MemoryData, MemoryStore
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, Kept, LimitRecord, Outcome, Renewal, Request
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    Kept,
+    LimitRecord,
+    Outcome,
+    Renewal,
+    Request,
+    StreamId,
+)
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 
@@ -207,6 +219,9 @@ class ReplicaSet:
                 return data.flow_tags.get((tenant, name), {}).get(tag)
             case ("renewal", worker):
                 return data.renewals.get(worker)
+            case ("block", task_id, generation, node, seq):
+                blocks = data.blocks.get(task_id, {}).get(StreamId(task_id, int(generation), node), [])
+                return next((block for block in reversed(blocks) if block.seq == int(seq)), None)
             case ("limit", limit_id):
                 return data.limits.get(limit_id)
             case ("kept", name):
@@ -316,7 +331,7 @@ class _Once:
             self._reply([Outcome.UNKNOWN] * self._count)
 
 
-def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Kept | Renewal | LimitRecord) -> Key:
+def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Kept | Renewal | LimitRecord | Block) -> Key:
     match document:
         case Head():
             return ("head", document.task_id)
@@ -332,6 +347,8 @@ def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Kept | Re
             return ("kept", document.key)
         case Renewal():
             return ("renewal", document.worker)
+        case Block(stream=stream, seq=seq):
+            return ("block", stream.task_id, str(stream.generation), stream.node, str(seq))
         case LimitRecord():
             return ("limit", document.limit_id)
 
@@ -345,6 +362,7 @@ def _copy(data: MemoryData) -> MemoryData:
         blobs=dict(data.blobs),
         claims={ref: set(tasks) for ref, tasks in data.claims.items()},
         graphs_put_at=dict(data.graphs_put_at),
+        blocks={task_id: {s: list(blocks) for s, blocks in of.items()} for task_id, of in data.blocks.items()},
         flows={key: dict(versions) for key, versions in data.flows.items()},
         flow_tags={key: dict(tags) for key, tags in data.flow_tags.items()},
         renewals=dict(data.renewals),

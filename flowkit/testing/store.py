@@ -13,6 +13,7 @@ from flowkit.adapters.memory import MemoryStore
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import (
     FOREVER,
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
@@ -26,6 +27,7 @@ from flowkit.ports import (
     Removal,
     Renewal,
     Request,
+    StreamId,
 )
 from flowkit.testing.machine import Machine
 from flowkit.testing.replica import Key, ReplicaSet, Write, key_of
@@ -154,6 +156,23 @@ class FaultyStore:
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         places = tuple(("request", task_id, str(n)) for task_id, n in keys)
         [outcome] = await self._write([Write(methodcaller("mark_applied", list(keys)), places)])
+        return outcome
+
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("insert_block", block), (key_of(block),))])
+        return outcome
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        work = methodcaller("read_blocks", stream, after=after, limit=limit)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        return await self._read(methodcaller("last_block", stream))  # type: ignore[no-any-return]
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("delete_blocks", task_id), ())])
         return outcome
 
     # limits

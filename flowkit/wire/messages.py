@@ -165,7 +165,8 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     own monotonic clock. `artifacts` are `[place, artifact]` pairs to be put into `inputs`. `body_ref` stands for
     `[inputs, artifacts, params, io]` in the artifact store where they are too large to travel. `given`: the node says
     what its inputs are; else they are what came before it. `params_in_head`: the params are too large to travel with
-    every job of the task, and stand in its head. `io` is what the node's `io` has for its handler."""
+    every job of the task, and stand in its head. `io` is what the node's `io` has for its handler; `stream` what
+    `core.streams.job` says of its streams."""
 
     task_id: str
     tenant: str
@@ -187,6 +188,7 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     given: bool = True
     params_in_head: bool = False
     io: dict[str, Any] | None = None
+    stream: dict[str, Any] | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -205,6 +207,19 @@ class Stop(msgspec.Struct, array_like=True, tag="stop", frozen=True):
     grace_sec: float
 
 
+class Over(msgspec.Struct, array_like=True, tag="over", frozen=True):
+    """To a running attempt: these nodes, whose batches it reads or that read its own, have ended."""
+
+    token: str
+    task_id: str
+    node: str
+    attempt: int
+    nodes: list[str]
+
+
+WorkItem = Job | Stop | Over
+
+
 @immutable
 class WorkBatch:
     """What a coordinator has for one worker; `unreadable` are items that this version does not understand."""
@@ -212,7 +227,7 @@ class WorkBatch:
     worker: str
     incarnation: str
     sender: str
-    items: Sequence[Job | Stop]
+    items: Sequence[WorkItem]
     unreadable: Sequence[Unreadable] = ()
 
 
@@ -221,13 +236,13 @@ class _WorkRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     worker: str
     incarnation: str
     sender: str
-    items: list[Job | Stop]
+    items: list[WorkItem]
 
 
 _work_decoder: msgspec.json.Decoder[_WorkRow] = msgspec.json.Decoder(_WorkRow)
 
 
-def encode_work(worker: str, incarnation: str, sender: str, items: Sequence[Job | Stop]) -> bytes:
+def encode_work(worker: str, incarnation: str, sender: str, items: Sequence[WorkItem]) -> bytes:
     return dumps([VERSION, worker, incarnation, sender, list(items)])
 
 
@@ -243,11 +258,11 @@ def decode_work(value: bytes | None) -> WorkBatch:
     (worker, incarnation, sender), (rows,) = _envelope(data, 3, 1)
     if not isinstance(rows, list):
         raise Corrupt("a batch of work ends with a list of items")
-    items: list[Job | Stop] = []
+    items: list[WorkItem] = []
     unreadable: list[Unreadable] = []
     for row in rows:
         try:
-            items.append(msgspec.convert(row, Job | Stop))
+            items.append(msgspec.convert(row, WorkItem))
         except msgspec.ValidationError as error:
             unreadable.append(Unreadable(dumps(row), f"not work: {error}"))
     return WorkBatch(worker, incarnation, sender, items, unreadable)

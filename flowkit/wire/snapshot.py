@@ -121,10 +121,13 @@ class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     peak: int = 0
     floor: int = 0
     group: _Group | None = None
+    streaming: bool = False
+    born: int = 0
     turn: int = 0
 
 
-_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, False, None, "", "", False, 0, 0, None, 0)
+_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, False, None, "", "", False, 0, 0, None,
+          False, 0, 0)  # fmt: skip
 
 _KINDS: dict[str, Any] = {
     "runs": list[_Run],
@@ -144,6 +147,7 @@ _KINDS: dict[str, Any] = {
     "signals": list[tuple[str, list[Any]]],
     "vars": dict[str, Any],
     "params": dict[str, Any],
+    "ran_on": list[tuple[str, str]],
 }
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _KINDS.items()}
 
@@ -174,7 +178,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     ])  # fmt: skip
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines(dict.items(task.runs))
-    yield from _list_lines("ready", ((role, name) for role, names in task.ready.items() for name in names))
+    yield from _list_lines("ready", ((lane, name) for lane, names in task.ready.items() for name in names))
     yield from _list_lines("gated", task.gated)
     yield from _list_lines("leased", task.leased)
     yield from _list_lines("failed", task.failed)
@@ -194,6 +198,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
         yield _line("vars", task.vars)
     if task.edited_params:
         yield _line("params", task.params)
+    yield from _list_lines("ran_on", task.ran_on.items())
 
 
 def _line(kind: str, value: Any) -> bytes:
@@ -230,7 +235,7 @@ def _run_row(name: str, run: NodeRun) -> list[Any]:
         run.next, run.error, run.reason, run.by_failure, run.loser, run.failures, run.losses, run.declines,
         run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease), run.due, run.opened, run.routes,
         run.child, run.signal, run.stopping, run.peak, run.floor, None if run.group is None else _group_row(run.group),
-        run.turn,
+        run.streaming, run.born, run.turn,
     )  # fmt: skip
     return row if rest == _USUAL else [*row, *rest]
 
@@ -323,8 +328,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
                 if row.name not in task.graph.nodes:
                     task.runs.derived[row.name] = None
         case "ready":
-            for role, name in rows:
-                task.ready.setdefault(role, OrderedDict())[_known(name, task)] = None
+            for lane, name in rows:
+                task.ready.setdefault(lane, OrderedDict())[_known(name, task)] = None
         case "gated":
             task.gated.update((_known(name, task), None) for name in rows)
             task.gated_anew.extend(rows)
@@ -354,6 +359,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
             task.vars.update(rows)
         case "params":
             task.params, task.edited_params = rows, True
+        case "ran_on":
+            task.ran_on.update(rows)
 
 
 def _rows(kind: str, text: bytes) -> Any:
@@ -376,7 +383,7 @@ def _made(row: _Run) -> NodeRun:
     run.due, run.opened, run.routes, run.child = row.due, row.opened, row.routes, row.child
     run.signal, run.stopping, run.peak, run.floor = row.signal, row.stopping, row.peak, row.floor
     run.group = None if row.group is None else _made_group(row.group)
-    run.turn = row.turn
+    run.streaming, run.born, run.turn = row.streaming, row.born, row.turn
     if row.lease is not None:
         token, worker, incarnation, accept_by, leased_at, begun, cancelling = row.lease
         run.lease = Lease(token, worker, incarnation, accept_by, leased_at)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flowkit.ports import (
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
@@ -25,6 +26,7 @@ from flowkit.ports import (
     Renewal,
     Request,
     Store,
+    StreamId,
 )
 
 OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
@@ -446,6 +448,83 @@ class TestRequests:
         assert [(one.task_id, one.n) for one in await store.open_requests([0, 8], limit=99)][-1] == ("c", 1)
         assert [one.applied for one in await store.read_requests("a")] == [True, False, False]
         assert await store.mark_applied([("a", 1)]) is OK
+
+
+def block(seq: int, *, task_id: str = "t", generation: int = 0, node: str = "n", **fields: Any) -> Block:
+    return Block(StreamId(task_id, generation, node), seq, **{"attempt": 1, "count": seq, "body": "{}", **fields})
+
+
+async def numbers(store: Store, stream: StreamId, **how: Any) -> list[int]:
+    return [one.seq for one in await store.read_blocks(stream, **{"limit": 100, **how})]
+
+
+class TestBlocks:
+    async def test_a_block_comes_back_as_it_was(self, store: Store) -> None:
+        full = block(1, node="a.b:c-d", attempt=7, count=12345, body='{"b":[["\u00fc\U0001f600",{"$x.y":1}]]}')
+        assert await store.insert_block(full) is OK
+        assert await store.read_blocks(full.stream, limit=5) == [full]
+        assert await store.last_block(full.stream) == full
+
+    async def test_of_two_blocks_of_one_number_the_first_wins(self, store: Store) -> None:
+        assert await store.insert_block(block(1, body='"first"')) is OK
+        assert await store.insert_block(block(1, attempt=2, body='"second"')) is DUPLICATE
+        assert [one.body for one in await store.read_blocks(block(1).stream, limit=9)] == ['"first"']
+
+    async def test_one_of_many_at_once_wins(self, store: Store) -> None:
+        outcomes = await asyncio.gather(*(store.insert_block(block(1, attempt=n)) for n in range(20)))
+        assert sorted(outcome.value for outcome in outcomes) == ["duplicate"] * 19 + ["ok"]
+
+    async def test_blocks_are_read_in_order_of_their_numbers_from_where_one_is(self, store: Store) -> None:
+        for seq in (10, 2, 1, 11, 9):
+            assert await store.insert_block(block(seq)) is OK
+        stream = block(1).stream
+        assert await numbers(store, stream) == [1, 2, 9, 10, 11]
+        assert await numbers(store, stream, after=2) == [9, 10, 11]
+        assert await numbers(store, stream, after=2, limit=2) == [9, 10]
+        assert await numbers(store, stream, after=11) == []
+        last = await store.last_block(stream)
+        assert last is not None
+        assert last.seq == 11
+
+    async def test_streams_are_apart_by_task_generation_and_node(self, store: Store) -> None:
+        others = [
+            {"task_id": "t:"}, {"task_id": "t/0"}, {"generation": 1}, {"generation": 10}, {"node": "n:0"},
+            {"node": "n/0"}, {"node": "n0"}, {"node": "m"}, {"task_id": "t0"},
+        ]  # fmt: skip
+        for seq, other in enumerate([{}, *others], start=1):
+            assert await store.insert_block(block(seq, **other)) is OK
+        for seq, other in enumerate([{}, *others], start=1):
+            stream = block(seq, **other).stream
+            assert await numbers(store, stream) == [seq]
+            assert (await store.last_block(stream)) == block(seq, **other)
+
+    async def test_a_stream_without_blocks_has_no_last_one(self, store: Store) -> None:
+        assert await store.last_block(StreamId("t", 0, "n")) is None
+        assert await store.read_blocks(StreamId("t", 0, "n"), limit=9) == []
+
+    async def test_a_block_that_cannot_be_kept_is_not(self, store: Store) -> None:
+        assert await store.insert_block(block(1, body=HUGE)) is UNKNOWN
+        assert await store.insert_block(block(1, node=SURROGATE)) is UNKNOWN
+        assert await store.insert_block(block(1, count=2**70)) is UNKNOWN
+        assert await store.last_block(block(1).stream) is None
+
+    async def test_the_blocks_of_a_task_go_with_its_history(self, store: Store) -> None:
+        for task_id in ("t", "t0", "s"):
+            assert await store.insert_block(block(1, task_id=task_id)) is OK
+        assert await store.delete_history(["t", "s"]) is OK
+        assert [await numbers(store, StreamId(name, 0, "n")) for name in ("t", "t0", "s")] == [[], [1], []]
+
+    async def test_deleting_a_tasks_blocks_leaves_those_of_others(self, store: Store) -> None:
+        for fields in ({}, {"generation": 3}, {"node": "m"}, {"task_id": "t0"}, {"task_id": "t:1"}, {"task_id": "s"}):
+            assert await store.insert_block(block(1, **fields)) is OK
+        assert await store.delete_blocks("t") is OK
+        assert await store.delete_blocks("t") is OK
+        assert await store.last_block(StreamId("t", 0, "n")) is None
+        assert await store.last_block(StreamId("t", 3, "n")) is None
+        assert await store.last_block(StreamId("t", 0, "m")) is None
+        for left in ("t0", "t:1", "s"):
+            assert await numbers(store, StreamId(left, 0, "n")) == [1]
+        assert await store.insert_block(block(1)) is OK
 
 
 class TestBlobs:

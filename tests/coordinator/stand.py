@@ -23,7 +23,7 @@ ACCEPT = 7.0
 
 
 class Stand:
-    def __init__(self, *, prefetch: int = 8) -> None:
+    def __init__(self, *, prefetch: int = 8, weights: dict[str, float] | None = None) -> None:
         self.clock = ManualClock(100.0)
         self.telemetry = Telemetry()
         self.seen: list[tuple[str, str]] = []
@@ -31,8 +31,9 @@ class Stand:
         self.fleet = Fleet(self.clock, self.telemetry, ttl_sec=TTL, fresh_sec=FRESH)
         tokens = count(1)
         self.dispatcher = Dispatcher(
-            self.fleet, accept_sec=ACCEPT, prefetch=prefetch, new_token=lambda: f"k{next(tokens)}"
-        )
+            self.fleet, self.clock, accept_sec=ACCEPT, prefetch=prefetch, new_token=lambda: f"k{next(tokens)}",
+            tenant_weights=weights,
+        )  # fmt: skip
         self.leases = Leases(self.clock, self.dispatcher, TTL)
 
     def _note(self, happening: Any) -> None:
@@ -54,6 +55,10 @@ class Stand:
         decision = decide(cell.task, placed, START)
         assert decision.unused == []
         return {one.node: one.worker for one in placed}
+
+    def serve(self) -> list[Cell]:
+        """One round; the cells that got places, in order."""
+        return [cell for cell in self.dispatcher.serve() if self.offer(cell)]
 
     def placements(self, cell: Cell) -> list[Placed]:
         return self.dispatcher.offer(cell)

@@ -20,6 +20,7 @@ PAIRS = [(state, kind) for state in AttemptState for kind in KINDS]
 CONSEQUENCES = {
     Verdict.STALE: (None, None),
     Verdict.RUNS: (f.AttemptStarted, "running"),
+    Verdict.STREAMS: (f.StreamBegun, "running"),
     Verdict.SUCCEEDS: (f.AttemptSucceeded, "finished"),
     Verdict.FAILS: (f.AttemptFailed, "waiting"),
     Verdict.IS_LOST: (f.LeaseLost, "ready"),

@@ -61,10 +61,12 @@ ROWS = {
     "cancelling": ["cancelling", "why", "cancelled", 12.5, {"code": "timeout"}, "stop"],
     "restarted": ["restarted", 1, ["a"], "ref", {"p": 1}],
     "ended": ["ended", "failed", {"code": "x"}],
+    "stream_begun": ["stream_begun", "a"],
     "permits_returned": ["permits_returned", "a"],
 }
 
 REPORT_ROWS = {
+    "streams": ["streams", "a", 1, "tok", True],
     "started": ["started", "a", 1, "tok"],
     "succeeded": ["succeeded", "a", 1, "tok", [{"x": 1}], ["b"], 0.5],
     "failed": ["failed", "a", 1, "tok", {"code": "x"}, True, 5.0, 0.5],

@@ -92,11 +92,13 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "cancelling": st.builds(f.TaskCancelling, texts, texts, times, st.none() | errors, texts),
     "restarted": st.builds(f.TaskRestarted, counts, st.none() | names, texts, st.none() | errors),
     "ended": st.builds(f.TaskEnded, texts, st.none() | errors),
+    "stream_begun": st.builds(f.StreamBegun, texts),
     "permits_returned": st.builds(f.PermitsReturned, texts),
 }
 
 REPORTS: dict[str, st.SearchStrategy[Any]] = {
     "started": st.builds(r.Started, texts, counts, texts),
+    "streams": st.builds(r.Streams, texts, counts, texts, st.booleans()),
     "succeeded": st.builds(r.Succeeded, texts, counts, texts, payloads, st.none() | names, times),
     "failed": st.builds(r.Failed, texts, counts, texts, errors, st.booleans(), st.none() | times, times),
     "declined": st.builds(r.Declined, texts, counts, texts, texts),

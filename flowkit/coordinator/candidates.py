@@ -1,0 +1,62 @@
+"""To whom the nodes of one lane of a task may go: everybody who meets the demand, or the worker that they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flowkit.coordinator.cell import Cell
+from flowkit.coordinator.fleet import WorkerView
+from flowkit.coordinator.room import Room
+from flowkit.core.lane import Lane
+
+
+class Candidates:
+    """Chooses one worker after the other. `home` is the living worker that the lane follows, if there is one; it is
+    waited for, unless the lane may go `anywhere`. Where that worker is gone, or there never was one, the first choice
+    becomes the one to be followed."""
+
+    __slots__ = ("_cell", "_lane", "_room", "anywhere", "home", "views")
+
+    def __init__(self, room: Room, cell: Cell, lane: Lane, views: Sequence[WorkerView], anywhere: bool) -> None:
+        self._room = room
+        self._cell = cell
+        self._lane = lane
+        self.views = views
+        self.anywhere = anywhere
+        self.home = None if lane.follows is None else self._find(_worker_of(cell, lane.follows))
+
+    def choose(self) -> WorkerView | None:
+        """The worker for the next node; None without room."""
+        role, home = self._lane.role, self.home
+        if self._lane.follows is None:
+            return self._room.best(role, self.views, self._lane.prefers)
+        if home is not None and self._room.at(role, home) > 0:
+            return home
+        if home is not None and not self.anywhere:
+            return None
+        view = self._room.best(role, self.views, self._lane.prefers)
+        if view is not None and home is None:
+            self._move_in(self._lane.follows, view)
+        return view
+
+    @property
+    def worker(self) -> str:
+        """The one worker that is waited for; empty if any will do."""
+        return "" if self.home is None or self.anywhere else self.home.worker
+
+    def _find(self, worker: str) -> WorkerView | None:
+        return next((view for view in self.views if view.worker == worker), None) if worker else None
+
+    def _move_in(self, anchor: str, view: WorkerView) -> None:
+        self._cell.homes[anchor] = (_recorded(self._cell, anchor), view.worker)
+        self.home = view
+
+
+def _worker_of(cell: Cell, anchor: str) -> str:
+    recorded = _recorded(cell, anchor)
+    gone, stand_in = cell.homes.get(anchor, (recorded, recorded))
+    return stand_in if gone == recorded else recorded
+
+
+def _recorded(cell: Cell, anchor: str) -> str:
+    return cell.task.ran_on.get(anchor, "") if cell.task is not None else ""
