@@ -24,16 +24,15 @@ def assert_good(report: Report) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("mode", ["calm", "ccrash", "outage"])
 def test_no_more_run_at_once_than_the_limit_allows_where_no_worker_is_harmed(mode: str) -> None:
-    for seed in range(5):
+    for seed in range(3):
         play = LimitedPlay(seed, mode, seconds=1.5)
         assert_good(play.run())
         assert play.peak == play.onlooker.most[play.shared] == 3
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("first", [0, 8])
-def test_no_more_is_leased_at_once_than_the_limit_allows_in_chaos(first: int) -> None:
-    for seed in range(first, first + 8):
+def test_no_more_is_leased_at_once_than_the_limit_allows_in_chaos() -> None:
+    for seed in range(8):
         assert_good(LimitedPlay(seed, "chaos", tasks=20, seconds=2.5).run())
 
 
