@@ -104,6 +104,7 @@ RECORDS = {
     "cache": keys.CACHE,
     "compensate": keys.COMPENSATE,
     "budget": keys.BUDGET,
+    "stream": keys.STREAM,
     "sticky": lane_keys.FOLLOWS,
     "limits": keys.LIMIT_ENTRY,
     "io": keys.IO,
@@ -223,6 +224,7 @@ MISTAKES: dict[str, Any] = {
     },
     "E_SUBGRAPH": {"nodes": [{"node_id": "a", "type": "task"}]},
     "E_FLOW_NAME": {"nodes": [{"node_id": "a", "type": "task", "flow": "my flow"}]},
+    "E_STREAM": {"nodes": [N, N | {"node_id": "b", "inputs": {"rows": {"$stream": "a"}}, "foreach": [1]}]},
     "E_STICKY_UNKNOWN": {"nodes": [N | {"sticky": {"node": "lod"}}, N | {"node_id": "load"}]},
     "E_SCHEMA": None,
     "E_DEPTH": None,
@@ -509,6 +511,8 @@ def more_stories() -> Iterator[Story]:
         .report(r.Succeeded, "a/compensate", Payload(None))
     )
     yield Story({"nodes": [N, {"node_id": "stop", "type": "end"}]}).tell(begun)
+    reader = {"node_id": "b", "type": "x", "inputs": {"rows": {"$stream": "a"}}, "start_when": "first_batch"}
+    yield Story({"nodes": [N, reader]}).tell(begun).place("a").report(r.Streams, "a").place("b")
 
 
 def node_states() -> str:
@@ -586,6 +590,7 @@ REPORTS: dict[str, r.AttemptReport | r.ChildEnded] = {
     "failed": r.Failed("loud", 1, TOKEN, ERROR, False, None, 2.5),
     "declined": r.Declined("loud", 1, TOKEN, "draining"),
     "released": r.Released("loud", 1, TOKEN, "drain"),
+    "streams": r.Streams("loud", 1, TOKEN),
     "child_ended": r.ChildEnded("loud", 1, "5f1c6a2e-7d0b-8a41-9c55-2b90e1d3f7aa", "finished", Payload("HELLO ADA!")),
 }  # fmt: skip
 CLAIM = (0, 1, 0)
@@ -610,6 +615,7 @@ USES = {
     "fleet": ("workers, coordinators", "every coordinator", "sender"),
     "control": ("coordinators", "every worker", "none"),
     "events": ("coordinators", "the world", "task"),
+    "streams": ("workers", "one worker", "worker"),
     "dead": ("coordinators", "operators", "as found"),
 }
 
