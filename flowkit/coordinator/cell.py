@@ -17,6 +17,7 @@ from flowkit.ports import Commit, Head
 
 if TYPE_CHECKING:
     from flowkit.coordinator.waiting import Wait
+    from flowkit.core.lane import Demand
 
 
 @dataclass(slots=True)
@@ -61,8 +62,8 @@ class Cell:
     used again: whoever still holds one must look its task up anew. A `patient` cell whose task has not begun waits for
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
     the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `waiting` are the lanes in
-    which it waits for room. `homes` says which worker stands in for one that ran a node to be followed and is gone, as
-    (gone, stand-in) by anchor.
+    which it waits for room. `homes` says which worker stands in for one that ran a node to be followed, and is gone or
+    does not meet the demand: (gone, stand-in) by anchor and demand.
     """
 
     __slots__ = (
@@ -124,7 +125,7 @@ class Cell:
         self.patient = True
         self.to_mark: list[int] = []
         self.waiting: dict[str, Wait] = {}
-        self.homes: dict[str, tuple[str, str]] = {}
+        self.homes: dict[tuple[str, Demand], tuple[str, str]] = {}
         self.wake_at: float | None = None
         self.watches: dict[str, str] = {}
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import cache
+
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.views import Progress, Reason, waits_for
+from flowkit.core.labels import in_words, lacking
+from flowkit.core.lane import Lane, plain
 from flowkit.core.model import Task
 from flowkit.errors import did_you_mean
 from flowkit.ports import Head
@@ -15,7 +20,8 @@ def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]:
     if not task.created:
         reasons = [_as_ready(task, reason) for reason in reasons]
     if engine is not None and head.partition in engine.owned:
-        reasons = [_placed(task, reason, engine) for reason in reasons]
+        watcher = _Watcher(task, engine)
+        reasons = [watcher.look(reason) for reason in reasons]
     if task.paused:
         reasons.append(Reason("", "paused", f"the task is paused{': ' + task.reason if task.reason else ''}"))
     return sorted(reasons, key=lambda reason: _ORDER.get(reason.code, 5))
@@ -48,20 +54,51 @@ def progress_of(engine: Engine, task: Task, name: str) -> Progress | None:
     return None if said is None else Progress(*said)
 
 
-def _placed(task: Task, reason: Reason, engine: Engine) -> Reason:
-    if reason.code == "leased":
-        said = str(progress_of(engine, task, reason.node_id) or "")
-        return Reason(reason.node_id, reason.code, f"{reason.message}: {said}") if said else reason
-    if reason.code != "ready":
+def nobody(name: str, lane: Lane, workers: Mapping[str, Mapping[str, str]], roles: Iterable[str]) -> Reason | None:
+    """Says that no worker can run a node of this lane, if none can. `workers` are the labels of those that serve its
+    role, by id; `roles` are all that anybody serves."""
+    role, labels = lane.role, lane.demand.labels
+    if not workers:
+        say = f"no live worker serves {role!r}{did_you_mean(role, roles)}"
+    elif short := lacking(labels, workers):
+        say = f"no live worker that serves {role!r} has the labels {in_words(labels)}; {short}"
+    else:
+        return None
+    return Reason(name, "no_worker", f"node {name!r} waits: {say}")
+
+
+def lane_of(task: Task, name: str) -> Lane:
+    node = task.node(name)
+    return node.lane if node.lane is not None else plain(node.type)
+
+
+class _Watcher:
+    """Explains by what the coordinator sees; looks at the fleet once for all nodes of a role."""
+
+    def __init__(self, task: Task, engine: Engine) -> None:
+        self._task = task
+        self._engine = engine
+        self._workers = cache(engine.dispatcher.workers)
+
+    def look(self, reason: Reason) -> Reason:
+        match reason.code:
+            case "leased":
+                said = str(progress_of(self._engine, self._task, reason.node_id) or "")
+                return Reason(reason.node_id, reason.code, f"{reason.message}: {said}") if said else reason
+            case "ready":
+                lane = lane_of(self._task, reason.node_id)
+                lonely = nobody(reason.node_id, lane, self._workers(lane.role), self._engine.dispatcher.roles)
+                return lonely or self._no_room(reason.node_id, lane)
         return reason
-    role = task.node(reason.node_id).type
-    if not engine.dispatcher.serves(role):
-        near = did_you_mean(role, engine.dispatcher.roles)
-        message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{near}"
-        return Reason(reason.node_id, "no_worker", message)
-    waiting = engine.dispatcher.waiting_for(role)
-    return Reason(
-        reason.node_id,
-        "no_room",
-        f"node {reason.node_id!r} waits for room at role {role!r}; {waiting} tasks wait for it",
-    )
+
+    def _no_room(self, name: str, lane: Lane) -> Reason:
+        dispatcher, cell = self._engine.dispatcher, self._engine.cells.get(self._task.task_id)
+        if cell is not None and (bound := dispatcher.bound_to(cell, lane)) is not None:
+            worker, seconds = bound
+            say = f"at worker {worker!r}, which it follows; in {seconds:.1f} s any other will do"
+            return Reason(name, "no_room", f"node {name!r} waits for room {say}")
+        where = f"role {lane.role!r}"
+        if lane.demand.labels:
+            where += f" with the labels {in_words(lane.demand.labels)}"
+        waiting = dispatcher.waiting_for(lane.role, lane.demand.labels)
+        return Reason(name, "no_room", f"node {name!r} waits for room at {where}; {waiting} tasks wait for it")
