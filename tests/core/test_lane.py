@@ -201,7 +201,7 @@ def test_the_worker_of_a_group_is_that_of_its_last_member() -> None:
     )
     lease(play, "items[1]", "w1")
     lease(play, "items[0]", "w2")
-    lease(play, "poll#0", "w3")
+    lease(play, "poll#1", "w3")
 
     assert play.task.ran_on == {"items": "w2", "poll": "w3"}
 
