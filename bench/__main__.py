@@ -12,7 +12,7 @@ from bench.measure import Measure
 from bench.processes import BenchFailed
 from bench.report import print_tables, write_json
 from bench.stage import ClusterStage, EmbeddedStage, Stage
-from bench.workloads import ALL, FULL, QUICK, SIMPLE
+from bench.workloads import ALL, FULL, MAPS, QUICK, SIMPLE
 
 
 def options() -> argparse.Namespace:
@@ -52,6 +52,8 @@ async def bench(given: argparse.Namespace) -> None:
                 await measure.graphs()
             elif name == "W6":
                 await measure.naps()
+            elif name in MAPS:
+                await measure.maps(name)
             else:
                 await measure.simple(name)
     print_tables(measure.runs, given.backend, quick=given.quick, profiled=bool(given.profile))

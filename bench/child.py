@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+import ctypes
 import dataclasses
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -58,6 +60,10 @@ class CoordinatorPart:
     async def do(self, command: Command) -> Any:
         sizes, timeout = msgspec.convert(command.get("sizes", {}), Sizes), command.get("timeout", 60.0)
         match command["do"]:
+            case "trim":
+                gc.collect()
+                ctypes.CDLL(None).malloc_trim(0)
+                return None
             case "run":
                 work = workloads.simple(command["workload"], sizes)
                 return self._answer(await driver.run(self._coordinator, work, timeout))

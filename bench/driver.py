@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CREATE_AT_ONCE = 1000
 WAIT_AT_ONCE = 1000
+HEADS_SEC = 15.0
 
 
 class WrongResult(AssertionError):
@@ -49,6 +50,9 @@ async def run(coordinator: Coordinator, work: Workload, timeout: float) -> Sampl
     created = time.monotonic()
     results = await wait_all(coordinator, work, ids, timeout)
     ended = time.monotonic()
+    if work.children:
+        for task_id in ids:
+            await check_children(coordinator, work, task_id)
     return Sample(ended - began, created - began, [hop for result in results for hop in hops_of(result, work)])
 
 
@@ -67,11 +71,30 @@ def check(work: Workload, place: int, result: TaskResult) -> None:
     said = f"{work.name}, task {place} ({result.task_id})"
     if result.status != "finished":
         raise WrongResult(f"{said} {result.status}: {result.error}")
-    if len(result.outputs) != work.nodes_per_task:
-        raise WrongResult(f"{said}: {len(result.outputs)} outputs of {work.nodes_per_task} nodes")
+    if len(result.outputs) != work.outputs_per_task:
+        raise WrongResult(f"{said}: {len(result.outputs)} outputs of {work.outputs_per_task} nodes")
     expected = work.expected(place)
     if expected is not None and result.output != expected:
         raise WrongResult(f"{said}: the output is {result.output!r}, must be {expected!r}")
+
+
+async def check_children(coordinator: Coordinator, work: Workload, task_id: str) -> None:
+    """Every item was a task, each of them has finished, and there are no others. Raises `WrongResult`."""
+    deadline = time.monotonic() + HEADS_SEC
+    while True:
+        heads = []
+        cursor: str | None = None
+        while True:
+            page = await coordinator.list_tasks(parent=task_id, limit=1000, cursor=cursor)
+            heads += page.heads
+            if (cursor := page.cursor) is None:
+                break
+        finished = sum(head.status == "finished" for head in heads)
+        if len({head.parent_node for head in heads}) == len(heads) == finished == work.items:
+            return
+        if time.monotonic() > deadline:
+            raise WrongResult(f"{work.name} ({task_id}): {finished} of {len(heads)} children finished, of {work.items}")
+        await asyncio.sleep(0.5)  # heads follow their commits
 
 
 def hops_of(result: TaskResult, work: Workload) -> list[float]:

@@ -23,6 +23,14 @@ async def total(inputs: dict[str, Any]) -> int:
     return sum(part["n"] if isinstance(part, dict) else part for part in inputs.values())
 
 
+async def numbers(n: int) -> list[int]:
+    return list(range(n))
+
+
+async def add_up(parts: list[int]) -> int:
+    return sum(parts)
+
+
 class Naps:
     """Makes every first attempt wait, and notes how late the second one comes."""
 
@@ -48,4 +56,4 @@ class Naps:
 
 
 def handlers(naps: Naps) -> Mapping[str, Any]:
-    return {"hop": hop, "double": double, "total": total, "nap": naps.nap}
+    return {"hop": hop, "double": double, "total": total, "numbers": numbers, "add_up": add_up, "nap": naps.nap}

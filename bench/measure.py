@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from bench.counters import Counts, messages
+from bench.counters import Counts, messages, rss_mb
 from bench.processes import BenchFailed
 from bench.stage import FLOOR, FLOWKIT, Stage
 from bench.workloads import QUICK, Sizes, Workload, blocks, simple
@@ -20,6 +20,8 @@ SETTLE_SEC = 1.5
 """After a run, until its last events, heads and offsets are written: they belong to its cost."""
 
 RUN_SEC = 120.0
+MAP_SEC = 600.0
+MAP_SETTLE_SEC = 5.0
 NAP_SETTLE_SEC = 3.0
 NAP_SPARE_SEC = 2.0
 WARM_UP = ("W1", "W2", "W3", "W4b")
@@ -73,6 +75,7 @@ class Measure:
         self._profile = profile
         self._folder = (folder or Path()).resolve()
         self.runs: list[Run] = []
+        self._peak = 0.0
 
     async def warm_up(self) -> None:
         """Everything that is slow only the first time: imports, metadata, JIT of the broker, caches."""
@@ -146,6 +149,42 @@ class Measure:
                 messages(counts, self._stage.prefix), {}, more)
         )  # fmt: skip
 
+    async def maps(self, name: str) -> None:
+        """W8 and W9: as they are, and how much memory each item takes, and gives back once the task has ended. Of
+        several runs the worst counts."""
+        worst: dict[str, float] = {}
+        for turn in range(self._repeat):
+            work = simple(name, self._sizes)
+            before = await self._at_rest()
+            watch = asyncio.create_task(self._highest())
+            try:
+                run = await self._run(FLOWKIT, work, "run", turn, workload=name, sizes=_plain(self._sizes))
+            finally:
+                watch.cancel()
+            await asyncio.sleep(MAP_SETTLE_SEC)
+            peak, after = self._peak, await self._at_rest()
+            per_item = 2**20 / work.items
+            taken, left = (peak - before) * per_item, (after - before) * per_item
+            worst = {
+                "peak_bytes_per_item": max(taken, worst.get("peak_bytes_per_item", taken)),
+                "left_bytes_per_item": max(left, worst.get("left_bytes_per_item", left)),
+            }
+            run.more |= worst
+
+    async def _at_rest(self) -> float:
+        """MB of the process that drives, when it holds only what it needs."""
+        await self._stage.drivers[FLOWKIT].do("trim")
+        return self._driver_mb()
+
+    async def _highest(self) -> None:
+        self._peak = 0.0
+        while True:
+            self._peak = max(self._peak, self._driver_mb())
+            await asyncio.sleep(0.05)
+
+    def _driver_mb(self) -> float:
+        return rss_mb(self._stage.drivers[FLOWKIT].pid)
+
     async def _run(self, side: str, work: Workload, command: str, turn: int, *, label: str = "",
                    **arguments: Any) -> Run:  # fmt: skip
         name = label or work.name
@@ -153,7 +192,8 @@ class Measure:
         before = await self._stage.meter.read()
         if profiled:
             await self._stage.children[str(self._profile)].do("profile")
-        answer = await self._stage.drivers[side].do(command, timeout=RUN_SEC, **arguments)
+        timeout = MAP_SEC if work.items else RUN_SEC
+        answer = await self._stage.drivers[side].do(command, timeout=timeout, **arguments)
         if profiled:
             to = self._folder / f"bench-{self._profile}-{name.replace(' ', '-')}.pstats"
             await self._stage.children[str(self._profile)].do("profile", to=str(to))

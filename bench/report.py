@@ -36,6 +36,9 @@ def print_tables(runs: Sequence[Run], backend: str, *, quick: bool, profiled: bo
         console.print(_graphs(graphs))
     console.print(_costs(found))
     for one in found:
+        if "peak_bytes_per_item" in one.more:
+            taken, left = one.more["peak_bytes_per_item"], one.more["left_bytes_per_item"]
+            console.print(f"{one.workload}: {taken:.0f} bytes of memory per item, {left:.0f} after it has ended")
         if one.workload == "W6":
             console.print(_naps(one))
         if one.trouble:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.summary import Summary
@@ -76,6 +76,9 @@ DOCUMENT_BYTES = 2**20
 BESIDE_P99_MS = 50.0
 IDLE_CPU_PERCENT = 2.0
 LATE_SEC = 2.0
+MAP_SHARE = 0.8
+BYTES_PER_ITEM = 1024.0
+BYTES_LEFT = 128.0
 
 
 def judge(found: Sequence[Summary], backend: str, targets: Sequence[Target] | None = None) -> list[Verdict]:
@@ -88,7 +91,7 @@ def judge(found: Sequence[Summary], backend: str, targets: Sequence[Target] | No
         measured = target.of(by_name[target.workload]) if target.workload in by_name else None
         if measured is not None:
             verdicts.append(_verdict(target.workload, target.figure, measured, target.limit, target.at_most))
-    return [*verdicts, *_graphs(found), *_naps(by_name.get("W6"))]
+    return [*verdicts, *_graphs(found), *_naps(by_name.get("W6")), *_maps(by_name)]
 
 
 def _graphs(found: Sequence[Summary]) -> list[Verdict]:
@@ -105,6 +108,20 @@ def _graphs(found: Sequence[Summary]) -> list[Verdict]:
         for one in beside
         if one.hop_p99_ms is not None
     ]
+    return verdicts
+
+
+def _maps(found: Mapping[str, Summary]) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    if "W8" in found and "W3" in found:
+        share = found["W8"].rate.median / found["W3"].rate.median
+        verdicts.append(_verdict("W8", "nodes/s, by those of W3", share, MAP_SHARE, False))
+    if "W8" in found:
+        more = found["W8"].more
+        verdicts += [
+            _verdict("W8", "bytes of memory per item", more["peak_bytes_per_item"], BYTES_PER_ITEM, True),
+            _verdict("W8", "bytes left per item once it has ended", more["left_bytes_per_item"], BYTES_LEFT, True),
+        ]
     return verdicts
 
 

@@ -16,7 +16,8 @@ Graph = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Workload:
     """`tasks` tasks of one graph. `unit` is what its rate counts. `expected` is the output of the i-th task; `hops` are
-    the nodes of a chain whose handlers' starts are taken, in order."""
+    the nodes of a chain whose handlers' starts are taken, in order. `items` are those of the graph's map; `children`:
+    each of them is a task."""
 
     name: str
     what: str
@@ -26,10 +27,16 @@ class Workload:
     params: Callable[[int], dict[str, Any]]
     expected: Callable[[int], Any]
     hops: tuple[str, ...] = ()
+    items: int = 0
+    children: bool = False
+
+    @property
+    def outputs_per_task(self) -> int:
+        return len(self.graph["nodes"])
 
     @property
     def nodes_per_task(self) -> int:
-        return len(self.graph["nodes"])
+        return self.outputs_per_task + self.items
 
     @property
     def nodes(self) -> int:
@@ -37,7 +44,9 @@ class Workload:
 
     @property
     def units(self) -> int:
-        return self.tasks if self.unit == "tasks" else self.nodes
+        if self.unit == "nodes":
+            return self.nodes
+        return self.items if self.children else self.tasks
 
 
 def single(tasks: int) -> Workload:
@@ -106,6 +115,34 @@ def naps(tasks: int, after: float) -> Workload:
     return Workload("W6", what, "tasks", graph, tasks, lambda i: {"after": after}, lambda i: None)
 
 
+def items(count: int) -> Workload:
+    """A map over a list that a node gives, and a node that adds all up."""
+    graph = {"name": "W8", "nodes": _mapped({"type": "double", "inputs": {"i": {"$item": ""}}})}
+    what = f"a map over {count} items"
+    return Workload("W8", what, "nodes", graph, 1, lambda i: {"n": count}, lambda i: count * (count - 1), items=count)
+
+
+def children(count: int) -> Workload:
+    """The same, each item a task of its own."""
+    inner = {"name": "W9-child", "nodes": [{"node_id": "only", "type": "double"}]}
+    graph = {
+        "name": "W9",
+        "nodes": _mapped({"type": "task", "graph": inner, "inputs": {"i": {"$item": ""}}}),
+    }
+    what = f"{count} sub-graphs of one parent"
+    return Workload(
+        "W9", what, "tasks", graph, 1, lambda i: {"n": count}, lambda i: count * (count - 1), items=count, children=True
+    )
+
+
+def _mapped(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"node_id": "list", "type": "numbers"},
+        {"node_id": "each", "foreach": {"$from": "list"}, **item},
+        {"node_id": "sum", "type": "add_up", "inputs": {"parts": {"$from": "each"}}},
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How large each workload is."""
@@ -118,12 +155,16 @@ class Sizes:
     graphs: tuple[int, ...] = (1000, 10_000, 100_000)
     naps: int = 10_000
     nap_sec: float = 75.0
+    items: int = 100_000
+    children: int = 10_000
 
 
 FULL = Sizes()
-QUICK = Sizes(tasks=300, chain=50, fan=300, concurrent=20, chains=10, graphs=(500, 2000), naps=500, nap_sec=12.0)
+QUICK = Sizes(tasks=300, chain=50, fan=300, concurrent=20, chains=10, graphs=(500, 2000), naps=500, nap_sec=12.0,
+              items=3000, children=300)  # fmt: skip
 SIMPLE = ("W1", "W2", "W3", "W4a", "W4b")
-ALL = (*SIMPLE, "W5", "W6")
+MAPS = ("W8", "W9")
+ALL = (*SIMPLE, "W5", "W6", *MAPS)
 
 
 def simple(name: str, sizes: Sizes) -> Workload:
@@ -139,4 +180,8 @@ def simple(name: str, sizes: Sizes) -> Workload:
             return diamonds(sizes.concurrent)
         case "W4b":
             return chain(sizes.chains, sizes.concurrent, "W4b")
+        case "W8":
+            return items(sizes.items)
+        case "W9":
+            return children(sizes.children)
     raise ValueError(f"no workload {name!r}; known are {', '.join(ALL)}")

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowkit import config, errors
 from flowkit.core import facts as f
-from flowkit.core import keys, kinds
+from flowkit.core import keys, kinds, lane_keys
+from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.decide import decide
 from flowkit.core.dialect import parse_graph
@@ -99,6 +100,13 @@ RECORDS = {
     "retry_policy": keys.RETRY_POLICY,
     "rules of a retry_policy": keys.RULE,
     "timeouts": keys.TIMEOUTS,
+    "repeat": keys.REPEAT,
+    "cache": keys.CACHE,
+    "compensate": keys.COMPENSATE,
+    "budget": keys.BUDGET,
+    "stream": keys.STREAM,
+    "sticky": lane_keys.FOLLOWS,
+    "limits": keys.LIMIT_ENTRY,
     "io": keys.IO,
     "routing": keys.ROUTING,
 }
@@ -139,7 +147,7 @@ def in_words(kind: object) -> str:
             return "`true` or `false`"
         case kinds.Number(low=low, high=high, whole=whole, above=above):
             noun = "whole number" if whole else "number"
-            return f"{noun} above {low:g}, at most {high:,.0f}" if above else f"{noun} from {low:g} to {high:,.0f}"
+            return f"{noun} above {low:g}, at most {high:,.0f}" if above else f"{noun} from {_low(low)} to {high:,.0f}"
         case kinds.Choice(words=words):
             return " or ".join(f'`"{word}"`' for word in words)
         case kinds.ListOf(says=says):
@@ -147,7 +155,15 @@ def in_words(kind: object) -> str:
         case kinds.Json(only_object=only_object):
             return "object" if only_object else "any JSON"
         case kinds.Holes():
-            return "any JSON, with `$from`, `$param`, `$literal`"
+            return "any JSON, with holes such as `$from`"
+        case kinds.Formula(roots=roots):
+            return f"expression over {', '.join(f'`{root}`' for root in roots)}"
+        case kinds.SubGraph():
+            return "graph"
+        case lane_keys.LabelsKind():
+            return 'object of labels such as `{"zone": "eu", "gpu": ["a100", "h100"]}`'
+        case lane_keys.StickyKind():
+            return '`"task"`, or object, see **sticky**'
         case kinds.Record(says=says):
             return (
                 f"object, see **{says.removeprefix('a ').strip('`')}**"
@@ -159,8 +175,12 @@ def in_words(kind: object) -> str:
     raise AssertionError(f"say in words what a {type(kind).__name__} takes")
 
 
+def _low(number: float) -> str:
+    return f"{number:,.0f}" if number == int(number) else f"{number:g}"
+
+
 def not_yet() -> str:
-    rows = [(place, ", ".join(f"`{name}`" for name in sorted(names))) for place, names in NOT_YET.items()]
+    rows = [(place, ", ".join(f"`{name}`" for name in sorted(names))) for place, names in NOT_YET.items() if names]
     return table(("where", "not yet"), rows)
 
 
@@ -187,6 +207,9 @@ MISTAKES: dict[str, Any] = {
     "E_FAN_IN": {"nodes": [N, N | {"node_id": "b", "depends_on": ["a"], "fan_in": {"count": 2}}]},
     "E_CHOICE": {"nodes": [N, N | {"node_id": "b"}], "edges": [{"from": "a", "to": "b", "on": "sucess"}]},
     "E_RANGE": {"nodes": [N | {"timeout_sec": 0}]},
+    "E_LIMIT": {"nodes": [N | {"limits": [{"key": "db", "max": 3, "per_sec": 60}]}]},
+    "E_LIMIT_KEY": {"nodes": [N | {"limits": [{"key": "db:{tenants}", "max": 3}]}]},
+    "E_LIMIT_PARAM": None,
     "E_VALUE": {"nodes": [N | {"inputs": {"x": float("nan")}}]},
     "E_VERSION": {"schema_version": "7", "nodes": [N]},
     "E_REFERENCE": {"nodes": [N, N | {"node_id": "b", "inputs": {"x": {"$from": "a.[0"}}}]},
@@ -194,21 +217,39 @@ MISTAKES: dict[str, Any] = {
         "nodes": [{"node_id": "load", "type": "load"}, N | {"inputs": {"x": {"$from": "lod.rows"}}}]
     },
     "E_TEMPLATE": {"nodes": [N | {"inputs": {"x": {"$form": "a"}}}]},
+    "E_EXPR_PARSE": {"nodes": [N, N | {"node_id": "b"}], "edges": [{"from": "a", "to": "b", "when": "output.n >"}]},
+    "E_EXPR_NODE": {
+        "nodes": [N, N | {"node_id": "b"}, N | {"node_id": "c"}],
+        "edges": [{"from": "a", "to": "b", "when": "nodes['c'].output > 1"}],
+    },
+    "E_SUBGRAPH": {"nodes": [{"node_id": "a", "type": "task"}]},
+    "E_FLOW_NAME": {"nodes": [{"node_id": "a", "type": "task", "flow": "my flow"}]},
+    "E_STREAM": {"nodes": [N, N | {"node_id": "b", "inputs": {"rows": {"$stream": "a"}}, "foreach": [1]}]},
+    "E_STICKY_UNKNOWN": {"nodes": [N | {"sticky": {"node": "lod"}}, N | {"node_id": "load"}]},
+    "E_SCHEMA": None,
     "E_DEPTH": None,
     "E_SIZE": None,
     "E_MORE": None,
-    "E_NOT_YET": {"nodes": [N | {"foreach": [1, 2]}]},
+    "E_NOT_YET": {"nodes": [N | {"code": {}}]},
     "E_PARAMS_SIZE": None,
     "E_TARGET_UNKNOWN": None,
     "E_INPUTS": None,
     "E_ROLE_UNKNOWN": None,
     "E_ADAPTER_UNKNOWN": None,
+    "E_NODE_UNKNOWN": None,
+    "E_PAYLOAD": None,
+    "E_PAYLOAD_SIZE": None,
 }
 TOLD = {
+    "E_SCHEMA": "the `schema` of a signal node is no JSON Schema",
+    "E_NODE_UNKNOWN": "a restart gives new `inputs` to a node that the graph does not have",
+    "E_PAYLOAD": "a signal's payload does not fit the `schema` of the node that waits for it",
+    "E_PAYLOAD_SIZE": "a signal's payload is over 1 MiB; pass a reference instead",
     "E_DEPTH": "values are nested too deep; flatten them",
     "E_SIZE": "the graph holds too many values to be read; pass large data by reference",
     "E_MORE": "there are more than 50 problems; mend these first",
     "E_PARAMS_SIZE": "the params are over 1 MiB; pass a reference instead",
+    "E_LIMIT_PARAM": "the key of a limit names a param that is not there, or that is no string or number",
     "E_TARGET_UNKNOWN": "one of `targets` is no node of the graph",
     "E_INPUTS": "what a node is given cannot fit its handler: a name is missing or unknown, or a value of another kind",
     "E_ROLE_UNKNOWN": "the type is not one of the coordinator's `worker_types`, where it was given any",
@@ -230,7 +271,7 @@ def _code_row(code: str) -> tuple[str, str, str]:
         parse_graph(MISTAKES[code])
     except errors.GraphError as error:
         problem = next(problem for problem in error.problems if problem.code == code)
-        return f"`{code}`", f"`{problem.place}`", problem.message.replace("<", "&lt;")
+        return f"`{code}`", f"`{problem.place}`", problem.message.partition("\n")[0].replace("<", "&lt;")
     raise SystemExit(f"docs/generate.py: this is no mistake any more: {MISTAKES[code]}")
 
 
@@ -239,7 +280,7 @@ def codes_in_code() -> set[str]:
     found = set()
     files = [
         *(PACKAGE / "core").glob("*.py"),
-        *(PACKAGE / "coordinator" / f"{name}.py" for name in ("tasks", "admission", "adapters")),
+        *(PACKAGE / "coordinator" / f"{name}.py" for name in ("tasks", "admission", "adapters", "schemas")),
     ]
     for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"E_[A-Z_]+", node.value):
@@ -314,7 +355,10 @@ class Story:
             evolve(self.mirror, fact, self.now)
             tag = str(row_of(fact)[0])
             self.tags.add(tag)
-            self.nodes += [(before[n], run.state, tag) for n, run in self.mirror.runs.items() if run.state != before[n]]
+            for name, run in self.mirror.runs.items():
+                was = before.get(name, "pending")  # an item or a repetition that came to exist just now
+                if run.state != was:
+                    self.nodes.append((was, run.state, tag))
             if self.mirror.status != status:
                 self.tasks.append((status, self.mirror.status, tag))
         return self
@@ -402,6 +446,73 @@ def stories() -> Iterator[Story]:
     )
     yield Story(chain(), timeout_sec=1).tell(begun).later(2)
     yield Story(chain()).tell(r.Accepted(("a",)))
+    yield Story(chain(limits=[{"key": "k", "max": 1}])).tell(begun).tell(r.PermitsUnused("a", (0, 1, 0)))
+    yield from more_stories()
+
+
+def more_stories() -> Iterator[Story]:
+    """What a graph says beside which node waits for which: conditions, groups, waits, sub-graphs, what is undone."""
+    error, begun = {"code": "RuntimeError", "message": "no"}, r.Accepted()
+    once = {"retry_policy": {"max": 1}}
+    edge = {"from": "a", "to": "b", "when": "output > 1"}
+    yield (
+        Story({"nodes": [N, N | {"node_id": "b", "when": "params == {}"}], "edges": [edge]})
+        .tell(begun)
+        .place("a")
+        .report(r.Succeeded, "a", Payload(2))
+    )
+    yield Story({"nodes": [N | {"when": "has(params.x)"}]}).tell(begun)
+    yield Story({"nodes": [N | {"when": "params.x"}]}).tell(begun)
+    yield (
+        Story(chain(foreach=[1, 2], **once))
+        .tell(begun)
+        .place("a[0]", "a[1]")
+        .report(r.Succeeded, "a[0]", Payload(1))
+        .report(r.Succeeded, "a[1]", Payload(2))
+        .ask("cancel", node_id="b")
+        .ask("restart", from_node="a[1]")
+        .place("a[1]")
+        .report(r.Failed, "a[1]", error)
+        .ask("restart", failed_only=True)
+        .ask("cancel")
+    )
+    yield Story(chain(foreach=[1, 2])).tell(begun).place("a[0]").ask("cancel", node_id="a").later(40)
+    yield (
+        Story(chain(repeat={"until": "output == 2", "every_sec": 1}))
+        .tell(begun)
+        .place("a#1")
+        .report(r.Succeeded, "a#1", Payload(1))
+        .later(1)
+        .place("a#2")
+        .report(r.Succeeded, "a#2", Payload(2))
+    )
+    yield Story({"nodes": [{"node_id": "a", "type": "sleep", "inputs": {"seconds": 5}}]}).tell(begun).later(5)
+    yield Story({"nodes": [{"node_id": "a", "type": "signal"}]}).tell(begun).ask("signal", name="a", payload=True)
+    yield Story({"nodes": [{"node_id": "a", "type": "signal", "timeouts": {"total_sec": 5}}]}).tell(begun).later(5)
+    yield Story({"nodes": [{"node_id": "a", "type": "sleep", "inputs": {"seconds": 5}}]}).tell(begun).ask("cancel")
+    for status, grace in (("finished", False), ("failed", False), ("cancelled", True)):
+        story = Story({"nodes": [{"node_id": "a", "type": "task", "graph": {"nodes": [N]}}]}).tell(begun)
+        if grace:
+            story.ask("cancel", node_id="a")
+        child = story.task.runs["a"].child
+        story.tell(r.ChildEnded("a", 1, child, status, Payload(1), None if status == "finished" else error))
+        yield story
+    count = {"node_id": "a", "type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n"}}}
+    yield Story({"nodes": [count]}).tell(begun)
+    yield Story(chain()).tell(begun).ask("pause", node_id="a").ask("resume", node_id="a")
+    yield (
+        Story(chain(compensate={"type": "x"}))
+        .tell(begun)
+        .place("a")
+        .report(r.Succeeded, "a", Payload(1))
+        .place("b")
+        .report(r.Failed, "b", error, True)
+        .place("a/compensate")
+        .report(r.Succeeded, "a/compensate", Payload(None))
+    )
+    yield Story({"nodes": [N, {"node_id": "stop", "type": "end"}]}).tell(begun)
+    reader = {"node_id": "b", "type": "x", "inputs": {"rows": {"$stream": "a"}}, "start_when": "first_batch"}
+    yield Story({"nodes": [N, reader]}).tell(begun).place("a").report(r.Streams, "a").place("b")
 
 
 def node_states() -> str:
@@ -465,6 +576,7 @@ def shout(text: str) -> str:
 
 
 TASK, TENANT = "01a1fd30-08d4-752d-a6e7-2d7679606763", "default"
+LIMIT = "limit:0b4ba4b7da8a1e8b1fa6b0d8b1a0a0ee"
 JOB = m.Job(
     task_id=TASK, tenant=TENANT, principal="local", partition=5, node="loud", role="shout", attempt=1, token=TOKEN,
     generation=0, accept_by=812.5, inputs={"text": "hello Ada"}, params={"name": "Ada"}, run_sec=30.0,
@@ -472,13 +584,23 @@ JOB = m.Job(
 STOP = m.Stop(TOKEN, TASK, "loud", 1, "user_request", 30.0)
 HELD = m.Held(TOKEN, TASK, TENANT, 5, "loud", 1)
 ERROR = {"code": "ConnectionError", "message": "no answer", "type": "ConnectionError"}
-REPORTS: dict[str, r.AttemptReport] = {
+REPORTS: dict[str, r.AttemptReport | r.ChildEnded] = {
     "started": r.Started("loud", 1, TOKEN),
     "succeeded": r.Succeeded("loud", 1, TOKEN, Payload("HELLO ADA!"), None, 0.004),
     "failed": r.Failed("loud", 1, TOKEN, ERROR, False, None, 2.5),
     "declined": r.Declined("loud", 1, TOKEN, "draining"),
     "released": r.Released("loud", 1, TOKEN, "drain"),
+    "streams": r.Streams("loud", 1, TOKEN),
+    "child_ended": r.ChildEnded("loud", 1, "5f1c6a2e-7d0b-8a41-9c55-2b90e1d3f7aa", "finished", Payload("HELLO ADA!")),
 }  # fmt: skip
+CLAIM = (0, 1, 0)
+LETTERS: dict[str, p.Letter] = {
+    "permit_wanted": p.PermitWanted(TASK, 5, "loud", CLAIM, 3, 1, 0.0, 1.0, 1, 0),
+    "permit_over": p.PermitOver(TASK, "loud", CLAIM),
+    "permit_granted": p.PermitGranted(LIMIT, "loud", CLAIM),
+    "permit_delayed": p.PermitDelayed(LIMIT, "loud", CLAIM, 4, 3),
+    "permit_asked": p.PermitAsked(LIMIT, "loud", CLAIM),
+}
 FLEET: dict[type, Any] = {
     m.Hello: m.Hello(
         WORKER, INCARNATION, ["greet", "shout"], 16, 797.25, {"zone": "a"}, schemas=schemas_of(Registry([shout]))
@@ -488,11 +610,12 @@ FLEET: dict[type, Any] = {
     m.Beacon: m.Beacon(COORDINATOR, f"{COORDINATOR}.17"),
 }
 USES = {
-    "facts": ("API, workers", "coordinators, as one consumer group", "task"),
+    "facts": ("API, workers, coordinators", "coordinators, as one consumer group", "task or limit"),
     "work": ("coordinators", "one worker", "worker"),
     "fleet": ("workers, coordinators", "every coordinator", "sender"),
     "control": ("coordinators", "every worker", "none"),
     "events": ("coordinators", "the world", "task"),
+    "streams": ("workers", "one worker", "worker"),
     "dead": ("coordinators", "operators", "as found"),
 }
 
@@ -510,22 +633,25 @@ def topics() -> str:
 
 
 def facts_messages() -> str:
-    if REPORTS.keys() != r.TAGS.keys():
-        raise SystemExit(f"REPORTS in docs/generate.py must be of {sorted(r.TAGS)}")
+    if REPORTS.keys() != r.TAGS.keys() or LETTERS.keys() != p.TAGS.keys():
+        raise SystemExit(f"REPORTS and LETTERS in docs/generate.py must be of {sorted({**r.TAGS, **p.TAGS})}")
     items = [m.Told(TASK, TENANT, report) for report in REPORTS.values()]
     knock = m.encode_facts_batch("api-1", "", -1, [m.Knock(TASK, TENANT, "new")])
     batch = m.encode_facts_batch(WORKER, INCARNATION, 3, items[1:2])
     assert [item for item in m.decode_facts_batch(batch).items] == items[1:2]
-    rows = [
-        (f"`{tag}`", ", ".join(f"`{field.name}`" for field in dataclasses.fields(r.TAGS[tag])), sentence(r.TAGS[tag]),
-         f"`{compact(row_of(report))}`")
-        for tag, report in REPORTS.items()
-    ]  # fmt: skip
+    head = ("tag", "fields, in order", "what it says", "example")
     return "\n\n".join([
         "A worker's batch (one item):", fenced(pretty(batch), "json"),
         "The API's doorbell:", fenced(pretty(knock), "json"),
-        "The reports that an item may hold:", table(("tag", "fields, in order", "what it says", "example"), rows),
+        "The reports that an item may hold:", table(head, map(_said, REPORTS.items())),
+        "The letters between tasks and [limits](limits.md):", table(head, map(_said, LETTERS.items())),
     ])  # fmt: skip
+
+
+def _said(item: tuple[str, Any]) -> tuple[str, str, str, str]:
+    tag, said = item
+    fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(said))
+    return f"`{tag}`", fields, sentence(type(said)), f"`{compact(row_of(said))}`"
 
 
 def work_messages() -> str:

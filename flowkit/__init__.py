@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flowkit.worker.context import Context as Context
     from flowkit.worker.registry import handler as handler
     from flowkit.worker.results import Next as Next
+    from flowkit.worker.stream import Stream as Stream
     from flowkit.worker.worker import Worker as Worker
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ _HOMES = {
     "Next": "flowkit.worker.results",
     "Permanent": "flowkit.errors",
     "Retry": "flowkit.errors",
+    "Stream": "flowkit.worker.stream",
     "TaskFailed": "flowkit.errors",
     "TaskResult": "flowkit.coordinator.views",
     "Worker": "flowkit.worker.worker",

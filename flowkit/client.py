@@ -49,7 +49,7 @@ class Client:
         partitions = 1 if self.backend.embedded else self.cfg.facts_partitions
         self.topics = Topics(self.cfg.topic_prefix, partitions)
         self._clock = whole_clock(clock) if clock is not None else SystemClock()
-        self._graphs = Graphs(self.backend.store)
+        self._graphs = Graphs(self.backend.store, self._clock)
         self._hub = Hub()
         self._supervisor = Supervisor("client", self.telemetry)
         self._api: Tasks | None = None
@@ -186,6 +186,11 @@ class Client:
     async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
         """What `restart_task` with the same options would do: which nodes run again, are new, are kept."""
         return await self.api.plan_restart(task_id, **options)
+
+    async def delete_task(self, task_id: str) -> bool:
+        """Delete a task that has ended, and its children, for good; False for an unknown task. Raises `RequestRefused`
+        while one of them has not ended."""
+        return await self.api.delete(task_id)
 
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run, as far as the task's own state tells."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -139,6 +140,8 @@ class CoordinatorConfig(CommonSettings):
     have more than `cache_bytes`, a measure of what they take. `tune_gc`: let Python's cycle collector
     run seldom, and all of it only when idle; an app that has set its thresholds itself is left alone.
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
+    `retention_sec`: how long after its end a task is kept; None (in the environment `none`) or `inf`: for ever.
+    `retention_failed_sec`: the same for tasks that failed; None: as long as the others.
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
     `worker_types`: the roles there are (also from `WORKER_TYPES`); given any, a graph with another role is refused.
@@ -156,15 +159,28 @@ class CoordinatorConfig(CommonSettings):
     commit_flights: int = 2
     max_commit_bytes: int = 512 * 1024
     snapshot_bytes: int = 256 * 1024
+    retention_sec: float | None = 30 * 86_400.0
+    retention_failed_sec: float | None = None
     priority_ageing_sec: float = 60.0
     sticky_patience_sec: float = 5.0
     tenant_weights: dict[str, float] = field(default_factory=dict)
     worker_types: list[str] = field(default_factory=list)
     tune_gc: bool = True
 
+    def __post_init__(self) -> None:
+        for name in ("retention_sec", "retention_failed_sec"):
+            _check_seconds(f"CoordinatorConfig.{name}", getattr(self, name))
+
     @property
     def consumer_group(self) -> str:
         return self.group or f"{self.topic_prefix}coordinators"
+
+    @property
+    def kept_sec(self) -> dict[str, float | None]:
+        """By the status that a task ended with, how long it is kept after that; None: for ever."""
+        usual, failed = self.retention_sec, self.retention_failed_sec
+        kept = {"finished": usual, "cancelled": usual, "failed": usual if failed is None else failed}
+        return {status: None if sec == math.inf else sec for status, sec in kept.items()}
 
 
 @_older_names_too
@@ -185,6 +201,12 @@ class WorkerConfig(CommonSettings):
     drain_sec: float = 30.0
     started_after_sec: float = 0.5
     max_output_bytes: int = 64 * 1024 * 1024
+
+
+def _check_seconds(what: str, value: object) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and value >= 0):  # type: ignore[operator]
+        raise ConfigError(f"{what} is a number of seconds, 0 or more, or None, not {value!r}")
 
 
 _OTHER_VARIABLES = {"kafka_bootstrap": "KAFKA_BOOTSTRAP_SERVERS", "worker_types": "WORKER_TYPES"}
@@ -222,6 +244,8 @@ def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
                 return value
             case "bool" if isinstance(value, str) and value.lower() in _YES | _NO:
                 return value.lower() in _YES
+            case "float" if kind.endswith("None") and (value is None or value in ("", "none", "None")):
+                return None
             case "float" if isinstance(value, (int, float, str)) and not isinstance(value, bool):
                 return float(value)
             case "int" if isinstance(value, (int, str)) and not isinstance(value, bool):

@@ -68,6 +68,11 @@ class Embedded:
         """How the task ended, however it ended. Raises `TaskNotFound`, `WaitTimeout`."""
         return await self.coordinator.wait_task(task_id, timeout)
 
+    async def delete_task(self, task_id: str) -> bool:
+        """Delete a task that has ended, for good; False for an unknown task. Raises `RequestRefused` while it has not
+        ended."""
+        return await self.coordinator.delete_task(task_id)
+
     async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
         """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no
         other. `tags` are moved to it. Raises `GraphError`, `FlowNameError`, `StoreUnavailable` (ask again)."""

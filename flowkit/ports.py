@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from flowkit.core.immutable import immutable
 
@@ -21,6 +22,11 @@ class Outcome(enum.Enum):
 
 # ---------------------------------------------------------------------------------------------- what is stored
 
+DELETED: Final = "deleted"
+"""The status of the head of a deleted task: nobody sees the task any more, and what is left of it will be removed."""
+
+FOREVER: Final = math.inf
+
 
 @immutable
 class Head:
@@ -31,7 +37,9 @@ class Head:
     idempotency key comes again. `flow` is the named graph that the task is pinned to, as `name@3`, or empty. `parent`
     is the task whose attempt `parent_attempt` of its node `parent_node` this task is, or empty; `depth` counts the
     parents above it. `next_wake` None means that only a message or a request can move the task. `snapshot` is `seq:ref`
-    of the last snapshot, or empty.
+    of the last snapshot, or empty. `remove_at`: somebody deletes the task, and then the rest is to be done, or what is
+    left of it to be removed; such heads are in no list. `life` counts the tasks that began after this deleted one
+    with its idempotency key, each under an id of its own.
     """
 
     task_id: str
@@ -62,11 +70,14 @@ class Head:
     ended_at: float | None = None
     error: str | None = None
     snapshot: str = ""
+    remove_at: float | None = None
+    life: int = 0
 
 
 @immutable
 class HeadUpdate:
-    """The owner's fields of a head; applied only where `seq < new.seq or (seq = new.seq and published_seq < new's)`."""
+    """The owner's fields of a head; applied only where `seq < new.seq or (seq = new.seq and published_seq < new's)`.
+    Whoever deletes a task writes one more, with status `DELETED`; any other takes a mark to delete it away."""
 
     task_id: str
     status: str
@@ -78,6 +89,16 @@ class HeadUpdate:
     ended_at: float | None = None
     error: str | None = None
     snapshot: str = ""
+    remove_at: float | None = None
+
+
+@immutable
+class Removal:
+    """Another `remove_at` and `life` for a head, where they are still as in `head`."""
+
+    head: Head
+    remove_at: float | None
+    life: int = 0
 
 
 @immutable
@@ -109,6 +130,28 @@ class Request:
     principal: str
     at: float
     applied: bool = False
+
+
+@immutable
+class StreamId:
+    """Whose blocks: a node's, in one generation of its task."""
+
+    task_id: str
+    generation: int
+    node: str
+
+
+@immutable
+class Block:
+    """One insert-only piece of what a node says while it runs: batches, how far it has read, that an attempt began or
+    that all is said. `(stream, seq)` is unique, and `seq` begins with 1 and leaves nothing out. `count` are the
+    batches of the stream up to and including this block; `body` is JSON text."""
+
+    stream: StreamId
+    seq: int
+    attempt: int
+    count: int
+    body: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +192,42 @@ class Renewal:
     tokens: tuple[str, ...]
 
 
+@immutable
+class LimitRecord:
+    """What the owner of a limit wrote down last: who holds its permits. `stamp` names this very state, and is given
+    once only; `body` is JSON text. No record means that nobody holds anything."""
+
+    limit_id: str
+    partition: int
+    stamp: str
+    body: str
+
+
+@immutable
+class LimitSwap:
+    """A limit's next record, in the place of the one whose stamp is `before` (empty: of none). An empty `body` removes
+    it."""
+
+    limit_id: str
+    partition: int
+    before: str
+    stamp: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An output that is kept under a key until `until` (epoch seconds); `body` is its JSON text."""
+
+    key: str
+    body: str
+    until: float
+
+
 @dataclass(frozen=True, slots=True)
 class HeadFilter:
-    """Which heads `list_heads` gives: all conditions hold; times are `created_at`; None does not restrict. `flow` is a
+    """Which heads `list_heads` gives, none with a `remove_at`: all conditions hold; times are `created_at`; None does
+    not restrict. `flow` is a
     name, for all of its versions, or exactly `name@3`, or empty for those that are pinned to none; `parent` is the id
     of the task whose children are wanted, or empty for those that are nobody's."""
 
@@ -199,6 +275,32 @@ class Store(Protocol):
     async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
         """Active heads whose `next_wake` <= now, or whose `published_seq` < `seq`; the longest due first."""
 
+    async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
+                          after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip
+        """Heads of this status that are not active, nobody's child, and ended before `before`; in order of
+        (ended_at, task_id), those after `after`."""
+
+    async def parents_among(self, task_ids: Sequence[str]) -> set[str]:
+        """Those of these tasks that have children, deleted ones included."""
+
+    # deleting
+    async def schedule_removal(self, removal: Removal) -> Outcome:
+        """Set `remove_at` and `life` of a head; NO_MATCH where they are not as they were, or there is no such head."""
+
+    async def removable_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        """Heads whose `remove_at` <= now, the longest due first."""
+
+    async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
+        """Remove all requests, snapshots, blocks of streams and commits of these tasks, so many at a time that others
+        get their turn. OK once nothing is left; otherwise some of it may be gone."""
+
+    async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
+        """Give up what was put for these tasks: of their artifacts, those that no other task put are removed. One that
+        is put again meanwhile stays. OK once it is done; otherwise some of it may be."""
+
+    async def delete_heads(self, heads: Sequence[Head]) -> Outcome:
+        """Remove these heads, each only where `remove_at` and `life` are as given."""
+
     # commits
     async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
         """Insert each commit unless its (task_id, seq) exists. Commits do not wait for one another: one DUPLICATE
@@ -220,16 +322,53 @@ class Store(Protocol):
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         """Mark requests (task_id, n) as applied."""
 
+    # streams
+    async def insert_block(self, block: Block) -> Outcome:
+        """Insert unless (stream, seq) exists."""
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        """The blocks of a stream with seq > after, in order of seq, at most `limit`."""
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        """The block with the highest seq."""
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        """Remove all blocks of a task, of every node and generation; OK also where there are none."""
+
+    # limits
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        """The records that exist, in any order."""
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        """The records of a partition in order of limit_id, those greater than `after`."""
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        """Do each, for distinct limits, where the stored stamp is still its `before`; NO_MATCH where it is not. OK also
+        where the same was done before. One outcome per swap, in order."""
+
     # graphs and artifacts: content-addressed, immutable; snapshots: each under a name of its own, until it is replaced
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
         """Store bytes under a name that means these bytes for ever; again is harmless. `kind` is `graph`, `artifact` or
-        `snapshot`. Chunked to <= 512 KiB. Returns only when durable; raises `StoreUnavailable` otherwise."""
+        `snapshot`; the name of a snapshot begins with its task's id and a dot. An artifact is kept until all the tasks
+        that it was put for are given up; put for none, it is kept for ever. A graph is kept while a head or a flow
+        names it or a task that it was put for is not given up, and for a while after `at` (epoch seconds), the last
+        time that it was put. Chunked to <= 512 KiB. Returns only when durable; raises `StoreUnavailable` otherwise."""
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         """The bytes put under `ref`. Raises `KeyError` when they are not there or not whole."""
 
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
         """Remove what was put under `ref`, whole or not; OK also where nothing was."""
+
+    async def delete_snapshots(self, task_id: str, *, but: str) -> Outcome:
+        """Remove all snapshots of a task but the one under this name."""
+
+    async def idle_graphs(self, before: float, *, limit: int) -> list[str]:
+        """Names of graphs that were last put before `before`, the longest idle first."""
+
+    async def collect_graphs(self, refs: Sequence[str], before: float, *, at: float) -> Outcome:
+        """Remove those of these graphs that no head, flow or task needs and that nobody has put since `before`; the
+        others count as put at `at`."""
 
     # flows
     async def insert_flow_version(self, version: FlowVersion) -> Outcome:
@@ -249,6 +388,13 @@ class Store(Protocol):
 
     async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
         """The tags of these flows, those taken off too, ordered by (name, tag)."""
+
+    # outputs for those who come with the same key
+    async def keep(self, kept: Kept) -> Outcome:
+        """Replace what is kept under the key. What is past its time may be removed on the way."""
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        """What is kept under the key at `now`, and not past its time."""
 
     # workers
     async def renew(self, renewal: Renewal) -> Outcome:

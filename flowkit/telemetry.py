@@ -112,6 +112,36 @@ class SnapshotUnusable:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class LimitReloaded:
+    """The record of a limit was read again: another owner has written it, or it is not known what was written."""
+
+    limit_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUnreadable:
+    """The record of a limit cannot be read, so none of its permits is given out."""
+
+    limit_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TasksDeleted:
+    """So many tasks, children included, were deleted because their retention was over."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TasksRemoved:
+    """Of so many deleted tasks nothing is left in the store."""
+
+    count: int
+
+
 Happening = (
     LoopFailed
     | DeadLettered
@@ -124,6 +154,10 @@ Happening = (
     | SnapshotTaken
     | SnapshotLoaded
     | SnapshotUnusable
+    | LimitReloaded
+    | LimitUnreadable
+    | TasksDeleted
+    | TasksRemoved
 )
 
 _LEVELS: dict[type, int] = {
@@ -132,6 +166,7 @@ _LEVELS: dict[type, int] = {
     Quarantined: logging.ERROR,
     LeaseExpired: logging.WARNING,
     AttemptKilled: logging.WARNING,
+    LimitUnreadable: logging.ERROR,
 }
 
 

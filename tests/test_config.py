@@ -64,3 +64,42 @@ def test_lists_of_their_own() -> None:
     one.roles.append("a")
 
     assert other.roles == []
+
+
+MONTH = 30 * 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, {"finished": MONTH, "cancelled": MONTH, "failed": MONTH}),
+        ({"retention_sec": 60}, {"finished": 60.0, "cancelled": 60.0, "failed": 60.0}),
+        ({"retention_failed_sec": "90"}, {"finished": MONTH, "cancelled": MONTH, "failed": 90.0}),
+        ({"retention_sec": None}, dict.fromkeys(("finished", "cancelled", "failed"))),
+        ({"retention_sec": "none", "retention_failed_sec": 0}, {"finished": None, "cancelled": None, "failed": 0.0}),
+        ({"retention_failed_sec": "inf"}, {"finished": MONTH, "cancelled": MONTH, "failed": None}),
+    ],
+)
+def test_tasks_are_kept_for_a_month_or_as_long_as_it_is_said(given: dict[str, object], kept: object) -> None:
+    assert CoordinatorConfig.load(overrides=given).kept_sec == kept
+
+
+def test_how_long_tasks_are_kept_comes_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWKIT_RETENTION_SEC", "none")
+    monkeypatch.setenv("FLOWKIT_RETENTION_FAILED_SEC", "3600")
+
+    assert CoordinatorConfig().kept_sec == {"finished": None, "cancelled": None, "failed": 3600.0}
+    assert CoordinatorConfig.load().retention_sec is None
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), True, "soon"])
+@pytest.mark.parametrize("name", ["retention_sec", "retention_failed_sec"])
+def test_a_time_that_is_none_is_refused(name: str, value: object) -> None:
+    for make in (lambda: CoordinatorConfig(**{name: value}), lambda: CoordinatorConfig.load(overrides={name: value})):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=rf"CoordinatorConfig\.{name}"):
+            make()
+
+
+def test_settings_that_must_be_numbers_are_not_none() -> None:
+    with pytest.raises(ConfigError, match=r"CoordinatorConfig.sweep_sec must be float, not 'none'"):
+        CoordinatorConfig.load(overrides={"sweep_sec": "none"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadUpdate, Record, Request
+from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, HeadUpdate, LimitSwap, Record, Request
 
 CHUNK = 512 * 1024
 # MongoDB ends at 16 MiB; nothing that the engine writes comes near this, what does is a mistake.
@@ -12,7 +12,9 @@ MAX_INT = 2**63 - 1
 MAX_MESSAGE = 1024 * 1024 - 1024
 
 
-def storable(document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag) -> bool:
+def storable(
+    document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag | LimitSwap | Block,
+) -> bool:
     """Whether every backend can keep this document and give it back the same."""
     match document:
         case Commit(task_id, seq, name, prev, at, by, body):
@@ -21,11 +23,18 @@ def storable(document: Head | HeadUpdate | Commit | Request | FlowVersion | Flow
             plain = body.isascii() and names.isascii() and len(body) + len(names) <= MAX_TEXT
             fits = plain or _text(body, task_id, name, prev, by)
             return fits and -MAX_INT <= seq <= MAX_INT and at == at
+        case Block(stream, seq, attempt, count, body):
+            fits = _text(body, stream.task_id, stream.node)
+            return fits and _whole(stream.generation, seq, attempt, count)
         case HeadUpdate():
             return (
                 _text(document.task_id, document.status, document.error, document.snapshot)
                 and _whole(document.seq, document.published_seq)
-                and _number(document.next_wake, document.updated_at, document.ended_at)
+                and _number(document.next_wake, document.updated_at, document.ended_at, document.remove_at)
+            )
+        case LimitSwap():
+            return _text(document.limit_id, document.before, document.stamp, document.body) and _whole(
+                document.partition
             )
         case Request():
             return (
@@ -46,9 +55,9 @@ def storable(document: Head | HeadUpdate | Commit | Request | FlowVersion | Flow
                 and _text(*document.labels, *document.labels.values())
                 and _text(document.flow, document.parent, document.parent_node)
                 and _whole(document.partition, document.priority, document.seq, document.published_seq)
-                and _whole(document.parent_attempt, document.depth)
+                and _whole(document.parent_attempt, document.depth, document.life)
                 and _number(document.timeout_sec, document.created_at, document.next_wake)
-                and _number(document.updated_at, document.ended_at)
+                and _number(document.updated_at, document.ended_at, document.remove_at)
             )
 
 

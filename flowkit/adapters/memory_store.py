@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from bisect import bisect_left, insort
-from collections import defaultdict
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
 from flowkit.ports import (
+    FOREVER,
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
+    LimitRecord,
+    LimitSwap,
     Outcome,
+    Removal,
     Renewal,
     Request,
+    StreamId,
     flow_name,
 )
+
+MOST_KEPT = 10_000
+"""Of more outputs the oldest go first: memory has no other bound for them."""
 
 
 @dataclass(slots=True)
@@ -33,12 +44,23 @@ class MemoryData:
     commits: dict[str, dict[int, Commit]] = field(default_factory=dict)
     requests: dict[str, dict[int, Request]] = field(default_factory=dict)
     blobs: dict[tuple[str, str], list[bytes]] = field(default_factory=dict)
+    # Which tasks an artifact was put for, and when a graph was last put.
+    claims: dict[str, set[str]] = field(default_factory=dict)
+    graphs_put_at: dict[str, float] = field(default_factory=dict)
+    blocks: dict[str, dict[StreamId, list[Block]]] = field(default_factory=dict)
     flows: dict[tuple[str, str], dict[int, FlowVersion]] = field(default_factory=dict)
     flow_tags: dict[tuple[str, str], dict[str, FlowTag]] = field(default_factory=dict)
     renewals: dict[str, Renewal] = field(default_factory=dict)
+    limits: dict[str, LimitRecord] = field(default_factory=dict)
+    kept: dict[str, Kept] = field(default_factory=dict)
     # Derived: what a database would keep as indexes.
     by_age: list[tuple[float, str]] = field(default_factory=list)
     active: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    ended: defaultdict[tuple[int, str], list[tuple[float, str]]] = field(default_factory=lambda: defaultdict(list))
+    removable: set[str] = field(default_factory=set)
+    of_graph: Counter[str] = field(default_factory=Counter)
+    children: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    artifacts_of: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     open: defaultdict[int, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
 
 
@@ -93,6 +115,72 @@ class MemoryStore:
                     due.append((wake, task_id))
         return [self.data.heads[task_id] for _, task_id in heapq.nsmallest(limit, due)]
 
+    async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
+                          after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip
+        await asyncio.sleep(0)
+        found: list[tuple[float, str]] = []
+        for partition in set(partitions):
+            ended = self.data.ended[partition, status]
+            start = 0 if after is None else bisect_right(ended, after)
+            found += ended[start : min(start + limit, bisect_left(ended, (before, "")))]
+        return [self.data.heads[task_id] for _, task_id in heapq.nsmallest(limit, found)]
+
+    async def parents_among(self, task_ids: Sequence[str]) -> set[str]:
+        await asyncio.sleep(0)
+        return {task_id for task_id in task_ids if self.data.children.get(task_id)}
+
+    # deleting
+
+    async def schedule_removal(self, removal: Removal) -> Outcome:
+        await asyncio.sleep(0)
+        head = self.data.heads.get(removal.head.task_id)
+        if head is None or not _as_it_was(head, removal.head):
+            return Outcome.NO_MATCH
+        self._replace(head, remove_at=removal.remove_at, life=removal.life)
+        return Outcome.OK
+
+    async def removable_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        await asyncio.sleep(0)
+        heads = (self.data.heads[task_id] for task_id in self.data.removable)
+        due = [
+            (head.remove_at, head.task_id)
+            for head in heads
+            if head.partition in set(partitions) and head.remove_at is not None and head.remove_at <= now
+        ]
+        return [self.data.heads[task_id] for _, task_id in heapq.nsmallest(limit, due)]
+
+    async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
+        await asyncio.sleep(0)
+        for task_id in task_ids:
+            self.data.commits.pop(task_id, None)
+            self.data.blocks.pop(task_id, None)
+            for request in self.data.requests.pop(task_id, {}).values():
+                self.data.open[request.partition].discard((task_id, request.n))
+        beginnings = tuple(f"{task_id}." for task_id in task_ids)
+        for kind, ref in list(self.data.blobs):
+            if kind == "snapshot" and ref.startswith(beginnings):
+                del self.data.blobs[kind, ref]
+        return Outcome.OK
+
+    async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
+        await asyncio.sleep(0)
+        for task_id in task_ids:
+            for ref in self.data.artifacts_of.pop(task_id, ()):
+                claims = self.data.claims[ref]
+                claims.discard(task_id)
+                if not claims:
+                    del self.data.claims[ref]
+                    self.data.blobs.pop(("artifact", ref), None)
+        return Outcome.OK
+
+    async def delete_heads(self, heads: Sequence[Head]) -> Outcome:
+        await asyncio.sleep(0)
+        for given in heads:
+            head = self.data.heads.get(given.task_id)
+            if head is not None and _as_it_was(head, given):
+                self._delete_head(head)
+        return Outcome.OK
+
     # commits
 
     async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -141,11 +229,60 @@ class MemoryStore:
                 self.data.open[request.partition].discard((task_id, n))
         return Outcome.OK
 
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        await asyncio.sleep(0)
+        if not storable(block):
+            return Outcome.UNKNOWN
+        blocks = self.data.blocks.setdefault(block.stream.task_id, {}).setdefault(block.stream, [])
+        place = bisect_left(blocks, block.seq, key=lambda one: one.seq)
+        if place < len(blocks) and blocks[place].seq == block.seq:
+            return Outcome.DUPLICATE
+        blocks.insert(place, block)
+        return Outcome.OK
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        await asyncio.sleep(0)
+        blocks = self._blocks(stream)
+        start = bisect_left(blocks, after + 1, key=lambda one: one.seq)
+        return blocks[start : start + limit]
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        await asyncio.sleep(0)
+        blocks = self._blocks(stream)
+        return blocks[-1] if blocks else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        await asyncio.sleep(0)
+        self.data.blocks.pop(task_id, None)
+        return Outcome.OK
+
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        await asyncio.sleep(0)
+        return [self.data.limits[limit_id] for limit_id in dict.fromkeys(limit_ids) if limit_id in self.data.limits]
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        await asyncio.sleep(0)
+        found = (one for one in self.data.limits.values() if one.partition == partition and one.limit_id > after)
+        return heapq.nsmallest(limit, found, key=attrgetter("limit_id"))
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        await asyncio.sleep(0)
+        return [self._swap_limit(swap) for swap in swaps]
+
     # graphs, artifacts and snapshots
 
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
         await asyncio.sleep(0)
         self.data.blobs.setdefault((kind, ref), chunks(data))
+        if kind == "artifact" or for_task:
+            self.data.claims.setdefault(ref, set()).add(for_task)
+            self.data.artifacts_of[for_task].add(ref)
+        if kind == "graph":
+            self.data.graphs_put_at[ref] = max(at, self.data.graphs_put_at.get(ref, at))
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         await asyncio.sleep(0)
@@ -154,6 +291,28 @@ class MemoryStore:
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
         await asyncio.sleep(0)
         self.data.blobs.pop((kind, ref), None)
+        return Outcome.OK
+
+    async def delete_snapshots(self, task_id: str, *, but: str) -> Outcome:
+        await asyncio.sleep(0)
+        for kind, ref in list(self.data.blobs):
+            if kind == "snapshot" and ref.startswith(f"{task_id}.") and ref != but:
+                del self.data.blobs[kind, ref]
+        return Outcome.OK
+
+    async def idle_graphs(self, before: float, *, limit: int) -> list[str]:
+        await asyncio.sleep(0)
+        idle = ((at, ref) for ref, at in self.data.graphs_put_at.items() if at < before)
+        return [ref for _, ref in heapq.nsmallest(limit, idle)]
+
+    async def collect_graphs(self, refs: Sequence[str], before: float, *, at: float) -> Outcome:
+        await asyncio.sleep(0)
+        idle = {ref for ref in refs if self.data.graphs_put_at.get(ref, FOREVER) < before}
+        for ref in idle:
+            if self.data.of_graph[ref] or ref in self.data.claims:
+                self.data.graphs_put_at[ref] = at
+            else:
+                del self.data.graphs_put_at[ref], self.data.blobs["graph", ref]
         return Outcome.OK
 
     # flows
@@ -166,6 +325,7 @@ class MemoryStore:
         if version.version in versions:
             return Outcome.DUPLICATE
         versions[version.version] = version
+        self.data.of_graph[version.graph_ref] += 1
         return Outcome.OK
 
     async def flow_versions(
@@ -201,6 +361,18 @@ class MemoryStore:
 
     # workers
 
+    async def keep(self, kept: Kept) -> Outcome:
+        await asyncio.sleep(0)
+        self.data.kept[kept.key] = kept
+        while len(self.data.kept) > MOST_KEPT:
+            self.data.kept.pop(next(iter(self.data.kept)))
+        return Outcome.OK
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        await asyncio.sleep(0)
+        kept = self.data.kept.get(key)
+        return kept if kept is not None and kept.until > now else None
+
     async def renew(self, renewal: Renewal) -> Outcome:
         await asyncio.sleep(0)
         self.data.renewals[renewal.worker] = renewal
@@ -220,7 +392,11 @@ class MemoryStore:
             "version": "",
             "tasks": len(self.data.heads),
             "commits": sum(map(len, self.data.commits.values())),
+            "deleted": len(self.data.removable),
         }
+
+    def _blocks(self, stream: StreamId) -> list[Block]:
+        return self.data.blocks.get(stream.task_id, {}).get(stream, [])
 
     def _insert_head(self, head: Head) -> Outcome:
         if not storable(head):
@@ -231,8 +407,10 @@ class MemoryStore:
         # The caller keeps its own mapping and may change it.
         self.data.heads[head.task_id] = replace(head, labels=dict(head.labels))
         insort(self.data.by_age, (head.created_at, head.task_id))
-        if head.active:
-            self.data.active[head.partition].add(head.task_id)
+        if head.parent:
+            self.data.children[head.parent].add(head.task_id)
+        self.data.of_graph[head.graph_ref] += 1
+        self._index(None, head)
         return Outcome.OK
 
     def _update_head(self, update: HeadUpdate) -> Outcome:
@@ -242,7 +420,7 @@ class MemoryStore:
         if head is None or (head.seq, head.published_seq) >= (update.seq, update.published_seq):
             return Outcome.NO_MATCH
 
-        self.data.heads[update.task_id] = replace(
+        self._replace(
             head,
             status=update.status,
             seq=update.seq,
@@ -253,13 +431,40 @@ class MemoryStore:
             ended_at=update.ended_at,
             error=update.error,
             snapshot=update.snapshot,
+            remove_at=update.remove_at,
         )
-        active = self.data.active[head.partition]
-        if update.active:
-            active.add(update.task_id)
-        else:
-            active.discard(update.task_id)
         return Outcome.OK
+
+    def _replace(self, head: Head, **fields: Any) -> None:
+        new = self.data.heads[head.task_id] = replace(head, **fields)
+        self._index(head, new)
+
+    def _delete_head(self, head: Head) -> None:
+        del self.data.heads[head.task_id]
+        ages, key = self.data.by_age, (head.created_at, head.task_id)
+        del ages[bisect_left(ages, key)]
+        if head.parent:
+            self.data.children[head.parent].discard(head.task_id)
+        self.data.of_graph[head.graph_ref] -= 1
+        self._index(head, None)
+
+    def _index(self, before: Head | None, now: Head | None) -> None:
+        """Keep up what is looked up by the fields that change."""
+        data = self.data
+        if before is not None:
+            data.active[before.partition].discard(before.task_id)
+            data.removable.discard(before.task_id)
+            if (key := _end_of(before)) is not None:
+                ended = data.ended[before.partition, before.status]
+                if key in ended[(place := bisect_left(ended, key)) : place + 1]:
+                    del ended[place]
+        if now is not None:
+            if now.active:
+                data.active[now.partition].add(now.task_id)
+            if now.remove_at is not None:
+                data.removable.add(now.task_id)
+            if (key := _end_of(now)) is not None:
+                insort(data.ended[now.partition, now.status], key)
 
     def _insert_commit(self, commit: Commit) -> Outcome:
         if not storable(commit):
@@ -270,6 +475,21 @@ class MemoryStore:
         commits[commit.seq] = commit
         return Outcome.OK
 
+    def _swap_limit(self, swap: LimitSwap) -> Outcome:
+        if not storable(swap):
+            return Outcome.UNKNOWN
+        there = self.data.limits.get(swap.limit_id)
+        stamp = "" if there is None else there.stamp
+        if stamp == (swap.stamp if swap.body else ""):
+            return Outcome.OK
+        if stamp != swap.before:
+            return Outcome.NO_MATCH
+        if swap.body:
+            self.data.limits[swap.limit_id] = LimitRecord(swap.limit_id, swap.partition, swap.stamp, swap.body)
+        else:
+            del self.data.limits[swap.limit_id]
+        return Outcome.OK
+
     def _newest_first(self, after: tuple[float, str] | None) -> Iterator[Head]:
         ages = self.data.by_age
         start = len(ages) if after is None else bisect_left(ages, after)
@@ -277,9 +497,21 @@ class MemoryStore:
             yield self.data.heads[ages[index][1]]
 
 
+def _end_of(head: Head) -> tuple[float, str] | None:
+    """Where the head stands among those whose retention runs."""
+    if head.active or head.parent or head.ended_at is None:
+        return None
+    return head.ended_at, head.task_id
+
+
+def _as_it_was(head: Head, before: Head) -> bool:
+    return (head.remove_at, head.life) == (before.remove_at, before.life)
+
+
 def _matches(head: Head, where: HeadFilter) -> bool:
     return (
-        (where.tenant is None or head.tenant == where.tenant)
+        head.remove_at is None
+        and (where.tenant is None or head.tenant == where.tenant)
         and (not where.status or head.status in where.status)
         and (where.name is None or head.name == where.name)
         and (where.since is None or head.created_at >= where.since)

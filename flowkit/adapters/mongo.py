@@ -7,14 +7,33 @@ import inspect
 import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from flowkit.adapters import missing
 from flowkit.adapters import mongo_documents as documents
 from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
+from flowkit.adapters.mongo_removal import MongoRemoval
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import (
+    FOREVER,
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Kept,
+    LimitRecord,
+    LimitSwap,
+    Outcome,
+    Removal,
+    Renewal,
+    Request,
+    StreamId,
+)
 
 try:
     import pymongo
@@ -26,8 +45,9 @@ except ImportError as error:
 DUPLICATE_KEY = 11000
 IDS_PER_READ = 200
 CHUNKS_PER_WRITE = 16
+PUT_TRIES = 3
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block)
 Result = TypeVar("Result")
 
 FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
@@ -47,6 +67,7 @@ class MongoStore:
         self._start_timeout = start_timeout
         self._handle: Handle | None = None
         self._address = "MongoDB"
+        self._removal = MongoRemoval(self._reading, self._collection)
 
     # life
 
@@ -120,6 +141,49 @@ class MongoStore:
         longest_due = [("wake", 1), ("_id", 1)]
         return await self._find("tasks", query, documents.doc_head, sort=longest_due, limit=limit)
 
+    async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
+                          after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip
+        if not partitions:
+            return []
+        query = documents.ended_query(sorted(set(partitions)), status, before, after)
+        longest_ago = [("ended_at", 1), ("_id", 1)]
+        return await self._find("tasks", query, documents.doc_head, sort=longest_ago, limit=limit)
+
+    async def parents_among(self, task_ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for start in range(0, len(task_ids), IDS_PER_READ):
+            query = {"parent": {"$in": list(task_ids[start : start + IDS_PER_READ])}}
+            found.update(await self._reading(partial(self._collection("tasks").distinct, "parent", query)))
+        return found
+
+    # deleting
+
+    async def schedule_removal(self, removal: Removal) -> Outcome:
+        change = {"$set": {"remove_at": removal.remove_at, "life": removal.life}}
+        try:
+            result = await self._bounded(
+                lambda: self._collection("tasks").update_one(documents.as_it_was(removal.head), change)
+            )
+        except FAILURES:
+            return Outcome.UNKNOWN
+        return Outcome.OK if result.matched_count else Outcome.NO_MATCH
+
+    async def removable_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        if not partitions:
+            return []
+        query = {"partition": {"$in": sorted(set(partitions))}, "remove_at": {"$gt": 0, "$lte": now}}
+        longest_due = [("remove_at", 1), ("_id", 1)]
+        return await self._find("tasks", query, documents.doc_head, sort=longest_due, limit=limit)
+
+    async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
+        return await _done(self._removal.history(task_ids))
+
+    async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
+        return await _done(self._removal.artifacts(task_ids))
+
+    async def delete_heads(self, heads: Sequence[Head]) -> Outcome:
+        return await _done(self._removal.heads(heads))
+
     # commits
 
     async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -156,23 +220,81 @@ class MongoStore:
         marked = {"$set": {"applied": True}}
         return await self._write(lambda: self._collection("requests").update_many(query, marked))
 
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        return (await self._insert("streams", [block], documents.block_doc))[0]
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        query = documents.blocks_query(stream, after)
+        return await self._find("streams", query, documents.doc_block, sort=[("_id", 1)], limit=limit)
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        query = documents.blocks_query(stream, 0)
+        found = await self._find("streams", query, documents.doc_block, sort=[("_id", -1)], limit=1)
+        return found[0] if found else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        query = documents.blocks_of_task(task_id)
+        return await self._write(lambda: self._collection("streams").delete_many(query))
+
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        ids = list(dict.fromkeys(limit_ids))
+        found: list[LimitRecord] = []
+        for start in range(0, len(ids), IDS_PER_READ):
+            query = {"_id": {"$in": ids[start : start + IDS_PER_READ]}}
+            found += await self._find("limits", query, documents.doc_limit)
+        return found
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        query = {"partition": partition, "_id": {"$gt": after}}
+        return await self._find("limits", query, documents.doc_limit, sort=[("_id", 1)], limit=limit)
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        good = [swap for swap in swaps if storable(swap)]
+        if not good:
+            return [Outcome.UNKNOWN] * len(swaps)
+        answers = iter(await self._swap(good))
+        return [next(answers) if storable(swap) else Outcome.UNKNOWN for swap in swaps]
+
     # graphs, artifacts and snapshots
 
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
+        if kind == "artifact" or for_task:
+            await self._claim(ref, for_task)
+        stamp = os.urandom(9).hex()
+        moving = {"put_at": at} if kind == "graph" else {}
         pieces = chunks(data)
-        if await self._stored_chunks(ref, kind) == set(range(len(pieces))):
-            return
         docs = [
-            {"_id": f"{ref}:{i:06d}", "ref": ref, "i": i, "of": len(pieces), "data": piece}
+            {"_id": f"{ref}:{i:06d}", "ref": ref, "i": i, "of": len(pieces), "data": piece, "stamp": stamp, **moving}
             for i, piece in enumerate(pieces)
         ]
-        outcomes: list[Outcome] = []
-        for start in range(0, len(docs), CHUNKS_PER_WRITE):
-            outcomes += await self._insert_docs(f"{kind}s", docs[start : start + CHUNKS_PER_WRITE])
-        # "It is there" may be said of a chunk that a fail-over will take back: believe a majority read only.
-        whole = all(outcome is Outcome.OK for outcome in outcomes)
-        if not whole and await self._stored_chunks(ref, kind) != set(range(len(pieces))):
-            raise StoreUnavailable(f"{self._address}: {kind} {ref!r} was not written clearly; try again")
+        for _ in range(PUT_TRIES):
+            outcomes: list[Outcome] = []
+            for start in range(0, len(docs), CHUNKS_PER_WRITE):
+                outcomes += await self._insert_docs(f"{kind}s", docs[start : start + CHUNKS_PER_WRITE])
+            whole = all(outcome is Outcome.OK for outcome in outcomes)
+            if whole or await self._stamped(ref, kind, stamp, moving) == len(docs):
+                return
+        raise StoreUnavailable(f"{self._address}: {kind} {ref!r} was not written clearly; try again")
+
+    async def _claim(self, ref: str, task_id: str) -> None:
+        query, claim = {"_id": documents.artifact_claim(task_id, ref)}, {"$set": {"task": task_id, "ref": ref}}
+        if (
+            await self._write(lambda: self._collection("claims").update_one(query, claim, upsert=True))
+            is not Outcome.OK
+        ):
+            raise StoreUnavailable(f"{self._address}: artifact {ref!r} was not written clearly; try again")
+
+    async def _stamped(self, ref: str, kind: str, stamp: str, moving: dict[str, Any]) -> int:
+        """Stamp the chunks that there are, and count them. "It is there" may be said of one that a fail-over will take
+        back, or that is being collected: one that was stamped is held by a majority, and will stay."""
+        query = {"_id": documents.of_one(ref), "ref": ref}
+        change = {"$set": {"stamp": stamp}, **({"$max": moving} if moving else {})}
+        result = await self._reading(lambda: self._collection(f"{kind}s").update_many(query, change))
+        return int(result.matched_count)
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         query = {"_id": documents.of_one(ref), "ref": ref}
@@ -184,6 +306,18 @@ class MongoStore:
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
         query = {"_id": documents.of_one(ref), "ref": ref}
         return await self._write(lambda: self._collection(f"{kind}s").delete_many(query))
+
+    async def delete_snapshots(self, task_id: str, *, but: str) -> Outcome:
+        return await _done(self._removal.snapshots(task_id, but=but))
+
+    async def idle_graphs(self, before: float, *, limit: int) -> list[str]:
+        query = {"i": 0, "put_at": {"$lt": before}}
+        return await self._find(
+            "graphs", query, lambda doc: str(doc["ref"]), sort=[("put_at", 1)], limit=limit, fields=["ref"]
+        )
+
+    async def collect_graphs(self, refs: Sequence[str], before: float, *, at: float) -> Outcome:
+        return await _done(self._removal.graphs(refs, before, at))
 
     # flows
 
@@ -227,6 +361,16 @@ class MongoStore:
         query = {"tenant": tenant, "name": {"$in": sorted(set(names))}}
         return await self._find("flow_tags", query, documents.doc_tag, sort=[("name", 1), ("tag", 1)])
 
+    # outputs that are kept
+
+    async def keep(self, kept: Kept) -> Outcome:
+        query, doc = {"_id": kept.key}, documents.kept_doc(kept)
+        return await self._write(lambda: self._collection("kept").replace_one(query, doc, upsert=True))
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        found = await self._find("kept", {"_id": key, "until": {"$gt": now}}, documents.doc_kept)
+        return found[0] if found else None
+
     # workers
 
     async def renew(self, renewal: Renewal) -> Outcome:
@@ -253,6 +397,7 @@ class MongoStore:
                 "replica_set": hello.get("setName"),
                 "tasks": await handle.collection("tasks").estimated_document_count(),
                 "commits": await handle.collection("commits").estimated_document_count(),
+                "deleted": await handle.collection("tasks").count_documents({"remove_at": {"$gt": 0}}),
             }
 
         return await self._reading(ask)
@@ -306,9 +451,26 @@ class MongoStore:
             for index, update in enumerate(updates)
         ]
 
-    async def _stored_chunks(self, ref: str, kind: str) -> set[int]:
-        query = {"_id": documents.of_one(ref), "ref": ref}
-        return set(await self._find(f"{kind}s", query, lambda doc: int(doc["i"]), fields=["i"]))
+    async def _swap(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        operations = [documents.swapped(swap) for swap in swaps]
+        try:
+            result = await self._bounded(lambda: self._collection("limits").bulk_write(operations, ordered=False))
+            if result.inserted_count + result.matched_count + result.deleted_count == len(swaps):
+                return [Outcome.OK] * len(swaps)
+        except BulkWriteError as error:
+            codes = {entry["code"] for entry in error.details["writeErrors"]}
+            if error.details["writeConcernErrors"] or codes != {DUPLICATE_KEY}:
+                return [Outcome.UNKNOWN] * len(swaps)
+        except FAILURES:
+            return [Outcome.UNKNOWN] * len(swaps)
+
+        # Some matched and some did not: a majority's stamps tell which.
+        try:
+            there = {record.limit_id: record.stamp for record in await self.read_limits([s.limit_id for s in swaps])}
+        except StoreUnavailable:
+            return [Outcome.UNKNOWN] * len(swaps)
+        wanted = [(swap.limit_id, swap.stamp if swap.body else "") for swap in swaps]
+        return [Outcome.OK if there.get(name, "") == stamp else Outcome.NO_MATCH for name, stamp in wanted]
 
     async def _find(
         self,
@@ -354,6 +516,14 @@ class MongoStore:
         if self._handle is None:
             raise StoreUnavailable(f"{self._address}: the store is not started")
         return self._handle
+
+
+async def _done(work: Awaitable[None]) -> Outcome:
+    try:
+        await work
+    except StoreUnavailable:
+        return Outcome.UNKNOWN
+    return Outcome.OK
 
 
 def _outcomes(error: BulkWriteError, count: int) -> list[Outcome]:

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import unpublished_or_wake
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Kept,
+    LimitRecord,
+    LimitSwap,
+    Renewal,
+    Request,
+    StreamId,
+    flow_name,
+)
 
 try:
-    from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+    from pymongo import ASCENDING, DESCENDING, DeleteOne, IndexModel, InsertOne, UpdateOne
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
 Doc = Mapping[str, Any]
+
+LATEST = 253_402_300_799.0
+"""The last second that a date can say (epoch seconds)."""
 
 INDEXES = {
     "tasks": [
@@ -39,7 +58,26 @@ INDEXES = {
             partialFilterExpression={"flow_name": {"$gt": ""}},
         ),
         IndexModel([("labels.k", ASCENDING), ("labels.v", ASCENDING), ("created_at", DESCENDING)], name="labels"),
+        IndexModel([("graph", ASCENDING)], name="graph"),
+        IndexModel(
+            [
+                *(("partition", ASCENDING), ("status", ASCENDING), ("parent", ASCENDING)),
+                *(("ended_at", ASCENDING), ("_id", ASCENDING)),
+            ],
+            name="ended",
+            partialFilterExpression={"active": False},
+        ),
+        IndexModel(
+            [("partition", ASCENDING), ("remove_at", ASCENDING), ("_id", ASCENDING)],
+            name="removable",
+            partialFilterExpression={"remove_at": {"$gt": 0}},
+        ),
     ],
+    # MongoDB removes what is past its time by itself.
+    "kept": [IndexModel([("over", ASCENDING)], name="over", expireAfterSeconds=0)],
+    "limits": [IndexModel([("partition", ASCENDING), ("_id", ASCENDING)], name="owned")],
+    "graphs": [IndexModel([("put_at", ASCENDING)], name="put", partialFilterExpression={"i": 0})],
+    "claims": [IndexModel([("ref", ASCENDING)], name="ref")],
     "requests": [
         IndexModel(
             [("partition", ASCENDING), ("task", ASCENDING), ("n", ASCENDING)],
@@ -47,7 +85,10 @@ INDEXES = {
             partialFilterExpression={"applied": False},
         )
     ],
-    "flows": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="versions")],
+    "flows": [
+        IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="versions"),
+        IndexModel([("graph", ASCENDING)], name="graph"),
+    ],
     "flow_tags": [IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("tag", ASCENDING)], name="tags")],
 }
 
@@ -83,6 +124,7 @@ def _rare_fields(head: Head) -> dict[str, Any]:
         "parent_node": head.parent_node,
         "parent_attempt": head.parent_attempt,
         "depth": head.depth,
+        "life": head.life,
     }
     return {name: value for name, value in said.items() if value}
 
@@ -116,6 +158,8 @@ def doc_head(doc: Doc) -> Head:
         ended_at=doc["ended_at"],
         error=doc["error"],
         snapshot=doc.get("snapshot", ""),  # heads of before there were any do not say
+        remove_at=doc.get("remove_at"),
+        life=doc.get("life", 0),
     )
 
 
@@ -130,6 +174,7 @@ def _owners_fields(document: Head | HeadUpdate) -> dict[str, Any]:
         "ended_at": document.ended_at,
         "error": document.error,
         "snapshot": document.snapshot,
+        "remove_at": document.remove_at,
         "wake": unpublished_or_wake(document),
     }
 
@@ -145,7 +190,7 @@ def guarded(update: HeadUpdate, stamp: str) -> UpdateOne:
 
 
 def list_query(where: HeadFilter, after: tuple[float, str] | None) -> dict[str, Any]:
-    terms: list[dict[str, Any]] = []
+    terms: list[dict[str, Any]] = [{"remove_at": None}]
     if where.tenant is not None:
         terms.append({"tenant": where.tenant})
     if where.status:
@@ -166,7 +211,39 @@ def list_query(where: HeadFilter, after: tuple[float, str] | None) -> dict[str, 
         age, task_id = after
         terms.append({"$or": [{"created_at": {"$lt": age}}, {"created_at": age, "_id": {"$lt": task_id}}]})
     terms += [{"labels": {"$elemMatch": {"k": key, "v": value}}} for key, value in where.labels.items()]
-    return {"$and": terms} if terms else {}
+    return {"$and": terms}
+
+
+def ended_query(
+    partitions: Sequence[int], status: str, before: float, after: tuple[float, str] | None
+) -> dict[str, Any]:
+    query: dict[str, Any] = {
+        "partition": {"$in": partitions},
+        "status": status,
+        "parent": None,
+        "active": False,
+        "ended_at": {"$lt": before},
+    }
+    if after is not None:
+        ended_at, task_id = after
+        query["ended_at"] = {"$gte": ended_at, "$lt": before}
+        query["$or"] = [{"ended_at": {"$gt": ended_at}}, {"_id": {"$gt": task_id}}]
+    return query
+
+
+def as_it_was(head: Head) -> dict[str, Any]:
+    """The head if nobody has changed when it is removed. Heads of before that do not say have no life but the first."""
+    life = {"$in": [0, None]} if head.life == 0 else head.life
+    return {"_id": head.task_id, "remove_at": head.remove_at, "life": life}
+
+
+def artifact_claim(task_id: str, ref: str) -> str:
+    return f"{task_id}:{ref}"
+
+
+def snapshots_of(task_id: str) -> dict[str, Any]:
+    """The ids of the snapshots of a task, as a range of _id: "/" is the character after the dot."""
+    return {"$gt": f"{task_id}.", "$lt": f"{task_id}/"}
 
 
 def commit_doc(commit: Commit) -> dict[str, Any]:
@@ -228,6 +305,40 @@ def doc_request(doc: Doc) -> Request:
         at=doc["at"],
         applied=doc["applied"],
     )
+
+
+def stream_key(stream: StreamId) -> str:
+    return f"{stream.task_id}/{stream.generation}/{stream.node}"
+
+
+def block_doc(block: Block) -> dict[str, Any]:
+    key = stream_key(block.stream)
+    return {
+        "_id": f"{key}/{block.seq:010d}",
+        "stream": key,
+        "task": block.stream.task_id,
+        "generation": block.stream.generation,
+        "node": block.stream.node,
+        "seq": block.seq,
+        "attempt": block.attempt,
+        "count": block.count,
+        "body": block.body,
+    }
+
+
+def doc_block(doc: Doc) -> Block:
+    stream = StreamId(doc["task"], doc["generation"], doc["node"])
+    return Block(stream, doc["seq"], doc["attempt"], doc["count"], doc["body"])
+
+
+def blocks_query(stream: StreamId, after: int) -> dict[str, Any]:
+    # A range of _id; "stream" too, for an id of the engine's own may hold a slash.
+    key = stream_key(stream)
+    return {"_id": {"$gt": f"{key}/{after:010d}", "$lt": f"{key}0"}, "stream": key}
+
+
+def blocks_of_task(task_id: str) -> dict[str, Any]:
+    return {"_id": {"$gt": f"{task_id}/", "$lt": f"{task_id}0"}, "task": task_id}
 
 
 def _of_flow(tenant: str, name: str, which: str) -> str:
@@ -299,6 +410,30 @@ def doc_tag(doc: Doc) -> FlowTag:
 def of_one(owner: str) -> dict[str, Any]:
     """The ids "owner:..." as a range of _id."""
     return {"$gt": f"{owner}:", "$lt": f"{owner};"}
+
+
+def doc_limit(doc: Doc) -> LimitRecord:
+    return LimitRecord(doc["_id"], doc["partition"], doc["stamp"], doc["body"])
+
+
+def swapped(swap: LimitSwap) -> InsertOne[dict[str, Any]] | UpdateOne | DeleteOne:
+    """The swap under its guard."""
+    guard = {"_id": swap.limit_id, "stamp": swap.before}
+    if not swap.body:
+        return DeleteOne(guard)
+    changed = {"stamp": swap.stamp, "body": swap.body}
+    if not swap.before:
+        return InsertOne({"_id": swap.limit_id, "partition": swap.partition, **changed})
+    return UpdateOne(guard, {"$set": changed})
+
+
+def kept_doc(kept: Kept) -> dict[str, Any]:
+    over = datetime.fromtimestamp(min(kept.until, LATEST), UTC)
+    return {"_id": kept.key, "body": kept.body, "until": kept.until, "over": over}
+
+
+def doc_kept(doc: Doc) -> Kept:
+    return Kept(doc["_id"], doc["body"], doc["until"])
 
 
 def renewal_doc(renewal: Renewal) -> dict[str, Any]:

@@ -9,15 +9,34 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flowkit.adapters import sqlite_removal as removing
 from flowkit.adapters import sqlite_schema as schema
 from flowkit.adapters.limits import MAX_INT, chunks, storable
 from flowkit.adapters.sqlite_schema import Row
 from flowkit.adapters.sqlite_writer import Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import (
+    FOREVER,
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Kept,
+    LimitRecord,
+    LimitSwap,
+    Outcome,
+    Removal,
+    Renewal,
+    Request,
+    StreamId,
+)
 
 FLOOR = (3, 37, 0)
 # A read of so few rows is over sooner on the loop's own thread than it takes to wake another.
@@ -25,7 +44,7 @@ FEW = 32
 IDS_PER_READ = 500
 CHUNKS_PER_WRITE = 8
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, LimitSwap, Block)
 Result = TypeVar("Result")
 
 
@@ -155,6 +174,54 @@ class SqliteStore:
             AND wake <= ? ORDER BY wake, task_id LIMIT ?"""  # noqa: S608
         return await self._read(sql, [*wanted, now, limit], schema.row_head, few=False)
 
+    async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
+                          after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip
+        wanted = sorted(set(partitions))
+        sql, values = schema.ended_query(wanted, status, before, limit, after)
+        return await self._read(sql, values, schema.row_head, few=False)
+
+    async def parents_among(self, task_ids: Sequence[str]) -> set[str]:
+        found: list[str] = []
+        for start in range(0, len(task_ids), IDS_PER_READ):
+            part = task_ids[start : start + IDS_PER_READ]
+            sql = f"SELECT DISTINCT parent FROM heads WHERE parent IN ({schema.marks(len(part))})"  # noqa: S608
+            found += await self._read(sql, part, lambda row: row[0], few=False)
+        return set(found)
+
+    # deleting
+
+    async def schedule_removal(self, removal: Removal) -> Outcome:
+        return await self._write_one(lambda connection: removing.schedule(connection, removal))
+
+    async def removable_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        wanted = sorted(set(partitions))
+        sql = f"""SELECT {schema.HEAD} FROM heads WHERE part IN ({schema.marks(len(wanted))})
+            AND remove_at IS NOT NULL AND remove_at <= ? ORDER BY remove_at, task_id LIMIT ?"""  # noqa: S608
+        return await self._read(sql, [*wanted, now, limit], schema.row_head, few=False)
+
+    async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
+        for start in range(0, len(task_ids), IDS_PER_READ):
+            part = task_ids[start : start + IDS_PER_READ]
+            for table in ("requests", "blocks", "commits"):
+                if (
+                    await self._write_all_of(partial(removing.delete_rows, table=table, task_ids=part))
+                    is not Outcome.OK
+                ):
+                    return Outcome.UNKNOWN
+            if await self._write_one(partial(removing.delete_snapshots, task_ids=part)) is not Outcome.OK:
+                return Outcome.UNKNOWN
+        return Outcome.OK
+
+    async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
+        for start in range(0, len(task_ids), IDS_PER_READ):
+            part = task_ids[start : start + IDS_PER_READ]
+            if await self._write_all_of(partial(removing.collect_artifacts, task_ids=part)) is not Outcome.OK:
+                return Outcome.UNKNOWN
+        return Outcome.OK
+
+    async def delete_heads(self, heads: Sequence[Head]) -> Outcome:
+        return await self._write_one(partial(removing.delete_heads, heads=heads))
+
     # commits
 
     async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -200,9 +267,56 @@ class SqliteStore:
 
         return await self._write_one(write)
 
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        def write(connection: sqlite3.Connection, good: Sequence[Block]) -> list[Outcome]:
+            rows = [schema.block_row(one) for one in good]
+            return write_rows(connection, schema.INSERT_BLOCK, rows, Outcome.DUPLICATE)
+
+        return (await self._write_all([block], write))[0]
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        sql = f"{schema.OF_STREAM} AND seq > ? ORDER BY seq LIMIT ?"
+        values = [*schema.stream_key(stream), after, limit]
+        return await self._read(sql, values, schema.row_block, few=False)
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        sql = f"{schema.OF_STREAM} ORDER BY seq DESC LIMIT 1"
+        found = await self._read(sql, schema.stream_key(stream), schema.row_block, few=True)
+        return found[0] if found else None
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            connection.execute("DELETE FROM blocks WHERE task_id = ?", (task_id,))
+            return [Outcome.OK]
+
+        return await self._write_one(write)
+
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        ids = list(dict.fromkeys(limit_ids))
+        found: list[LimitRecord] = []
+        for start in range(0, len(ids), IDS_PER_READ):
+            part = ids[start : start + IDS_PER_READ]
+            sql = f"SELECT {schema.LIMIT} FROM limits WHERE limit_id IN ({schema.marks(len(part))})"  # noqa: S608
+            found += await self._read(sql, part, lambda row: LimitRecord(*row), few=len(ids) <= FEW)
+        return found
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        sql = f"SELECT {schema.LIMIT} FROM limits WHERE part = ? AND limit_id > ? ORDER BY limit_id LIMIT ?"  # noqa: S608
+        return await self._read(sql, [partition, after, limit], lambda row: LimitRecord(*row), few=False)
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        def write(connection: sqlite3.Connection, good: Sequence[LimitSwap]) -> list[Outcome]:
+            return [schema.swap_limit(connection, swap) for swap in good]
+
+        return await self._write_all(swaps, write)
+
     # graphs, artifacts and snapshots
 
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
         pieces = chunks(data)
         rows: list[Row] = [(kind, ref, i, len(pieces), piece) for i, piece in enumerate(pieces)]
 
@@ -211,6 +325,10 @@ class SqliteStore:
             part = rows[start : start + CHUNKS_PER_WRITE]
 
             def write(connection: sqlite3.Connection, part: list[Row] = part) -> list[Outcome]:
+                if kind == "artifact" or for_task:
+                    connection.execute(schema.CLAIM, (for_task, ref))
+                if kind == "graph":
+                    connection.execute(schema.PUT_GRAPH, (ref, at))
                 connection.executemany(schema.INSERT_CHUNK, part)
                 return [Outcome.OK]
 
@@ -230,6 +348,16 @@ class SqliteStore:
             return [Outcome.OK]
 
         return await self._write_one(write)
+
+    async def delete_snapshots(self, task_id: str, *, but: str) -> Outcome:
+        return await self._write_one(partial(removing.delete_snapshots, task_ids=[task_id], but=but))
+
+    async def idle_graphs(self, before: float, *, limit: int) -> list[str]:
+        sql = "SELECT ref FROM graphs WHERE put_at < ? ORDER BY put_at, ref LIMIT ?"
+        return await self._read(sql, [before, limit], lambda row: str(row[0]), few=False)
+
+    async def collect_graphs(self, refs: Sequence[str], before: float, *, at: float) -> Outcome:
+        return await self._write_one(partial(removing.collect_graphs, refs=refs, before=before, at=at))
 
     # flows
 
@@ -273,6 +401,21 @@ class SqliteStore:
             found += await self._read(sql, [tenant, *part], lambda row: FlowTag(*row), few=len(wanted) <= FEW)
         return found
 
+    # outputs that are kept
+
+    async def keep(self, kept: Kept) -> Outcome:
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            connection.execute(schema.FORGET_KEPT)
+            connection.execute(schema.KEEP, (kept.key, kept.body, kept.until))
+            return [Outcome.OK]
+
+        return await self._write_one(write)
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        sql = "SELECT key, body, until FROM kept WHERE key = ? AND until > ?"
+        found = await self._read(sql, [key, now], lambda row: Kept(*row), few=True)
+        return found[0] if found else None
+
     # workers
 
     async def renew(self, renewal: Renewal) -> Outcome:
@@ -291,8 +434,8 @@ class SqliteStore:
 
     async def describe(self) -> Mapping[str, Any]:
         counts = """SELECT (SELECT count(*) FROM heads), (SELECT count(*) FROM commits),
-            (SELECT max(version) FROM schema_version)"""
-        ((tasks, commits, version),) = await self._read(counts, [], lambda row: row, few=False)
+            (SELECT max(version) FROM schema_version), (SELECT count(*) FROM heads WHERE remove_at IS NOT NULL)"""
+        ((tasks, commits, version, deleted),) = await self._read(counts, [], lambda row: row, few=False)
         return {
             "kind": "sqlite",
             "address": str(self.path),
@@ -302,6 +445,7 @@ class SqliteStore:
             "bytes": self.path.stat().st_size,
             "tasks": tasks,
             "commits": commits,
+            "deleted": deleted,
         }
 
     # how
@@ -357,6 +501,12 @@ class SqliteStore:
     async def _write_one(self, write: Callable[[sqlite3.Connection], list[Outcome]]) -> Outcome:
         answer = await self._running_writer().write(write, self._timeout)
         return Outcome.UNKNOWN if answer is None else answer[0]
+
+    async def _write_all_of(self, write: Callable[[sqlite3.Connection], list[Outcome]]) -> Outcome:
+        """Write again until it finds nothing more to write."""
+        while (outcome := await self._write_one(write)) is Outcome.OK:
+            pass
+        return Outcome.OK if outcome is Outcome.NO_MATCH else outcome
 
     async def _read(
         self, sql: str, values: Sequence[Any], convert: Callable[[Row], Result], *, few: bool

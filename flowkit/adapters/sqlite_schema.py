@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from flowkit.adapters.limits import unpublished_or_wake
 from flowkit.errors import ConfigError
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Renewal, Request, flow_name
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    LimitSwap,
+    Outcome,
+    Renewal,
+    Request,
+    StreamId,
+    flow_name,
+)
 
 # Each entry brings a file from the version before to its own. Never change one that was released: append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -62,15 +77,49 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             revision INTEGER NOT NULL, at REAL NOT NULL, principal TEXT NOT NULL,
             PRIMARY KEY (tenant, name, tag)) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE limits (
+            limit_id TEXT PRIMARY KEY NOT NULL, part INTEGER NOT NULL, stamp TEXT NOT NULL, body TEXT NOT NULL)""",
+        "CREATE INDEX limits_part ON limits (part, limit_id)",
+    ),
+    (
+        "ALTER TABLE heads ADD COLUMN remove_at REAL",
+        "ALTER TABLE heads ADD COLUMN life INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX heads_ended ON heads (part, status, ended_at, task_id) WHERE active = 0 AND parent = ''",
+        "CREATE INDEX heads_removable ON heads (part, remove_at, task_id) WHERE remove_at IS NOT NULL",
+        "CREATE INDEX heads_graph ON heads (graph_ref)",
+        "CREATE INDEX flows_graph ON flows (graph_ref)",
+        """CREATE TABLE claims (
+            task_id TEXT NOT NULL, ref TEXT NOT NULL, PRIMARY KEY (task_id, ref)) WITHOUT ROWID""",
+        "CREATE INDEX claims_ref ON claims (ref)",
+        # Nobody knows who put what is there: it is kept.
+        "INSERT INTO claims (task_id, ref) SELECT DISTINCT '', ref FROM blobs WHERE kind = 'artifact'",
+        "CREATE TABLE graphs (ref TEXT PRIMARY KEY NOT NULL, put_at REAL NOT NULL)",
+        "CREATE INDEX graphs_put ON graphs (put_at, ref)",
+        """INSERT INTO graphs (ref, put_at)
+            SELECT DISTINCT ref, CAST(strftime('%s', 'now') AS REAL) FROM blobs WHERE kind = 'graph'""",
+    ),
+    (
+        "CREATE TABLE kept (key TEXT PRIMARY KEY NOT NULL, body TEXT NOT NULL, until REAL NOT NULL)",
+        "CREATE INDEX kept_until ON kept (until)",
+    ),
+    (
+        """CREATE TABLE blocks (
+            task_id TEXT NOT NULL, generation INTEGER NOT NULL, node TEXT NOT NULL, seq INTEGER NOT NULL,
+            attempt INTEGER NOT NULL, count INTEGER NOT NULL, body TEXT NOT NULL,
+            PRIMARY KEY (task_id, generation, node, seq))""",
+    ),
 )
 
 HEAD = (
     "task_id, part, graph_ref, params, tenant, principal, name, labels, priority, targets, timeout_sec, "
     "fingerprint, created_at, flow, parent, parent_node, parent_attempt, depth, status, seq, published_seq, active, "
-    "next_wake, updated_at, ended_at, error, snapshot"
+    "next_wake, updated_at, ended_at, error, snapshot, remove_at, life"
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
+LIMIT = "limit_id, part, stamp, body"
 REQUEST = "task_id, n, id, kind, args, part, tenant, principal, at, applied"
+BLOCK = "task_id, generation, node, seq, attempt, count, body"
 FLOW = "tenant, name, version, graph_ref, created_at, principal, note"
 TAG = "tenant, name, tag, version, revision, at, principal"
 
@@ -85,19 +134,37 @@ INSERT_HEAD = _insert("heads", f"{HEAD}, wake, flow_name", "task_id")
 INSERT_LABEL = _insert("labels", "key, value, task_id", "key, value, task_id")
 INSERT_COMMIT = _insert("commits", COMMIT, "task_id, seq")
 INSERT_REQUEST = _insert("requests", REQUEST, "task_id, n")
+INSERT_BLOCK = _insert("blocks", BLOCK, "task_id, generation, node, seq")
+OF_STREAM = f"SELECT {BLOCK} FROM blocks WHERE task_id = ? AND generation = ? AND node = ?"  # noqa: S608
 INSERT_FLOW = _insert("flows", FLOW, "tenant, name, version")
 INSERT_TAG = _insert("flow_tags", TAG, "tenant, name, tag")
 MOVE_TAG = (
     "UPDATE flow_tags SET version = ?, revision = ?, at = ?, principal = ? "
     "WHERE tenant = ? AND name = ? AND tag = ? AND revision = ?"
 )
+INSERT_LIMIT = _insert("limits", LIMIT, "limit_id")
+REPLACE_LIMIT = "UPDATE limits SET stamp = ?, body = ? WHERE limit_id = ? AND stamp = ?"
+DELETE_LIMIT = "DELETE FROM limits WHERE limit_id = ? AND stamp = ?"
 INSERT_CHUNK = _insert("blobs", "kind, ref, i, of, data", "kind, ref, i")
 UPDATE_HEAD = (
     "UPDATE heads SET status = ?, seq = ?, published_seq = ?, active = ?, next_wake = ?, updated_at = ?, "
-    "ended_at = ?, error = ?, snapshot = ?, wake = ? "
+    "ended_at = ?, error = ?, snapshot = ?, remove_at = ?, wake = ? "
     "WHERE task_id = ? AND (seq < ? OR (seq = ? AND published_seq < ?))"
 )
+CLAIM = _insert("claims", "task_id, ref", "task_id, ref")
+PUT_GRAPH = (
+    "INSERT INTO graphs (ref, put_at) VALUES (?, ?) ON CONFLICT (ref) "
+    "DO UPDATE SET put_at = excluded.put_at WHERE excluded.put_at > put_at"
+)
 MARK_APPLIED = "UPDATE requests SET applied = 1 WHERE task_id = ? AND n = ?"
+KEEP = (
+    "INSERT INTO kept (key, body, until) VALUES (?, ?, ?) ON CONFLICT (key) "
+    "DO UPDATE SET body = excluded.body, until = excluded.until"
+)
+# A few with each that comes: what is past its time never piles up.
+FORGET_KEPT = (
+    "DELETE FROM kept WHERE key IN (SELECT key FROM kept WHERE until < CAST(strftime('%s', 'now') AS REAL) LIMIT 10)"
+)
 RENEW = (
     "INSERT INTO workers (worker, incarnation, count, tokens) VALUES (?, ?, ?, ?) ON CONFLICT (worker) "
     "DO UPDATE SET incarnation = excluded.incarnation, count = excluded.count, tokens = excluded.tokens"
@@ -139,7 +206,8 @@ def head_row(head: Head) -> Row:
         *(json.dumps(dict(head.labels)), head.priority, json.dumps(head.targets), head.timeout_sec),
         *(head.fingerprint, head.created_at, head.flow, head.parent, head.parent_node, head.parent_attempt),
         *(head.depth, head.status, head.seq, head.published_seq, head.active, head.next_wake, head.updated_at),
-        *(head.ended_at, head.error, head.snapshot, unpublished_or_wake(head), flow_name(head.flow)),
+        *(head.ended_at, head.error, head.snapshot, head.remove_at, head.life, unpublished_or_wake(head)),
+        flow_name(head.flow),
     )
 
 
@@ -152,7 +220,8 @@ def row_head(row: Row) -> Head:
 def update_row(update: HeadUpdate) -> Row:
     return (
         *(update.status, update.seq, update.published_seq, update.active, update.next_wake),
-        *(update.updated_at, update.ended_at, update.error, update.snapshot, unpublished_or_wake(update)),
+        *(update.updated_at, update.ended_at, update.error, update.snapshot, update.remove_at),
+        unpublished_or_wake(update),
         *(update.task_id, update.seq, update.seq, update.published_seq),
     )
 
@@ -172,6 +241,32 @@ def row_request(row: Row) -> Request:
     values = list(row)
     values[9] = bool(row[9])
     return Request(*values)
+
+
+def stream_key(stream: StreamId) -> Row:
+    return (stream.task_id, stream.generation, stream.node)
+
+
+def block_row(block: Block) -> Row:
+    return (*stream_key(block.stream), block.seq, block.attempt, block.count, block.body)
+
+
+def row_block(row: Row) -> Block:
+    return Block(StreamId(*row[:3]), *row[3:])
+
+
+def swap_limit(connection: sqlite3.Connection, swap: LimitSwap) -> Outcome:
+    """Do it, or find out why not."""
+    if not swap.before and swap.body:
+        change = connection.execute(INSERT_LIMIT, (swap.limit_id, swap.partition, swap.stamp, swap.body))
+    elif swap.body:
+        change = connection.execute(REPLACE_LIMIT, (swap.stamp, swap.body, swap.limit_id, swap.before))
+    else:
+        change = connection.execute(DELETE_LIMIT, (swap.limit_id, swap.before))
+    if change.rowcount == 1:
+        return Outcome.OK
+    row = connection.execute("SELECT stamp FROM limits WHERE limit_id = ?", (swap.limit_id,)).fetchone()
+    return Outcome.OK if (row[0] if row else "") == (swap.stamp if swap.body else "") else Outcome.NO_MATCH
 
 
 def flow_row(flow: FlowVersion) -> Row:
@@ -195,7 +290,7 @@ def row_renewal(row: Row) -> Renewal:
 
 
 def list_query(where: HeadFilter, limit: int, after: tuple[float, str] | None) -> tuple[str, list[Any]]:
-    terms: list[tuple[str, list[Any]]] = []
+    terms: list[tuple[str, list[Any]]] = [("remove_at IS NULL", [])]
     if where.tenant is not None:
         terms.append(("tenant = ?", [where.tenant]))
     if where.status:
@@ -220,6 +315,18 @@ def list_query(where: HeadFilter, limit: int, after: tuple[float, str] | None) -
         labelled = "SELECT task_id FROM labels WHERE key = ? AND value = ?"
         terms.append((f"task_id IN ({labelled})", list(label)))
 
-    condition = " AND ".join(["1", *(term for term, _ in terms)])
+    condition = " AND ".join(term for term, _ in terms)
     sql = f"SELECT {HEAD} FROM heads WHERE {condition} ORDER BY created_at DESC, task_id DESC LIMIT ?"  # noqa: S608
     return sql, [*(value for _, values in terms for value in values), limit]
+
+
+def ended_query(partitions: Sequence[int], status: str, before: float, limit: int,
+                after: tuple[float, str] | None) -> tuple[str, list[Any]]:  # fmt: skip
+    # The condition of the index, literally: a value to come proves nothing to the planner.
+    condition = f"part IN ({marks(len(partitions))}) AND active = 0 AND parent = '' AND status = ? AND ended_at < ?"
+    values = [*partitions, status, before]
+    if after is not None:
+        condition += " AND (ended_at, task_id) > (?, ?)"
+        values += after
+    sql = f"SELECT {HEAD} FROM heads WHERE {condition} ORDER BY ended_at, task_id LIMIT ?"  # noqa: S608
+    return sql, [*values, limit]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from flowkit import cli
@@ -38,3 +39,15 @@ def ask(args: Namespace, act: Callable[[Client, Namespace], Awaitable[Any]], wha
             say(f"no --db was named, so it was looked for in MongoDB; for {what} in a file: --db flow.db")
         raise
     return cli.FINISHED
+
+
+async def warn_if_nobody_is_there(client: Client) -> None:
+    """Say so where no process coordinates the file."""
+    file = client.backend.file
+    if file is not None and not await client.coordinated():
+        path = _near(file.path)
+        say(f"no coordinator runs on this file: `flowkit worker MODULE --db {path}` goes on with its tasks")
+
+
+def _near(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,29 +1,38 @@
-"""What is known of a task's nodes while it runs: a table that events and views keep up to date. Prints nothing."""
+"""What is known of a task's nodes while it runs: a table that events and views keep up to date. Prints nothing.
+
+Items, runs of a repetition and what undoes them are folded into one row each: a map of a thousand items is one line.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flowkit.cli.console import one_line
 from flowkit.coordinator.views import NodeView, TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.derived import COMPENSATE, base_of, group_of
 from flowkit.core.graph import Graph
 from flowkit.core.model import ENDED_NODE, NodeState
 
 DEEPEST = 12
+ITEM, RUN, UNDO = "item", "run", "undone"
 # Facts about the task as a whole that change the states of many nodes.
 OF_MANY = frozenset({"created", "cancelling", "restarted"})
 # States that nodes come to by such a fact.
 SILENT = frozenset({NodeState.PENDING, NodeState.READY, NodeState.CANCELLED})
 NOT_NEEDED = (NodeState.SKIPPED, "not_needed")
+# Facts by which a node begins, whether a worker runs it or not; a repetition begins by its first run.
+BEGINNINGS = frozenset({"leased", "expanded", "child", "waiting"})
 ORDER = ("failed", "running", "waiting", "ready", "cancelled", "finished", "pending", "skipped")
+SUMMED_UP = ("running", "waiting", "ready", "pending", "failed", "cancelled", "skipped", "finished")
 
 
 @dataclass(slots=True)
 class Row:
-    """One node as it is shown. `depth` is its place in the tree, times are epoch seconds."""
+    """One node as it is shown. `depth` is its place in the tree, times are epoch seconds. `members` are the states of
+    the `noun`s that are folded into it, by id, and `size` is how many there will be, where that is known."""
 
     node_id: str
     type: str
@@ -33,6 +42,9 @@ class Row:
     started_at: float | None = None
     ended_at: float | None = None
     reason: str = ""
+    noun: str = ""
+    members: dict[str, str] = field(default_factory=dict)
+    size: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -44,27 +56,40 @@ class Row:
             return None
         return (self.ended_at if self.ended_at is not None else now) - self.started_at
 
+    def folded(self) -> str:
+        """`20 items: 1 failed, 3 finished`, the most urgent first; empty where nothing is folded into it."""
+        count = len(self.members) if self.size is None else max(self.size, len(self.members))
+        if not (count or self.size == 0) or (self.noun == UNDO and count == 1):
+            return ""
+        states = in_words(Counter(self.members.values()))
+        return f"{count:,} {self.noun}{'s' * (count != 1 and self.noun != UNDO)}" + (f": {states}" if states else "")
+
 
 class Board:
     """The rows of a task in the order of its tree."""
 
     def __init__(self, graph: Graph) -> None:
-        self.rows = {name: Row(name, graph.nodes[name].type, depth) for name, depth in lineage(graph)}
+        self.rows = {name: _row(graph, name, depth) for name, depth in lineage(graph)}
         self.status = "queued"
 
     def apply(self, event: TaskEvent) -> Row | None:
-        """Note an event; the row if that changed its state, None if not, or if it is about the task."""
+        """Note an event; the row if that changed its state, None if not, or if it is about the task. An item that
+        failed is given as a row of its own."""
         row = self.rows.get(event.node_id)
+        if row is None and event.node_id:
+            return self._fold(event.node_id, event.to_state, event)
         if row is None:
-            self.status = event.to_state if not event.node_id else self.status
+            self.status = event.to_state
             return None
         known = row.ended and row.state == event.to_state
         row.state = event.to_state
         row.attempts = max(row.attempts, event.attempt)
         row.ended_at = event.at if row.ended else None
-        if event.type == "leased":
+        if event.type == "expanded":
+            row.size = int(event.data.get("count", 0))
+        if event.type in BEGINNINGS or (event.type == "repeated" and event.data.get("n") == 1):
             row.started_at = event.at
-        elif event.type == "succeeded":
+        elif event.type == "succeeded" and event.data.get("run_sec"):
             row.started_at = event.at - float(event.data.get("run_sec", 0.0))
         row.reason = _reason(event)
         return None if known else row
@@ -72,14 +97,19 @@ class Board:
     def sync(self, view: TaskView) -> None:
         """Take over what the task's own state says."""
         self.status = view.status
+        self._fold_all(view)
         for name, node in view.nodes.items():
-            self._take(self.rows[name], node)
+            if name in self.rows:
+                self._take(self.rows[name], node)
 
     def catch_up(self, view: TaskView) -> list[Row]:
         """After an event about the task: take over what no event of a node's own will tell. The rows that changed."""
         changed = []
+        self._fold_all(view)
         for name, node in view.nodes.items():
-            row = self.rows[name]
+            row = self.rows.get(name)
+            if row is None:
+                continue
             if row.state != node.state and (node.state in SILENT or (node.state, node.reason) == NOT_NEEDED):
                 self._take(row, node)
                 changed.append(row)
@@ -87,19 +117,71 @@ class Board:
 
     def _take(self, row: Row, node: NodeView) -> None:
         reason = skip_text(node.reason, "") if node.state == NodeState.SKIPPED else node.reason
-        row.state, row.attempts = node.state, node.attempts
-        row.reason = error_text(node.error) or one_line(reason)
+        row.state, row.attempts, row.size = node.state, node.attempts, node.size
+        row.reason = error_text(node.error) or one_line(reason) or (f"task {node.child}" if node.child else "")
         row.started_at, row.ended_at = node.started_at, node.finished_at
+
+    def _fold_all(self, view: TaskView) -> None:
+        """What is derived from the graph's nodes, as the view has it."""
+        for name in [name for name in self.rows if name.endswith(COMPENSATE)]:
+            del self.rows[name]
+        for row in self.rows.values():
+            row.members.clear()
+        for name, node in view.nodes.items():
+            if name not in self.rows and base_of(name) in self.rows:
+                self._fold(name, node.state, None)
+
+    def _fold(self, name: str, state: str, event: TaskEvent | None) -> Row | None:
+        """Note the state of an item, a run, or what undoes something, in the row of its node."""
+        row = self.rows.get(base_of(name))
+        if row is None:
+            return None
+        if name.endswith(COMPENSATE):
+            row = self._undoing(row)
+        elif group_of(name) != row.node_id:
+            return None  # the run of an item: the item tells how it goes
+        known = row.members.get(name)
+        row.members[name] = state
+        if row.noun == UNDO:
+            row.state = summed_up(row.members.values())
+            row.ended_at = event.at if event is not None and row.ended else row.ended_at
+        if state != NodeState.FAILED or known == state or event is None:
+            return None
+        return Row(name, row.type, row.depth + 1, state, event.attempt, reason=_reason(event))
+
+    def _undoing(self, row: Row) -> Row:
+        """The row of what undoes a node, which comes to stand behind that node's own."""
+        name = row.node_id + COMPENSATE
+        if name not in self.rows:
+            rows = list(self.rows.values())
+            rows.insert(rows.index(row) + 1, Row(name, row.type, min(row.depth + 1, DEEPEST), noun=UNDO))
+            self.rows = {each.node_id: each for each in rows}
+        return self.rows[name]
 
     def counts(self) -> str:
         """`3 finished, 1 running`, the most urgent first."""
-        found = Counter(row.state for row in self.rows.values())
-        return ", ".join(f"{found[state]} {state}" for state in ORDER if found[state])
+        return in_words(Counter(row.state for row in self.rows.values()))
 
     def most_urgent(self, limit: int) -> list[Row]:
         """Rows for a window too small for all: what failed and runs, then what ended last."""
         rank = {state: place for place, state in enumerate(ORDER)}
         return sorted(self.rows.values(), key=lambda row: (rank[row.state], -(row.ended_at or 0.0)))[:limit]
+
+
+def _row(graph: Graph, name: str, depth: int) -> Row:
+    node = graph.nodes[name]
+    noun = ITEM if node.foreach is not None else RUN if node.repeat is not None else ""
+    return Row(name, node.type, depth, noun=noun)
+
+
+def in_words(found: Counter[str]) -> str:
+    return ", ".join(f"{found[state]:,} {state}" for state in ORDER if found[state])
+
+
+def summed_up(states: Iterable[str]) -> str:
+    """The state of several that are shown as one: the most urgent."""
+    found = set(states)
+    return next(state for state in SUMMED_UP if state in found)
 
 
 def lineage(graph: Graph) -> Iterator[tuple[str, int]]:
@@ -163,6 +245,7 @@ SKIPPED = {
     "no_output": "{cause} has no output for it",
     "quorum": "too few of its sources can still finish",
     "not_needed": "no target needs it",
+    "condition": "its condition is false",
 }
 
 

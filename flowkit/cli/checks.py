@@ -6,9 +6,10 @@ import platform
 import re
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
 
 from flowkit import __version__
 
@@ -38,6 +39,12 @@ def warn(subject: str, message: str, hint: str = "") -> Finding:
 
 def fail(subject: str, message: str, hint: str = "") -> Finding:
     return Finding("FAIL", subject, message, hint)
+
+
+def contents_of(about: Mapping[str, Any]) -> str:
+    """How much there is in a store, as it describes itself."""
+    said = f"{about['tasks']} tasks, {about['commits']} commits"
+    return said + (f", {about['deleted']} of the tasks deleted and not yet removed" if about["deleted"] else "")
 
 
 def of_python(*, cluster: bool) -> Iterator[Finding]:

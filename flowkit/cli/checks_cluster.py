@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from flowkit.cli.checks import Finding, fail, ok, warn
+from flowkit.cli.checks import Finding, contents_of, fail, ok, warn
 from flowkit.cli.fleet import roles_of, roll_call
 from flowkit.cli.times import show_seconds
 from flowkit.config import CoordinatorConfig
@@ -108,7 +108,7 @@ async def _of_tasks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
         about = await store.describe()
         now = time.time()
         late = await store.due_heads(range(cfg.facts_partitions), now - OVERDUE_SEC, limit=1000)
-        said = f"{about['tasks']} tasks, {about['commits']} commits"
+        said = contents_of(about)
         if late:
             longest = show_seconds(now - min(head.next_wake or now for head in late))
             hint = "is a coordinator running, and does it reach both services? flowkit coordinator"

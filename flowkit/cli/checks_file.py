@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from flowkit.adapters.sqlite import SqliteStore
-from flowkit.cli.checks import Finding, fail, ok, warn
+from flowkit.cli.checks import Finding, contents_of, fail, ok, warn
 from flowkit.cli.times import show_seconds
 from flowkit.client import Client
 from flowkit.config import CoordinatorConfig
@@ -65,7 +65,7 @@ async def _of_tasks(path: Path, cfg: CoordinatorConfig) -> AsyncIterator[Finding
             assert isinstance(store, SqliteStore)
             about = await store.describe()
             size = f"{about['bytes'] / 1024**2:.1f} MiB"
-            yield ok("file", f"{path}: {size}, {about['tasks']} tasks, {about['commits']} commits")
+            yield ok("file", f"{path}: {size}, {contents_of(about)}")
             active = await store.active_heads(0, limit=1) or await store.open_requests([0], limit=1)
             overdue = await store.due_heads([0], time.time() - OVERDUE_SEC, limit=1000)
             yield _of_owner(path, coordinated=bool(await client.coordinated()), active=bool(active))

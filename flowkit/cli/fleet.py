@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
+from flowkit.cli.roles import node_of
 from flowkit.coordinator.explain import nobody
 from flowkit.coordinator.views import Reason
 from flowkit.core.graph import Graph
@@ -54,8 +55,8 @@ def with_fleet(reasons: Sequence[Reason], graph: Graph, workers: dict[str, Hello
     roles = roles_of(workers.values())
     told = []
     for reason in reasons:
-        node = graph.nodes.get(reason.node_id)
-        if reason.code == "ready" and node is not None:
+        node = node_of(graph, reason.node_id)
+        if reason.code in ("ready", "limit") and node is not None:
             lane = node.lane or plain(node.type)
             serve = {name: one.labels for name, one in workers.items() if lane.role in one.roles and not one.draining}
             reason = nobody(reason.node_id, lane, serve, roles) or reason

@@ -7,6 +7,7 @@ from argparse import Namespace
 from flowkit import cli
 from flowkit.cli.console import clean, put, put_json
 from flowkit.cli.loading import load_graph
+from flowkit.cli.roles import roles_needed
 from flowkit.core.graph import Graph
 
 
@@ -32,6 +33,6 @@ def main(args: Namespace) -> int:
 def size_of(graph: Graph) -> str:
     """How many nodes and edges it has, and which roles it needs."""
     nodes, edges = len(graph.nodes), sum(map(len, graph.incoming.values())) + sum(map(len, graph.reads.values()))
-    roles = sorted({node.type for node in graph.nodes.values()})
+    roles = sorted(roles_needed(graph))
     counted = f"{nodes} node{'s' * (nodes != 1)}, {edges} edge{'s' * (edges != 1)}"
-    return f"{counted}, roles: {', '.join(roles)}"
+    return f"{counted}, roles: {', '.join(roles) or 'none'}"

@@ -122,20 +122,37 @@ def _tasks(commands: Any) -> None:
     _services(parser)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _tasks_list(verbs)
-    _verb(verbs, "show", "a task: its nodes, times, errors and output")
+    show = _verb(verbs, "show", "a task: its nodes, times, errors and output")
+    show.add_argument("--tree", action="store_true", help="its child tasks too, and theirs")
     cancel = _verb(verbs, "cancel", "cancel a task, or one node of it")
     cancel.add_argument("--node", metavar="NODE", help="only this node")
     cancel.add_argument("--reason", default="user_request", metavar="TEXT")
     pause = _verb(verbs, "pause", "place no more nodes of a task; what runs goes on")
+    pause.add_argument("--node", metavar="NODE", help="only this node, which does not start")
     pause.add_argument("--reason", default="", metavar="TEXT")
-    _verb(verbs, "resume", "undo pause")
-    restart = _verb(verbs, "restart", "run a task that has ended again")
-    which = restart.add_mutually_exclusive_group()
-    which.add_argument("--from", dest="from_node", metavar="NODE", help="this node and all after it")
-    which.add_argument("--failed-only", action="store_true", help="only what failed, and all after it")
+    _verb(verbs, "resume", "undo pause").add_argument("--node", metavar="NODE", help="only this node")
+    signal = _verb(verbs, "signal", "give a signal to the node that waits for it, or will")
+    signal.add_argument("name", metavar="NAME", help="the signal's name")
+    signal.add_argument("--payload", metavar="JSON", help="what the node gets as its output (default: null)")
+    _tasks_restart(verbs)
+    _verb(verbs, "delete", "delete a task that has ended, and its children, for good")
     _verb(verbs, "explain", "why each node that does not run does not run")
     watch = _verb(verbs, "watch", "a task's transitions, replayed and then live, until its last")
     watch.add_argument("--since", type=_natural, default=0, metavar="SEQ", help="only those after this commit")
+    watch.add_argument("--items", action="store_true", help="a line for each item of a map and each run, not counts")
+
+
+def _tasks_restart(verbs: Any) -> None:
+    restart = _verb(verbs, "restart", "run a task that has ended again: the whole, or a part")
+    which = restart.add_mutually_exclusive_group()
+    which.add_argument("--from", dest="from_node", metavar="NODE", help="this node (or item) and all after it")
+    which.add_argument("--failed-only", action="store_true", help="only what failed, and all after it")
+    restart.add_argument("--param", "-p", action="append", default=[], metavar="NAME=VALUE",
+                         help="another param; JSON where it reads as JSON, else text; repeatable")  # fmt: skip
+    restart.add_argument("--input", action="append", default=[], metavar="NODE=JSON",
+                         help="other inputs of a node; repeatable")  # fmt: skip
+    restart.add_argument("--graph", metavar="GRAPH", help=f"an edited graph: {GRAPH}")
+    restart.add_argument("--plan", action="store_true", help="only say what would run again and what is kept")
 
 
 def _verb(verbs: Any, name: str, about: str, *, task: bool = True) -> ArgumentParser:

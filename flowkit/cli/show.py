@@ -13,8 +13,10 @@ from flowkit.cli.times import show_clock, show_seconds, show_time
 from flowkit.cli.tree import put_tree
 from flowkit.coordinator.views import TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.derived import base_of
 
 LONGEST_VALUE = 160
+MOST_OF_ITEMS = 3
 
 
 def put_task(view: TaskView, board: Board) -> None:
@@ -29,13 +31,26 @@ def put_task(view: TaskView, board: Board) -> None:
     if view.error is not None:
         node = view.error.get("node_id")
         put(f"error{f' at node {clean(repr(node))}' if node else ''}: {error_text(view.error)}")
-    for name, node_view in view.nodes.items():
-        if node_view.error is not None and node_view.error.get("traceback"):
-            put(f"traceback of node {clean(repr(name))}, attempt {node_view.attempts}:")
-            put(_indented(clean(node_view.error["traceback"])))
+    _put_tracebacks(view)
     if view.status == "finished":
         put("output:")
         put_json(view.output)
+
+
+def _put_tracebacks(view: TaskView) -> None:
+    """Those of all nodes; of their items and runs only the first few."""
+    left, more = MOST_OF_ITEMS, 0
+    for name, node in view.nodes.items():
+        if node.error is None or not node.error.get("traceback") or node.error.get("item"):
+            continue  # what a map says of its first failed item, that item says itself
+        if base_of(name) != name:
+            left, more = left - 1, more + (left <= 0)
+            if left < 0:
+                continue
+        put(f"traceback of node {clean(repr(name))}, attempt {node.attempts}:")
+        put(_indented(clean(node.error["traceback"])))
+    if more:
+        put(f"and {more:,} more items with a traceback: --json has all of them")
 
 
 def _facts(view: TaskView, now: float) -> list[tuple[str, str]]:
@@ -53,11 +68,12 @@ def _facts(view: TaskView, now: float) -> list[tuple[str, str]]:
     ]
 
 
-def put_event(event: TaskEvent) -> None:
-    """One transition on one line, at once: somebody waits for it."""
+def put_event(event: TaskEvent, more: str = "") -> None:
+    """One transition on one line, with `more` at its end, at once: somebody waits for it."""
     what = clean(event.node_id) if event.node_id else "(task)"
     attempt = f" attempt {event.attempt}" if event.attempt > 1 else ""
-    put(f"{show_clock(event.at)}  #{event.seq:<4} {what:<16}  {event.to_state:<9}  {event.type}{attempt}{_data(event)}")
+    said = f"{event.type}{attempt}{_data(event)}{more}"
+    put(f"{show_clock(event.at)}  #{event.seq:<4} {what:<16}  {event.to_state:<9}  {said}")
     sys.stdout.flush()
 
 
@@ -67,17 +83,39 @@ def _data(event: TaskEvent) -> str:
         case "leased":
             return f" to {clean(data.get('worker', ''))}"
         case "succeeded":
-            return f" in {show_seconds(data.get('run_sec'))}: {brief(data.get('output'))}"
+            took = f" in {show_seconds(data['run_sec'])}" if data.get("run_sec") else ""
+            return f"{took}: {brief(data.get('output'))}"
         case "skipped":
             return f": {one_line(skip_text(data.get('reason', ''), data.get('cause', '')))}"
         case "request":
             return f" {data.get('kind')}{'' if data.get('accepted') else ': refused, ' + one_line(data.get('why', ''))}"
         case "restarted":
             return f": generation {data.get('generation')}"
+        case "expanded":
+            return f": {data.get('count'):,} items"
+        case "repeated":
+            return f": run {data.get('n')}{_later(data.get('at'), event.at)}"
+        case "waiting" if data.get("signal"):
+            return f" for signal {clean(repr(data['signal']))}"
+        case "waiting":
+            return f": until {show_time(data.get('until'))}"
+        case "signal":
+            return f" {clean(repr(data.get('name')))}: {brief(data.get('payload'))}"
+        case "child":
+            return f": task {clean(data.get('task_id', ''))}"
+        case "function" | "node_finished":
+            return f": {brief(data.get('output'))}"
+        case "routed":
+            return f" to {one_line(', '.join(data.get('taken', ())) or 'none')}"
+        case "undo":
+            return f": {one_line(', '.join(data.get('nodes', ())))}"
     reason = error_text(data.get("error")) or one_line(data.get("why") or data.get("reason") or "")
-    again = data.get("retry_at")
-    later = f"; again in {show_seconds(again - event.at)}" if again is not None and again > event.at else ""
+    later = _later(data.get("retry_at"), event.at, "again ")
     return f": {reason}{later}" if reason else ""
+
+
+def _later(at: float | None, now: float, what: str = "") -> str:
+    return f"; {what}in {show_seconds(at - now)}" if at is not None and at > now else ""
 
 
 def brief(value: Any) -> str:

@@ -1,23 +1,27 @@
-"""`flowkit tasks`: reads and steers tasks as a client, beside whatever coordinates them."""
+"""`flowkit tasks`: lists, shows, explains and watches tasks as a client, beside whatever coordinates them."""
 
 from __future__ import annotations
 
 import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
 from flowkit.cli import settings
-from flowkit.cli.asking import ask
+from flowkit.cli.asking import ask, warn_if_nobody_is_there
 from flowkit.cli.board import Board
 from flowkit.cli.console import UsageError, clean, one_line, put, put_json, say, table
 from flowkit.cli.fleet import roll_call, with_fleet
+from flowkit.cli.kin import Kin, find_kin, put_kin
 from flowkit.cli.last import task_id_of
 from flowkit.cli.show import put_event, put_task
+from flowkit.cli.steering import STEERING
 from flowkit.cli.times import read_time, show_seconds, show_short_time
 from flowkit.client import Client
-from flowkit.errors import TaskNotFound, did_you_mean
+from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.derived import base_of, group_of
+from flowkit.errors import did_you_mean
 from flowkit.ports import Head
 
 HEAD = (
@@ -71,17 +75,21 @@ def _head_row(head: Head, now: float) -> tuple[str, ...]:
 
 async def _show(client: Client, args: Namespace) -> None:
     view = await client.get_task(args.task)
+    kin = await find_kin(client, args.task) if args.tree else Kin()
     if args.json:
-        put_json(view)
+        whole = {field.name: getattr(view, field.name) for field in fields(view)}
+        put_json({**whole, "children": kin.nested(args.task)} if args.tree else view)
         return
     board = Board(await client.get_graph(view))
     board.sync(view)
     put_task(view, board)
+    if args.tree:
+        put_kin(kin, args.task)
     waiting = [request.kind for request in await client.api.store.read_requests(args.task) if not request.applied]
     if client.backend.embedded and waiting and not await client.coordinated():
         say(f"asked, and nobody has acted on it yet: {', '.join(waiting)}")
     if waiting or view.ended_at is None:
-        await _warn_if_nobody_is_there(client)
+        await warn_if_nobody_is_there(client)
 
 
 async def _explain(client: Client, args: Namespace) -> None:
@@ -98,68 +106,33 @@ async def _explain(client: Client, args: Namespace) -> None:
     if not reasons:
         put(f"nothing waits: the task is {view.status}")
     if view.ended_at is None:
-        await _warn_if_nobody_is_there(client)
+        await warn_if_nobody_is_there(client)
 
 
 async def _watch(client: Client, args: Namespace) -> None:
     view = await client.get_task(args.task)
     if view.ended_at is None:
-        await _warn_if_nobody_is_there(client)
-    async for event in client.watch(args.task, args.since):
-        if args.json:
-            put_json(event, indent=None)
-        else:
-            put_event(event)
-
-
-# -------------------------------------------------------------------------------------------------- steering
-
-
-async def _cancel(client: Client, args: Namespace) -> None:
-    before = await client.get_task(args.task)
-    if args.node is not None and args.node not in before.nodes:
-        raise UsageError(f"task {args.task} has no node {args.node!r}{did_you_mean(args.node, before.nodes)}")
-    if not await client.cancel_task(args.task, node_id=args.node, reason=args.reason):
-        raise TaskNotFound(f"there is no task {args.task!r}")
-    what = f"node {args.node!r} of task {args.task}" if args.node is not None else f"task {args.task}"
-    await _answer(client, args, f"{what} is asked to stop", None)
-
-
-async def _pause(client: Client, args: Namespace) -> None:
-    applied = await client.pause_task(args.task, reason=args.reason)
-    await _answer(client, args, f"task {args.task} is paused", applied)
-
-
-async def _resume(client: Client, args: Namespace) -> None:
-    await _answer(client, args, f"task {args.task} goes on", await client.resume_task(args.task))
-
-
-async def _restart(client: Client, args: Namespace) -> None:
-    applied = await client.restart_task(args.task, from_node=args.from_node, failed_only=args.failed_only)
-    await _answer(client, args, f"task {args.task} runs again", applied)
-
-
-async def _answer(client: Client, args: Namespace, done: str, applied: bool | None) -> None:
-    """Say what came of a request: it is written in any case, and acted on once a coordinator is there."""
+        await warn_if_nobody_is_there(client)
     if args.json:
-        status = (await client.get_task(args.task)).status
-        asked = {"task_id": args.task, "asked": args.verb, "applied": applied, "status": status}
-        put_json(asked | {"coordinated": await client.coordinated()})
+        async for event in client.watch(args.task, args.since):
+            put_json(event, indent=None)
         return
-    waits = applied is False
-    put(f"the request to {args.verb} task {args.task} is written; nobody has acted on it yet" if waits else done)
-    await _warn_if_nobody_is_there(client)
+    board = Board(await client.get_graph(view))
+    async for event in client.watch(args.task):  # from the beginning: the rows count all that happened
+        board.apply(event)
+        if event.seq > args.since and (args.items or _worth_a_line(event)):
+            put_event(event, _counts(board, event))
 
 
-async def _warn_if_nobody_is_there(client: Client) -> None:
-    file = client.backend.file
-    if file is not None and not await client.coordinated():
-        path = _near(file.path)
-        say(f"no coordinator runs on this file: `flowkit worker MODULE --db {path}` goes on with its tasks")
+def _worth_a_line(event: TaskEvent) -> bool:
+    """Items and runs are counted in the lines of their node, and told of one by one only where one goes wrong."""
+    return not group_of(event.node_id) or event.type in ("failed", "lost", "node_failed")
 
 
-def _near(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _counts(board: Board, event: TaskEvent) -> str:
+    row = board.rows.get(event.node_id)
+    told = row.folded() if row is not None and row.ended and event.node_id == base_of(event.node_id) else ""
+    return f"; {told}" if told else ""
 
 
 def _check_statuses(given: list[str]) -> None:
@@ -182,8 +155,5 @@ VERBS: dict[str, Callable[[Client, Namespace], Awaitable[Any]]] = {
     "show": _show,
     "explain": _explain,
     "watch": _watch,
-    "cancel": _cancel,
-    "pause": _pause,
-    "resume": _resume,
-    "restart": _restart,
+    **STEERING,
 }

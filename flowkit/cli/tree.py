@@ -57,6 +57,7 @@ def details(row: Row, now: float) -> str:
     parts = [
         f"attempt {row.attempts}" if row.attempts > 1 else "",
         show_seconds(row.seconds(now)),
+        row.folded(),
         one_line(row.reason),
     ]
     return "  ".join(part for part in parts if part)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from flowkit.coordinator.off_loop import off_loop
 from flowkit.core import selection
 from flowkit.core.graph import BUILT_INS, Graph, Node
+from flowkit.core.limits import check_params
 from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
 from flowkit.core.signature import Signature, given_params, misfits, params_misfits, quick_look
 from flowkit.core.starts import function_role
@@ -60,19 +61,23 @@ class Admission:
         self._findings: OrderedDict[str, _Finding] = OrderedDict()
 
     async def check(self, ref: str, graph: Graph, params: Mapping[str, Any] | None, targets: Sequence[str]) -> None:
-        """Raise `GraphError` for targets that are no nodes, roles that nobody was said to serve, and inputs that cannot
-        fit. `params` None: they are yet to come, and nothing is said of them."""
+        """Raise `GraphError` for targets that are no nodes, roles that nobody was said to serve, keys of limits that
+        lack a param, and inputs that cannot fit. `params` None: they are yet to come, and nothing is said of them."""
         if targets:
             _check_targets(targets, graph)
+        if graph.limited and params is not None:
+            problems = Problems()
+            check_params(graph, params, problems)
+            problems.raise_any()
         finding = await self._finding(ref, graph)
         found = [*finding.problems]
         if params is not None and not all(passes(params) for passes in finding.looks):
             found += params_misfits(graph, params, finding.roots)
         if found:
             left_out = set(selection.not_needed(graph, targets))
-            problems = [problem for node, problem in found if node not in left_out]
-            if problems:
-                raise GraphError(problems[:MAX_PROBLEMS])
+            misfitting = [problem for node, problem in found if node not in left_out]
+            if misfitting:
+                raise GraphError(misfitting[:MAX_PROBLEMS])
 
     async def _finding(self, ref: str, graph: Graph) -> _Finding:
         known = self._findings.get(ref)

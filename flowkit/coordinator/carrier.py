@@ -10,7 +10,8 @@ from typing import Any
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.publisher import Parcel, Publisher
-from flowkit.core.effects import Dispatch, Revoke
+from flowkit.core import streams
+from flowkit.core.effects import Dispatch, Revoke, Tell
 from flowkit.core.graph import MISSING
 from flowkit.core.payload import lift_artifacts
 from flowkit.errors import StoreUnavailable
@@ -18,7 +19,7 @@ from flowkit.ports import Clock, Commit, Record, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
 from flowkit.wire.facts import row_of
-from flowkit.wire.messages import Job, Stop, encode_event, event_headers, pack_artifacts
+from flowkit.wire.messages import Job, Over, Stop, encode_event, event_headers, pack_artifacts
 from flowkit.wire.topics import EVENT_PARTITIONS, Topics, partition_of
 
 LARGE_INPUT_BYTES = 40 * 1024
@@ -62,13 +63,16 @@ class Carrier:
 
     # ------------------------------------------------------------------------------------------ effects
 
-    def carry_out(self, cell: Cell, effect: Dispatch | Revoke) -> None:
+    def carry_out(self, cell: Cell, effect: Dispatch | Revoke | Tell) -> None:
         match effect:
             case Dispatch():
                 self._dispatch(cell, effect)
             case Revoke():
                 stop = Stop(effect.token, cell.task_id, effect.node, effect.attempt, effect.reason, effect.grace_sec)
                 self._publisher.work(effect.worker, effect.incarnation, stop)
+            case Tell():
+                over = Over(effect.token, cell.task_id, effect.node, effect.attempt, list(effect.over))
+                self._publisher.work(effect.worker, effect.incarnation, over)
 
     def revoke_unknown(self, worker: str, incarnation: str, stop: Stop) -> None:
         self._publisher.work(worker, incarnation, stop)
@@ -99,10 +103,11 @@ class Carrier:
             params=None if large else params,
             run_sec=effect.node.timeouts.run_sec,
             heartbeat_sec=effect.node.timeouts.heartbeat_sec,
-            given=effect.node.inputs is not MISSING,
+            given=effect.node.inputs is not MISSING or effect.node.stream is not None,
             body_ref=hashlib.sha256(large).hexdigest() if large else "",
             params_in_head=apart,
             io=None if large else io,
+            stream=streams.job(task, effect.node),
         )
         if large:
             self._supervisor.spawn(self._dispatch_large(effect, job, large), "dispatch-large")
@@ -118,7 +123,7 @@ class Carrier:
 
     async def _dispatch_large(self, effect: Dispatch, job: Job, data: bytes) -> None:
         try:
-            await self._store.put_blob(job.body_ref, data, kind="artifact")
+            await self._store.put_blob(job.body_ref, data, kind="artifact", for_task=job.task_id)
         except StoreUnavailable:
             return  # the accept deadline brings the attempt back
         self._publisher.work(effect.worker, effect.incarnation, job)

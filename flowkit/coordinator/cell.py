@@ -7,11 +7,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flowkit.coordinator.bids import Bids
 from flowkit.coordinator.offsets import Receipt
 from flowkit.core.effects import Effect
 from flowkit.core.facts import Fact
 from flowkit.core.immutable import immutable
 from flowkit.core.model import Task
+from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
 
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Item:
-    """A report that waits to be decided. `receipt` is what it owes to the offset of the record that brought it;
-    `tenant` what the sender claimed, empty for the coordinator's own."""
+    """A report that waits to be decided, or a letter of a limit. `receipt` is what it owes to the offset of the record
+    that brought it; `tenant` what the sender claimed, empty for the coordinator's own."""
 
-    report: Report
+    report: Report | ToTask
     receipt: Receipt | None = None
     tenant: str = ""
 
@@ -61,14 +63,19 @@ class Cell:
     acknowledged; `stored` is what the head says of both. `bytes` is its weight in `TaskMemory`. `dead` cells are never
     used again: whoever still holds one must look its task up anew. A `patient` cell whose task has not begun waits for
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
-    the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `waiting` are the lanes in
-    which it waits for room. `homes` says which worker stands in for one that ran a node to be followed, and is gone or
-    does not meet the demand: (gone, stand-in) by anchor and demand.
+    the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
+    nodes ask of limits, and `waiting` are the lanes in which it waits for room. `homes` says which worker stands in for
+    one that ran a node to be followed, and is gone or does not meet the demand: (gone, stand-in) by anchor and demand.
+    `untold` is the seq with the end of a
+    child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
+    is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
+    (monotonic seconds) is when something of it was last committed.
     """
 
     __slots__ = (
         "acked",
         "aheads",
+        "bids",
         "bytes",
         "cautious",
         "closing",
@@ -88,11 +95,14 @@ class Cell:
         "queue",
         "snapshot",
         "snapshot_size",
+        "stirred_at",
         "stored",
         "task",
         "task_id",
         "to_mark",
+        "unborn",
         "unfolded",
+        "untold",
         "waiting",
         "wake_at",
         "watches",
@@ -113,6 +123,9 @@ class Cell:
         self.acked = 0
         self.published = 0
         self.published_beyond: set[int] = set()
+        self.untold = 0
+        self.unborn = 0
+        self.stirred_at = 0.0
         self.prev = ""
         self.stored = (0, 0)
         self.snapshot = ""
@@ -121,6 +134,7 @@ class Cell:
         self.front = Front()
         self.aheads = 0
         self.misses = 0
+        self.bids: Bids | None = None
         self.bytes = 0
         self.patient = True
         self.to_mark: list[int] = []
@@ -141,10 +155,23 @@ class Cell:
     def event_acknowledged(self, seq: int) -> None:
         """Advance `published` over every seq whose event is acknowledged."""
         self.published_beyond.add(seq)
-        while self.published + 1 in self.published_beyond:
+        self._advance()
+
+    def told(self) -> None:
+        """The parent has heard of the end."""
+        self.untold = 0
+        self._advance()
+
+    def _advance(self) -> None:
+        while self.published + 1 in self.published_beyond and self.published + 1 != self.untold:
             self.published += 1
             self.published_beyond.discard(self.published)
 
     @property
     def head_due(self) -> bool:
         return self.acked > 0 and self.stored != (self.acked, self.published)
+
+    @property
+    def at_rest(self) -> bool:
+        """The task has ended, and its head says so: it is not active any more."""
+        return self.task is not None and self.task.ended and self.published >= self.acked and not self.head_due

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flowkit.coordinator.admission import checked_params
 from flowkit.coordinator.artifacts import materialise, output_of_ended
@@ -19,8 +20,7 @@ from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
-from flowkit.coordinator.history import History
-from flowkit.core.decide import spawn_of
+from flowkit.coordinator.history import History, Past
 from flowkit.core.effects import Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.lifecycle import told_to_end
@@ -28,7 +28,8 @@ from flowkit.core.model import ENDED_TASK, Task, TaskStatus
 from flowkit.core.payload import Artifact, Payload, holds_artifacts
 from flowkit.core.reports import ChildEnded
 from flowkit.core.scope import Unanswered
-from flowkit.errors import ExprError, FlowKitError, GraphError, InputError, StoreUnavailable
+from flowkit.core.settling import spawn_of
+from flowkit.errors import Corrupt, ExprError, FlowKitError, GraphError, InputError, StoreUnavailable
 from flowkit.ports import Bus, Clock, Head, Outcome, Record, Request, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
@@ -39,8 +40,27 @@ DEEPEST = 32
 BATCH = 250
 LARGE_BYTES = 40 * 1024
 CHECK_EVERY_SEC = 60.0
+HEADS_SEC = 3.0
+"""So long after a task was loaded its children are checked once more: their heads may not have told the latest."""
+MOST_STEERED = 16
+"""Children that are steered at once: ten thousand must not crowd out the engine."""
+TELL_TRIES = 240
 RETRY_SEC = 0.5
 EXISTS_TRIES = 20
+
+
+Chosen = tuple[str, tuple[str, Graph]]
+"""A flow's version, or nothing; and the graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """A child that is about to be, and whose it is."""
+
+    cell: Cell
+    spawn: Spawn
+    head: Head
+    graph: Graph
 
 
 class Children:
@@ -71,6 +91,7 @@ class Children:
         self._wanted: deque[tuple[Cell, Spawn]] = deque()
         self._wake = asyncio.Event()
         self._checked: dict[str, float] = {}
+        self._steering = asyncio.Semaphore(MOST_STEERED)
         engine.on_child_effect = self.carry_out
         engine.on_child_end = self.tell_parent
         engine.on_parent_loaded = self._check_soon
@@ -80,6 +101,7 @@ class Children:
     def carry_out(self, cell: Cell, effect: Spawn | Steer) -> None:
         if isinstance(effect, Spawn):
             self._wanted.append((cell, effect))
+            cell.unborn += 1
             self._checked.setdefault(cell.task_id, self._clock.mono())
             self._wake.set()
         else:
@@ -91,23 +113,29 @@ class Children:
         batch = [self._wanted.popleft() for _ in range(min(BATCH, len(self._wanted)))]
         if not self._wanted:
             self._wake.clear()
-        heads: list[tuple[Cell, Head, Graph]] = []
+        born: list[Born] = []
+        known: dict[object, Chosen] = {}
         for cell, spawn in batch:
+            cell.unborn -= 1
             if cell.dead or cell.head is None:
                 continue  # whoever loads the task looks for its children
             try:
-                heads.append((cell, *await self._head(cell.head, spawn)))
+                born.append(Born(cell, spawn, *await self._head(cell.head, spawn, known)))
             except StoreUnavailable:
                 self._again(cell, spawn)
             except FlowKitError as error:
                 self._refused(cell, spawn, error)
-        await self._insert(heads)
+        await self._insert(born)
 
-    async def _head(self, parent: Head, spawn: Spawn) -> tuple[Head, Graph]:
-        """The head of a child. Raises what makes it impossible."""
+    async def _head(self, parent: Head, spawn: Spawn, known: dict[object, Chosen]) -> tuple[Head, Graph]:
+        """The head of a child. `known` are the graphs of those made together: most are of one. Raises what makes it
+        impossible."""
         if parent.depth + 1 > DEEPEST:
             raise InputError(f"tasks stand more than {DEEPEST} deep inside each other", code="too_deep")
-        flow, (ref, graph) = await self._graph(parent.tenant, spawn)
+        what = spawn.node.flow if spawn.node.child is None else id(spawn.node.child)
+        if (parent.tenant, what) not in known:
+            known[parent.tenant, what] = await self._graph(parent.tenant, spawn)
+        flow, (ref, graph) = known[parent.tenant, what]
         params = await materialise(self._store, spawn.inputs) if holds_artifacts(spawn.inputs) else spawn.inputs
         _, text = checked_params(params)
         now = self._clock.wall()
@@ -119,37 +147,37 @@ class Children:
         )  # fmt: skip
         return head, graph
 
-    async def _graph(self, tenant: str, spawn: Spawn) -> tuple[str, tuple[str, Graph]]:
+    async def _graph(self, tenant: str, spawn: Spawn) -> Chosen:
         if spawn.node.child is not None:
             return "", await self._graphs.take(dict(spawn.node.child))
         pinned = await self._flows.resolve(tenant, spawn.node.flow)
         return str(pinned), (pinned.graph_ref, await self._graphs.get(pinned.graph_ref))
 
-    async def _insert(self, wanted: Sequence[tuple[Cell, Head, Graph]]) -> None:
-        if not wanted:
+    async def _insert(self, born: Sequence[Born]) -> None:
+        if not born:
             return
-        outcomes = await self._store.insert_heads([head for _, head, _ in wanted])
+        outcomes = await self._store.insert_heads([one.head for one in born])
         away: dict[int, list[Head]] = {}
-        for (cell, head, graph), outcome in zip(wanted, outcomes, strict=True):
+        for one, outcome in zip(born, outcomes, strict=True):
             if outcome is Outcome.UNKNOWN:
-                self._again(cell, None)
-            elif outcome is Outcome.OK and head.partition in self._engine.owned:
-                self._engine.adopt(head, graph)
+                self._again(one.cell, one.spawn)
+            elif one.head.partition not in self._engine.owned:
+                away.setdefault(one.head.partition, []).append(one.head)
             elif outcome is Outcome.OK:
-                away.setdefault(head.partition, []).append(head)
+                self._engine.adopt(one.head, one.graph)
+            else:  # there since a try whose answer got lost: nobody may have been told
+                self._engine.get(one.head.task_id, one.head.partition)
         self._engine.pump_dirty()
         for partition, heads in away.items():
             self._asking.knock(partition, [Knock(h.task_id, h.tenant, "new") for h in heads], heads[0].principal)
 
-    def _again(self, cell: Cell, spawn: Spawn | None) -> None:
-        """Try once more in a moment: this one, or whatever the task misses."""
+    def _again(self, cell: Cell, spawn: Spawn) -> None:
+        """Try once more in a moment."""
 
         async def later() -> None:
             await asyncio.sleep(RETRY_SEC)
-            if spawn is not None and not cell.dead:
+            if not cell.dead:
                 self.carry_out(cell, spawn)
-            elif not cell.dead:
-                await self._check(cell)
 
         self._supervisor.spawn(later(), "spawn-again")
 
@@ -169,24 +197,25 @@ class Children:
         }  # fmt: skip
         # A cancel is the same however often it is asked; a pause and a resume belong to the commit that asked.
         request_id = f"{effect.kind}-{cell.task_id}" + ("" if effect.kind == "cancel" else f"-{cell.acked}")
-        await self._asking.ask(
-            Request(
-                effect.child,
-                1,
-                request_id,
-                effect.kind,
-                dumps(args).decode(),
-                head.partition,
-                head.tenant,
-                head.principal,
-                self._clock.wall(),
-            )
+        request = Request(
+            effect.child,
+            1,
+            request_id,
+            effect.kind,
+            dumps(args).decode(),
+            head.partition,
+            head.tenant,
+            head.principal,
+            self._clock.wall(),
         )
+        async with self._steering:
+            await self._asking.ask(request)
 
     async def _existing(self, cell: Cell, child: str) -> Head | None:
         """The head of a child, which may be about to be made."""
         for _ in range(EXISTS_TRIES):
-            heads = await self._store.read_heads([child])
+            async with self._steering:
+                heads = await self._store.read_heads([child])
             if heads or cell.dead:
                 return heads[0] if heads else None
             await asyncio.sleep(RETRY_SEC)
@@ -195,26 +224,43 @@ class Children:
     # ------------------------------------------------------------------------------------------ ends
 
     def tell_parent(self, cell: Cell) -> None:
-        """A child task ended: its parent shall hear of it, soon if possible."""
+        """A child task ended: its parent is told until it has heard, or somebody else has to."""
         if cell.head is not None and cell.task is not None:
-            self._supervisor.spawn(self._tell(cell.head, cell.task), "tell-parent")
+            self._supervisor.spawn(self._tell(cell, cell.head, cell.task), "tell-parent")
 
-    async def _tell(self, head: Head, task: Task) -> None:
-        report = await self._ending(head, task)
+    async def _tell(self, cell: Cell, head: Head, task: Task) -> None:
+        for _ in range(TELL_TRIES):
+            if not task.ended:
+                return  # it was restarted, and ends anew
+            try:
+                told = await self._told(head, await self._ending(head, task))
+            except StoreUnavailable:
+                told = False
+            if told:
+                self._engine.told(cell)
+            if told or cell.dead:
+                return
+            await asyncio.sleep(RETRY_SEC)
+        self._engine.told(cell)  # the parent's owner looks after its children by itself
+
+    async def _told(self, head: Head, report: ChildEnded) -> bool:
         partition = partition_of(head.parent, self._topics.partitions)
         if partition in self._engine.owned:
             self._engine.feed(self._engine.get(head.parent, partition), Item(report, None, head.tenant))
             self._engine.pump_dirty()
-            return
+            return True
         value = encode_facts_batch(head.principal, "", -1, [Told(head.parent, head.tenant, report)])
-        await self._bus.publish([Record(self._topics.facts, partition, value, head.parent.encode())])
+        return all(await self._bus.publish([Record(self._topics.facts, partition, value, head.parent.encode())]))
 
     async def _ending(self, head: Head, task: Task) -> ChildEnded:
-        """How a child ended, as its parent is told."""
-        output, error = Payload(), task.error
+        """How a child ended, as its parent is told. Raises `StoreUnavailable`."""
+        status, output, error = str(task.status), Payload(), task.error
         if task.status is TaskStatus.FINISHED:
-            output = await self._output(task)
-        return ChildEnded(head.parent_node, head.parent_attempt, head.task_id, str(task.status), output, error)
+            try:
+                output = await self._output(task)
+            except (Corrupt, InputError, ExprError) as gone:
+                status, error = "failed", {"code": gone.code, "message": str(gone)[:1000]}
+        return ChildEnded(head.parent_node, head.parent_attempt, head.task_id, status, output, error)
 
     async def _output(self, task: Task) -> Payload:
         value = await output_of_ended(self._store, task)
@@ -226,7 +272,7 @@ class Children:
         if len(data) <= LARGE_BYTES:
             return Payload(value)
         ref = hashlib.sha256(data).hexdigest()
-        await self._store.put_blob(ref, data, kind="artifact")
+        await self._store.put_blob(ref, data, kind="artifact", for_task=task.task_id)
         return Payload(None, Artifact(ref, len(data), "json"))
 
     def _feed(self, cell: Cell, report: ChildEnded) -> None:
@@ -238,7 +284,7 @@ class Children:
 
     def _check_soon(self, cell: Cell) -> None:
         """A task was loaded whose children may lack something."""
-        self._checked[cell.task_id] = self._clock.mono()
+        self._checked[cell.task_id] = self._clock.mono() - CHECK_EVERY_SEC + HEADS_SEC
         self._supervisor.spawn(self._check(cell), "check-children")
 
     async def look(self) -> None:
@@ -251,6 +297,8 @@ class Children:
             elif at < limit and cell.live:
                 self._checked[task_id] = self._clock.mono()
                 await self._check(cell)
+            else:
+                self._engine.heads.touch(cell)  # it may leave memory after a while
 
     async def _check(self, cell: Cell) -> None:
         """Whatever a crash or a lost message left undone about a task's children is done."""
@@ -263,11 +311,13 @@ class Children:
         for start in range(0, len(ids), BATCH):
             part = ids[start : start + BATCH]
             heads = {head.task_id: head for head in await self._store.read_heads(part)}
+            over = [child for child in part if child in heads and heads[child].status in ENDED_TASK]
+            pasts = await self._history.load(over) if over else {}
             for child in part:
                 if cell.task.children.get(children[child]) == child and not cell.dead:
-                    await self._look_at(cell, cell.task, children[child], heads.get(child))
+                    await self._look_at(cell, cell.task, children[child], heads.get(child), pasts.get(child))
 
-    async def _look_at(self, cell: Cell, task: Task, name: str, head: Head | None) -> None:
+    async def _look_at(self, cell: Cell, task: Task, name: str, head: Head | None, past: Past | None) -> None:
         run = task.runs[name]
         if head is None:
             try:
@@ -276,15 +326,14 @@ class Children:
                 info = {"code": "bad_input", "message": f"the child's params cannot be made again: {error}"}
                 self._feed(cell, ChildEnded(name, run.attempt, run.child, "failed", Payload(), info))
         elif head.status in ENDED_TASK:
-            past = (await self._history.load([head.task_id])).get(head.task_id)
             if past is not None and past.task is not None and past.task.ended:
                 self._feed(cell, await self._ending(past.head, past.task))
         elif told_to_end(run):
-            await self._steer(cell, Steer(head.task_id, "cancel", run.reason, None))
+            self.carry_out(cell, Steer(head.task_id, "cancel", run.reason, None))
         elif task.paused and head.status == TaskStatus.RUNNING:
-            await self._steer(cell, Steer(head.task_id, "pause", task.reason))
+            self.carry_out(cell, Steer(head.task_id, "pause", task.reason))
         elif not task.paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
-            await self._steer(cell, Steer(head.task_id, "resume", ""))
+            self.carry_out(cell, Steer(head.task_id, "resume", ""))
 
     async def _paused_by(self, cell: Cell, child: Head) -> bool:
         """Whether a child was paused along with its parent, and not by somebody who meant it alone."""

@@ -281,6 +281,11 @@ class Coordinator:
             options["graph"] = self.adapters.resolve(options["graph"])
         return await self.runtime.api.plan_restart(task_id, **options)
 
+    async def delete_task(self, task_id: str) -> bool:
+        """Delete a task that has ended, and its children, for good; False for an unknown task. Raises `RequestRefused`
+        while one of them has not ended."""
+        return await self.runtime.api.delete(task_id)
+
     async def explain(self, task_id: str) -> list[Reason]:
         """Why each node that does not run does not run."""
         return await self.runtime.api.explain(task_id)

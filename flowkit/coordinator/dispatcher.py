@@ -158,7 +158,7 @@ class Dispatcher:
         cell, order = wait.cell, next(self._order)
         assert cell.task is not None
         run = cell.task.runs[name] if name else None
-        if run is not None and (run.losses or run.declines):
+        if run is not None and (run.losses or run.declines or _is_awaited(cell.task, name)):
             return BEFORE_ALL, order
         since = self._clock.mono() - (0.0 if anew else self._waited(cell, run))
         priority = wait.lane.priority + (cell.head.priority if cell.head is not None else 0)
@@ -225,6 +225,12 @@ class Dispatcher:
 
     def serves(self, role: str) -> bool:
         return bool(self._fleet.of_role(role))
+
+
+def _is_awaited(task: Task, name: str) -> bool:
+    """Whether another node runs that waits for this one to read what it hands on."""
+    stream = task.node(name).stream
+    return stream is not None and stream.first_batch
 
 
 def _wants_room(wait: Wait) -> bool:

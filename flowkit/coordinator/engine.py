@@ -15,15 +15,18 @@ from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell, Flight, Item
 from flowkit.coordinator.commits import CommitLog
 from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.coordinator.gate import Gate
 from flowkit.coordinator.heads import Heads, front_of
 from flowkit.coordinator.history import Past, new_task
+from flowkit.coordinator.ids import was_long_ago
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
-from flowkit.core.decide import Decision, decide
-from flowkit.core.effects import Dispatch, Question, Revoke, Spawn, Steer
+from flowkit.core.decide import decide
+from flowkit.core.desk import Decision
+from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
@@ -56,12 +59,15 @@ class Engine:
         self.timers = timers
         self.carrier = carrier
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
-        self.heads = Heads(store, clock, self.maybe_evict)
+        self.heads = Heads(store, clock, self.maybe_evict, self._head_missing)
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
+        self.gate = Gate(clock, dispatcher)
+        self.on_stray: Callable[[str], None] = lambda task_id: None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
+        self.on_output: Callable[[Keep], None] = lambda effect: None
         self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
@@ -126,16 +132,18 @@ class Engine:
             return
         task = cell.task
         assert task is not None
+        if task.graph.limited:
+            self._settle(self.gate.hear(cell, task))
         if self._waits_for_room(cell, task):
             return
         items = self._take_items(cell, task)
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now, self.detector)
+            decision = decide(task, [item.report for item in items], now, self.detector)  # type: ignore[misc]
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
-            placed = self.dispatcher.offer(cell)
+            placed = self._offer(cell, task)
             if placed:
                 more = decide(task, placed, now, self.detector)
                 decision.recorded += more.recorded
@@ -155,8 +163,17 @@ class Engine:
         if decision.recorded:
             self._fly(cell, decision, items, placed, now)
         else:
+            for effect in decision.effects:
+                if isinstance(effect, Tell):  # what it tells of is acknowledged
+                    self.carrier.carry_out(cell, effect)
             self._settle(items)
             self._rest(cell, task)
+
+    def _offer(self, cell: Cell, task: Task) -> list[Placed]:
+        if not task.graph.limited:
+            return self.dispatcher.offer(cell)
+        self.gate.open(cell, task)
+        return self.gate.stamp(cell, task, self.dispatcher.offer(cell))
 
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
@@ -165,7 +182,7 @@ class Engine:
             return False
         lanes = task.graph.root_lanes
         if not lanes or self.dispatcher.has_room(lanes):
-            return False
+            return task.graph.limited and self.gate.first(cell, task)
         self.dispatcher.wait_to_begin(cell, lanes)
         return True
 
@@ -183,7 +200,7 @@ class Engine:
                 items.append(item)
         return items
 
-    def _mark_again(self, cell: Cell, report: Report) -> None:
+    def _mark_again(self, cell: Cell, report: object) -> None:
         """A request that comes again although it was answered: its mark was lost."""
         if isinstance(report, Requested) and cell.task is not None and report.n <= cell.task.applied:
             if report.n not in cell.to_mark:
@@ -234,6 +251,8 @@ class Engine:
         """Nothing was decided: note when to look again."""
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
+        if task.graph.limited:
+            self.gate.look(cell, task)
         if cell.queue:
             self._dirty[cell.task_id] = cell
         elif not cell.head_due:
@@ -268,14 +287,20 @@ class Engine:
 
         cell.flight = None
         cell.aheads = 0
+        cell.stirred_at = self.clock.mono()
         cell.front = front_of(task, self.clock.wall())
         self._note(cell, task, flight.facts)
+        if task.graph.limited:
+            self.gate.note(cell, task, flight.facts)
+            self.gate.look(cell, task)
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
-            if isinstance(effect, Dispatch | Revoke):
+            if isinstance(effect, Dispatch | Revoke | Tell):
                 self.carrier.carry_out(cell, effect)
-            elif isinstance(effect, Spawn | Steer):
+            elif isinstance(effect, Keep):
+                self.on_output(effect)
+            else:
                 self.on_child_effect(cell, effect)
         self.heads.touch(cell)
         self.timers.set(cell, task.next_wake())
@@ -296,6 +321,7 @@ class Engine:
                 case f.RequestApplied(n=n):
                     cell.to_mark.append(n)
                 case f.TaskEnded() if cell.head is not None and cell.head.parent:
+                    cell.untold = cell.acked
                     self.on_child_end(cell)
         for node in [node for node in cell.watches if node not in task.leased]:
             self.leases.sync(cell, node, task.runs[node])
@@ -327,6 +353,9 @@ class Engine:
         if past is None:
             self._missing(cell)
             return
+        if past.deleted:
+            self._late(cell)
+            return
         if past.head.partition not in self.owned:
             self._not_ours(cell, past.head.partition)
             return
@@ -354,7 +383,8 @@ class Engine:
         self.on_loaded(cell)
         if task.children:
             self.on_parent_loaded(cell)
-        elif task.ended and past.head.parent:
+        elif task.ended and past.head.parent and cell.published < cell.acked:
+            cell.untold = cell.acked
             self.on_child_end(cell)
 
     def _missing(self, cell: Cell) -> None:
@@ -362,10 +392,22 @@ class Engine:
         if cell.misses < MOST_MISSES:
             self.carrier.later(0.3, lambda: self._load_again(cell))
             return
+        self._settle(self.gate.gone(cell))
+        self.on_stray(cell.task_id)
+        if was_long_ago(cell.task_id, self.clock.wall()):
+            self._late(cell)
+            return
         for item in cell.queue:
-            self.carrier.refuse(cell, item, "no such task")
-        self._settle(cell.queue)
-        self.drop(cell)
+            if not isinstance(item.report, Requested):  # those stand in the store, and are removed there
+                self.carrier.refuse(cell, item, "no such task")
+        self.forget(cell)
+
+    def _late(self, cell: Cell) -> None:
+        """What comes for a task that was deleted is counted and dropped (rule 16)."""
+        self.telemetry.count("reports_of_deleted_tasks", len(cell.queue))
+        if any(isinstance(item.report, Requested) for item in cell.queue):
+            self.on_stray(cell.task_id)
+        self.forget(cell)
 
     def _not_ours(self, cell: Cell, partition: int) -> None:
         """A message that went astray asked for another owner's task, who alone may decide about it; or the partition
@@ -376,7 +418,22 @@ class Engine:
             self._settle(cell.queue)
         self.drop(cell)
 
+    def _head_missing(self, task_id: str) -> None:
+        cell = self.cells.get(task_id)
+        if cell is not None and not cell.loading:
+            self.reload(cell, "missing", 0.0)
+
     # ------------------------------------------------------------------------------------------ leaving
+
+    def forget_task(self, task_id: str) -> None:
+        """The task was deleted."""
+        if (cell := self.cells.get(task_id)) is not None:
+            self.forget(cell)
+
+    def forget(self, cell: Cell) -> None:
+        """Drop a cell whose task is no more; nobody waits for what came for it."""
+        self._settle(cell.queue)
+        self.drop(cell)
 
     def drop(self, cell: Cell) -> None:
         """Forget a cell: it is never used again."""
@@ -397,6 +454,12 @@ class Engine:
         if not cell.dead:
             self.heads.touch(cell)
 
+    def told(self, cell: Cell) -> None:
+        """The parent of a task has heard of its end."""
+        cell.told()
+        if not cell.dead:
+            self.heads.touch(cell)
+
     def maybe_evict(self, cell: Cell) -> None:
         """A task with nothing to do leaves memory, once its head says all there is to say."""
         task = cell.task
@@ -404,10 +467,13 @@ class Engine:
             return
         if not task.ended:
             wake = task.next_wake()
-            if task.leased or (task.ready and not task.paused) or (task.due and task.placing):
+            if task.leased or ((task.ready or task.gated) and not task.paused) or (task.due and task.placing):
                 return
             rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
             if wake is not None and wake < self.clock.wall() + rest:
+                return
+            # The next child ends soon, most likely: it must not have to wait until its parent is loaded again.
+            if cell.unborn or (task.children and self.clock.mono() - cell.stirred_at < rest):
                 return
         self.drop(cell)
 

@@ -6,31 +6,61 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 
 from flowkit.coordinator.engine import Engine
-from flowkit.coordinator.views import Progress, Reason, waits_for
+from flowkit.coordinator.streams import StreamView
+from flowkit.coordinator.views import Progress, Reason, limited, slices, waits_for
 from flowkit.core.labels import in_words, lacking
 from flowkit.core.lane import Lane, plain
-from flowkit.core.model import Task
+from flowkit.core.model import ENDED_NODE, Task
 from flowkit.errors import did_you_mean
 from flowkit.ports import Head
 
 
-def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]:
-    """A reason for each node that has not ended, those nearest to running first."""
-    reasons = [reason for name in task.runs if (reason := waits_for(task, name)) is not None]
-    if not task.created:
-        reasons = [_as_ready(task, reason) for reason in reasons]
-    if engine is not None and head.partition in engine.owned:
-        watcher = _Watcher(task, engine)
-        reasons = [watcher.look(reason) for reason in reasons]
+async def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]:
+    """A reason for each node that has not ended, those nearest to running first; of a large task in slices, so that the
+    loop goes on."""
+    reasons: list[Reason] = []
+    watcher = _Watcher(task, engine) if engine is not None and head.partition in engine.owned else None
+    async for names in slices(list(task.runs)):
+        found = [waits_for(task, name) for name in names if name in task.runs]
+        some = [reason for reason in found if reason is not None]
+        if not task.created:
+            some = [_as_ready(task, reason) for reason in some]
+        if watcher is not None:
+            some = [watcher.look(reason) for reason in some]
+        reasons += some
     if task.paused:
         reasons.append(Reason("", "paused", f"the task is paused{': ' + task.reason if task.reason else ''}"))
     return sorted(reasons, key=lambda reason: _ORDER.get(reason.code, 5))
 
 
+def explain_streams(task: Task, views: Iterable[StreamView]) -> list[Reason]:
+    """How far those streams are whose readers have begun and not ended."""
+    return [
+        Reason(view.reader, "stream", f"node {view.reader!r} {view}")
+        for view in views
+        if task.runs[view.reader].state not in ENDED_NODE and (view.produced or view.consumed)
+    ]
+
+
+def unserved(head: Head, task: Task, engine: Engine) -> Reason | None:
+    """The first node that is ready for a role that nobody serves; looks at roles, and so costs nothing."""
+    if head.partition not in engine.owned or task.paused:
+        return None
+    if task.created:
+        first = [next(iter(names)) for names in task.ready.values()]
+    else:
+        first = [name for name in task.graph.roots if task.node(name).plain][:MOST_ROOTS]
+    ready = [Reason(name, "ready", "") for name in first]
+    watcher = _Watcher(task, engine)
+    return next((why for one in ready if (why := watcher.look(one)).code == "no_worker"), None)
+
+
+MOST_ROOTS = 100
 _ORDER = {
     "no_worker": 0,
     "paused": 1,
     "no_room": 2,
+    "limit": 2,
     "ready": 3,
     "cancelling": 3,
     "retry_at": 4,
@@ -44,6 +74,8 @@ def _as_ready(task: Task, reason: Reason) -> Reason:
     name = reason.node_id
     if task.graph.incoming[name] or task.graph.reads[name]:
         return reason
+    if task.node(name).limits:
+        return limited(task, name)
     return Reason(name, "ready", f"node {name!r} is ready for a worker of role {task.node(name).type!r}")
 
 
@@ -78,22 +110,28 @@ class _Watcher:
     def __init__(self, task: Task, engine: Engine) -> None:
         self._task = task
         self._engine = engine
+        self._cell = engine.cells.get(task.task_id)
         self._workers = cache(engine.dispatcher.workers)
 
     def look(self, reason: Reason) -> Reason:
+        name = reason.node_id
         match reason.code:
             case "leased":
-                said = str(progress_of(self._engine, self._task, reason.node_id) or "")
-                return Reason(reason.node_id, reason.code, f"{reason.message}: {said}") if said else reason
-            case "ready":
-                lane = lane_of(self._task, reason.node_id)
-                lonely = nobody(reason.node_id, lane, self._workers(lane.role), self._engine.dispatcher.roles)
-                return lonely or self._no_room(reason.node_id, lane)
+                said = str(progress_of(self._engine, self._task, name) or "")
+                return Reason(name, reason.code, f"{reason.message}: {said}") if said else reason
+            case "ready" | "limit":
+                lane = lane_of(self._task, name)
+                lonely = nobody(name, lane, self._workers(lane.role), self._engine.dispatcher.roles)
+                return lonely or (self._limited(name) if reason.code == "limit" else None) or self._no_room(name, lane)
         return reason
 
+    def _limited(self, name: str) -> Reason | None:
+        what = "" if self._cell is None else self._engine.gate.waits_for(self._cell, name)
+        return Reason(name, "limit", f"node {name!r} waits for {what}") if what else None
+
     def _no_room(self, name: str, lane: Lane) -> Reason:
-        dispatcher, cell = self._engine.dispatcher, self._engine.cells.get(self._task.task_id)
-        if cell is not None and (bound := dispatcher.bound_to(cell, lane)) is not None:
+        dispatcher = self._engine.dispatcher
+        if self._cell is not None and (bound := dispatcher.bound_to(self._cell, lane)) is not None:
             worker, seconds = bound
             say = f"at worker {worker!r}, which it follows; in {seconds:.1f} s any other will do"
             return Reason(name, "no_room", f"node {name!r} waits for room {say}")

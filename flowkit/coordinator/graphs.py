@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from flowkit.clock import SystemClock
 from flowkit.coordinator.off_loop import off_loop
 from flowkit.coordinator.schemas import check_schemas
 from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
 from flowkit.errors import Corrupt, GraphError, Problem
-from flowkit.ports import Store
+from flowkit.ports import Clock, Store
 from flowkit.wire.codec import dumps_in_parts, loads
 
 CACHED_NODES = 500_000
@@ -23,6 +24,11 @@ LARGE_BYTES = 256 * 1024
 LARGE_NODES = 1000
 LARGEST_LOOKS = 5000
 KNOWN_LOOKS = 1000
+PUT_AGAIN_SEC = 3600.0
+"""A graph that this process put within this time is surely in the store: whoever begins a task of it puts it anew
+after that, for..."""
+IDLE_SEC = 86_400.0
+"""... a graph that no task names, and that nobody has put for so long, is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +43,10 @@ class ReadGraph:
 class Graphs:
     """A cache over the store's graphs, bounded by the number of nodes it holds."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock | None = None) -> None:
         self._store = store
+        self._clock = clock if clock is not None else SystemClock()
+        self._put_at: dict[str, float] = {}
         self._cache: OrderedDict[str, Graph] = OrderedDict()
         self._nodes = 0
         self._refs: OrderedDict[bytes, str] = OrderedDict()
@@ -82,26 +90,34 @@ class Graphs:
         if not done.cancelled() and done.exception() is None:
             self._keep(ref, done.result())
 
-    async def take(self, raw: Any) -> tuple[str, Graph]:
+    async def take(self, raw: Any, *, for_task: str = "") -> tuple[str, Graph]:
         """Read what a user wrote and store it, durably: its reference, and the graph. What comes again as it came
-        before is known by its looks. Raises `GraphError`, `StoreUnavailable`."""
-        looks = _looks(raw)
-        if looks is not None and (ref := self._refs.get(looks)) is not None and (graph := self.known(ref)) is not None:
+        before is known by its looks. `for_task` is a task that will name it otherwise than in its head. Raises
+        `GraphError`, `StoreUnavailable`."""
+        looks = _looks(raw) if not for_task else None
+        if looks is not None and (ref := self._refs.get(looks)) is not None and self._stands(ref):
             self._refs.move_to_end(looks)
-            return ref, graph
+            return ref, self._cache[ref]
         read = await read_raw(raw)
-        await self.put(read)
+        await self.put(read, for_task=for_task)
         if looks is not None:
             self._refs[looks] = read.ref
             if len(self._refs) > KNOWN_LOOKS:
                 self._refs.popitem(last=False)
         return read.ref, read.graph
 
-    async def put(self, read: ReadGraph) -> None:
+    async def put(self, read: ReadGraph, *, for_task: str = "") -> None:
         """Store a graph's text, durably. Raises `StoreUnavailable`."""
-        if self.known(read.ref) is None:
-            await self._store.put_blob(read.ref, read.text, kind="graph")
+        if for_task or not self._stands(read.ref):
+            now, at = self._clock.mono(), self._clock.wall()
+            await self._store.put_blob(read.ref, read.text, kind="graph", for_task=for_task, at=at)
             self._keep(read.ref, read.graph)
+            self._put_at[read.ref] = now
+
+    def _stands(self, ref: str) -> bool:
+        """Whether the graph is known here, and in the store for long enough to begin a task of it."""
+        put_at = self._put_at.get(ref)
+        return put_at is not None and self._clock.mono() - put_at < PUT_AGAIN_SEC and self.known(ref) is not None
 
     def _keep(self, ref: str, graph: Graph) -> None:
         if ref in self._cache:
@@ -109,7 +125,8 @@ class Graphs:
         self._cache[ref] = graph
         self._nodes += len(graph.nodes)
         while self._nodes > CACHED_NODES and len(self._cache) > 1:
-            _, dropped = self._cache.popitem(last=False)
+            name, dropped = self._cache.popitem(last=False)
+            self._put_at.pop(name, None)
             self._nodes -= len(dropped.nodes)
 
 

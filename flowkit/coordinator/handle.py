@@ -57,6 +57,10 @@ class TaskHandle:
         """What `restart` with the same options would do."""
         return await self._tasks.plan_restart(self.id, **options)
 
+    async def delete(self) -> bool:
+        """Delete the task, which must have ended, for good; False where it is no more."""
+        return await self._tasks.delete(self.id)
+
     def watch(self, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self._tasks.watch(self.id, since)

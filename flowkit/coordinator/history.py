@@ -16,11 +16,12 @@ from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.errors import Corrupt, GraphError, StoreUnavailable, UnknownFact
-from flowkit.ports import Commit, Head, Store
+from flowkit.ports import DELETED, Commit, Head, Store
 from flowkit.telemetry import SnapshotLoaded, SnapshotUnusable, Telemetry
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
 from flowkit.wire.snapshot import Place, at_once, edition_of, read_snapshot
+from flowkit.wire.tombstone import is_tombstone
 
 BEGINNING = Place(0, "")
 SLICE_WEIGHT = 500
@@ -32,7 +33,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A task as the store has it. `error` says why it could not be folded (then `task` is None).
+    """A task as the store has it. `error` says why it could not be folded, `deleted` that it is no more (then `task` is
+    None).
 
     `seq` and `commit_id` are those of the last commit in the state; `commits` those that were read: all that are not in
     the snapshot, and all that the head does not call published. `snapshot_size` are the bytes of the snapshot that the
@@ -50,6 +52,7 @@ class Past:
     snapshot_size: int = 0
     unfolded: int = 0
     first: Graph | None = None
+    deleted: bool = False
 
 
 def new_task(head: Head, graph: Graph) -> Task:
@@ -106,17 +109,22 @@ class History:
         self._telemetry = telemetry if telemetry is not None else Telemetry()
 
     async def load(self, task_ids: Sequence[str], *, whole: bool = False) -> dict[str, Past]:
-        """Heads and folded states of these tasks; unknown ids are left out. `whole`: read every commit, whatever
-        snapshots there are. Raises `StoreUnavailable`."""
+        """Heads and folded states of these tasks; unknown ids and deleted tasks are left out. `whole`: read every
+        commit, whatever snapshots there are. Raises `StoreUnavailable`."""
         batches = [batch async for batch in self.batches(task_ids, whole=whole)]
-        return {past.head.task_id: past for batch in batches for past in batch}
+        return {past.head.task_id: past for batch in batches for past in batch if not past.deleted}
 
     async def batches(self, task_ids: Sequence[str], *, whole: bool = False) -> AsyncIterator[list[Past]]:
-        """As `load`: first all small tasks together, then the large ones, each when it is ready.
+        """As `load`, deleted tasks included: first all small tasks together, then the large ones, each when it is
+        ready.
 
-        The heads are read first: a commit that arrives in between is then seen, never one without its head.
+        The heads are read first: a commit that arrives in between is then seen, never one without its head. Of a task
+        that is deleted in between the commits are still there for long enough, the last of them a tombstone.
         """
         heads = {head.task_id: head for head in await self._store.read_heads(task_ids)}
+        if gone := [head for head in heads.values() if head.status == DELETED]:
+            heads = {task_id: head for task_id, head in heads.items() if head.status != DELETED}
+            yield [_no_more(head) for head in gone]
         begun = [head for head in heads.values() if head.snapshot and not whole]
         fresh = [task_id for task_id, head in heads.items() if whole or not head.snapshot]
         commits = await self._store.read_commits(fresh) if fresh else []
@@ -155,6 +163,8 @@ class History:
             raise Corrupt(f"a snapshot of commit {base.seq} where one of commit {seq} was named")
         after = min(seq, head.published_seq)
         commits = await self.since(head.task_id, after)
+        if commits and is_tombstone(commits[-1]):
+            return _no_more(head)
         older, newer = commits[: seq - after], commits[seq - after :]
         task.editions = await self.editions(newer)
         if len(older) < seq - after or (older and older[-1].id != base.commit_id):
@@ -174,6 +184,8 @@ class History:
         return {ref: await self._graphs.get(ref) for ref in refs}
 
     async def _folded(self, head: Head, commits: list[Commit]) -> Past:
+        if commits and is_tombstone(commits[-1]):
+            return _no_more(head)
         commits = unbroken(commits)
         try:
             graph = await self._graphs.get(head.graph_ref)
@@ -190,6 +202,10 @@ class History:
         except Exception as error:  # a history that cannot be folded must not stop the others
             return Past(head, None, commits=commits, error=f"{type(error).__name__}: {error}")
         return Past(head, task, *where, commits, unfolded=_bytes_of(commits), first=graph)
+
+
+def _no_more(head: Head) -> Past:
+    return Past(head, None, error="it was deleted", deleted=True)
 
 
 def place_of(snapshot: str) -> tuple[int, str]:

@@ -8,15 +8,17 @@ import asyncio
 from flowkit.coordinator.cell import Item
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.fleet import Fleet
+from flowkit.coordinator.limits import Limits
 from flowkit.coordinator.offsets import OffsetTracker, Receipt
 from flowkit.coordinator.publisher import Publisher
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.takeover import Takeover
+from flowkit.core.permits import PermitAsked, PermitDelayed, PermitGranted, PermitOver, PermitWanted
 from flowkit.core.reports import TimeReached
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Bus, Member, Record
 from flowkit.telemetry import Rebalanced, Telemetry
-from flowkit.wire.messages import Knock, Told, Unreadable, decode_facts_batch
+from flowkit.wire.messages import Knock, Mail, Told, Unreadable, decode_facts_batch
 from flowkit.wire.topics import Topics
 
 FETCH_SEC = 0.5
@@ -28,7 +30,8 @@ class Intake:
     """A member of the coordinators' group. What it read is on its way to a commit, never lost, never waited for."""
 
     def __init__(self, *, bus: Bus, topics: Topics, group: str, engine: Engine, fleet: Fleet, publisher: Publisher,
-                 requests: RequestReader, takeover: Takeover, telemetry: Telemetry) -> None:  # fmt: skip
+                 requests: RequestReader, takeover: Takeover, limits: Limits,
+                 telemetry: Telemetry) -> None:  # fmt: skip
         self._bus = bus
         self._topics = topics
         self._group = group
@@ -38,6 +41,7 @@ class Intake:
         self._requests = requests
         self._takeover = takeover
         self._telemetry = telemetry
+        self._limits = limits
         self._member: Member | None = None
         self._trackers: dict[int, OffsetTracker] = {}
 
@@ -84,10 +88,15 @@ class Intake:
         for item in batch.items:
             self._hand_over(record, item, receipt)
 
-    def _hand_over(self, record: Record, item: Told | Knock | Unreadable, receipt: Receipt) -> None:
+    def _hand_over(self, record: Record, item: Told | Mail | Knock | Unreadable, receipt: Receipt) -> None:
         match item:
             case Told(task_id=task_id, tenant=tenant, report=report):
                 self._engine.feed(self._engine.get(task_id, record.partition), Item(report, receipt, tenant))
+            case Mail(limit_id, tenant, PermitWanted() | PermitOver() as letter):
+                self._limits.hear(limit_id, tenant, letter)
+                receipt.settle()
+            case Mail(task_id, tenant, PermitGranted() | PermitDelayed() | PermitAsked() as letter):
+                self._engine.feed(self._engine.get(task_id, record.partition), Item(letter, receipt, tenant))
             case Knock(task_id=task_id, what="new"):
                 self._engine.feed(self._engine.get(task_id, record.partition), Item(TimeReached(), receipt))
             case Knock(task_id=task_id):
@@ -150,6 +159,7 @@ class Intake:
             self._trackers[partition] = OffsetTracker()
         self._telemetry.emit(Rebalanced(self._engine.coordinator_id, partitions, frozenset()))
         self._takeover.begin(partitions)
+        self._engine.gate.again_soon()
 
     async def _revoked(self, partitions: frozenset[int]) -> None:
         self._telemetry.emit(Rebalanced(self._engine.coordinator_id, frozenset(), partitions))

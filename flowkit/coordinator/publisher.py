@@ -1,5 +1,5 @@
-"""Sends what acknowledged commits ask for: events to the world, work to the workers. Nothing goes out before its
-commit."""
+"""Sends what acknowledged commits ask for: events to the world, work to the workers, letters about permits to other
+coordinators. Nothing goes out before its commit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from flowkit.ports import Bus, Clock, Record
 from flowkit.service import Supervisor
 from flowkit.telemetry import DeadLettered, Telemetry
 from flowkit.wire.dead import dead_letter
-from flowkit.wire.messages import Job, Stop, encode_work
+from flowkit.wire.messages import Mail, WorkItem, encode_facts_batch, encode_work
 from flowkit.wire.topics import MAX_MESSAGE_BYTES, WORK_PARTITIONS, Topics, partition_of
 
 RETRY_SEC = 0.3
 MAX_FLIGHTS = 8
 MAX_WAITING = 100_000
+LETTERS_PER_RECORD = 250
 
 
 @dataclass(slots=True)
@@ -41,7 +42,8 @@ class Publisher:
         self._telemetry = telemetry
         self._sender = sender
         self._queue: list[Parcel] = []
-        self._work: dict[tuple[str, str], list[Job | Stop]] = {}
+        self._work: dict[tuple[str, str], list[WorkItem]] = {}
+        self._letters: dict[int, list[Mail]] = {}
         self._wake = asyncio.Event()
         self._flights = 0
 
@@ -49,9 +51,14 @@ class Publisher:
         self._queue.append(parcel)
         self._wake.set()
 
-    def work(self, worker: str, incarnation: str, item: Job | Stop) -> None:
+    def work(self, worker: str, incarnation: str, item: WorkItem) -> None:
         """Put an order for a worker into its next batch."""
         self._work.setdefault((worker, incarnation), []).append(item)
+        self._wake.set()
+
+    def tell(self, partition: int, letter: Mail) -> None:
+        """Put a letter to the owner of a partition of `facts` into the next batch. It is not sent again."""
+        self._letters.setdefault(partition, []).append(letter)
         self._wake.set()
 
     def dead(self, record: Record, reason: str, task_id: str = "") -> None:
@@ -71,6 +78,7 @@ class Publisher:
             await asyncio.sleep(0.001)
         self._wake.clear()
         self._pack_work()
+        self._pack_letters()
         parcels, self._queue = self._queue, []
         if parcels:
             self._flights += 1
@@ -98,7 +106,22 @@ class Publisher:
         for (worker, incarnation), orders in packed.items():
             self._pack(worker, incarnation, orders)
 
-    def _pack(self, worker: str, incarnation: str, items: list[Job | Stop]) -> None:
+    def _pack_letters(self) -> None:
+        packed, self._letters = self._letters, {}
+        for partition, letters in packed.items():
+            for start in range(0, len(letters), LETTERS_PER_RECORD):
+                self._post(partition, letters[start : start + LETTERS_PER_RECORD])
+
+    def _post(self, partition: int, letters: list[Mail]) -> None:
+        value = encode_facts_batch(self._sender, "", -1, letters)
+        if len(value) > MAX_MESSAGE_BYTES and len(letters) > 1:
+            half = len(letters) // 2
+            self._post(partition, letters[:half])
+            self._post(partition, letters[half:])
+            return
+        self._queue.append(Parcel(Record(self._topics.facts, partition, value, self._sender.encode())))
+
+    def _pack(self, worker: str, incarnation: str, items: list[WorkItem]) -> None:
         value = encode_work(worker, incarnation, self._sender, items)
         if len(value) > MAX_MESSAGE_BYTES and len(items) > 1:
             parts = max(2, -(-len(value) // (MAX_MESSAGE_BYTES - 4096)))

@@ -11,6 +11,7 @@ from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Item
 from flowkit.coordinator.children import Children
+from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.coordinator.ears import Ears
 from flowkit.coordinator.engine import Engine
@@ -22,9 +23,12 @@ from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.leases import Leases
+from flowkit.coordinator.limits import Limits
 from flowkit.coordinator.loader import Loader
+from flowkit.coordinator.post import Post
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
+from flowkit.coordinator.retention import Retention
 from flowkit.coordinator.snapshots import Snapshots
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
@@ -43,6 +47,8 @@ from flowkit.wire.topics import Topics
 OFFSETS_SEC = 1.0
 EXPIRY_SEC = 0.5
 SNAPSHOTS_SEC = 0.5
+GATE_SEC = 1.0
+RETENTION_SEC = 0.2
 CHILDREN_SEC = 5.0
 
 
@@ -102,13 +108,15 @@ class CoordinatorRuntime:
             cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
         )  # fmt: skip
         self.engine.detector = self._detector
-        self.graphs = Graphs(store)
+        self.graphs = Graphs(store, clock)
         self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
         self.history = History(store, self.graphs, self.telemetry)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
+        deletion = Deletion(store, clock, self.coordinator_id)
+        self.retention = Retention(store, clock, self.engine, deletion, self.telemetry, keep_sec=cfg.kept_sec)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine, self.graphs)
-        self.answers = Answers(store, self.engine, self.supervisor)
+        self.answers = Answers(store, clock, self.engine, self.supervisor, self.telemetry)
         asking = Asking(store=store, bus=bus, topics=self.topics, supervisor=self.supervisor, engine=self.engine,
                         requests=self.requests)  # fmt: skip
         self.children = Children(
@@ -116,10 +124,18 @@ class CoordinatorRuntime:
             engine=self.engine, asking=asking, supervisor=self.supervisor, flows=self.flows,
         )  # fmt: skip
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
+        self.limits = Limits(
+            store=store, clock=clock, telemetry=self.telemetry, owned=lambda: self.engine.owned,
+            partitions=self.topics.partitions, coordinator_id=self.coordinator_id,
+        )  # fmt: skip
+        post = Post(self.engine, self.publisher, self.topics.partitions, self.limits.hear)
+        self.limits.send, self.limits.decide = post.to_task, self.engine.pump_dirty
+        self.engine.gate.to_limit, self.engine.gate.feed = post.to_limit, self.engine.feed
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
         self.intake = Intake(
             bus=bus, topics=self.topics, group=cfg.consumer_group, engine=self.engine, fleet=self.fleet,
             publisher=self.publisher, requests=self.requests, takeover=takeover, telemetry=self.telemetry,
+            limits=self.limits,
         )  # fmt: skip
         self.expiry = Expiry(
             coordinator_id=self.coordinator_id, store=store, topics=self.topics, engine=self.engine,
@@ -153,6 +169,7 @@ class CoordinatorRuntime:
             "requests": self.requests.step,
             "children": self.children.step,
             "timers": self._fire_timers,
+            "limits": self.limits.step,
         }
         for name, step in loops.items():
             self.supervisor.loop(name, step)
@@ -161,7 +178,9 @@ class CoordinatorRuntime:
         self.supervisor.loop("heads", self.engine.heads.step, every=self.cfg.head_sec)
         self.supervisor.loop("sweeper", self._sweep, every=self.cfg.sweep_sec)
         self.supervisor.loop("expiry", self.expiry.step, every=EXPIRY_SEC)
+        self.supervisor.loop("gate", self._mind_the_gate, every=GATE_SEC)
         self.supervisor.loop("snapshots", self.snapshots.step, every=SNAPSHOTS_SEC)
+        self.supervisor.loop("retention", self.retention.step, every=RETENTION_SEC)
         self.supervisor.loop("look-after-children", self.children.look, every=CHILDREN_SEC)
         self.supervisor.loop("offsets", self.intake.commit_offsets, every=OFFSETS_SEC)
         hello = encode_message(SayHello(self.coordinator_id))
@@ -176,6 +195,10 @@ class CoordinatorRuntime:
 
     def _signature_of(self, role: str) -> Signature | None:
         return agreed(self._at_hand(role) or self.fleet.signatures_of(role))
+
+    async def _mind_the_gate(self) -> None:
+        await self.engine.gate.step()
+        self.engine.pump_dirty()
 
     async def _sweep(self) -> None:
         await self.sweeper.step()

@@ -28,12 +28,22 @@ SLICE_RUNS = 1000
 
 @dataclass(slots=True)
 class Spare:
-    """A snapshot that was handed to its cell, and the one that it replaces: one of them will be of no use."""
+    """A snapshot that was handed to its cell, and the one that it replaces: one of them will be of no use. Of a cell
+    that has gone, only what it said last is kept: its task may be large."""
 
-    cell: Cell
+    task_id: str
+    cell: Cell | None
     new: str
     old: str
+    last: str = ""
     gone_at: float | None = None
+
+    def look(self) -> None:
+        """See what the cell says of itself."""
+        if self.cell is not None:
+            self.last = self.cell.snapshot
+            if self.cell.dead:
+                self.cell = None
 
 
 class Snapshots:
@@ -68,6 +78,9 @@ class Snapshots:
                     await self._take(cell)
                 finally:
                     self._rests_until = began + (self._clock.mono() - began) / SHARE
+        self._due = {task_id: cell for task_id, cell in self._due.items() if self._wanted(cell)}
+        for spare in self._spares:
+            spare.look()
         if self._spares and self._clock.mono() >= self._tidy_at:
             self._tidy_at = self._clock.mono() + TIDY_SEC
             await self._tidy()
@@ -92,7 +105,7 @@ class Snapshots:
         if not self._wanted(cell):
             await self._store.delete_blob(ref, kind="snapshot")
             return
-        spare = Spare(cell, f"{past.seq}:{ref}", cell.snapshot)
+        spare = Spare(cell.task_id, cell, f"{past.seq}:{ref}", cell.snapshot)
         cell.snapshot, cell.snapshot_size = spare.new, len(data)
         cell.unfolded = max(0, cell.unfolded - past.unfolded)
         self._spares.append(spare)
@@ -100,25 +113,27 @@ class Snapshots:
 
     async def _tidy(self) -> None:
         """Remove what no head names any more. An acknowledged update is no proof: it may have been another's."""
-        heads = await self._store.read_heads([spare.cell.task_id for spare in self._spares])
+        heads = await self._store.read_heads([spare.task_id for spare in self._spares])
         named = {head.task_id: head.snapshot for head in heads}
         for spare in list(self._spares):
-            useless = self._useless(spare, named.get(spare.cell.task_id, ""))
-            if useless is not None:
+            seen = named.get(spare.task_id, "")
+            if seen == spare.new:
+                # Also what coordinators left behind that died between writing one and naming it.
+                await self._store.delete_snapshots(spare.task_id, but=place_of(spare.new)[1])
+                self._spares.remove(spare)
+            elif (useless := self._useless(spare, seen)) is not None:
                 for snapshot in filter(None, useless):
                     await self._store.delete_blob(place_of(snapshot)[1], kind="snapshot")
                 self._spares.remove(spare)
 
     def _useless(self, spare: Spare, named: str) -> list[str] | None:
-        """The snapshots to remove, now that the head names this one; None: it is too early to say."""
-        if named == spare.new:
-            return [spare.old]
-        cell = spare.cell
-        if cell.snapshot == spare.new and not cell.dead:
+        """The snapshots to remove, of one that the head does not name; None: it is too early to say."""
+        spare.look()
+        if spare.cell is not None and spare.last == spare.new:
             return None  # the next update of the head will name it
         if named != spare.old:  # nor will it name either of them: the cell has another by now, or somebody else had
             return [spare.old, spare.new]
-        if not cell.dead:
+        if spare.cell is not None:
             return None
         if spare.gone_at is None:
             spare.gone_at = self._clock.mono()

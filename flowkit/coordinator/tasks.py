@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,15 +23,20 @@ from flowkit.coordinator.admission import (
 from flowkit.coordinator.artifacts import materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.choices import Choices, Chosen
+from flowkit.coordinator.delete_task import DeleteTask
+from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.engine import Engine
-from flowkit.coordinator.explain import explain, progress_of
+from flowkit.coordinator.explain import explain, explain_streams, progress_of, unserved
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.glances import Glances
 from flowkit.coordinator.graphs import Graphs, read_raw
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
+from flowkit.coordinator.ids import id_of_key, new_id
+from flowkit.coordinator.lives import Lives
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.schemas import check_signal
+from flowkit.coordinator.streams import stream_views
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
@@ -54,7 +58,7 @@ from flowkit.errors import (
     WaitTimeout,
     did_you_mean,
 )
-from flowkit.ports import Bus, Clock, Head, HeadFilter, Outcome, Record, Request, Store
+from flowkit.ports import DELETED, Bus, Clock, Head, HeadFilter, Outcome, Record, Request, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.wire.codec import dumps
@@ -135,6 +139,9 @@ class Tasks:
         self._admission = Admission(signature_of, roles, functions)
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
+        self._lives = Lives(store, clock)
+        self._deletion = Deletion(store, clock, principal)
+        self._delete = DeleteTask(store, clock, history, self._deletion)
         self._asking = Asking(
             store=store, bus=bus, topics=topics, supervisor=supervisor, engine=engine, requests=requests
         )
@@ -159,9 +166,10 @@ class Tasks:
             await self._admission.check(chosen.ref, chosen.graph, params, creation.targets)
             heads.append(self._head(creation, chosen, text))
             graphs.append(chosen.graph)
+        ids: list[str] = []
         for start in range(0, len(heads), INSERT_AT_ONCE):
-            await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
-        return [head.task_id for head in heads]
+            ids += await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
+        return ids
 
     async def validate(self, graph: Any, params: Any = None) -> None:
         """Raise `GraphError` for what `create` would refuse, as far as this process knows what the roles take. Nothing
@@ -175,9 +183,9 @@ class Tasks:
         check_options(creation.priority, creation.timeout)
         now, fingerprint = self._clock.wall(), ""
         if creation.idempotency_key is None:
-            task_id = uuid_of(int(now * 1000) << 80 | random.getrandbits(80), version=7)
+            task_id = new_id(now)
         else:
-            task_id = _id_of_key(self.tenant, creation.idempotency_key)
+            task_id = id_of_key(self.tenant, creation.idempotency_key)
             # Of a flow, what was asked for and not what it meant: who asks again after a tag has moved means this task.
             what = chosen.ref if creation.flow is None else {"flow": creation.flow}
             asked = [what, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
@@ -201,7 +209,9 @@ class Tasks:
             updated_at=now,
         )
 
-    async def _accept(self, heads: Sequence[Head], graphs: Sequence[Graph]) -> None:
+    async def _accept(self, heads: list[Head], graphs: Sequence[Graph]) -> list[str]:
+        """Insert the heads; the ids of their tasks, which are others where a key begins anew."""
+        first_ids = [head.task_id for head in heads]
         todo = list(range(len(heads)))
         fresh: list[int] = []
         for attempt in range(INSERT_TRIES):
@@ -210,7 +220,7 @@ class Tasks:
             fresh += [i for i, outcome in zip(todo, outcomes, strict=True) if outcome is Outcome.OK]
             doubles = [i for i, outcome in zip(todo, outcomes, strict=True) if outcome is Outcome.DUPLICATE]
             if doubles:
-                unclear += await self._confirm([heads[i] for i in doubles], doubles)
+                unclear += await self._confirm(heads, first_ids, doubles)
             todo = unclear
             if not todo:
                 break
@@ -220,15 +230,25 @@ class Tasks:
             raise StoreUnavailable(
                 f"{len(todo)} of {len(heads)} tasks could not be confirmed; ask again with an idempotency key"
             )
+        return [head.task_id for head in heads]
 
-    async def _confirm(self, heads: Sequence[Head], places: Sequence[int]) -> list[int]:
+    async def _confirm(self, heads: list[Head], first_ids: Sequence[str], places: Sequence[int]) -> list[int]:
         """A duplicate is one's own earlier try, or the same key used before: only a majority read of the same body is
-        a yes."""
-        stored = {head.task_id: head for head in await self.store.read_heads([head.task_id for head in heads])}
+        a yes. Gives the places of those that are to be inserted again; where the key's task was deleted, as another."""
+        asked = [heads[place].task_id for place in places]
+        stored = {head.task_id: head for head in await self.store.read_heads(asked)}
         unseen = []
-        for head, place in zip(heads, places, strict=True):
+        for place in places:
+            head = heads[place]
             found = stored.get(head.task_id)
             if found is None:
+                unseen.append(place)
+            elif found.status != DELETED and await self._deletion.was_begun(found):
+                await self._deletion.finish(found)
+                unseen.append(place)
+            elif found.status == DELETED:
+                task_id = await self._lives.id_now(first_ids[place])
+                heads[place] = replace(head, task_id=task_id, partition=partition_of(task_id, self._topics.partitions))
                 unseen.append(place)
             elif found.fingerprint != head.fingerprint or found.tenant != head.tenant:
                 raise IdempotencyConflict(
@@ -274,7 +294,8 @@ class Tasks:
         if self._engine is not None:
             for name in task.leased:
                 nodes[name] = replace(nodes[name], progress=progress_of(self._engine, task, name))
-        return replace(view, output=await materialise(self.store, view.output), nodes=nodes)
+        streams = tuple(await stream_views(self.store, task))
+        return replace(view, output=await materialise(self.store, view.output), nodes=nodes, streams=streams)
 
     async def list_heads(self, *, status: str | Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
                    name: str | None = None, since: float | None = None, until: float | None = None,
@@ -297,9 +318,10 @@ class Tasks:
         return Page(page, f"{page[-1].created_at!r}/{page[-1].task_id}" if more else None)
 
     async def explain(self, task_id: str) -> list[Reason]:
-        """Why each node that does not run does not run."""
+        """Why each node that does not run does not run, and how far the streams are."""
         head, task, _ = await self._state(task_id)
-        return explain(head, task, self._engine)
+        reasons = await explain(head, task, self._engine)
+        return reasons + explain_streams(task, await stream_views(self.store, task))
 
     async def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last. Raises `TaskNotFound`."""
@@ -345,10 +367,11 @@ class Tasks:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
         if cell is None or cell.head is None or cell.task is None:
             return told
-        stuck = [reason.message for reason in explain(cell.head, cell.task, self._engine) if reason.code == "no_worker"]
-        if stuck and stuck[0] != told:
-            on_wait(stuck[0])
-            return stuck[0]
+        assert self._engine is not None
+        stuck = unserved(cell.head, cell.task, self._engine)
+        if stuck is not None and stuck.message != told:
+            on_wait(stuck.message)
+            return stuck.message
         return told
 
     async def _why_waiting(self, task_id: str, timeout: float | None) -> str:
@@ -389,7 +412,8 @@ class Tasks:
 
     async def _state(self, task_id: str) -> tuple[Head, Task, int]:
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
-        if cell is not None and cell.live and cell.flight is None and cell.task is not None:
+        # A task that is out of work may have been deleted by another process.
+        if cell is not None and cell.live and cell.flight is None and cell.task is not None and not cell.at_rest:
             assert cell.head is not None
             self._check_tenant(cell.head, task_id)
             return cell.head, cell.task, cell.acked
@@ -447,7 +471,7 @@ class Tasks:
 
     async def restart(self, task_id: str, **options: Unpack[RestartOptions]) -> bool:
         """Run an ended task again. Answers as `pause` does. Raises `GraphError` for what is wrong with the options."""
-        args, _ = await self._restart_args(task_id, options)
+        args, _ = await self._restart_args(task_id, options, for_task=task_id)
         return await self._request_and_wait(task_id, "restart", args)
 
     async def plan_restart(self, task_id: str, **options: Unpack[RestartOptions]) -> RestartPlan:
@@ -456,7 +480,9 @@ class Tasks:
         _, task, _ = await self._state(task_id)
         return plan_restart(task, args, edited)
 
-    async def _restart_args(self, task_id: str, options: RestartOptions) -> tuple[dict[str, Any], Graph | None]:
+    async def _restart_args(
+        self, task_id: str, options: RestartOptions, *, for_task: str = ""
+    ) -> tuple[dict[str, Any], Graph | None]:
         args: dict[str, Any] = {
             "from_node": options.get("from_node"),
             "failed_only": bool(options.get("failed_only")),
@@ -468,7 +494,7 @@ class Tasks:
         if inputs:
             graph = await self._with_inputs(task_id, graph, inputs)
         if graph is not None:
-            args["graph_ref"], edited = await self._graphs.take(graph)
+            args["graph_ref"], edited = await self._graphs.take(graph, for_task=for_task)
         return args, edited
 
     async def _with_inputs(self, task_id: str, graph: Any, inputs: Mapping[str, Any]) -> Any:
@@ -488,6 +514,15 @@ class Tasks:
         for name, value in inputs.items():
             known[name]["inputs"] = value
         return {**graph, "nodes": nodes}
+
+    async def delete(self, task_id: str) -> bool:
+        """Delete a task that has ended, and its children. False for an unknown task. Raises `RequestRefused` while one
+        of them has not ended, `StoreUnavailable` (then it may be deleted all the same: ask again)."""
+        deleted = await self._delete(task_id, self.tenant)
+        if self._engine is not None:
+            for one in deleted:
+                self._engine.forget_task(one)
+        return bool(deleted)
 
     async def _request_and_wait(self, task_id: str, kind: str, args: dict[str, Any]) -> bool:
         await self._listen_everywhere(task_id)
@@ -511,7 +546,7 @@ class Tasks:
 
     async def _request(self, task_id: str, kind: str, args: dict[str, Any]) -> Request:
         """Write a request down behind those there are, and ring. Raises `TaskNotFound`, `StoreUnavailable`."""
-        heads = await self.store.read_heads([task_id])
+        heads = [head for head in await self.store.read_heads([task_id]) if head.status != DELETED]
         self._check_tenant(heads[0] if heads else None, task_id)
         return await self._asking.ask(
             Request(
@@ -533,12 +568,6 @@ _PAST = {
 }  # fmt: skip
 
 
-def _id_of_key(tenant: str, key: str) -> str:
-    """The id of the task that a tenant's idempotency key names: a UUID of version 8 (RFC 9562) from their hash."""
-    digest = hashlib.sha256(dumps([tenant, key])).digest()
-    return uuid_of(int.from_bytes(digest[:16]), version=8)
-
-
 def _read_cursor(cursor: str | None) -> tuple[float, str] | None:
     if cursor is None:
         return None
@@ -547,13 +576,3 @@ def _read_cursor(cursor: str | None) -> tuple[float, str] | None:
         return float(at), task_id
     except ValueError:
         raise ValueError(f"{cursor!r} is not a cursor that list_tasks gave") from None
-
-
-def uuid_of(bits: int, *, version: int) -> str:
-    """128 bits as a UUID of this version (RFC 9562): 7 begins with milliseconds and so sorts by time, 8 is free for a
-    hash."""
-    bits &= (1 << 128) - 1
-    bits = bits & ~(0xF << 76) | version << 76
-    bits = bits & ~(0x3 << 62) | 0x2 << 62
-    text = f"{bits:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowkit.coordinator.streams import StreamView
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import output_of
 from flowkit.core.model import Group, NodeRun, NodeState, Task, TaskStatus
+from flowkit.core.permits import needs_of
 from flowkit.ports import Head
 
 SLICE = 2000
@@ -33,7 +35,7 @@ class Progress:
 class NodeView:
     """One node, an item or a repetition included. Times are epoch seconds. `reason` says why it is skipped, cancelled,
     or does not run. `progress` is known in the process that coordinates the task; `child` is the task that a
-    sub-graph's running attempt is."""
+    sub-graph's running attempt is; `size` how many items a map has, or how many runs a repetition had so far."""
 
     node_id: str
     type: str
@@ -48,12 +50,14 @@ class NodeView:
     error: dict[str, Any] | None = None
     progress: Progress | None = None
     child: str | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as its commits say, at `seq`. `graph` is the hash of its graph, `flow` the version of a flow that it is
-    (`name@3`), or empty."""
+    """A task as its commits say, at `seq`. `graph` is the hash of the graph that it runs, which a restart may have
+    edited; `flow` the version of a flow that it began as (`name@3`), or empty. `streams` are the edges that batches
+    flow along."""
 
     task_id: str
     status: str
@@ -73,6 +77,7 @@ class TaskView:
     graph: str
     nodes: dict[str, NodeView]
     flow: str = ""
+    streams: tuple[StreamView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +104,9 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a node does not run (I10). `code`: `waiting_for`, `no_worker`, `no_room`, `retry_at`, `paused`, `leased`,
-    `cancelling`, `signal`, `sleeping`, `child` (a task of its own), `items` (a group), `deciding`, or `ready` where
-    nobody in this process knows the workers; `message` says it in a sentence."""
+    """Why a node does not run (I10). `code`: `waiting_for`, `no_worker`, `no_room`, `limit`, `retry_at`, `paused`,
+    `leased`, `cancelling`, `signal`, `sleeping`, `child` (a task of its own), `items` (a group), `deciding`, or `ready`
+    where nobody in this process knows the workers; `message` says it in a sentence."""
 
     node_id: str
     code: str
@@ -113,8 +118,8 @@ def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
     return NodeView(
         node_id=name,
         type=task.node(name).type,
-        state=run.state,
-        reason=run.reason,
+        state=shown_state(task, name),
+        reason="limit" if name in task.gated else run.reason,
         attempts=run.attempt,
         started_at=run.started_at,
         finished_at=run.ended_at,
@@ -123,13 +128,19 @@ def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
         output=None if output is MISSING else _own(output),
         error=run.error,
         child=run.child or None,
+        size=run.group.count if run.group is not None else None,
     )
+
+
+def shown_state(task: Task, name: str) -> NodeState:
+    """A node's state as users see it: what is ready but for its limits waits."""
+    return NodeState.WAITING if name in task.gated else task.runs[name].state
 
 
 async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
     """The view of a task whose output is `output`; of a large one in slices, so that the loop goes on."""
     nodes: dict[str, NodeView] = {}
-    async for names in _slices(list(task.runs)):
+    async for names in slices(list(task.runs)):
         nodes.update((name, node_view(task, name, task.runs[name])) for name in names)
     return TaskView(
         task_id=head.task_id,
@@ -147,7 +158,7 @@ async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
         created_at=head.created_at,
         ended_at=task.ended_at,
         seq=seq,
-        graph=head.graph_ref,
+        graph=task.edition or head.graph_ref,
         nodes=nodes,
         flow=head.flow,
     )
@@ -156,7 +167,7 @@ async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
 async def task_result(head: Head, task: Task, output: Any) -> TaskResult:
     """The result of a task that has ended with `output`; of a large one in slices, so that the loop goes on."""
     outputs: dict[str, Any] = {}
-    async for names in _slices(list(task.graph.nodes)):
+    async for names in slices(list(task.graph.nodes)):
         for name in names:
             value = output_of(task, name)
             if value is not MISSING:
@@ -164,7 +175,8 @@ async def task_result(head: Head, task: Task, output: Any) -> TaskResult:
     return TaskResult(head.task_id, task.status, _own(output), outputs, task.error, head.created_at, task.ended_at)
 
 
-async def _slices(names: list[str]) -> AsyncIterator[Iterable[str]]:
+async def slices(names: list[str]) -> AsyncIterator[Iterable[str]]:
+    """Some names after the others; others get their turn in between."""
     for start in range(0, len(names), SLICE):
         yield names[start : start + SLICE]
         if start + SLICE < len(names):
@@ -203,6 +215,8 @@ def waits_for(task: Task, name: str) -> Reason | None:
             return Reason(name, "retry_at", f"node {name!r} is tried again at {run.wake:.3f} (epoch seconds)")
         case NodeState.READY if task.paused:
             return Reason(name, "paused", f"node {name!r} is ready; the task is paused")
+        case NodeState.READY if node.limits:
+            return limited(task, name)
         case NodeState.READY:
             return Reason(name, "ready", f"node {name!r} is ready for a worker of role {node.type!r}")
         case NodeState.RUNNING if run.stopping or (run.lease is not None and run.lease.cancelling):
@@ -216,6 +230,12 @@ def waits_for(task: Task, name: str) -> Reason | None:
             return Reason(name, "items", _group(name, run.group, items=node.foreach is not None))
         case _:
             return None
+
+
+def limited(task: Task, name: str) -> Reason:
+    """What is ready but for its limits, as whoever does not know their lines sees it."""
+    keys = ", ".join(repr(need.key) for need in needs_of(task, name))
+    return Reason(name, "limit", f"node {name!r} waits for limit {keys}")
 
 
 def _group(name: str, group: Group, *, items: bool) -> str:

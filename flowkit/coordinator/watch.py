@@ -8,12 +8,14 @@ from typing import Any
 
 from flowkit.coordinator.history import History, new_task
 from flowkit.coordinator.hub import Hub
+from flowkit.coordinator.views import shown_state
 from flowkit.core import facts as f
 from flowkit.core.evolve import evolve
 from flowkit.core.model import Task
 from flowkit.errors import Corrupt, TaskNotFound
 from flowkit.ports import Commit
 from flowkit.wire.facts import decode_facts, row_of
+from flowkit.wire.tombstone import is_tombstone
 
 REREAD_SEC = 15.0
 
@@ -47,6 +49,8 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
         while True:
             replay.editions |= await history.editions(commits)
             for commit in commits:
+                if is_tombstone(commit):
+                    return
                 for event in transitions(replay, commit):
                     if event.seq > since:
                         yield event
@@ -64,9 +68,9 @@ def transitions(task: Task, commit: Commit) -> Iterator[TaskEvent]:
     """Fold one commit into the task, and tell what changed."""
     for fact in decode_facts(commit.body):
         node = getattr(fact, "node", "")
-        before = task.runs[node].state if node else task.status
+        before = shown_state(task, node) if node else task.status
         evolve(task, fact, commit.at)
-        after = task.runs[node].state if node else task.status
+        after = shown_state(task, node) if node else task.status
         tag, *_ = row_of(fact)
         yield TaskEvent(
             commit.seq,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
-from flowkit.core import legacy, policies, starts
+from flowkit.core import legacy, limits, policies, starts
 from flowkit.core.expr import Expression
 from flowkit.core.graph import BUILT_INS, MISSING, SUCCESS, Budget, Edge, Graph, Node, Reference
 from flowkit.core.keys import EDGE, GRAPH, NODE
@@ -14,6 +14,8 @@ from flowkit.core.kinds import EXTENSION, Door, Key
 from flowkit.core.lane import anchors, lanes
 from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.stream import FIRST_BATCH, Streaming, streaming, with_parents
+from flowkit.core.stream_rules import StreamRules
 from flowkit.core.template import Template, TemplateReader
 from flowkit.core.topology import Some, Topology
 from flowkit.core.values import Copier
@@ -69,6 +71,7 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
     for node in read:
         if node.fan_in is not policies.ALL and node.node_id not in topology.incoming:
             nodes[node.node_id] = replace(node, fan_in=policies.ALL)  # a root starts whatever its fan-in says
+    stream_readers, starters = _streams(nodes, topology)
     output = fields.get("output", NO_TEMPLATE)
     roots = tuple(name for name in nodes if not (name in topology.incoming or name in topology.reads))
 
@@ -92,9 +95,30 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         signals=_signals(nodes),
         compensates=any(node.compensate is not None for node in nodes.values()),
         budget=Budget(**_own(fields.get("budget", {}))),
+        limited=any(map(limits.limited, read)),
         meta=fields.get("meta", {}),
         anchors=anchors(read),
+        stream_readers=stream_readers,
+        starters=starters,
     )
+
+
+def _streams(nodes: dict[str, Node], topology: Topology) -> tuple[dict[str, tuple[str, ...]], ...]:
+    """Who reads whose batches, and whom a first batch may start. Nodes that name no source are told theirs."""
+    readers: dict[str, tuple[str, ...]] = {}
+    starters: dict[str, tuple[str, ...]] = {}
+    for name, node in nodes.items():
+        if node.stream is None or not (node.stream.is_reader or node.stream.first_batch):
+            continue
+        parents = (edge.source for edge in topology.incoming.get(name, ()) if edge.on == SUCCESS)
+        stream: Streaming = with_parents(node.stream, parents)
+        nodes[name] = replace(node, stream=stream)
+        for source in stream.sources:
+            if stream.is_reader:
+                readers[source] = (*readers.get(source, ()), name)
+            if stream.first_batch:
+                starters[source] = (*starters.get(source, ()), name)
+    return readers, starters
 
 
 def _signals(nodes: dict[str, Node]) -> dict[str, tuple[str, ...]]:
@@ -141,12 +165,17 @@ def _read_at(raw: object, keep: Callable[[dict[str, Any]], N], base: Place, prob
         if depth == DEEPEST:
             problems.stop("E_DEPTH", place, f"graphs stand more than {DEEPEST} deep inside each other; use flows")
         inside = _read_at(value, _node_text, place, problems, depth + 1)
-        return MISSING if inside is None else _graph_text(inside.fields, inside.nodes, inside.topology)
+        # One with problems is there all the same: that the node has a graph is not another problem.
+        return {} if inside is None else _graph_text(inside.fields, inside.nodes, inside.topology)
 
     door = Door(problems, Copier(problems), TemplateReader(index, problems), subgraph)
     fields = GRAPH.read({name: value for name, value in raw.items() if name != "nodes"}, base, door)
     topology.add_edges(fields.get("edges", ()))
-    nodes = _read_nodes(texts, keep, topology, door, base)
+    early = topology.add_early(fields.pop("edges_ex", ()))
+    if "output" in fields and fields["output"].streams:
+        say = "`$stream` is for a node's inputs; an output is read by `$from`"
+        problems.add("E_TEMPLATE", (base, "output"), say)
+    nodes = _read_nodes(texts, keep, topology, door, base, early)
     return None if len(problems) > before else Reading(fields, nodes, topology)
 
 
@@ -174,19 +203,22 @@ def _index(texts: list[Any], base: Place, problems: Problems) -> dict[str, int]:
 
 
 def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology: Topology, door: Door,
-                base: Place) -> list[N]:  # fmt: skip
+                base: Place, early: Container[str] = ()) -> list[N]:  # fmt: skip
     nodes: list[N] = []
     references: dict[str, tuple[Reference, ...]] = {}
     counts: list[tuple[str, int, Place]] = []
+    rules = StreamRules()
 
     for number, text in enumerate(texts):
         place: Place = ((base, "nodes"), number)
         fields = NODE.read(text, place, door)
         if fields is MISSING:
             continue
+        if fields.get("node_id") in early:
+            fields["start_when"] = FIRST_BATCH
         _check_node(fields, place, door.problems)
         if "node_id" in fields:
-            _declare(fields, place, topology)
+            _declare(fields, place, topology, rules)
             if PLAIN.issuperset(fields):
                 read = fields["inputs"].references if "inputs" in fields else ()
             else:
@@ -199,6 +231,7 @@ def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology:
             nodes.append(keep(fields))
 
     topology.connect(references)
+    rules.check(topology, door.problems)
     for name, need, place in counts:
         topology.check_count(name, need, place)
     return nodes
@@ -215,11 +248,15 @@ def _check_node(fields: dict[str, Any], place: Place, problems: Problems) -> Non
         starts.check(fields, place, problems)
 
 
+def _streams_in(fields: dict[str, Any]) -> bool:
+    return "inputs" in fields and bool(fields["inputs"].streams)
+
+
 def _uses(fields: dict[str, Any]) -> bool:
     return "inputs" in fields and bool(fields["inputs"].uses)
 
 
-def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
+def _declare(fields: dict[str, Any], place: Place, topology: Topology, rules: StreamRules) -> None:
     if "routing" in fields:
         topology.add_routing(fields["node_id"], fields["routing"], (place, "routing"))
     if "depends_on" in fields:
@@ -228,6 +265,13 @@ def _declare(fields: dict[str, Any], place: Place, topology: Topology) -> None:
         _check_sticky(fields["sticky"], (place, "sticky"), topology)
     if "sticky" in fields.get("compensate", ()):
         _check_sticky(fields["compensate"]["sticky"], ((place, "compensate"), "sticky"), topology)
+    if PLAIN.issuperset(fields) and fields.get("type") not in BUILT_INS and not _streams_in(fields):
+        return
+    stream = streaming(fields)
+    rules.note(fields, stream, place)
+    if stream is not None:
+        said = (place, "inputs") if stream.reads else ((place, "io"), "input_args")
+        topology.add_parents(fields["node_id"], list(stream.sources), said)
 
 
 def _check_sticky(sticky: Any, place: Place, topology: Topology) -> None:
@@ -241,9 +285,8 @@ def _check_sticky(sticky: Any, place: Place, topology: Topology) -> None:
 def _node(fields: dict[str, Any]) -> Node:
     template = fields.get("inputs", NO_TEMPLATE)
     basis = fields["node_id"], fields["type"], template.value, template.constant, template.references
-    if PLAIN.issuperset(fields) and fields["type"] not in BUILT_INS:
-        return Node(*basis)
-    return starts.finished(Node(*basis, **policies.of(fields)), fields)
+    plain = PLAIN.issuperset(fields) and not template.streams and fields["type"] not in BUILT_INS
+    return Node(*basis) if plain else starts.finished(Node(*basis, **policies.of(fields)), fields)
 
 
 def _for_all(nodes: dict[str, Node], some: Some) -> dict[str, tuple[Any, ...]]:

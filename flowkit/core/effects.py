@@ -37,6 +37,18 @@ class Revoke:
 
 
 @immutable
+class Tell:
+    """Tell a running attempt that nodes whose batches it reads, or that read its own, have ended: `over`."""
+
+    node: str
+    attempt: int
+    token: str
+    worker: str
+    incarnation: str
+    over: tuple[str, ...]
+
+
+@immutable
 class Spawn:
     """Make sure that the task of a sub-graph's attempt exists. `inputs` are its params, and may hold `Artifact`s."""
 
@@ -82,5 +94,5 @@ class LookUp:
     key: str
 
 
-Effect = Dispatch | Revoke | Spawn | Steer | Keep
+Effect = Dispatch | Revoke | Tell | Spawn | Steer | Keep
 Question = Fetch | LookUp

@@ -11,7 +11,7 @@ from collections import deque
 
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
-from flowkit.core.derived import base_of
+from flowkit.core.derived import base_of, repetition_of
 from flowkit.core.lifecycle import end, ready, reconsider, unlease
 from flowkit.core.model import ENDED_NODE, NOT_NEEDED, Lease, NodeRun, NodeState, Task, TaskStatus, Timer
 from flowkit.core.payload import Payload
@@ -95,6 +95,10 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
             task.held.pop(name, None)
             if task.runs[name].state is NodeState.READY:
                 task.set_ready(name)
+        case f.PermitsReturned(node=name):
+            task.unset_ready(name)
+            task.runs[name].turn += 1
+            task.set_ready(name)
         case _:
             _evolve_task(task, fact, at)
 
@@ -115,6 +119,10 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             task.status = TaskStatus.RUNNING
         case f.TaskCancelling():
             _cancel_all(task, fact, at)
+        case f.StreamBegun(node=name):
+            task.runs[name].streaming = True
+            for target in task.graph.starters.get(name, ()):
+                lifecycle.reconsider(task, target, task.runs[target], at)
         case f.UndoBegan():
             _undo(task, fact, at)
         case f.TaskRestarted():
@@ -122,7 +130,16 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
         case f.TaskEnded(status=status, error=error):
             task.status, task.error, task.ended_at = TaskStatus(status), error, at
             task.paused = False
-            for gone in (task.ready, task.due, task.agenda, task.joined, task.timers, task.signals, task.memo):
+            for gone in (
+                task.ready,
+                task.gated,
+                task.due,
+                task.agenda,
+                task.joined,
+                task.timers,
+                task.signals,
+                task.memo,
+            ):
                 gone.clear()
         case _:
             raise AssertionError(f"evolve does not know {fact!r}")
@@ -241,6 +258,7 @@ def _gathered(task: Task, name: str, at: float) -> None:
     run = task.runs[name]
     if run.group is not None and task.node(name).foreach is None:
         run.output = run.group.last
+        run.next = task.runs[repetition_of(name, run.group.next)].next
     end(task, name, run, NodeState.FINISHED, at)
 
 
@@ -266,6 +284,7 @@ def _cancel_all(task: Task, fact: f.TaskCancelling, at: float) -> None:
     task.reason, task.cancel_outcome, task.cancel_error = fact.reason, fact.outcome, fact.error
     task.ended_by = fact.by
     task.ready.clear()
+    task.gated.clear()
     task.due.clear()
     task.waiting.clear()
     for name, run in task.runs.items():

@@ -23,7 +23,8 @@ class TaskCreated:
 
 @immutable
 class AttemptLeased:
-    """A worker got the right to one attempt. `accept_by` is in the worker's own monotonic clock (seconds)."""
+    """A worker got the right to one attempt. `accept_by` is in the worker's own monotonic clock (seconds). `permits`
+    are the limits whose permits it has."""
 
     node: str
     attempt: int
@@ -31,6 +32,7 @@ class AttemptLeased:
     worker: str
     incarnation: str
     accept_by: float
+    permits: tuple[str, ...] = ()
 
 
 @immutable
@@ -289,6 +291,20 @@ class TaskEnded:
     error: ErrorInfo | None = None
 
 
+@immutable
+class StreamBegun:
+    """The first batch of a node that is still running is in the store."""
+
+    node: str
+
+
+@immutable
+class PermitsReturned:
+    """Permits of a ready node that no worker came for will not be used: it asks for others, by another claim."""
+
+    node: str
+
+
 Fact = (
     TaskCreated
     | AttemptLeased
@@ -320,6 +336,8 @@ Fact = (
     | TaskCancelling
     | TaskRestarted
     | TaskEnded
+    | StreamBegun
+    | PermitsReturned
 )
 
 TAGS: dict[str, type[Fact]] = {
@@ -353,4 +371,6 @@ TAGS: dict[str, type[Fact]] = {
     "cancelling": TaskCancelling,
     "restarted": TaskRestarted,
     "ended": TaskEnded,
+    "stream_begun": StreamBegun,
+    "permits_returned": PermitsReturned,
 }

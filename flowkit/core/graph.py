@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flowkit.core.expr import Expression
 from flowkit.core.lane import Lane
+from flowkit.core.stream import Streaming
 
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
@@ -133,6 +134,19 @@ class Budget:
     run_sec: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One entry of a node's `limits`, as written: either at most `most` permits are held at a time, of which the node
+    takes `weight`; or `rate` of them are given out per `per_sec` seconds, up to `burst` at once."""
+
+    key: str
+    most: int | None = None
+    weight: int = 1
+    rate: float = 0.0
+    per_sec: float = 1.0
+    burst: int = 1
+
+
 class Missing:
     """The type of `MISSING`, which stands where None is a value of its own."""
 
@@ -169,6 +183,7 @@ class Node:
     timeouts: Timeouts = Timeouts()
     continue_on_failure: bool = False
     io: Mapping[str, Any] | None = None
+    stream: Streaming | None = None
     when: Expression | None = None
     foreach: Foreach | None = None
     repeat: Repeat | None = None
@@ -180,6 +195,7 @@ class Node:
     compensate: Node | None = None
     body: Node | None = None
     plain: bool = True
+    limits: tuple[Limit, ...] = ()
     lane: Lane | None = None
 
 
@@ -193,8 +209,10 @@ class Graph:
     edge or reader. `roots` are the nodes that wait for nothing, `root_lanes` their lanes; `hurried`: some node has a
     timeout that runs while it waits for a worker, or one of the first needs none. `choices` are the nodes with
     conditional edges; `signals` says which nodes wait for a signal of which name (empty: a name that is known only when
-    they start); `compensates`: some node says how to undo it; `anchors`: whose workers are remembered because others
-    follow them: nodes, and by the empty name the task itself.
+    they start); `compensates`: some node says how to undo it; `limited`: some node has limits; `anchors`: whose workers
+    are remembered because others follow them: nodes, and by the empty name the task itself. Where there are streams,
+    `stream_readers[p]` are the nodes that read the batches of `p`, and `starters[p]` those that its first batch may
+    start.
     """
 
     nodes: Mapping[str, Node]
@@ -215,5 +233,8 @@ class Graph:
     signals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     compensates: bool = False
     budget: Budget = Budget()
+    limited: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
     anchors: frozenset[str] = frozenset()
+    stream_readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    starters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

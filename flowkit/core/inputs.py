@@ -31,6 +31,9 @@ def node_inputs(task: Task, name: str) -> Any:
         if task.graph.nodes[base_of(name)].foreach is not None:
             return Scope(task, name).root("item")
     edges = task.graph.incoming[base_of(name)]
+    if node.stream is not None and node.stream.sources:
+        apart = [e for e in edges if e.source not in node.stream.sources and edge_state(task, e) is EdgeState.TAKEN]
+        return {edge.source: _given(task, edge) for edge in apart}
     if not edges:
         return task.params
     if len(edges) == 1:

@@ -24,6 +24,7 @@ from flowkit.core.kinds import (
 )
 from flowkit.core.lane_keys import PRIORITY, LabelsKind, StickyKind
 from flowkit.core.problems import LONGEST_NAME, Place, shown
+from flowkit.core.stream import FIRST_BATCH, MAX_BATCHES, MAX_BYTES, READY, SPILL_BYTES
 
 MOST: Final = 1_000_000
 LONGEST_WAIT_SEC: Final = 1e9
@@ -41,6 +42,8 @@ CODES: Final = ListOf(Text(LONGEST_NAME, says="an error code"), "a list of error
 COUNT: Final = Number(1, MOST, whole=True)
 WAIT: Final = Number(0, LONGEST_WAIT_SEC)
 LIMIT: Final = Number(0, LONGEST_WAIT_SEC, above=True)
+LONGEST_KEY: Final = 256
+RATE: Final = Number(0, MOST, above=True)
 FACTOR: Final = Number(1, 1_000)
 META: Final = Json(only_object=True)
 ON: Final = Choice((SUCCESS, FAILURE, END))
@@ -156,13 +159,31 @@ TIMEOUTS: Final = Record("timeouts", "timeouts", {
     "total_sec": Key(LIMIT, "From first ready to the end, all attempts together."),
 })  # fmt: skip
 
+START_WHEN: Final = Choice((READY, FIRST_BATCH))
+BYTES: Final = Number(1, 2**53, whole=True)
+
 IO: Final = Record("io", "`io`", {
     "fn": Key(NODE_TYPE, "The coordinator function of a node of type `coordinator_fn`."),
     "fn_args": Key(Holes(), "Its arguments: an object."),
     "input_inline": Key(Json(only_object=True, inside=1), "Literal inputs; write `inputs`.", old=True),
     "input_ref": Key(Json(), "Handed to the handler's `load_input` as it is."),
     "batching": Key(Json(), "Handed to the handler as it is."),
-    "start_when": Key(Choice(("ready", "first_batch")), "`ready` is how every node starts.", old=True),
+    "start_when": Key(START_WHEN, "The same as the node's `start_when`.", old=True),
+    "input_adapter": Key(Text(LONGEST_NAME, says="an adapter's name"), "Reads streams for a handler that is a class."),
+    "input_args": Key(META, "The adapter's arguments, such as `from_nodes`."),
+})  # fmt: skip
+
+STREAM: Final = Record("stream", "`stream`", {
+    "max_batches": Key(COUNT, f"Batches that it may be ahead of a running reader (default {MAX_BATCHES})."),
+    "max_bytes": Key(BYTES, f"Bytes that it may be ahead of a running reader (default {MAX_BYTES})."),
+    "spill_bytes": Key(BYTES, f"Bytes kept for readers that start only after it (default {SPILL_BYTES})."),
+})  # fmt: skip
+
+EDGE_EX: Final = Record("edge_ex", "an edge of `edges_ex`", {
+    "from": Key(Text(1_000, says="a node id"), "The source.", required=True),
+    "to": Key(Text(1_000, says="a node id"), "The target, which starts with the source's first batch.", required=True),
+    "mode": Key(Choice(("async",)), "The only mode."),
+    "trigger": Key(Choice(("on_batch",)), "The only trigger."),
 })  # fmt: skip
 
 ROUTING: Final = Record("routing", "`routing`", {
@@ -186,6 +207,15 @@ CACHE: Final = Record("cache", "`cache`", {
     "ttl_sec": Key(LIMIT, "For how long.", required=True),
 })  # fmt: skip
 
+LIMIT_ENTRY: Final = Record("limit", "a limit", {
+    "key": Key(Text(LONGEST_KEY, says="a key such as \"db:{tenant}\""), "Whose nodes share it: `{tenant}` and "
+               "`{params.name}` are filled in.", required=True),
+    "max": Key(COUNT, "How many permits may be held at a time."),
+    "rate": Key(RATE, "How many permits are given out per `per_sec`."),
+    "per_sec": Key(LIMIT, "The seconds that `rate` is for (default 1)."),
+    "burst": Key(COUNT, "How many permits of a rate may be given out at once (default 1: evenly spaced)."),
+    "weight": Key(COUNT, "How many permits an attempt takes (default 1)."),
+})  # fmt: skip
 PLACING: Final = {
     "priority": Key(PRIORITY, "Added to the task's: a higher one is placed first when workers are short."),
     "worker_labels": Key(LabelsKind(), "Labels that its worker must have; of a list, any."),
@@ -199,6 +229,7 @@ COMPENSATE: Final = Record("compensate", "`compensate`", {
     "retry_policy": Key(RETRY_POLICY, "When and how often a failed attempt is followed by another."),
     "timeout_sec": Key(LIMIT, "Bounds one attempt's run."),
     "timeouts": Key(TIMEOUTS, "Bounds in seconds."),
+    "limits": Key(ListOf(LIMIT_ENTRY, "a list of limits"), "How many of its attempts, and of others, run at a time."),
     **PLACING,
 })  # fmt: skip
 
@@ -220,6 +251,8 @@ NODE: Final = Record("node", "a node", {
     "timeout_sec": Key(LIMIT, "Bounds one attempt's run."),
     "timeouts": Key(TIMEOUTS, "Bounds in seconds."),
     "continue_on_failure": Key(Flag(), "Whether its success edges are taken, with output null, if it fails."),
+    "start_when": Key(START_WHEN, "`ready` (default), or `first_batch` of any stream that it reads."),
+    "stream": Key(STREAM, "How far it may run ahead of those that read its batches."),
     "when": Key(Formula(NODE_ROOTS), "The condition without which it is skipped."),
     "foreach": Key(Holes(), "A list: the node runs once for each of its items."),
     "max_parallel": Key(COUNT, "How many items may run at a time."),
@@ -235,6 +268,7 @@ NODE: Final = Record("node", "a node", {
     "meta": Key(META, "Notes of your own."),
     **PLACING,
     "routing": Key(ROUTING, "Edges that leave it; write `edges`.", old=True),
+    "limits": Key(ListOf(LIMIT_ENTRY, "a list of limits"), "How many of its attempts, and of others, run at a time."),
     **{name: Key(Ignored(), "What a run left behind; dropped.", old=True) for name in RUN_FIELDS},
 })  # fmt: skip
 
@@ -243,6 +277,7 @@ GRAPH: Final = Record("graph", "a graph", {
     "name": Key(Text(256, says="a name"), "What people call it."),
     "nodes": Key(ListOf(NODE, "a list of nodes"), "The steps."),
     "edges": Key(ListOf(EdgeKind(), "a list of edges"), "Which node waits for which."),
+    "edges_ex": Key(ListOf(EDGE_EX, "a list of edges"), "Edges whose targets start with a first batch.", old=True),
     "output": Key(Holes(), "The task's output; without it, the leaves' outputs.", null=True),
     "fail_fast": Key(Flag(), "Whether the first failure that nothing handles cancels the rest."),
     "budget": Key(BUDGET, "What the task may use up."),

@@ -260,7 +260,7 @@ class Record:
             door.literals.copy(name, (place, name))
             return door.literals.copy(item, (place, name))
         elif name in NOT_YET.get(self.name, ()):
-            if item is not None and not (name == "edges_ex" and item == []):  # old graphs carry an empty one
+            if item is not None:
                 door.problems.add("E_NOT_YET", (place, name), not_yet(name))
         else:
             hint = door.problems.suggest(name, self.keys) or "; notes of your own go under `meta` or `x-...`"

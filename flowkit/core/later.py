@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 NOT_YET: Final[Mapping[str, frozenset[str]]] = {
-    "graph": frozenset({"edges_ex"}),
-    "node": frozenset({"cache", "code"}),
+    "graph": frozenset(),
+    "node": frozenset({"code"}),
     "edge": frozenset(),
-    "io": frozenset({"input_adapter", "input_args"}),
-    "input_inline": frozenset({"input_adapter"}),
-    "start_when": frozenset({"first_batch"}),
+    "io": frozenset(),
     "type": frozenset({"code"}),
     "template": frozenset({"$secret"}),
 }

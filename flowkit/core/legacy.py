@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flowkit.core.later import NOT_YET, not_yet
-from flowkit.core.problems import Place, Problems
+from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.stream import FIRST_BATCH
 from flowkit.core.template import LITERAL, Template
 
 OLD_IO: Final = ("input_inline", "start_when")
+ADAPTER: Final = ("input_adapter", "input_args")
 
 
 def modernise(fields: dict[str, Any], place: Place, problems: Problems) -> None:
@@ -17,9 +18,13 @@ def modernise(fields: dict[str, Any], place: Place, problems: Problems) -> None:
     if io is None:
         return
 
-    if io.get("start_when") in NOT_YET["start_when"]:
-        problems.add("E_NOT_YET", ((place, "io"), "start_when"), not_yet(io["start_when"]))
+    if io.get("start_when") == FIRST_BATCH:
+        fields["start_when"] = FIRST_BATCH
     inline = io.get("input_inline")
+    if inline:
+        io |= {name: inline[name] for name in ADAPTER if name in inline}
+        _check_adapter(io, (place, "io"), problems)
+        inline = {name: value for name, value in inline.items() if name not in ADAPTER}
     if inline:
         _move_inputs(inline, fields, ((place, "io"), "input_inline"), problems)
 
@@ -30,9 +35,14 @@ def modernise(fields: dict[str, Any], place: Place, problems: Problems) -> None:
         del fields["io"]
 
 
+def _check_adapter(io: dict[str, Any], place: Place, problems: Problems) -> None:
+    for name, kind, says in (("input_adapter", str, "a string"), ("input_args", dict, "an object")):
+        if name in io and not isinstance(io[name], kind):
+            problems.add("E_TYPE", (place, name), f"expected {says}, found {shown(io[name])}")
+            io[name] = kind()
+
+
 def _move_inputs(inline: dict[str, Any], fields: dict[str, Any], place: Place, problems: Problems) -> None:
-    for name in NOT_YET["input_inline"] & inline.keys():
-        problems.add("E_NOT_YET", (place, name), not_yet(name))
     if "inputs" in fields:
         problems.add("E_KEY_CONFLICT", place, "`inputs` says this already; keep only `inputs`")
         return

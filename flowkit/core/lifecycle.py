@@ -53,9 +53,11 @@ def begin(task: Task, name: str, run: NodeRun, at: float) -> None:
 
 def reconsider(task: Task, name: str, run: NodeRun, at: float) -> None:
     """Something that a node waits for was decided."""
-    if run.state is not NodeState.PENDING or run.due:
-        return
     node = task.graph.nodes[name]
+    if run.state is not NodeState.PENDING or run.due:
+        if node.stream is not None and run.broken:
+            task.agenda.append(name)  # it has begun with a first batch, of a stream that is broken now
+        return
     match verdict(task, node, run):
         case Start.START:
             if node.fan_in.cancel_losers and run.undecided:

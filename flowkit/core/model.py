@@ -90,8 +90,9 @@ class NodeRun:
     `undecided`, `taken`, `broken` count its incoming edges and `unread` the sources that it reads without an edge: they
     count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
     last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
-    `declines`) begin anew with each generation. `ready_at` is since when the next attempt waits to begin; `loser`: a
-    join went on without it. Times are epoch seconds.
+    `declines`) begin anew with each generation. `born` is the generation in which it runs; `streaming`: the first of
+    its batches is in the store. `ready_at` is since when the next attempt waits to begin; `loser`: a
+    join went on without it; `turn` how often permits for its next attempts were given back. Times are epoch seconds.
 
     `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
     holds. `routes` are the targets of the conditional edges that were taken, None until that is decided. `child` is the
@@ -101,6 +102,7 @@ class NodeRun:
 
     __slots__ = (
         "attempt",
+        "born",
         "broken",
         "budgets",
         "by_failure",
@@ -127,7 +129,9 @@ class NodeRun:
         "started_at",
         "state",
         "stopping",
+        "streaming",
         "taken",
+        "turn",
         "undecided",
         "unread",
         "wake",
@@ -135,6 +139,7 @@ class NodeRun:
 
     def __init__(self, undecided: int, unread: int, attempt: int = 0) -> None:
         self.attempt = attempt
+        self.born = 0
         self.peak = 0
         self.floor = 0
         self.reset(undecided, unread)
@@ -156,6 +161,7 @@ class NodeRun:
         self.reason = ""
         self.by_failure = False
         self.loser = False
+        self.streaming = False
         self.wake: float | None = None
         self.ready_at: float | None = None
         self.started_at: float | None = None
@@ -168,6 +174,7 @@ class NodeRun:
         self.child = ""
         self.signal = ""
         self.stopping = False
+        self.turn = 0
 
 
 class Runs(dict[str, NodeRun]):
@@ -238,7 +245,9 @@ class Task:
     `ready` are the nodes that wait for a worker, by lane, oldest first; `leased` those that have one; `agenda` the
     nodes about which `settle` has something to decide; `joined` the quorums that started while some of their parents
     had not ended, each with what is to be cancelled; `open` how many nodes have not ended; `failed` the failed nodes
-    in order; `applied` the number of the last request answered. `timers` is a heap of (at, generation, kind, node).
+    in order; `gated` the ready nodes that need permits, and those of them in `ready` have theirs: `gated_anew` is for
+    whoever asks for them; `applied` the number of the last request answered. `timers` is a heap of (at, generation,
+    kind, node).
 
     `due` are the nodes whose start is to be decided; `held` those that were paused one by one; `children` those whose
     attempt is a task of its own. `vars` are what coordinator functions keep; `signals` came before a node waited for
@@ -252,10 +261,10 @@ class Task:
 
     __slots__ = (
         "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
-        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "generation",
-        "graph", "held", "joined", "leased", "memo", "open", "params", "paused", "ran_on", "ready", "reason",
-        "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant", "timeout_sec", "timers", "undo",
-        "vars", "waiting",
+        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "gated",
+        "gated_anew", "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused",
+        "ran_on", "ready", "reason", "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant",
+        "timeout_sec", "timers", "undo", "vars", "waiting",
     )  # fmt: skip
 
     def __init__(self, *, task_id: str, graph: Graph, params: Mapping[str, Any], tenant: str = "default",
@@ -279,6 +288,8 @@ class Task:
         self.runs = Runs(graph)
         self.open = len(self.runs)
         self.ready: dict[str, OrderedDict[str, None]] = {}
+        self.gated: dict[str, None] = {}
+        self.gated_anew: list[str] = []
         self.leased: dict[str, None] = {}
         self.agenda: deque[str] = deque()
         self.joined: list[tuple[str, list[str]]] = []
@@ -347,10 +358,21 @@ class Task:
         return self.status is not TaskStatus.QUEUED
 
     def set_ready(self, name: str) -> None:
-        if name not in self.held:
-            self.ready.setdefault(_lane(self.node(name)), OrderedDict())[name] = None
+        if name in self.held:
+            return
+        if self.graph.limited and self.node(name).limits:
+            self.gated[name] = None
+            self.gated_anew.append(name)
+        else:
+            self.let_through(name)
+
+    def let_through(self, name: str) -> None:
+        """Its permits are at hand: it waits for a worker. Not recorded; who loads the task asks for them again."""
+        self.ready.setdefault(_lane(self.node(name)), OrderedDict())[name] = None
 
     def unset_ready(self, name: str) -> None:
+        if self.gated:
+            self.gated.pop(name, None)
         if not self.ready:
             return
         lane = _lane(self.node(name))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flowkit.core import lane, starts
+from flowkit.core import lane, limits, starts
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
+from flowkit.core.stream import streaming
 
 ALL: Final = FanIn()
 USUAL: Final = RetryPolicy()
@@ -23,6 +24,10 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said |= {"retry": retry_policy(fields["retry_policy"]), "retry_given": True}
     if "timeouts" in fields or "timeout_sec" in fields:
         said["timeouts"] = timeouts(fields)
+    if (stream := streaming(fields)) is not None:
+        said["stream"] = stream
+    if "limits" in fields:
+        said["limits"] = limits.of(fields["limits"])
     said |= {name: fields[name] for name in ("continue_on_failure", "when") if name in fields}
     if "io" in fields:
         said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
@@ -84,6 +89,7 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
     if fields.get("losers") == "cancel" and fields.get("fan_in", "all") == fields.get("gather", "all") == "all":
         say = 'with `fan_in: "all"` no parent loses; use "any" or {"count": n}, or leave `losers` out'
         problems.add("E_FAN_IN", (place, "losers"), say)
+    limits.check(fields, place, problems)
     lane.check(fields, place, problems)
 
 

@@ -79,20 +79,37 @@ def verdict(task: Task, node: Node, run: NodeRun) -> Start:
     """Whether a pending node waits, starts, or can no longer run."""
     need = node.fan_in.need
     edges = len(task.graph.incoming[node.node_id])
+    early = 0 if node.stream is None else begun_sources(task, node, run)
 
     if need is None:
         if run.broken:
             return Start.SKIP
-        if run.undecided or run.unread:
+        if run.undecided > early or run.unread:
             return Start.WAIT  # for what it reads too: whether a failure is behind a skip must not hang on the order
-        if edges and not run.taken:
+        if edges and not (run.taken or early):
             return Start.SKIP
-    elif run.taken < need:
+    elif run.taken + early < need:
         return Start.WAIT if run.undecided else Start.SKIP
 
     if run.unread:
         return Start.WAIT
     return Start.SKIP if missing_source(task, node) is not None else Start.START
+
+
+def begun_sources(task: Task, node: Node, run: NodeRun) -> int:
+    """How many undecided edges of a node that starts with a first batch need not be waited for: once one of its streams
+    has begun, all of them where it needs all its edges, else those that have begun."""
+    stream = node.stream
+    if stream is None or not (stream.first_batch and run.undecided):
+        return 0
+    undecided = [
+        task.runs[edge.source]
+        for edge in task.graph.incoming[node.node_id]
+        if edge.on != FAILURE and edge.source in stream.sources and task.runs[edge.source].state not in ENDED_NODE
+    ]
+    if node.fan_in.need is not None:
+        return sum(source.streaming for source in undecided)
+    return len(undecided) if any(task.runs[source].streaming for source in stream.sources) else 0
 
 
 def missing_source(task: Task, node: Node) -> str | None:

@@ -74,7 +74,7 @@ def _from_node(task: Task, name: Any) -> tuple[set[str], str]:
     if why := selection.why_not_again(task, base):
         return set(), f"node {name!r} could not start, {why}"
     again = selection.descendants(task.graph, {base} | selection.undone(task))
-    return (again if name == base else again | {name}), ""
+    return (again if name == base else again | {name} | selection.undone_items(task, base)), ""
 
 
 def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> RestartPlan:
@@ -101,7 +101,8 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
 
 def _changed(old: Graph, new: Graph, name: str) -> bool:
     before, after = old.nodes[name], new.nodes[name]
-    # How often it is tried and how long it may take says nothing about what it gives.
-    patient = replace(before, timeouts=after.timeouts, retry=after.retry, retry_given=after.retry_given, body=None)
+    # How often it is tried, when, and how long it may take says nothing about what it gives.
+    patient = replace(before, timeouts=after.timeouts, retry=after.retry, retry_given=after.retry_given,
+                      limits=after.limits, body=None)  # fmt: skip
     same = patient == replace(after, body=None)
     return not same or set(old.incoming[name]) != set(new.incoming[name]) or old.reads[name] != new.reads[name]

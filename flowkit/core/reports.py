@@ -19,13 +19,14 @@ class Accepted:
 
 @immutable
 class Placed:
-    """The dispatcher found a worker for a ready node."""
+    """The dispatcher found a worker for a ready node. `permits` are the limits whose permits are at hand."""
 
     node: str
     token: str
     worker: str
     incarnation: str
     accept_by: float
+    permits: tuple[str, ...] = ()
 
 
 @immutable
@@ -35,6 +36,17 @@ class Started:
     node: str
     attempt: int
     token: str
+
+
+@immutable
+class Streams:
+    """The attempt has to do with streams. `begun`: its first batch is in the store; else it waits for others, and asks
+    which of them have ended."""
+
+    node: str
+    attempt: int
+    token: str
+    begun: bool = True
 
 
 @immutable
@@ -140,11 +152,20 @@ class TimeReached:
     """Nothing but time has passed: look at the timers."""
 
 
-AttemptReport = Started | Succeeded | Failed | Declined | Released | Expired
-Report = Accepted | Placed | AttemptReport | ChildEnded | Fetched | Looked | Requested | TimeReached
+@immutable
+class PermitsUnused:
+    """The node has permits that nobody uses, or could be given one: others may have better use for them."""
+
+    node: str
+    claim: tuple[int, int, int]
+
+
+AttemptReport = Started | Streams | Succeeded | Failed | Declined | Released | Expired
+Report = Accepted | Placed | AttemptReport | ChildEnded | Fetched | Looked | Requested | TimeReached | PermitsUnused
 
 TAGS: dict[str, type[AttemptReport | ChildEnded]] = {
     "started": Started,
+    "streams": Streams,
     "succeeded": Succeeded,
     "failed": Failed,
     "declined": Declined,

@@ -30,7 +30,7 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         run = task.runs[name]
         group = run.group if name in kept else None
         run.reset(len(graph.incoming[name]), len(graph.reads[name]))
-        run.group, run.floor = group, run.peak
+        run.group, run.floor, run.born = group, run.peak, fact.generation
         task.failed.pop(name, None)
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)
@@ -69,8 +69,8 @@ def _begin_generation(task: Task, generation: int) -> None:
     task.generation, task.status, task.ended_at = generation, TaskStatus.RUNNING, None
     task.error, task.reason, task.cancel_outcome, task.cancel_error = None, "", "", None
     task.ended_by, task.undo, task.attempts, task.spent_sec = "", None, 0, 0.0
-    for gone in (task.ready, task.due, task.leased, task.children, task.waiting, task.held, task.agenda, task.joined,
-                 task.timers, task.signals, task.memo):  # fmt: skip
+    for gone in (task.ready, task.gated, task.gated_anew, task.due, task.leased, task.children, task.waiting,
+                 task.held, task.agenda, task.joined, task.timers, task.signals, task.memo):  # fmt: skip
         gone.clear()
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from flowkit.core.keys import GRAPH
 from flowkit.core.kinds import LONGEST_EXPRESSION
 from flowkit.core.later import NOT_YET
-from flowkit.core.template import COMPANY, EXPR, FORMS, INDEX, LITERAL, LONGEST_REFERENCE
+from flowkit.core.template import COMPANY, EXPR, FORMS, INDEX, LITERAL, LONGEST_REFERENCE, STREAM
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -15,6 +15,7 @@ ABOUT_FORMS: Final = {
     "$from": 'Replaced by a node\'s output, or a part of it: "node", "node.path[0].field".',
     "$param": 'Replaced by one of the task\'s params, or a part of it: "name.field[0]".',
     "$literal": "Replaced by its value as it is, whatever keys that has.",
+    "$stream": "A node's batches, or those of several nodes, as they come. Only as an input of its own.",
     "$item": "Replaced by the item of a `foreach` that the node runs for, or a part of it.",
     "$index": "Replaced by the item's place in its list, from 0.",
     "$previous": "Replaced by the output of the last repetition, or a part of it.",
@@ -68,6 +69,8 @@ def _form(name: str) -> dict[str, Any]:
         value = {}
     elif name == EXPR:
         value["maxLength"] = LONGEST_EXPRESSION
+    elif name == STREAM:
+        value = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     beside = {other: {"description": ABOUT_FORMS[other]} for other in sorted(COMPANY[name])}
     return {
         "type": "object",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flowkit.core.derived import COMPENSATE, base_of, group_of
+from flowkit.core.derived import COMPENSATE, base_of, group_of, item_of_name
 from flowkit.core.graph import Graph
 from flowkit.core.model import ENDED_NODE, NOT_NEEDED, NodeRun, NodeState, Task
 from flowkit.core.readiness import Start, count, skip_reason, verdict
@@ -64,15 +64,21 @@ def _is_unfinished(run: NodeRun) -> bool:
 
 
 def _unfinished_items(task: Task, group: str) -> set[str]:
-    """The items of a group that did not finish. Of one all of whose items finished, none is left out: it failed for
-    another reason, and runs again as a whole."""
+    """The items of a group that did not finish, or were undone. Of one all of whose items finished, none is left out:
+    it failed for another reason, and runs again as a whole."""
     members = [name for name in task.runs.derived if group_of(name) == group]
-    return {name for name in members if task.runs[name].state is not NodeState.FINISHED}
+    return {name for name in members if task.runs[name].state is not NodeState.FINISHED} | undone_items(task, group)
 
 
 def undone(task: Task) -> set[str]:
     """The nodes of the graph whose effects were undone, wholly or in part."""
     return {base_of(name) for name in task.runs.derived if name.endswith(COMPENSATE)}
+
+
+def undone_items(task: Task, group: str) -> set[str]:
+    """The items of a group whose effects were undone."""
+    items = {item_of_name(name) for name in task.runs.derived if name.endswith(COMPENSATE)}
+    return {item for item in items if group_of(item) == group}
 
 
 def left_out(task: Task) -> set[str]:

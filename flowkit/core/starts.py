@@ -8,7 +8,7 @@ from typing import Any, Final
 from flowkit.core import policies
 from flowkit.core.derived import compensation_of
 from flowkit.core.functions import FUNCTIONS
-from flowkit.core.graph import MISSING, Cache, Foreach, Node, Reference, Repeat
+from flowkit.core.graph import BUILT_INS, MISSING, Cache, Foreach, Node, Reference, Repeat
 from flowkit.core.lane import WORKERLESS, of_role
 from flowkit.core.opening import ENDINGS
 from flowkit.core.problems import Place, Problems, shown
@@ -74,7 +74,8 @@ def finished(node: Node, fields: dict[str, Any]) -> Node:
 
 
 def _body(node: Node) -> Node:
-    """What a member of a group does: what its group waits for, and how long in all, is the group's."""
+    """What a member of a group does, and how that is undone: what its group waits for, and how long in all, is the
+    group's."""
     timeouts = replace(node.timeouts, total_sec=None)
     node = replace(node, when=None, fan_in=policies.ALL, timeouts=timeouts, continue_on_failure=False)
     return finished(node, {})
@@ -156,6 +157,10 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
         problems.add("E_KEY_CONFLICT", ((place, "io"), "fn"), '`fn` belongs to a node of type "coordinator_fn"')
     if kind in WORKERLESS:
         _check_workerless(str(kind), fields, place, problems)
+    undoing = fields.get("compensate", {}).get("type")
+    if undoing in BUILT_INS:
+        say = f"{undoing!r} is a built-in type: what undoes a node is run by a worker, so name a role"
+        problems.add("E_NODE_TYPE", ((place, "compensate"), "type"), say)
 
 
 def _check_uses(fields: dict[str, Any], place: Place, problems: Problems) -> None:

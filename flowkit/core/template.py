@@ -23,6 +23,7 @@ from flowkit.errors import InputError, did_you_mean, nearest
 FROM: Final = "$from"
 PARAM: Final = "$param"
 LITERAL: Final = "$literal"
+STREAM: Final = "$stream"
 ITEM: Final = "$item"
 INDEX: Final = "$index"
 PREVIOUS: Final = "$previous"
@@ -33,6 +34,7 @@ COMPANY: Final[Mapping[str, frozenset[str]]] = {  # what may stand beside each
     FROM: frozenset({DEFAULT}),
     PARAM: frozenset({DEFAULT}),
     LITERAL: frozenset(),
+    STREAM: frozenset(),
     ITEM: frozenset({DEFAULT}),
     INDEX: frozenset(),
     PREVIOUS: frozenset({DEFAULT}),
@@ -55,12 +57,14 @@ Path = tuple[str | int, ...]
 @dataclass(frozen=True, slots=True)
 class Template:
     """A copy of what the user wrote, whether nothing in it is replaced, its `$from`s and the nodes that its
-    expressions name, and which of `item`, `index` and `previous` it uses."""
+    expressions name, which of `item`, `index` and `previous` it uses, and its `$stream`s: the input's name, or nothing
+    where it is the whole, and the nodes."""
 
     value: Any
     constant: bool = True
     references: tuple[Reference, ...] = ()
     uses: frozenset[str] = frozenset()
+    streams: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 # Reading.
@@ -100,17 +104,20 @@ class TemplateReader:
         self._defaults = Copier(problems, self._refuse_form, FORMS)
         self._constant = True
         self._found: dict[tuple[str, Path], Reference] = {}
+        self._streams: dict[str, tuple[str, ...]] = {}
         self._uses: set[str] = set()
 
     def read(self, template: object, place: Place) -> Template:
         self._constant = True
         if self._found:
             self._found = {}
+        if self._streams:
+            self._streams = {}
         value = self._copier.copy(template, place)
-        if not self._uses:
+        if not (self._uses or self._streams):
             return Template(value, self._constant, tuple(self._found.values()))
         uses, self._uses = frozenset(self._uses), set()
-        return Template(value, self._constant, tuple(self._found.values()), uses)
+        return Template(value, self._constant, tuple(self._found.values()), uses, tuple(self._streams.items()))
 
     def _form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
         if FORMS.isdisjoint(value):
@@ -125,6 +132,8 @@ class TemplateReader:
             return {LITERAL: self._literals.copy(value[LITERAL], (place, LITERAL), depth + 1)}
 
         self._constant = False
+        if name == STREAM:
+            return {STREAM: self._stream(value[STREAM], place, depth)}
         if name == INDEX:
             self._uses.add("index")
             return {INDEX: ""}
@@ -144,6 +153,25 @@ class TemplateReader:
             if name in (ITEM, PREVIOUS):
                 self._uses.add(PATHS[name])
         return copied
+
+    def _stream(self, said: object, place: Place, depth: int) -> list[str]:
+        """The nodes whose batches an input is made of."""
+        name = place[1] if depth == 2 and not isinstance(place, str) else ""
+        if depth > 2 or not isinstance(name, str):
+            say = 'a stream is an input of its own, as in {"rows": {"$stream": "node"}}'
+            self._problems.add("E_TEMPLATE", (place, STREAM), say)
+            return []
+        texts = [said] if isinstance(said, str) else said
+        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
+            say = f"expected a node's id or a list of them, found {shown(said)}"
+            self._problems.add("E_TYPE", (place, STREAM), say)
+            return []
+        for text in texts:
+            if text not in self.known:
+                self._report_unknown(text, (place, STREAM))
+        known = [str.__str__(text) for text in dict.fromkeys(texts) if text in self.known]
+        self._streams[name] = tuple(known)
+        return known
 
     def _read_expression(self, text: object, place: Place) -> Any:
         expression = read_expression(text, place, EXPRESSION_ROOTS, self.known, self._problems)
@@ -277,6 +305,8 @@ class _Resolver:
     def _form(self, form: dict[str, Any], place: Place) -> Any:
         if LITERAL in form:
             return form[LITERAL]
+        if STREAM in form:
+            return None  # the worker puts the stream there
         name = next((key for key in form if key != DEFAULT), "")
         if name not in COMPANY or not isinstance(form[name], str):
             raise InputError(f"{render(place)}: no template that this release knows")

@@ -71,6 +71,18 @@ class Topology:
                 self._incomplete.add(target)
                 self._report_unknown("E_PARENT_UNKNOWN", source, (place, number))
 
+    def add_early(self, texts: Iterable[Any]) -> set[str]:
+        """The graph's old `edges_ex`; the answer is the targets, which start with a first batch."""
+        early = set()
+        for number, text in enumerate(texts):
+            if text is MISSING or "from" not in text or "to" not in text:
+                continue
+            place: Place = ("edges_ex", number)
+            if self._known(EdgeText(text["from"], text["to"], SUCCESS, place, ("from", "to"), {})):
+                self.declared.setdefault((text["from"], text["to"]), Edge(text["from"], text["to"]))
+                early.add(text["to"])
+        return early
+
     def connect(self, references: Mapping[str, tuple[Reference, ...]]) -> None:
         """Add what nodes read, once all edges are declared; report cycles."""
         for edge in self.declared.values():

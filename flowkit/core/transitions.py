@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
-from flowkit.core.reports import AttemptReport, Declined, Expired, Failed, Released, Started, Succeeded
+from flowkit.core.reports import AttemptReport, Declined, Expired, Failed, Released, Started, Streams, Succeeded
 
 
 class AttemptState(enum.StrEnum):
@@ -24,6 +24,7 @@ class Verdict(enum.StrEnum):
 
     STALE = "stale"
     RUNS = "runs"
+    STREAMS = "streams"
     SUCCEEDS = "succeeds"
     FAILS = "fails"
     IS_LOST = "is lost"
@@ -33,6 +34,7 @@ class Verdict(enum.StrEnum):
 TABLE: Final[Mapping[AttemptState, Mapping[type[AttemptReport], Verdict]]] = {
     AttemptState.NONE: {
         Started: Verdict.STALE,
+        Streams: Verdict.STALE,
         Succeeded: Verdict.STALE,
         Failed: Verdict.STALE,
         Declined: Verdict.STALE,
@@ -41,6 +43,7 @@ TABLE: Final[Mapping[AttemptState, Mapping[type[AttemptReport], Verdict]]] = {
     },
     AttemptState.LEASED: {
         Started: Verdict.RUNS,
+        Streams: Verdict.STREAMS,
         Succeeded: Verdict.SUCCEEDS,
         Failed: Verdict.FAILS,
         Declined: Verdict.IS_LOST,
@@ -49,6 +52,7 @@ TABLE: Final[Mapping[AttemptState, Mapping[type[AttemptReport], Verdict]]] = {
     },
     AttemptState.RUNNING: {
         Started: Verdict.STALE,
+        Streams: Verdict.STREAMS,
         Succeeded: Verdict.SUCCEEDS,
         Failed: Verdict.FAILS,
         Declined: Verdict.STALE,
@@ -57,6 +61,7 @@ TABLE: Final[Mapping[AttemptState, Mapping[type[AttemptReport], Verdict]]] = {
     },
     AttemptState.CANCELLING: {
         Started: Verdict.STALE,
+        Streams: Verdict.STALE,
         Succeeded: Verdict.IS_CANCELLED,
         Failed: Verdict.IS_CANCELLED,
         Declined: Verdict.IS_CANCELLED,
@@ -77,7 +82,9 @@ def to_mermaid() -> str:
     }
     for state, row in TABLE.items():
         for report, verdict in row.items():
-            if verdict is Verdict.RUNS:
+            if verdict is Verdict.STREAMS:
+                lines.append(f"    {state} --> {state}: {report.__name__}")
+            elif verdict is Verdict.RUNS:
                 lines.append(f"    {state} --> running: {report.__name__}")
             elif verdict in ends:
                 lines.append(f"    {state} --> {ends[verdict]}: {report.__name__}")

@@ -9,10 +9,11 @@ from operator import attrgetter
 
 from flowkit.core.model import Task
 from flowkit.errors import FlowKitError
-from flowkit.ports import Commit, Head
+from flowkit.ports import DELETED, Commit, Head
 from flowkit.testing.evidence import Evidence, Frozen, Start, Violation
 from flowkit.testing.walk import Walk
 from flowkit.wire.codec import loads
+from flowkit.wire.tombstone import is_tombstone
 
 # A process that was thawed needs a moment to notice that its lease is over.
 THAW_SEC = 1.0
@@ -42,6 +43,7 @@ class _Judge:
         for task_id, group in groupby(sorted(commits, key=attrgetter("task_id", "seq")), attrgetter("task_id")):
             self.commits[task_id] = list(group)
         self.walks: dict[str, Walk] = {}
+        self.deleted: set[str] = set()
 
     def say(self, kind: str, task_id: str, detail: str) -> None:
         self.found.append(Violation(kind, task_id, detail))
@@ -58,7 +60,20 @@ class _Judge:
             for commit in commits:
                 if (other := ids.setdefault(commit.id, commit)) is not commit:
                     self.say("commit_id_reused", task_id, f"{commit.id} is also {other.task_id}:{other.seq}")
-            self.walk(task_id, self.whole(task_id, commits), starts[task_id])
+            lived = self.until_deleted(task_id, commits)
+            self.walk(task_id, self.whole(task_id, lived), starts[task_id])
+            if task_id in self.deleted and task_id in self.walks and not self.walks[task_id].task.ended:
+                self.say("deleted_unended", task_id, f"it was {self.walks[task_id].task.status}")
+
+    def until_deleted(self, task_id: str, commits: list[Commit]) -> list[Commit]:
+        """The commits before the tombstone, behind which there must be none."""
+        place = next((place for place, commit in enumerate(commits) if is_tombstone(commit)), None)
+        if place is None:
+            return commits
+        self.deleted.add(task_id)
+        for commit in commits[place + 1 :]:
+            self.say("commit_after_deletion", task_id, f"{commit.id} as {commit.seq}")
+        return commits[:place]
 
     def whole(self, task_id: str, commits: list[Commit]) -> list[Commit]:
         """The commits up to the first break of the chain."""
@@ -176,6 +191,8 @@ class _Judge:
         """Requests are applied once each, in order, and then marked (rule 10)."""
         for request in self.evidence.requests if self.evidence.settled else ():
             walk = self.walks.get(request.task_id)
+            if request.task_id in self.deleted:
+                continue  # one that came too late was answered as of no task
             if walk is None or request.id not in walk.requests:
                 self.say("request_lost", request.task_id, f"number {request.n} ({request.kind}) was never applied")
             elif not request.applied:
@@ -200,7 +217,10 @@ class _Judge:
             head, walk = self.evidence.heads.get(task_id), self.walks.get(task_id)
             if head is None:
                 continue
-            if walk is None or not walk.task.ended:
+            if task_id in self.deleted:
+                if head.status != DELETED or head.active:
+                    self.say("head_wrong", task_id, f"the head of a deleted task says {head.status}")
+            elif walk is None or not walk.task.ended:
                 status = walk.task.status if walk is not None else "without commits"
                 self.say("not_ended", task_id, f"it is {status}")
             elif head.active:
@@ -218,7 +238,8 @@ class _Judge:
         seen = self.evidence.events
         if seen is None:
             return
-        ids = {(task_id, c.seq): c.id for task_id, commits in self.commits.items() for c in commits}
+        told = ((task_id, c) for task_id, commits in self.commits.items() for c in commits if not is_tombstone(c))
+        ids = {(task_id, commit.seq): commit.id for task_id, commit in told}
         for task_id, seq, commit_id in sorted(seen):
             if ids.get((task_id, seq)) != commit_id:
                 self.say("phantom_event", task_id, f"an event told of {commit_id} as {seq}")
@@ -228,6 +249,10 @@ class _Judge:
                     self.say("event_missed", task_id, f"nobody saw commit {seq}")
 
 
+APART = frozenset({"graph", "editions", "params", "memo"})
+"""What a task is given and what it looked up: no part of its state. Graphs are large, and every task knows them."""
+
+
 def _froze(frozen: Frozen, process: str, at: float) -> bool:
     return frozen.process == process and frozen.since <= at <= frozen.until + THAW_SEC
 
@@ -235,19 +260,23 @@ def _froze(frozen: Frozen, process: str, at: float) -> bool:
 def essence_of(task: Task) -> object:
     """What two holders of a task must agree on: not what `settle` has still to look at, nor dead timers."""
     timers = sorted(timer for timer in task.timers if task.timer_live(timer))
-    names = [name for name in Task.__slots__ if name not in ("graph", "params", "memo", "agenda", "joined", "timers")]
-    return [timers, *((name, state_of(getattr(task, name))) for name in names)]
+    # Whether a gated node has its permits is known to its owner only.
+    ready = [(role, [name for name in names if name not in task.gated]) for role, names in task.ready.items()]
+    apart = {*APART, "agenda", "joined", "timers", "ready", "gated_anew"}
+    names = [name for name in Task.__slots__ if name not in apart]
+    waiting = sorted((role, left) for role, left in ready if left)
+    return [timers, waiting, *((name, state_of(getattr(task, name))) for name in names)]
 
 
 def state_of(value: object) -> object:
-    """A task's state as plain values that can be compared: all of it, graph and parameters apart."""
+    """A task's state as plain values that can be compared: all of it, graphs and parameters apart."""
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     if isinstance(value, dict):
         return [(key, state_of(item)) for key, item in value.items()]
     if hasattr(type(value), "__slots__"):
         names = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
-        return [(name, state_of(getattr(value, name))) for name in names if name not in ("graph", "params", "memo")]
+        return [(name, state_of(getattr(value, name))) for name in names if name not in APART]
     if isinstance(value, Iterable):
         return [state_of(item) for item in value]
     return repr(value)

@@ -15,6 +15,8 @@ KINDS = MappingProxyType({
     "not_deterministic": "two folds of the same commits differ",
     "fold_differs": "the fold and an independent walk come to different ends",
     "memory_differs": "a coordinator holds another state than the commits say",
+    "commit_after_deletion": "something was committed about a task that had been deleted",
+    "deleted_unended": "a task was deleted before it had ended",
     "quarantined": "a coordinator or a user could not read a task",
     # what was promised
     "accepted_task_lost": "a task that the API accepted is not there",

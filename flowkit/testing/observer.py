@@ -18,6 +18,7 @@ from flowkit.testing.replica import ReplicaSet
 from flowkit.testing.stage import Stage
 from flowkit.wire.facts import decode_facts
 from flowkit.wire.messages import Heartbeat, Told, decode_event, decode_facts_batch, decode_fleet
+from flowkit.wire.tombstone import is_tombstone
 from flowkit.wire.topics import Topics
 
 TTL_SEC = 10.0
@@ -167,7 +168,7 @@ class Observer:
         if task is None:
             return None
         for seq, commit in sorted(self.replica.majority.data.commits.get(task_id, {}).items()):
-            if upto is None or seq <= upto:
+            if (upto is None or seq <= upto) and not is_tombstone(commit):
                 for fact in decode_facts(commit.body):
                     evolve(task, fact, commit.at)
         return task

@@ -248,10 +248,10 @@ def revoke_any(original: Any) -> Any:
 
 
 def any_request_is_mine(original: Any) -> Any:
-    async def insert(tasks: Any, request: Request) -> Request | None:
-        there = await tasks.store.read_requests(request.task_id)
+    async def insert(asking: Any, request: Request) -> Request | None:
+        there = await asking._store.read_requests(request.task_id)
         request = replace(request, n=max((old.n for old in there), default=0) + 1)
-        outcome = await tasks.store.insert_request(request)
+        outcome = await asking._store.insert_request(request)
         return None if outcome is Outcome.UNKNOWN else request
 
     return insert

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from flowkit.adapters.memory import MemoryData, MemoryStore
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, Outcome, Renewal, Request
+from flowkit.ports import (
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    Kept,
+    LimitRecord,
+    Outcome,
+    Renewal,
+    Request,
+    StreamId,
+)
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 
@@ -24,11 +36,13 @@ Work = Callable[[MemoryStore], Coroutine[Any, Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One write as the primary is asked for it: what to do, and which documents it may change."""
+    """One write as the primary is asked for it: what to do, which documents it may change, and of which tasks it
+    removes what there is."""
 
     work: Work
     keys: tuple[Key, ...]
     commit: Commit | None = None
+    removes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -38,6 +52,22 @@ class Entry:
     number: int
     write: Write
     done: Callable[[bool], None] | None = None
+
+
+@dataclass(slots=True)
+class Removed:
+    """What a majority held of tasks when it was told to remove them: the world remembers for the judge."""
+
+    heads: dict[str, Head] = field(default_factory=dict)
+    commits: dict[str, dict[int, Commit]] = field(default_factory=dict)
+    requests: dict[str, dict[int, Request]] = field(default_factory=dict)
+
+    def note(self, task_ids: Sequence[str], data: MemoryData) -> None:
+        for task_id in task_ids:
+            if task_id in data.heads:
+                self.heads[task_id] = data.heads[task_id]
+            self.commits.setdefault(task_id, {}).update(data.commits.get(task_id, {}))
+            self.requests.setdefault(task_id, {}).update(data.requests.get(task_id, {}))
 
 
 def at_once(work: Coroutine[Any, Any, Any]) -> Any:
@@ -59,7 +89,9 @@ class ReplicaSet:
         self.down_until = 0.0
         self.slow_until = 0.0
         self.acknowledged: set[tuple[str, int, str]] = set()
+        self.removed = Removed()
         self.on_applied: Callable[[Commit], None] = lambda commit: None
+        self.on_majority: Callable[[Write], None] = lambda write: None
         self._pending: deque[Entry] = deque()
         self._numbers = 0
         self._replicated = 0.0
@@ -160,11 +192,13 @@ class ReplicaSet:
             entry = self._pending.popleft()
             for key in entry.write.keys:
                 self._recent.append((self.stage.now, key, self._document(key)))
+            self.removed.note(entry.write.removes, self.majority.data)
             commit = entry.write.commit
             if commit is not None and "unique" in self.stage.without:
                 self.majority.data.commits.setdefault(commit.task_id, {})[commit.seq] = commit
             else:
                 at_once(entry.write.work(self.majority))
+            self.on_majority(entry.write)
             if entry.done is not None:
                 entry.done(True)
         while self._recent and self._recent[0][0] < self.stage.now - STALE_SEC:
@@ -185,6 +219,13 @@ class ReplicaSet:
                 return data.flow_tags.get((tenant, name), {}).get(tag)
             case ("renewal", worker):
                 return data.renewals.get(worker)
+            case ("block", task_id, generation, node, seq):
+                blocks = data.blocks.get(task_id, {}).get(StreamId(task_id, int(generation), node), [])
+                return next((block for block in reversed(blocks) if block.seq == int(seq)), None)
+            case ("limit", limit_id):
+                return data.limits.get(limit_id)
+            case ("kept", name):
+                return data.kept.get(name)
         return None
 
     def fail_over(self) -> None:
@@ -290,7 +331,7 @@ class _Once:
             self._reply([Outcome.UNKNOWN] * self._count)
 
 
-def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal) -> Key:
+def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Kept | Renewal | LimitRecord | Block) -> Key:
     match document:
         case Head():
             return ("head", document.task_id)
@@ -302,8 +343,14 @@ def key_of(document: Head | Commit | Request | FlowVersion | FlowTag | Renewal) 
             return ("flow", document.tenant, document.name, str(document.version))
         case FlowTag():
             return ("flow_tag", document.tenant, document.name, document.tag)
+        case Kept():
+            return ("kept", document.key)
         case Renewal():
             return ("renewal", document.worker)
+        case Block(stream=stream, seq=seq):
+            return ("block", stream.task_id, str(stream.generation), stream.node, str(seq))
+        case LimitRecord():
+            return ("limit", document.limit_id)
 
 
 def _copy(data: MemoryData) -> MemoryData:
@@ -313,13 +360,21 @@ def _copy(data: MemoryData) -> MemoryData:
         commits={task_id: dict(commits) for task_id, commits in data.commits.items()},
         requests={task_id: dict(requests) for task_id, requests in data.requests.items()},
         blobs=dict(data.blobs),
+        claims={ref: set(tasks) for ref, tasks in data.claims.items()},
+        graphs_put_at=dict(data.graphs_put_at),
+        blocks={task_id: {s: list(blocks) for s, blocks in of.items()} for task_id, of in data.blocks.items()},
         flows={key: dict(versions) for key, versions in data.flows.items()},
         flow_tags={key: dict(tags) for key, tags in data.flow_tags.items()},
         renewals=dict(data.renewals),
+        limits=dict(data.limits),
+        kept=dict(data.kept),
         by_age=list(data.by_age),
+        removable=set(data.removable),
+        of_graph=data.of_graph.copy(),
     )
-    for partition, active in data.active.items():
-        copy.active[partition] = set(active)
-    for partition, keys in data.open.items():
-        copy.open[partition] = set(keys)
+    copy.active.update((partition, set(task_ids)) for partition, task_ids in data.active.items())
+    copy.ended.update((place, list(ends)) for place, ends in data.ended.items())
+    copy.children.update((parent, set(task_ids)) for parent, task_ids in data.children.items())
+    copy.artifacts_of.update((task_id, set(refs)) for task_id, refs in data.artifacts_of.items())
+    copy.open.update((partition, set(keys)) for partition, keys in data.open.items())
     return copy

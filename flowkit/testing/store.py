@@ -11,9 +11,26 @@ from typing import Any
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Commit, FlowTag, FlowVersion, Head, HeadFilter, HeadUpdate, Outcome, Renewal, Request
+from flowkit.ports import (
+    FOREVER,
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadFilter,
+    HeadUpdate,
+    Kept,
+    LimitRecord,
+    LimitSwap,
+    Outcome,
+    Removal,
+    Renewal,
+    Request,
+    StreamId,
+)
 from flowkit.testing.machine import Machine
-from flowkit.testing.replica import ReplicaSet, Write, key_of
+from flowkit.testing.replica import Key, ReplicaSet, Write, key_of
 from flowkit.testing.stage import Stage
 
 
@@ -73,6 +90,37 @@ class FaultyStore:
         work = methodcaller("due_heads", list(partitions), now, limit=limit)
         return await self._read(work)  # type: ignore[no-any-return]
 
+    async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
+                          after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip
+        work = methodcaller("ended_heads", list(partitions), status, before, limit=limit, after=after)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def parents_among(self, task_ids: Sequence[str]) -> set[str]:
+        return await self._read(methodcaller("parents_among", list(task_ids)))  # type: ignore[no-any-return]
+
+    # deleting
+
+    async def schedule_removal(self, removal: Removal) -> Outcome:
+        return await self._write_one(methodcaller("schedule_removal", removal), ("head", removal.head.task_id))
+
+    async def removable_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+        work = methodcaller("removable_heads", list(partitions), now, limit=limit)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
+        work = methodcaller("delete_history", list(task_ids))
+        [outcome] = await self._write([Write(work, (), removes=tuple(task_ids))])
+        return outcome
+
+    async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
+        return await self._write_one(methodcaller("collect_artifacts", list(task_ids)))
+
+    async def delete_heads(self, heads: Sequence[Head]) -> Outcome:
+        places = tuple(("head", head.task_id) for head in heads)
+        gone = tuple(head.task_id for head in heads)
+        [outcome] = await self._write([Write(methodcaller("delete_heads", list(heads)), places, removes=gone)])
+        return outcome
+
     # commits
 
     async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -110,10 +158,45 @@ class FaultyStore:
         [outcome] = await self._write([Write(methodcaller("mark_applied", list(keys)), places)])
         return outcome
 
+    # streams
+
+    async def insert_block(self, block: Block) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("insert_block", block), (key_of(block),))])
+        return outcome
+
+    async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
+        work = methodcaller("read_blocks", stream, after=after, limit=limit)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def last_block(self, stream: StreamId) -> Block | None:
+        return await self._read(methodcaller("last_block", stream))  # type: ignore[no-any-return]
+
+    async def delete_blocks(self, task_id: str) -> Outcome:
+        [outcome] = await self._write([Write(methodcaller("delete_blocks", task_id), ())])
+        return outcome
+
+    # limits
+
+    async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
+        return await self._read(methodcaller("read_limits", list(limit_ids)))  # type: ignore[no-any-return]
+
+    async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
+        work = methodcaller("limits_of", partition, limit=limit, after=after)
+        return await self._read(work)  # type: ignore[no-any-return]
+
+    async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
+        await self._buggify("freeze_before_insert", 0.015)
+        outcomes = await self._write(
+            [Write(methodcaller("swap_limits", [new]), (("limit", new.limit_id),)) for new in swaps]
+        )
+        if Outcome.OK in outcomes:
+            await self._buggify("crash_after_commit", 0.012)
+        return outcomes
+
     # graphs, artifacts and snapshots
 
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
-        [outcome] = await self._write([Write(methodcaller("put_blob", ref, data, kind=kind), ())])
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
+        outcome = await self._write_one(methodcaller("put_blob", ref, data, kind=kind, for_task=for_task, at=at))
         if outcome is not Outcome.OK:
             raise StoreUnavailable("the simulated MongoDB did not say whether the blob is stored")
 
@@ -121,8 +204,16 @@ class FaultyStore:
         return await self._read(methodcaller("get_blob", ref, kind=kind))  # type: ignore[no-any-return]
 
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
-        [outcome] = await self._write([Write(methodcaller("delete_blob", ref, kind=kind), ())])
-        return outcome
+        return await self._write_one(methodcaller("delete_blob", ref, kind=kind))
+
+    async def delete_snapshots(self, task_id: str, *, but: str) -> Outcome:
+        return await self._write_one(methodcaller("delete_snapshots", task_id, but=but))
+
+    async def idle_graphs(self, before: float, *, limit: int) -> list[str]:
+        return await self._read(methodcaller("idle_graphs", before, limit=limit))  # type: ignore[no-any-return]
+
+    async def collect_graphs(self, refs: Sequence[str], before: float, *, at: float) -> Outcome:
+        return await self._write_one(methodcaller("collect_graphs", list(refs), before, at=at))
 
     # flows
 
@@ -148,6 +239,12 @@ class FaultyStore:
 
     # workers
 
+    async def keep(self, kept: Kept) -> Outcome:
+        return await self._write_one(methodcaller("keep", kept), key_of(kept))
+
+    async def find_kept(self, key: str, now: float) -> Kept | None:
+        return await self._read(methodcaller("find_kept", key, now))  # type: ignore[no-any-return]
+
     async def renew(self, renewal: Renewal) -> Outcome:
         sent = self._stage.now
         [outcome] = await self._write([Write(methodcaller("renew", renewal), (key_of(renewal),))])
@@ -169,6 +266,10 @@ class FaultyStore:
         answer: asyncio.Future[list[Outcome]] = self._stage.loop.create_future()
         self._replica.write(self._machine, writes, _reply_to(answer))
         return await answer
+
+    async def _write_one(self, work: methodcaller, *places: Key) -> Outcome:
+        [outcome] = await self._write([Write(work, places)])
+        return outcome
 
     async def _read(self, work: methodcaller) -> Any:
         answer: asyncio.Future[list[Any] | None] = self._stage.loop.create_future()

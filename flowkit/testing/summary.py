@@ -11,6 +11,7 @@ from flowkit.ports import Commit
 from flowkit.testing.evidence import Start
 from flowkit.testing.stage import EPOCH
 from flowkit.wire.facts import decode_facts
+from flowkit.wire.tombstone import is_tombstone
 
 if TYPE_CHECKING:
     from flowkit.testing.world import World
@@ -24,7 +25,7 @@ def needed_runs(commits: Iterable[Commit], starts: Iterable[Start]) -> int:
     current: dict[tuple[str, str], int] = {}
     for commit in sorted(commits, key=lambda commit: (commit.task_id, commit.seq)):
         try:
-            recorded = decode_facts(commit.body)
+            recorded = decode_facts(commit.body) if not is_tombstone(commit) else []
         except FlowKitError:
             continue
         for fact in recorded:
@@ -45,7 +46,7 @@ def describe_tasks(world: World) -> list[str]:
     for task_id, head in data.heads.items():
         lines.append(f"TASK {task_id} {head.name} partition {head.partition}")
         for seq, commit in sorted(data.commits.get(task_id, {}).items()):
-            shown = ", ".join(map(_shown, decode_facts(commit.body)))
+            shown = "DELETED" if is_tombstone(commit) else ", ".join(map(_shown, decode_facts(commit.body)))
             lines.append(f"  {seq:3d} {commit.at - EPOCH:8.3f} {commit.id}: {shown}")
         lines.append(
             f"  head: {head.status}, seq {head.seq}, published {head.published_seq}, active {head.active}, "

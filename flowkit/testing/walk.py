@@ -47,6 +47,7 @@ class Node:
     wake: float | None = None
     next: tuple[str, ...] | None = None
     by_failure: bool = False
+    streaming: bool = False
     routes: tuple[str, ...] | None = None
     members: int = 0
 
@@ -131,6 +132,8 @@ class Walk:
                 self.end(name, "cancelled")
             case f.NodeCancelling(node=name):
                 self.cancelling_node(name)
+            case f.StreamBegun(node=name):
+                self.nodes[name].streaming = True
             case _:
                 self.start(fact)
 
@@ -406,7 +409,7 @@ class Walk:
             owner = group_of(name)
             return self.undoing if not owner else self.nodes[owner].state in ("group", "done")
         node = self.task.graph.nodes[name]
-        edges = [self.edge(edge) for edge in self.task.graph.incoming[name]]
+        edges = self.with_begun_streams(name, [self.edge(edge) for edge in self.task.graph.incoming[name]])
         if node.fan_in.need is not None:
             ready = edges.count("taken") >= node.fan_in.need
         else:
@@ -414,6 +417,18 @@ class Walk:
             ready = "open" not in edges and "broken" not in edges and (good > 0 or not edges)
         sources = [(ref.has_default, self.nodes[ref.source].state) for ref in node.references]
         return ready and all(state == "done" or (default and state in ENDS) for default, state in sources)
+
+    def with_begun_streams(self, name: str, edges: list[str]) -> list[str]:
+        """The same, where it is enough that a stream has begun whose source has not ended."""
+        node = self.task.graph.nodes[name]
+        if node.stream is None or not node.stream.first_batch:
+            return edges
+        some = any(self.nodes[source].streaming for source in node.stream.sources)
+        for place, edge in enumerate(self.task.graph.incoming[name]):
+            begun = self.nodes[edge.source].streaming or (some and node.fan_in.need is None)
+            if edges[place] == "open" and edge.source in node.stream.sources and begun:
+                edges[place] = "taken"
+        return edges
 
     def edge(self, edge: Edge) -> str:
         """`open`, `taken`, `carried on` (taken, but for no quorum), `not taken` or `broken`."""

@@ -15,6 +15,7 @@ from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.errors import BusUnavailable, StoreUnavailable
+from flowkit.ports import DELETED
 from flowkit.telemetry import Telemetry
 from flowkit.testing import faults
 from flowkit.testing.bus import Broker, FaultyBus
@@ -241,13 +242,22 @@ class World:
         self.broker.heal()
 
     def quiet(self) -> bool:
-        """Whether every task has ended, its head says so, and every request is marked."""
-        data = self.replica.majority.data
+        """Whether every task has ended, its head says so, and every request is marked; or it was deleted."""
+        data, removed = self.replica.majority.data, self.replica.removed.heads
         for task_id in {**data.heads, **self.accepted}:
             head = data.heads.get(task_id)
-            if head is None or head.active or max(data.commits.get(task_id, {0: None})) != head.seq:
+            if head is None and task_id in removed:
+                continue
+            last = max(data.commits.get(task_id, {0: None}))
+            if head is not None and head.status == DELETED and last == 0:
+                continue  # it only says that its idempotency key has begun anew
+            if head is None or head.active or last != head.seq:
                 return False
-        return all(r.applied for requests in data.requests.values() for r in requests.values())
+        gone = {task_id for task_id, head in {**removed, **data.heads}.items() if head.status == DELETED}
+        open_requests = (
+            r for task_id, requests in data.requests.items() if task_id not in gone for r in requests.values()
+        )
+        return all(request.applied for request in open_requests)
 
     # ---- judging
 
@@ -293,14 +303,16 @@ class World:
         return self._graphs.get(ref)
 
     def evidence(self) -> Evidence:
-        data = self.replica.majority.data
-        refs = {head.graph_ref for head in data.heads.values()}
+        data, removed = self.replica.majority.data, self.replica.removed
+        heads = {**removed.heads, **data.heads}
+        refs = {head.graph_ref for head in heads.values()}
+        requests = [*removed.requests.values(), *data.requests.values()]
         return Evidence(
-            heads=data.heads,
+            heads=heads,
             graphs={ref: graph for ref in sorted(refs) if (graph := self.graph(ref)) is not None},
             accepted=self.accepted,
             asked=self.asked,
-            requests=[request for requests in data.requests.values() for request in requests.values()],
+            requests=[request for one in requests for request in one.values()],
             acknowledged=self.replica.acknowledged,
             events=self.observer.events,
             frozen=[
@@ -320,7 +332,8 @@ class World:
         evidence = self.evidence()
         for name, value in more.items():
             setattr(evidence, name, value)
-        commits = [c for chain in self.replica.majority.data.commits.values() for c in chain.values()]
+        chains = [*self.replica.removed.commits.values(), *self.replica.majority.data.commits.values()]
+        commits = list(dict.fromkeys(commit for chain in chains for commit in chain.values()))
         for owner, error, message in self.stage.loop.faults:
             self.observer.say("uncaught", owner, f"{message}: {error!r}")
         found = self.observer.found + check_history(commits, [_dated(s) for s in self.observer.starts], evidence)

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec.structs import astuple
 
-from flowkit.core import facts, reports
+from flowkit.core import facts, permits, reports
 from flowkit.core.payload import Artifact, Payload
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.wire.codec import UNFIT, dumps, loads
@@ -99,18 +99,20 @@ def _maker(kind: type) -> Make:
     return make
 
 
-_TAG_OF: dict[type, str] = {kind: tag for tag, kind in [*facts.TAGS.items(), *reports.TAGS.items()]}
+_TRAVELLERS: dict[str, type] = {**reports.TAGS, **permits.TAGS}
+_TAG_OF: dict[type, str] = {kind: tag for tag, kind in [*facts.TAGS.items(), *_TRAVELLERS.items()]}
 _WRITERS: dict[type, Write] = {kind: _writer(kind, tag) for kind, tag in _TAG_OF.items()}
 _FACTS = {tag: _shape(kind, tag) for tag, kind in facts.TAGS.items()}
-_REPORTS = {tag: _shape(kind, tag) for tag, kind in reports.TAGS.items()}
+_REPORTS = {tag: _shape(kind, tag) for tag, kind in _TRAVELLERS.items()}
 _MAKERS: dict[type[msgspec.Struct], Make] = {
     shape: _maker(kinds[tag])
-    for shapes, kinds in ((_FACTS, facts.TAGS), (_REPORTS, reports.TAGS))
+    for shapes, kinds in ((_FACTS, facts.TAGS), (_REPORTS, _TRAVELLERS))
     for tag, shape in shapes.items()
 }
 
 REPORT_ROW: Any = reduce(or_, _REPORTS.values())
-"""The type of a row that holds a worker's report; `made` turns what msgspec reads as it into the report."""
+"""The type of a row that holds a worker's report, or a letter about permits; `made` turns what msgspec reads as it into
+that."""
 
 _body: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[reduce(or_, _FACTS.values())])  # type: ignore[misc]
 
@@ -123,8 +125,8 @@ def made(row: Any) -> Any:
 # ---------------------------------------------------------------------------------------------- writing
 
 
-def row_of(item: facts.Fact | reports.AttemptReport | reports.ChildEnded) -> list[Any]:
-    """A fact or a worker's report as a list that JSON can say."""
+def row_of(item: facts.Fact | reports.AttemptReport | reports.ChildEnded | permits.Letter) -> list[Any]:
+    """A fact, a worker's report or a letter as a list that JSON can say."""
     return _WRITERS[type(item)](item)
 
 
@@ -159,9 +161,9 @@ def fact_row(row: Any) -> facts.Fact:
     return fact
 
 
-def decode_report(row: Any) -> reports.AttemptReport | reports.ChildEnded:
-    """One worker's report from its row. Raises as `decode_facts`."""
-    report: reports.AttemptReport | reports.ChildEnded = _read(_REPORTS, row)
+def decode_report(row: Any) -> reports.AttemptReport | reports.ChildEnded | permits.Letter:
+    """One worker's report, or a letter, from its row. Raises as `decode_facts`."""
+    report: reports.AttemptReport | reports.ChildEnded | permits.Letter = _read(_REPORTS, row)
     return report
 
 

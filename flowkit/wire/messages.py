@@ -15,6 +15,7 @@ import msgspec
 
 from flowkit.core.immutable import immutable
 from flowkit.core.payload import Artifact
+from flowkit.core.permits import LETTERS, Letter
 from flowkit.core.reports import AttemptReport, ChildEnded
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Commit
@@ -34,6 +35,15 @@ class Told:
     task_id: str
     tenant: str
     report: AttemptReport | ChildEnded
+
+
+@immutable
+class Mail:
+    """A letter between a task and a limit. `to` is the id of whoever it is for."""
+
+    to: str
+    tenant: str
+    letter: Letter
 
 
 @immutable
@@ -62,16 +72,22 @@ class FactsBatch:
     sender: str
     incarnation: str
     held: int
-    items: Sequence[Told | Knock | Unreadable]
+    items: Sequence[Told | Mail | Knock | Unreadable]
 
 
-def encode_facts_batch(sender: str, incarnation: str, held: int, items: Iterable[Told | Knock]) -> bytes:
-    rows = [[item.task_id, item.tenant, _told_row(item)] for item in items]
+def encode_facts_batch(sender: str, incarnation: str, held: int, items: Iterable[Told | Mail | Knock]) -> bytes:
+    rows = [_row(item) for item in items]
     return dumps([VERSION, sender, incarnation, held, rows])
 
 
-def _told_row(item: Told | Knock) -> list[Any]:
-    return ["knock", item.what] if isinstance(item, Knock) else row_of(item.report)
+def _row(item: Told | Mail | Knock) -> list[Any]:
+    match item:
+        case Told(task_id, tenant, report):
+            return [task_id, tenant, row_of(report)]
+        case Knock(task_id, tenant, what):
+            return [task_id, tenant, ["knock", what]]
+        case Mail(to, tenant, letter):
+            return [to, tenant, row_of(letter)]
 
 
 class _KnockRow(msgspec.Struct, array_like=True, tag="knock"):
@@ -112,14 +128,18 @@ def decode_facts_batch(value: bytes | None) -> FactsBatch:
     return FactsBatch(sender, incarnation, held, [_told(row) for row in rows])
 
 
-def _item(row: _ItemRow) -> Told | Knock:
+def _item(row: _ItemRow) -> Told | Mail | Knock:
     content = row.content
     if type(content) is _KnockRow:
         return Knock(row.task_id, row.tenant, content.what)
-    return Told(row.task_id, row.tenant, made(content))
+    return _sorted(row.task_id, row.tenant, made(content))
 
 
-def _told(row: Any) -> Told | Knock | Unreadable:
+def _sorted(to: str, tenant: str, content: AttemptReport | ChildEnded | Letter) -> Told | Mail:
+    return Mail(to, tenant, content) if isinstance(content, LETTERS) else Told(to, tenant, content)
+
+
+def _told(row: Any) -> Told | Mail | Knock | Unreadable:
     try:
         if not isinstance(row, list) or len(row) != 3:
             raise Corrupt("an item is a list of a task, a tenant and a fact")
@@ -130,7 +150,7 @@ def _told(row: Any) -> Told | Knock | Unreadable:
             (task_id + tenant).encode()  # a lone surrogate is legal JSON, but no store can look for it
         if isinstance(content, list) and content[:1] == ["knock"]:
             return Knock(task_id, tenant, msgspec.convert(content, _KnockRow).what)
-        return Told(task_id, tenant, decode_report(content))
+        return _sorted(task_id, tenant, decode_report(content))
     except UnknownFact as error:
         return Unreadable(dumps(row), str(error), row[0], newer=True)
     except (Corrupt, msgspec.ValidationError, UnicodeEncodeError) as error:
@@ -145,7 +165,8 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     own monotonic clock. `artifacts` are `[place, artifact]` pairs to be put into `inputs`. `body_ref` stands for
     `[inputs, artifacts, params, io]` in the artifact store where they are too large to travel. `given`: the node says
     what its inputs are; else they are what came before it. `params_in_head`: the params are too large to travel with
-    every job of the task, and stand in its head. `io` is what the node's `io` has for its handler."""
+    every job of the task, and stand in its head. `io` is what the node's `io` has for its handler; `stream` what
+    `core.streams.job` says of its streams."""
 
     task_id: str
     tenant: str
@@ -167,6 +188,7 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     given: bool = True
     params_in_head: bool = False
     io: dict[str, Any] | None = None
+    stream: dict[str, Any] | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -185,6 +207,19 @@ class Stop(msgspec.Struct, array_like=True, tag="stop", frozen=True):
     grace_sec: float
 
 
+class Over(msgspec.Struct, array_like=True, tag="over", frozen=True):
+    """To a running attempt: these nodes, whose batches it reads or that read its own, have ended."""
+
+    token: str
+    task_id: str
+    node: str
+    attempt: int
+    nodes: list[str]
+
+
+WorkItem = Job | Stop | Over
+
+
 @immutable
 class WorkBatch:
     """What a coordinator has for one worker; `unreadable` are items that this version does not understand."""
@@ -192,7 +227,7 @@ class WorkBatch:
     worker: str
     incarnation: str
     sender: str
-    items: Sequence[Job | Stop]
+    items: Sequence[WorkItem]
     unreadable: Sequence[Unreadable] = ()
 
 
@@ -201,13 +236,13 @@ class _WorkRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     worker: str
     incarnation: str
     sender: str
-    items: list[Job | Stop]
+    items: list[WorkItem]
 
 
 _work_decoder: msgspec.json.Decoder[_WorkRow] = msgspec.json.Decoder(_WorkRow)
 
 
-def encode_work(worker: str, incarnation: str, sender: str, items: Sequence[Job | Stop]) -> bytes:
+def encode_work(worker: str, incarnation: str, sender: str, items: Sequence[WorkItem]) -> bytes:
     return dumps([VERSION, worker, incarnation, sender, list(items)])
 
 
@@ -223,11 +258,11 @@ def decode_work(value: bytes | None) -> WorkBatch:
     (worker, incarnation, sender), (rows,) = _envelope(data, 3, 1)
     if not isinstance(rows, list):
         raise Corrupt("a batch of work ends with a list of items")
-    items: list[Job | Stop] = []
+    items: list[WorkItem] = []
     unreadable: list[Unreadable] = []
     for row in rows:
         try:
-            items.append(msgspec.convert(row, Job | Stop))
+            items.append(msgspec.convert(row, WorkItem))
         except msgspec.ValidationError as error:
             unreadable.append(Unreadable(dumps(row), f"not work: {error}"))
     return WorkBatch(worker, incarnation, sender, items, unreadable)

@@ -121,13 +121,18 @@ class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     peak: int = 0
     floor: int = 0
     group: _Group | None = None
+    streaming: bool = False
+    born: int = 0
+    turn: int = 0
 
 
-_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, False, None, "", "", False, 0, 0, None)
+_USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, False, None, "", "", False, 0, 0, None,
+          False, 0, 0)  # fmt: skip
 
 _KINDS: dict[str, Any] = {
     "runs": list[_Run],
     "ready": list[tuple[str, str]],
+    "gated": list[str],
     "leased": list[str],
     "failed": list[str],
     "agenda": list[str],
@@ -174,6 +179,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines(dict.items(task.runs))
     yield from _list_lines("ready", ((lane, name) for lane, names in task.ready.items() for name in names))
+    yield from _list_lines("gated", task.gated)
     yield from _list_lines("leased", task.leased)
     yield from _list_lines("failed", task.failed)
     yield from _list_lines("agenda", task.agenda)
@@ -229,6 +235,7 @@ def _run_row(name: str, run: NodeRun) -> list[Any]:
         run.next, run.error, run.reason, run.by_failure, run.loser, run.failures, run.losses, run.declines,
         run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease), run.due, run.opened, run.routes,
         run.child, run.signal, run.stopping, run.peak, run.floor, None if run.group is None else _group_row(run.group),
+        run.streaming, run.born, run.turn,
     )  # fmt: skip
     return row if rest == _USUAL else [*row, *rest]
 
@@ -323,6 +330,9 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
         case "ready":
             for lane, name in rows:
                 task.ready.setdefault(lane, OrderedDict())[_known(name, task)] = None
+        case "gated":
+            task.gated.update((_known(name, task), None) for name in rows)
+            task.gated_anew.extend(rows)
         case "leased":
             task.leased.update((_known(name, task), None) for name in rows)
         case "failed":
@@ -373,6 +383,7 @@ def _made(row: _Run) -> NodeRun:
     run.due, run.opened, run.routes, run.child = row.due, row.opened, row.routes, row.child
     run.signal, run.stopping, run.peak, run.floor = row.signal, row.stopping, row.peak, row.floor
     run.group = None if row.group is None else _made_group(row.group)
+    run.streaming, run.born, run.turn = row.streaming, row.born, row.turn
     if row.lease is not None:
         token, worker, incarnation, accept_by, leased_at, begun, cancelling = row.lease
         run.lease = Lease(token, worker, incarnation, accept_by, leased_at)

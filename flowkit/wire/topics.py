@@ -10,6 +10,7 @@ from flowkit.ports import TopicSpec
 FLEET_PARTITIONS = 4
 WORK_PARTITIONS = 8
 EVENT_PARTITIONS = 4
+STREAM_PARTITIONS = 8
 SHORT_RETENTION_SEC = 600.0
 MAX_MESSAGE_BYTES = 64 * 1024
 
@@ -42,6 +43,10 @@ class Topics:
         return f"{self.prefix}events.v1"
 
     @property
+    def streams(self) -> str:
+        return f"{self.prefix}streams.v1"
+
+    @property
     def dead(self) -> str:
         return f"{self.prefix}dead.v1"
 
@@ -53,6 +58,7 @@ class Topics:
             self.fleet: TopicSpec(FLEET_PARTITIONS, SHORT_RETENTION_SEC),
             self.control: TopicSpec(1, SHORT_RETENTION_SEC),
             self.events: TopicSpec(EVENT_PARTITIONS),
+            self.streams: TopicSpec(STREAM_PARTITIONS, SHORT_RETENTION_SEC),
             self.dead: TopicSpec(1),
         }
 

@@ -48,5 +48,5 @@ class Artifacts:
 
     async def _put(self, blob: bytes, kind: str) -> dict[str, Any]:
         ref = hashlib.sha256(blob).hexdigest()
-        await patiently(lambda: self._store.put_blob(ref, blob, kind="artifact"))
+        await patiently(lambda: self._store.put_blob(ref, blob, kind="artifact", for_task=self._task_id))
         return {"ref": ref, "size": len(blob), "kind": kind}

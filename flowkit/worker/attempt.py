@@ -15,6 +15,7 @@ from flowkit.worker.registry import Kind, Role
 if TYPE_CHECKING:
     from flowkit.worker.context import Context
     from flowkit.worker.processes import Groups
+    from flowkit.worker.stream_flow import StreamFlow
 
 NEVER = float("-inf")
 UNWIND_SEC = 5.0
@@ -53,9 +54,9 @@ class Attempt:
     nothing else."""
 
     __slots__ = (
-        "abandon", "announced", "base", "begun", "context", "groups", "handler", "job", "limits", "lost", "order",
-        "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at", "stop_by",
-        "task",
+        "abandon", "announced", "base", "begun", "context", "flow", "groups", "handler", "job", "limits", "lost",
+        "order", "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at",
+        "stop_by", "task",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
@@ -78,6 +79,7 @@ class Attempt:
         self.context: Context | None = None
         self.groups: Groups | None = None
         self.handler: object = None
+        self.flow: StreamFlow | None = None
         # Timers: those that bound its run, by name, and the one after which nobody waits for it any more.
         self.limits: dict[str, asyncio.TimerHandle] | None = None
         self.abandon: asyncio.TimerHandle | None = None

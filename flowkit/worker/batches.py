@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowkit.utils import stable_hash
+from flowkit.worker import stream_adapters
 from flowkit.worker.outcome import AttemptFailure
+from flowkit.worker.stream import Fetch, Stream
 
 if TYPE_CHECKING:
     from flowkit.worker.context import Context
     from flowkit.worker.handlers.base import Batch, BatchResult, FinalizeResult, RoleHandler
+    from flowkit.worker.stream_flow import StreamFlow
+
+__all__ = ["Summary", "run", "stable_hash"]
 
 
-async def run(handler: RoleHandler, inputs: Any, ctx: Context, io: Mapping[str, Any]) -> Any:
+async def run(handler: RoleHandler, inputs: Any, ctx: Context, io: Mapping[str, Any], *,
+              flow: StreamFlow | None = None, fetch: Fetch | None = None) -> Any:  # fmt: skip
     """The node's output. `io` may hold an `input_ref` for `load_input`, and a `batching` for `init`. Raises
     `AttemptFailure` where a batch says that it failed."""
     about = {
@@ -26,30 +32,57 @@ async def run(handler: RoleHandler, inputs: Any, ctx: Context, io: Mapping[str, 
     }
     await handler.init(about | {"batching": io["batching"]} if "batching" in io else about)
     loaded = await handler.load_input(io.get("input_ref"), inputs)
-    summary = Summary()
-    batches: Any = handler.iter_batches(loaded)
+    summary = Summary(kept=flow is None or not flow.plan.readers)
+    if flow is not None:
+        await summary.resume(flow, fetch)
+    adapter, args = _adapter(flow, loaded)
+    batches: Any = handler.iter_batches(loaded) if not adapter else _adapted(adapter, args, flow, fetch, ctx.task_id)
     if inspect.isawaitable(batches):  # written as a coroutine that returns an iterator
         batches = await batches
     try:
         async for batch in batches:
-            await _process(handler, batch, ctx, summary)
+            await _process(handler, batch, ctx, summary, flow, own=not adapter)
     finally:
         if (close := getattr(batches, "aclose", None)) is not None:
             await close()
+    if flow is not None:
+        flow.finish()
     final = await handler.finalize(ctx)
     output = summary.output(final)
     await ctx.artifacts.mark_complete(final.metrics if final is not None else {})
     return output
 
 
-class Summary:
-    """What the batches came to: their metrics, numbers added up, and the outputs of those that gave one."""
+def _adapter(flow: StreamFlow | None, loaded: Any) -> tuple[str, Mapping[str, Any]]:
+    """What the graph says comes first, then what the handler proposes, if it is known."""
+    if flow is not None and flow.plan.adapter:
+        return flow.plan.adapter, flow.plan.args
+    proposed = loaded.get("input_inline") if isinstance(loaded, dict) else None
+    if isinstance(proposed, dict) and proposed.get("input_adapter") in stream_adapters.ADAPTERS:
+        args = proposed.get("input_args", {})
+        return proposed["input_adapter"], args if isinstance(args, dict) else {}
+    return "", {}
 
-    def __init__(self) -> None:
+
+def _adapted(name: str, args: Mapping[str, Any], flow: StreamFlow | None, fetch: Fetch | None,
+             task_id: str) -> AsyncIterator[Batch]:  # fmt: skip
+    sources = [source for source, _, _ in flow.plan.sources] if flow is not None else []
+    wanted = stream_adapters.check(name, args, sources)
+    assert flow is not None
+    assert fetch is not None
+    return stream_adapters.find(name)(Stream(flow, wanted, fetch), args, task_id)
+
+
+class Summary:
+    """What the batches came to: their metrics, numbers added up, and the outputs of those that gave one, unless those
+    go into a stream that is read (`kept` is false)."""
+
+    def __init__(self, *, kept: bool = True) -> None:
         self.metrics: dict[str, Any] = {}
         self.outputs: list[Any] = []
         self.batches = 0
         self.artifacts_ref: Any = None
+        self.kept = kept
 
     def add(self, result: BatchResult) -> None:
         self.batches += 1
@@ -58,8 +91,18 @@ class Summary:
             self.metrics[name] = before + value if _is_number(before) and _is_number(value) else value
         if result.artifacts_ref is not None:
             self.artifacts_ref = result.artifacts_ref
-        if "output" in result.model_fields_set:
+        if self.kept and "output" in result.model_fields_set:
             self.outputs.append(result.output)
+
+    async def resume(self, flow: StreamFlow, fetch: Fetch | None) -> None:
+        """Go on from what the batches of earlier attempts came to, and say what they come to from now on."""
+        if flow.state is not None:
+            self.batches, self.metrics, self.artifacts_ref = flow.state
+        flow.state_of = lambda: [self.batches, dict(self.metrics), self.artifacts_ref]
+        if self.kept:
+            for batch in await flow.made_before():
+                _, value, _, artifact = (*batch, None, None)[:4]
+                self.outputs.append(value if artifact is None or fetch is None else await fetch(artifact))
 
     def output(self, final: FinalizeResult | None) -> Any:
         """What `finalize` says, else the batch's output, else the list of the batches' outputs, else the metrics."""
@@ -72,15 +115,37 @@ class Summary:
         return {"metrics": metrics} if reference is None else {"metrics": metrics, "artifacts_ref": reference}
 
 
-async def _process(handler: RoleHandler, batch: Batch, ctx: Context, summary: Summary) -> None:
+async def _process(handler: RoleHandler, batch: Batch, ctx: Context, summary: Summary, flow: StreamFlow | None, *,
+                   own: bool) -> None:  # fmt: skip
+    """`own`: the handler made the batch itself, and gave it an id if it has one."""
+    given = batch.batch_uid if own else None
+    if flow is not None and flow.passes(given):
+        return
     uid = batch.batch_uid or stable_hash({"payload": batch.payload})
     result = await handler.process_batch(batch, ctx)
     if not result.success:
         code = result.reason_code or "batch_failed"
         raise AttemptFailure(code, result.error or f"batch {uid} failed", permanent=result.permanent)
-    summary.add(result)
-    await ctx.artifacts.upsert_partial(uid, result.metrics)
-    ctx.progress(summary.batches)
+    if flow is None:
+        summary.add(result)
+        await ctx.artifacts.upsert_partial(uid, result.metrics)
+    else:
+        await _stream(result, batch, summary, flow, given)
+    if flow is None:
+        ctx.progress(summary.batches)
+
+
+async def _stream(result: BatchResult, batch: Batch, summary: Summary, flow: StreamFlow, given: str | None) -> None:
+    """What came of a batch, as a batch of the node's own stream: its output, or else its metrics."""
+    said = "output" in result.model_fields_set
+    if not (said or flow.plan.readers):
+        summary.add(result)
+        flow.count(given)
+        return
+    made = await flow.prepare(result.output if said else result.metrics)
+    await flow.room()
+    summary.add(result)  # with `put`, at one moment: a block says both or neither
+    flow.put(made, given, dict(result.metrics) if said else None, label=batch.batch_uid or "")
 
 
 def _is_number(value: Any) -> bool:

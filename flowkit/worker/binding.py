@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from flowkit.core.signature import misfit
 from flowkit.errors import ConfigError, InputError
+from flowkit.worker.stream import Stream, as_stream
 
 CONTEXT_NAMES = frozenset({"Context", "RunContext"})
 PLAIN_TYPES = frozenset({int, str, bool, float, dict, list})
+ITERATED = (AsyncIterator, AsyncIterable, AsyncGenerator, Stream)
 MISSING: Any = inspect.Parameter.empty
 MOST_NAMES = 20
 
@@ -94,6 +96,11 @@ class Binding:
     def _convert(self, parameter: Parameter, value: Any) -> Any:
         if parameter.convert is None:
             return value
+        if isinstance(value, Stream) and parameter.convert is not as_stream:
+            raise InputError(
+                f"{self.owner!r} gets a stream as {parameter.name}: annotate it with AsyncIterator, or not at all, and "
+                f"iterate over it"
+            )
         try:
             return parameter.convert(value)
         except ValueError as error:  # pydantic's ValidationError is one
@@ -175,7 +182,15 @@ def _converter(annotation: Any, owner: str, name: str) -> Callable[[Any], Any] |
         return None
     if isinstance(annotation, type) and annotation in PLAIN_TYPES:
         return _plain(annotation)
+    if is_stream(annotation):
+        return as_stream
     return _adapter(annotation, owner, name)
+
+
+def is_stream(annotation: Any) -> bool:
+    """Whether a parameter asks to be iterated over asynchronously, or for a `flowkit.Stream`."""
+    kind = typing.get_origin(annotation) or annotation
+    return kind in ITERATED
 
 
 def _plain(kind: type) -> Callable[[Any], Any]:

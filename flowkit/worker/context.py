@@ -25,6 +25,8 @@ from flowkit.worker.inputs import RunSync
 from flowkit.worker.orphans import Undertaker
 from flowkit.worker.outcome import clean
 from flowkit.worker.processes import Exit, Groups
+from flowkit.worker.stream import StreamContext
+from flowkit.worker.stream_hub import StreamHub
 
 if TYPE_CHECKING:
     Log = logging.LoggerAdapter[logging.Logger]
@@ -47,6 +49,7 @@ class Kit:
     run_sync: RunSync
     telemetry: Telemetry
     undertaker: Undertaker
+    hub: StreamHub
 
 
 class Started(Protocol):
@@ -66,8 +69,9 @@ class _OneTurn:
 class Context:
     """Handed to a handler that asks for it: a parameter named `ctx`, or annotated `flowkit.Context`.
 
-    `params` are the task's; `kv` is the attempt's own scratch pad; `deadline` (epoch seconds) is when the attempt runs
-    out of time, or None; `cancel_flag` is an event that is set once the attempt is to stop.
+    `stream` is for what a handler that yields or reads streams has to say. `params` are the task's; `kv` is the
+    attempt's own scratch pad; `deadline` (epoch seconds) is when the attempt runs out of time, or None;
+    `cancel_flag` is an event that is set once the attempt is to stop.
     """
 
     def __init__(self, attempt: Attempt, kit: Kit, params: Any) -> None:
@@ -85,6 +89,7 @@ class Context:
         self.kv: dict[str, Any] = {}
         self.cancel_flag = asyncio.Event()
         self.last_progress: tuple[float | None, float | None, str | None] | None = None
+        self.stream = StreamContext(attempt.flow)
         self.artifacts = Artifacts(kit.store, job.task_id, job.node)
         self._attempt = attempt
         self._kit = kit

@@ -65,12 +65,12 @@ class Identity:
 
 class Heart:
     """`held` is the worker's table of attempts by token, which is only read here. `on_lost` hears of each attempt
-    that is to end because its lease may have passed to another."""
+    that is to end because its lease may have passed to another; `spare` tells how many may run beyond the slots."""
 
     def __init__(self, *, bus: Bus, store: Renewer, clock: Clock, topics: Topics, identity: Identity,
                  held: Mapping[str, Attempt], heartbeat_sec: float, lease_ttl_sec: float,
                  on_lost: Callable[[Attempt], None], gauge: Gauge, telemetry: Telemetry,
-                 defend: bool = True) -> None:  # fmt: skip
+                 defend: bool = True, spare: Callable[[], int] = lambda: 0) -> None:  # fmt: skip
         self._bus = bus
         self._store = store
         self._clock = clock
@@ -84,6 +84,7 @@ class Heart:
         self._defend = defend
         self._on_lost = on_lost
         self._gauge = gauge
+        self._spare = spare
         self._supervisor = Supervisor("heart", telemetry)
         self._beats = 0
         self._renewals = 0
@@ -168,8 +169,8 @@ class Heart:
     def _message(self, at: float) -> Heartbeat:
         me, (cpu, memory_mb) = self._identity, self._gauge()
         return Heartbeat(
-            me.worker_id, me.incarnation, list(me.roles), me.slots, at, [], dict(me.labels), cpu, memory_mb,
-            self.draining,
+            me.worker_id, me.incarnation, list(me.roles), me.slots + self._spare(), at, [], dict(me.labels), cpu,
+            memory_mb, self.draining,
         )  # fmt: skip
 
     def _record(self, message: Heartbeat, part: Sequence[Attempt], whole: bool) -> Record:

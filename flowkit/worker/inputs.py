@@ -81,6 +81,10 @@ class Inputs:
             inputs = _put(inputs, place, await self._value(artifact, blobs[artifact.ref]))
         return inputs
 
+    async def value_of(self, artifact: Artifact) -> Any:
+        """The value that an artifact stands for. Raises as `gather`."""
+        return await self._value(artifact, await self._fetch(artifact.ref))
+
     async def _value(self, artifact: Artifact, blob: bytes) -> Any:
         value: Any = blob if artifact.kind == "bytes" else await self._decode(blob)
         for step in artifact.path:

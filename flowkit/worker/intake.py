@@ -13,7 +13,7 @@ from flowkit.service import Supervisor
 from flowkit.telemetry import DeadLettered, Telemetry
 from flowkit.wire.codec import dumps
 from flowkit.wire.dead import dead_letter
-from flowkit.wire.messages import Job, Stop, decode_control, decode_work
+from flowkit.wire.messages import Job, WorkItem, decode_control, decode_work
 from flowkit.wire.topics import WORK_PARTITIONS, Topics, partition_of
 
 FETCH_SEC = 5.0
@@ -26,7 +26,7 @@ class Intake:
     stops of this incarnation, `say_hello` is called when a coordinator asks who is there."""
 
     def __init__(self, *, bus: Bus, topics: Topics, supervisor: Supervisor, telemetry: Telemetry, worker_id: str,
-                 incarnation: str, deliver: Callable[[Sequence[Job | Stop]], None],
+                 incarnation: str, deliver: Callable[[Sequence[WorkItem]], None],
                  say_hello: Callable[[], None]) -> None:  # fmt: skip
         self._bus = bus
         self._topics = topics
@@ -88,9 +88,9 @@ class Intake:
             self._bury(replace(record, value=unreadable.text), unreadable.why)
         self._deliver([item for item in batch.items if self._can_answer(record, item)])
 
-    def _can_answer(self, record: Record, item: Job | Stop) -> bool:
+    def _can_answer(self, record: Record, item: WorkItem) -> bool:
         """A report that could never be sent would hold up all others."""
-        if isinstance(item, Stop) or 0 <= item.partition < self._topics.partitions:
+        if not isinstance(item, Job) or 0 <= item.partition < self._topics.partitions:
             return True
         reason = f"there is no partition {item.partition} of {self._topics.facts}"
         self._bury(replace(record, value=dumps(item)), reason)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started, Succeeded
+from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started, Streams, Succeeded
 from flowkit.ports import Bus, Record
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
@@ -43,7 +43,7 @@ class Letter:
 
     @property
     def _announces(self) -> bool:
-        return isinstance(self.told.report, Started)
+        return isinstance(self.told.report, Started | Streams)
 
 
 Parcel = tuple[Record, Sequence[Letter]]

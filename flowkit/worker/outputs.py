@@ -69,9 +69,10 @@ def encode(value: Any, *, most_bytes: int, most_values: int | None = None) -> Ou
     return _artifact(data, "json") if len(data) > LARGE_BYTES else Output(Payload(copy), len(data))
 
 
-def to_json(value: Any) -> bytes:
-    """The JSON text of a value. Raises `AttemptFailure` for what cannot be said."""
-    return _copied(value, None)[1]
+def to_json(value: Any, *, most_values: int | None = None) -> bytes:
+    """The JSON text of a value. Raises `AttemptFailure` for what cannot be said, and `TooMuch` where it holds more than
+    `most_values`."""
+    return _copied(value, most_values)[1]
 
 
 def _copied(value: Any, most_values: int | None) -> tuple[Any, bytes]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from flowkit.core.reports import AttemptReport, Succeeded
-from flowkit.worker import outputs
+from flowkit.wire.facts import read_artifact
+from flowkit.wire.stream import Plan, read_plan
+from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
-from flowkit.worker.context import Context, Kit
+from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
 from flowkit.worker.inputs import Inputs, patiently
-from flowkit.worker.outcome import failed
+from flowkit.worker.outcome import clean, failed
 from flowkit.worker.outputs import Output, TooMuch
 from flowkit.worker.registry import Kind
+from flowkit.worker.results import Next
+from flowkit.worker.stream import Stream
+from flowkit.worker.stream_flow import Ended, StreamFlow
 
 
 class Performer:
@@ -22,6 +28,7 @@ class Performer:
         self._kit = kit
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
+        self.on_parked: Callable[[Attempt, bool], None] = lambda attempt, parked: None
 
     async def perform(self, attempt: Attempt, arm: Callable[[Attempt], None]) -> tuple[AttemptReport, int]:
         """The report, and how many bytes its output takes up in a message. `arm` is called when the handler begins:
@@ -29,11 +36,15 @@ class Performer:
         job = attempt.job
         try:
             try:
-                value, chosen = outputs.split(await self._run(attempt, arm))
-                output = await self._encode(value)
+                value = await self._run(attempt, arm)
+                if isinstance(value, Ended):
+                    return Succeeded(job.node, job.attempt, job.token, value.payload, value.chosen), value.size
+                value, chosen = outputs.split(value)
+                output = await self._encode(value, attempt.job.task_id)
+                if attempt.flow is not None:
+                    await attempt.flow.end(output.payload, chosen)
             finally:
-                if attempt.context is not None:
-                    await attempt.context.close()
+                await self._clean_up(attempt)
             report = Succeeded(job.node, job.attempt, job.token, output.payload, chosen, attempt.run_sec)
             return report, output.size
         except asyncio.CancelledError as error:
@@ -47,8 +58,16 @@ class Performer:
         run_sec = attempt.run_sec
         return failed(job.node, job.attempt, job.token, failure, run_sec=run_sec, classify=classify), 0
 
+    async def _clean_up(self, attempt: Attempt) -> None:
+        try:
+            if attempt.context is not None:
+                await attempt.context.close()
+        finally:
+            if attempt.flow is not None:
+                await attempt.flow.close()
+
     async def _run(self, attempt: Attempt, arm: Callable[[Attempt], None]) -> Any:
-        """What the handler returns."""
+        """What the handler returns; `Ended` where an earlier attempt has said that already."""
         job, clock = attempt.job, self._kit.clock
         if job.artifacts or job.body_ref or job.params_in_head:
             inputs, params, io = await self._inputs.gather(job)
@@ -57,6 +76,12 @@ class Performer:
         begun = clock.mono()
         arm(attempt)
         try:
+            if job.stream is not None:
+                attempt.flow = self._flow(attempt, read_plan(job.stream))
+                ended = await attempt.flow.open(replay=_replays(attempt), afresh=attempt.role.kind is Kind.CLASS)
+                if ended is not None:
+                    return ended
+                inputs = self._with_streams(attempt.flow, inputs)
             if attempt.role.kind is Kind.CLASS:
                 return await self._run_class(attempt, inputs, params, io or {})
             return await self._run_function(attempt, inputs, params)
@@ -70,30 +95,78 @@ class Performer:
         if not attempt.job.given and role.binding.takes_nothing:
             inputs = {}  # the node was given what came before it; a handler that asks for nothing may leave it there
         args, kwargs = role.binding.bind(inputs, lambda: self._context(attempt, params))
+        if role.yields:
+            batches = role.call(*args, **kwargs)
+            if isinstance(batches, Generator):
+                return await generators.run_plain(batches, attempt.flow, self._kit.run_sync)
+            return await generators.run_async(batches, attempt.flow)
         if role.kind is Kind.ASYNC:
-            return await role.call(*args, **kwargs)
-        value = await self._kit.run_sync(lambda: role.call(*args, **kwargs))
-        return await value if inspect.isawaitable(value) else value
+            value = await role.call(*args, **kwargs)
+        else:
+            value = await self._kit.run_sync(lambda: role.call(*args, **kwargs))
+            value = await value if inspect.isawaitable(value) else value
+        if attempt.flow is not None and attempt.flow.plan.readers:
+            await generators.emit(value.output if isinstance(value, Next) else value, attempt.flow)
+        return value
 
     async def _run_class(self, attempt: Attempt, inputs: Any, params: Any, io: dict[str, Any]) -> Any:
         from flowkit.worker import batches
 
         attempt.handler = handler = attempt.role.call()
-        return await batches.run(handler, inputs, self._context(attempt, params), io)
+        context = self._context(attempt, params)
+        return await batches.run(handler, inputs, context, io, flow=attempt.flow, fetch=self._fetch)
+
+    def _flow(self, attempt: Attempt, plan: Plan) -> StreamFlow:
+        kit = self._kit
+        return StreamFlow(plan=plan, job=attempt.job, store=kit.store, hub=kit.hub,
+                          encode=lambda value: self._encode(value, attempt.job.task_id),
+                          parked=partial(self.on_parked, attempt), said=partial(self._said, attempt))  # fmt: skip
+
+    def _said(self, attempt: Attempt, done: int, message: str) -> None:
+        """How far its streams are: what the next heartbeat tells, unless the handler tells something itself."""
+        attempt.progress_at = self._kit.clock.mono()
+        if attempt.context is None or attempt.context.last_progress is None:
+            attempt.progress = (done, None, clean(message, LONGEST_PROGRESS))
+
+    def _with_streams(self, flow: StreamFlow, inputs: Any) -> Any:
+        """The inputs, with streams where the node says that there are some."""
+        for name, sources in flow.plan.reads:
+            stream = Stream(flow, sources, self._fetch)
+            if not name:
+                return stream
+            inputs = {**inputs, name: stream}
+        return inputs
+
+    async def _fetch(self, row: list[Any]) -> Any:
+        return await self._inputs.value_of(read_artifact(row))
 
     def _context(self, attempt: Attempt, params: Any) -> Context:
         attempt.context = Context(attempt, self._kit, params)
         return attempt.context
 
-    async def _encode(self, value: Any) -> Output:
+    async def _encode(self, value: Any, task_id: str) -> Output:
         try:
             output = outputs.encode(value, most_bytes=self._max_output_bytes, most_values=outputs.AT_ONCE)
         except TooMuch:
             output = await self._kit.run_sync(lambda: outputs.encode(value, most_bytes=self._max_output_bytes))
         artifact, blob = output.payload.artifact, output.blob
         if artifact is not None and blob is not None:
-            await patiently(lambda: self._kit.store.put_blob(artifact.ref, blob, kind="artifact"))
+            store = self._kit.store
+            await patiently(lambda: store.put_blob(artifact.ref, blob, kind="artifact", for_task=task_id))
         return output
+
+
+def _replays(attempt: Attempt) -> bool:
+    """Whether a new attempt has to read again what earlier ones have read: what a function keeps in mind between two
+    batches is gone with its attempt. One that yields is taken to keep nothing, unless it says so, or reads several
+    streams side by side."""
+    role = attempt.role
+    if role.kind is Kind.CLASS:
+        return False
+    if role.said.replay is not None:
+        return role.said.replay
+    assert attempt.flow is not None
+    return not role.yields or len(attempt.flow.plan.reads) > 1
 
 
 def _is_being_cancelled() -> bool:

@@ -36,12 +36,14 @@ class Said:
     role: str | None = None
     retry_policy: Mapping[str, Any] | None = None
     timeout_sec: float | None = None
+    replay: bool | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Role:
     """One kind of work and who does it. `call` is the function, or makes the `RoleHandler` of an attempt.
-    `in_turn`: one attempt at a time, because they share an object that may keep an attempt's state in itself."""
+    `in_turn`: one attempt at a time, because they share an object that may keep an attempt's state in itself. `yields`:
+    the function is a generator; a plain one is driven in threads, a piece at a time, so it counts as async."""
 
     name: str
     kind: Kind
@@ -49,6 +51,7 @@ class Role:
     binding: Binding | None = None
     given: Any = None
     in_turn: bool = False
+    yields: bool = False
     said: Said = field(default_factory=Said)
 
 
@@ -56,11 +59,12 @@ class Role:
 def handler(function: F, /) -> F: ...
 @overload
 def handler(*, role: str | None = None, retry_policy: Mapping[str, Any] | None = None,
-            timeout_sec: float | None = None) -> Callable[[F], F]: ...  # fmt: skip
+            timeout_sec: float | None = None, replay: bool | None = None) -> Callable[[F], F]: ...  # fmt: skip
 def handler(function: Any = None, /, *, role: str | None = None, retry_policy: Mapping[str, Any] | None = None,
-            timeout_sec: float | None = None) -> Any:  # fmt: skip
+            timeout_sec: float | None = None, replay: bool | None = None) -> Any:  # fmt: skip
     """Mark a function as a handler and set defaults for its role: `@flowkit.handler` or
-    `@flowkit.handler(role="greet")`.
+    `@flowkit.handler(role="greet")`. `replay`: whether a new attempt reads its streams from the first batch on, because
+    the handler keeps something in mind between batches.
 
     Raises `ConfigError` for a role that no node could have as its type.
     """
@@ -72,7 +76,7 @@ def handler(function: Any = None, /, *, role: str | None = None, retry_policy: M
         raise ConfigError(f"timeout_sec must be more than 0, not {timeout_sec!r}")
 
     def mark(target: Any) -> Any:
-        setattr(target, MARK, Said(role, retry_policy, timeout_sec))
+        setattr(target, MARK, Said(role, retry_policy, timeout_sec, replay))
         return target
 
     return mark if function is None else mark(function)
@@ -165,12 +169,9 @@ def _role(name: str | None, given: Any) -> Role:
         raise ConfigError(f"a handler is a function or a RoleHandler, not {given!r}")
     said: Said = getattr(given, MARK, Said())
     chosen = _check_name(name if name is not None else said.role or _name_of(given))
-    if _is(given, inspect.isgeneratorfunction) or _is(given, inspect.isasyncgenfunction):
-        raise ConfigError(
-            f"handler {chosen!r} yields: a handler returns its output; return a list, or use a RoleHandler"
-        )
-    kind = Kind.ASYNC if _is(given, inspect.iscoroutinefunction) else Kind.PLAIN
-    return Role(chosen, kind, given, binding_of(given, chosen), given, said=said)
+    yields = _is(given, inspect.isgeneratorfunction) or _is(given, inspect.isasyncgenfunction)
+    kind = Kind.ASYNC if yields or _is(given, inspect.iscoroutinefunction) else Kind.PLAIN
+    return Role(chosen, kind, given, binding_of(given, chosen), given, yields=yields, said=said)
 
 
 def _class_role(name: str | None, given: Any) -> Role:

@@ -27,6 +27,7 @@ from flowkit.worker.pulse import LoopPulse, Pulse, ThreadPulse
 from flowkit.worker.registry import Registry
 from flowkit.worker.schema import schemas_of
 from flowkit.worker.slots import LOOK_SEC, Slots
+from flowkit.worker.stream_hub import StreamHub
 from flowkit.worker.threads import Threads
 
 SPARE_THREADS = 32
@@ -103,6 +104,7 @@ class WorkerRuntime:
         await self._bus.ensure_topics(self._topics.specs())
         self._assemble()
         try:
+            await self._hub.open()
             await self._intake.open()
             await self._pulse.start()  # a heartbeat is an introduction too: work may follow at once
         except BaseException:
@@ -150,6 +152,7 @@ class WorkerRuntime:
     async def _close(self) -> None:
         await self._pulse.stop()
         await self._intake.close()
+        await self._hub.close()
         await self._supervisor.stop()
         self._threads.stop()
         self._undertaker.stop()
@@ -157,8 +160,19 @@ class WorkerRuntime:
     # ------------------------------------------------------------------------------------------ wiring
 
     def _assemble(self) -> None:
+        self._hub = StreamHub(
+            bus=self._bus, topics=self._topics, supervisor=self._supervisor, telemetry=self.telemetry,
+            worker_id=self.worker_id, incarnation=self.incarnation,
+            send=lambda letter: self._outbox.add(letter),  # noqa: PLW0108 - it comes to be later
+        )  # fmt: skip
         kit = Kit(
-            self.worker_id, self._store, whole_clock(self._clock), self._run_sync, self.telemetry, self._undertaker
+            self.worker_id,
+            self._store,
+            whole_clock(self._clock),
+            self._run_sync,
+            self.telemetry,
+            self._undertaker,
+            self._hub,
         )
         self._outbox = Outbox(
             bus=self._bus, topics=self._topics, supervisor=self._supervisor, sender=self.worker_id,
@@ -177,6 +191,7 @@ class WorkerRuntime:
             say_hello=self._say_hello,
         )  # fmt: skip
         self._pulse = self._make_pulse()
+        self._slots.on_spare = lambda: self._pulse.beat_now(draining=self._slots.draining)
 
     def _make_pulse(self) -> Pulse:
         if self._heart_factories is None:
@@ -192,6 +207,7 @@ class WorkerRuntime:
             bus=bus, store=store, clock=self._clock, topics=self._topics, identity=self._identity,
             held=self._slots.held, heartbeat_sec=self._cfg.heartbeat_sec, lease_ttl_sec=self._cfg.lease_ttl_sec,
             on_lost=on_lost, gauge=self._gauge, telemetry=self.telemetry, defend=not self._alone,
+            spare=lambda: self._slots.spare,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ what it says

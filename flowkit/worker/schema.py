@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flowkit.core.signature import BY_NAME
 from flowkit.wire.codec import dumps
-from flowkit.worker.binding import MISSING, Binding, Parameter
+from flowkit.worker.binding import MISSING, Binding, Parameter, is_stream
 from flowkit.worker.registry import Registry
 
 MOST_BYTES: Final = 32 * 1024
@@ -64,7 +64,7 @@ def _type_of(annotation: Any) -> str:
 
 
 def _is_complex(annotation: Any) -> bool:
-    return annotation not in (MISSING, Any, object) and not _type_of(annotation)
+    return annotation not in (MISSING, Any, object) and not _type_of(annotation) and not is_stream(annotation)
 
 
 def _described(annotations: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,7 +11,7 @@ from functools import partial
 from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started
 from flowkit.service import Supervisor
 from flowkit.telemetry import AttemptKilled, Telemetry
-from flowkit.wire.messages import Job, Stop
+from flowkit.wire.messages import Job, Over, Stop, WorkItem
 from flowkit.worker.attempt import UNWIND_SEC, Attempt, Cause, Order, Phase
 from flowkit.worker.context import Kit
 from flowkit.worker.outbox import Letter, letter
@@ -22,6 +22,7 @@ from flowkit.worker.tokens import Tokens
 PREFETCH = 512
 ACCEPT_SEC = 5.0
 LOOK_SEC = 0.25
+SPARE_SHARE = 8
 KILLED_FOR = {Cause.TIME: "timeout", Cause.DRAIN: "drain", Cause.STOP: "revoked", Cause.LOST: "no_renewal"}
 
 
@@ -51,6 +52,15 @@ class Slots:
         self._lanes: dict[str, deque[Attempt]] = {}
         self._busy = asyncio.Event()
         self._idle: asyncio.Future[None] | None = None
+        self._parked: dict[str, Attempt] = {}
+        performer.on_parked = self.park
+        self.on_spare: Callable[[], None] = lambda: None
+
+    @property
+    def spare(self) -> int:
+        """How many attempts may run beyond the slots, because as many only wait for their streams: else those that wait
+        for one another could take up all there are. Any thread may ask."""
+        return min(len(self._parked), SPARE_SHARE * self._slots)
 
     @property
     def load(self) -> int:
@@ -63,12 +73,17 @@ class Slots:
 
     # ------------------------------------------------------------------------------------------ what comes in
 
-    def receive(self, items: Iterable[Job | Stop]) -> None:
+    def receive(self, items: Iterable[WorkItem]) -> None:
         for item in items:
-            if isinstance(item, Job):
-                self._take(item)
-            else:
-                self._stop(item)
+            match item:
+                case Job():
+                    self._take(item)
+                case Stop():
+                    self._stop(item)
+                case Over(token=token, nodes=nodes):
+                    attempt = self.held.get(token)
+                    if attempt is not None and attempt.flow is not None:
+                        attempt.flow.over(nodes)
         self._fill()
         if self.load:
             self._busy.set()
@@ -82,6 +97,15 @@ class Slots:
         """Its lease was not renewed in time: end it, and say nothing."""
         self._order(attempt, Order(Cause.LOST, "its lease could not be renewed", 0.0))
         self._fill()
+
+    def park(self, attempt: Attempt, parked: bool) -> None:
+        """An attempt waits for its streams, or goes on."""
+        if parked and attempt.phase is Phase.RUNNING:
+            self._parked[attempt.token] = attempt
+            self._fill()
+            self.on_spare()
+        else:
+            self._parked.pop(attempt.token, None)
 
     def _take(self, job: Job) -> None:
         if not self._tokens.add(job.token):
@@ -118,7 +142,7 @@ class Slots:
 
     def _fill(self) -> None:
         """Start what is queued, first come first served, while there are slots."""
-        while self._queue and len(self._running) < self._slots:
+        while self._queue and len(self._running) - self.spare < self._slots:
             attempt = self._queue.popleft()
             if attempt.phase is not Phase.QUEUED:
                 continue
@@ -262,6 +286,7 @@ class Slots:
     def _leave(self, attempt: Attempt) -> None:
         if self._running.pop(attempt.token, None) is None:
             return
+        self._parked.pop(attempt.token, None)
         if attempt.role.in_turn:
             self._queue.extendleft(reversed(self._lanes.pop(attempt.role.name, ())))
         if not self._running and self._idle is not None and not self._idle.done():

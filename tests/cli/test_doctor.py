@@ -46,6 +46,10 @@ def test_a_healthy_file_is_ok(cli: Cli) -> None:
     assert list(found) == ["python", "packages", "sqlite", "disk", "file", "coordinator", "tasks"]
     assert "1 tasks, 3 commits" in found["file"][1]
 
+    cli("tasks", "delete", "last", "--db", "flow.db")
+    told = lines(cli("doctor", "--db", "flow.db").out)["file"][1]
+    assert told.endswith("1 tasks, 4 commits, 1 of the tasks deleted and not yet removed")
+
 
 def test_a_file_that_nobody_coordinates_is_told_when_it_matters(cli: Cli) -> None:
     created()

@@ -259,7 +259,7 @@ def test_of_an_ended_task_nothing_waits(cli: Cli) -> None:
     assert (told.out, told.err) == ("nothing waits: the task is finished\n", "")
 
 
-@pytest.mark.parametrize("verb", ["show", "explain", "watch", "cancel", "pause", "resume", "restart"])
+@pytest.mark.parametrize("verb", ["show", "explain", "watch", "cancel", "pause", "resume", "restart", "delete"])
 def test_an_unknown_task_is_said(verb: str, cli: Cli) -> None:
     created()
     answer = cli("tasks", verb, "nobody", *DB)
@@ -313,6 +313,31 @@ def test_a_cancelled_task_is_cancelled_by_the_next_coordinator(cli: Cli) -> None
     coordinate_until(cancelled)
     view = cli("tasks", "show", task_id, *DB, "--json").json
     assert {node["reason"] for node in view["nodes"].values()} == {"a mistake"}
+
+
+def test_a_task_that_has_ended_is_deleted_though_nobody_coordinates(cli: Cli) -> None:
+    task_id = ran(cli, "hello.json", "-p", "name=Ada")
+
+    answer = cli("tasks", "delete", task_id, *DB)
+
+    assert (answer.code, answer.out, answer.err) == (0, f"task {task_id} is deleted\n", "")
+    assert cli("tasks", "list", *DB).err == "flowkit: no tasks\n"
+    assert cli("tasks", "show", task_id, *DB).code == 1
+
+
+def test_a_deletion_for_machines(cli: Cli) -> None:
+    task_id = ran(cli, "hello.json", "-p", "name=Ada")
+
+    assert cli("tasks", "delete", "last", *DB, "--json").json == {"task_id": task_id, "deleted": True}
+
+
+def test_a_task_that_has_not_ended_is_not_deleted(cli: Cli) -> None:
+    task_id = created()
+
+    answer = cli("tasks", "delete", task_id, *DB)
+
+    assert (answer.code, answer.out) == (1, "")
+    assert "it is queued; cancel it first, and wait for its end [E_REQUEST_REFUSED]" in answer.err
 
 
 def test_steering_for_machines(cli: Cli) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flowkit.adapters.memory import MemoryStore
+from flowkit.adapters.sqlite import SqliteStore
+from flowkit.ports import Store
 
 
 @pytest.fixture
@@ -20,3 +25,28 @@ async def motor_database(mongo_url: str) -> AsyncIterator[Any]:
     with suppress(Exception):
         await client.drop_database(name)
     client.close()
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("mongo_database", marks=pytest.mark.mongo, id="mongo"),
+        pytest.param("motor_database", marks=pytest.mark.mongo, id="motor"),
+    ]
+)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "memory":
+        return MemoryStore()
+    if request.param == "sqlite":
+        return SqliteStore(tmp_path / "tasks.db")
+    from flowkit.adapters.mongo import MongoStore
+
+    return MongoStore(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def store(backend: Store) -> AsyncIterator[Store]:
+    await backend.start()
+    yield backend
+    await backend.stop()

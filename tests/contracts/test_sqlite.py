@@ -255,6 +255,16 @@ asyncio.run(main())
                     assert index in list_plan(where, after)
                     assert "TEMP B-TREE" not in list_plan(where, after)
 
+            for after in (None, (5.0, "t")):
+                sql, values = sqlite_schema.ended_query([1, 2], "finished", 9.0, 9, after)
+                rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+                assert "heads_ended" in " ".join(str(row[3]) for row in rows)
+            due = "SELECT * FROM heads WHERE part IN (1, 2) AND remove_at IS NOT NULL AND remove_at <= 5"
+            assert "heads_removable" in plan(f"{due} ORDER BY remove_at, task_id LIMIT 9")
+            assert "heads_graph" in plan("SELECT 1 FROM heads WHERE graph_ref = 'g'")
+            assert "claims_ref" in plan("SELECT 1 FROM claims WHERE ref = 'r'")
+            assert "graphs_put" in plan("SELECT ref FROM graphs WHERE put_at < 5 ORDER BY put_at, ref LIMIT 9")
+
 
 async def test_waiting_writes_share_one_transaction(store: SqliteStore) -> None:
     assert store._writer is not None

@@ -4,57 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowkit.adapters.memory import MemoryStore
-from flowkit.adapters.sqlite import SqliteStore
 from flowkit.ports import (
+    Block,
     Commit,
     FlowTag,
     FlowVersion,
     Head,
     HeadFilter,
     HeadUpdate,
+    Kept,
+    LimitRecord,
+    LimitSwap,
     Outcome,
     Renewal,
     Request,
     Store,
+    StreamId,
 )
 
 OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
 
 SURROGATE = "\ud800"
 HUGE = "x" * (20 * 1024 * 1024)
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        "sqlite",
-        pytest.param("mongo_database", marks=pytest.mark.mongo, id="mongo"),
-        pytest.param("motor_database", marks=pytest.mark.mongo, id="motor"),
-    ]
-)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "memory":
-        return MemoryStore()
-    if request.param == "sqlite":
-        return SqliteStore(tmp_path / "tasks.db")
-    from flowkit.adapters.mongo import MongoStore
-
-    return MongoStore(request.getfixturevalue(request.param))
-
-
-@pytest.fixture
-async def store(backend: Store) -> AsyncIterator[Store]:
-    await backend.start()
-    yield backend
-    await backend.stop()
 
 
 def head(task_id: str, **fields: Any) -> Head:
@@ -472,6 +450,83 @@ class TestRequests:
         assert await store.mark_applied([("a", 1)]) is OK
 
 
+def block(seq: int, *, task_id: str = "t", generation: int = 0, node: str = "n", **fields: Any) -> Block:
+    return Block(StreamId(task_id, generation, node), seq, **{"attempt": 1, "count": seq, "body": "{}", **fields})
+
+
+async def numbers(store: Store, stream: StreamId, **how: Any) -> list[int]:
+    return [one.seq for one in await store.read_blocks(stream, **{"limit": 100, **how})]
+
+
+class TestBlocks:
+    async def test_a_block_comes_back_as_it_was(self, store: Store) -> None:
+        full = block(1, node="a.b:c-d", attempt=7, count=12345, body='{"b":[["\u00fc\U0001f600",{"$x.y":1}]]}')
+        assert await store.insert_block(full) is OK
+        assert await store.read_blocks(full.stream, limit=5) == [full]
+        assert await store.last_block(full.stream) == full
+
+    async def test_of_two_blocks_of_one_number_the_first_wins(self, store: Store) -> None:
+        assert await store.insert_block(block(1, body='"first"')) is OK
+        assert await store.insert_block(block(1, attempt=2, body='"second"')) is DUPLICATE
+        assert [one.body for one in await store.read_blocks(block(1).stream, limit=9)] == ['"first"']
+
+    async def test_one_of_many_at_once_wins(self, store: Store) -> None:
+        outcomes = await asyncio.gather(*(store.insert_block(block(1, attempt=n)) for n in range(20)))
+        assert sorted(outcome.value for outcome in outcomes) == ["duplicate"] * 19 + ["ok"]
+
+    async def test_blocks_are_read_in_order_of_their_numbers_from_where_one_is(self, store: Store) -> None:
+        for seq in (10, 2, 1, 11, 9):
+            assert await store.insert_block(block(seq)) is OK
+        stream = block(1).stream
+        assert await numbers(store, stream) == [1, 2, 9, 10, 11]
+        assert await numbers(store, stream, after=2) == [9, 10, 11]
+        assert await numbers(store, stream, after=2, limit=2) == [9, 10]
+        assert await numbers(store, stream, after=11) == []
+        last = await store.last_block(stream)
+        assert last is not None
+        assert last.seq == 11
+
+    async def test_streams_are_apart_by_task_generation_and_node(self, store: Store) -> None:
+        others = [
+            {"task_id": "t:"}, {"task_id": "t/0"}, {"generation": 1}, {"generation": 10}, {"node": "n:0"},
+            {"node": "n/0"}, {"node": "n0"}, {"node": "m"}, {"task_id": "t0"},
+        ]  # fmt: skip
+        for seq, other in enumerate([{}, *others], start=1):
+            assert await store.insert_block(block(seq, **other)) is OK
+        for seq, other in enumerate([{}, *others], start=1):
+            stream = block(seq, **other).stream
+            assert await numbers(store, stream) == [seq]
+            assert (await store.last_block(stream)) == block(seq, **other)
+
+    async def test_a_stream_without_blocks_has_no_last_one(self, store: Store) -> None:
+        assert await store.last_block(StreamId("t", 0, "n")) is None
+        assert await store.read_blocks(StreamId("t", 0, "n"), limit=9) == []
+
+    async def test_a_block_that_cannot_be_kept_is_not(self, store: Store) -> None:
+        assert await store.insert_block(block(1, body=HUGE)) is UNKNOWN
+        assert await store.insert_block(block(1, node=SURROGATE)) is UNKNOWN
+        assert await store.insert_block(block(1, count=2**70)) is UNKNOWN
+        assert await store.last_block(block(1).stream) is None
+
+    async def test_the_blocks_of_a_task_go_with_its_history(self, store: Store) -> None:
+        for task_id in ("t", "t0", "s"):
+            assert await store.insert_block(block(1, task_id=task_id)) is OK
+        assert await store.delete_history(["t", "s"]) is OK
+        assert [await numbers(store, StreamId(name, 0, "n")) for name in ("t", "t0", "s")] == [[], [1], []]
+
+    async def test_deleting_a_tasks_blocks_leaves_those_of_others(self, store: Store) -> None:
+        for fields in ({}, {"generation": 3}, {"node": "m"}, {"task_id": "t0"}, {"task_id": "t:1"}, {"task_id": "s"}):
+            assert await store.insert_block(block(1, **fields)) is OK
+        assert await store.delete_blocks("t") is OK
+        assert await store.delete_blocks("t") is OK
+        assert await store.last_block(StreamId("t", 0, "n")) is None
+        assert await store.last_block(StreamId("t", 3, "n")) is None
+        assert await store.last_block(StreamId("t", 0, "m")) is None
+        for left in ("t0", "t:1", "s"):
+            assert await numbers(store, StreamId(left, 0, "n")) == [1]
+        assert await store.insert_block(block(1)) is OK
+
+
 class TestBlobs:
     @pytest.mark.parametrize("size", [0, 1, 512 * 1024, 512 * 1024 + 1, 9_000_000])
     async def test_a_blob_of_any_size_comes_back(self, store: Store, size: int) -> None:
@@ -605,6 +660,22 @@ class TestFlows:
 
 
 class TestWorkers:
+    async def test_an_output_is_kept_until_its_time_is_over(self, store: Store) -> None:
+        now = time.time()
+        assert await store.find_kept("k", now) is None
+        for body in ("[1]", '[{"a":"\\ud800"}]'):
+            kept = Kept("k", body, now + 60)
+            assert await store.keep(kept) is OK
+            assert await store.find_kept("k", now) == kept
+        assert await store.find_kept("k", now + 61) is None
+        assert await store.find_kept("other", now) is None
+
+    async def test_outputs_that_are_past_their_time_are_forgotten_by_new_ones(self, store: Store) -> None:
+        for n in range(3):
+            assert await store.keep(Kept(f"old{n}", "[]", 1.0)) is OK
+        assert await store.keep(Kept("new", "[]", time.time() + 60)) is OK
+        assert [await store.find_kept(f"old{n}", time.time()) for n in range(3)] == [None] * 3
+
     async def test_a_renewal_replaces_the_one_before(self, store: Store) -> None:
         assert await store.read_renewal("w") is None
         for count, tokens in ((1, ("a",)), (2, ("a", "b")), (3, ())):
@@ -632,3 +703,54 @@ async def test_a_started_store_starts_again_over_the_same_data(store: Store, tmp
     await store.stop()
     await store.start()
     assert [one.seq for one in await store.read_commits(["t"])] == [1]
+
+
+def swap(limit_id: str, before: str, stamp: str, body: str = "[]", partition: int = 0) -> LimitSwap:
+    return LimitSwap(limit_id, partition, before, stamp, body)
+
+
+class TestLimits:
+    async def test_a_record_is_written_where_there_is_none(self, store: Store) -> None:
+        assert await store.swap_limits([swap("a", "", "s1", "[1]"), swap("b", "", "s2", partition=3)]) == [OK, OK]
+        assert await store.swap_limits([swap("a", "", "s3")]) == [NO_MATCH]
+        found = {record.limit_id: record for record in await store.read_limits(["a", "b", "none"])}
+        assert found == {"a": LimitRecord("a", 0, "s1", "[1]"), "b": LimitRecord("b", 3, "s2", "[]")}
+
+    async def test_a_record_is_replaced_only_by_who_knows_it(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s1"), swap("b", "", "t1")])
+        outcomes = await store.swap_limits([swap("a", "s0", "s2"), swap("b", "t1", "t2", "[2]")])
+        assert outcomes == [NO_MATCH, OK]
+        stamps = {record.limit_id: record.stamp for record in await store.read_limits(["a", "b"])}
+        assert stamps == {"a": "s1", "b": "t2"}
+
+    async def test_the_same_swap_again_is_harmless(self, store: Store) -> None:
+        first, second = swap("a", "", "s1"), swap("a", "s1", "s2")
+        assert await store.swap_limits([first]) == [OK]
+        assert await store.swap_limits([first]) == [OK]
+        assert await store.swap_limits([second]) == [OK]
+        assert await store.swap_limits([first, swap("b", "", "t")]) == [NO_MATCH, OK]
+
+    async def test_a_record_is_removed_only_by_who_knows_it(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s1")])
+        assert await store.swap_limits([swap("a", "s0", "x", "")]) == [NO_MATCH]
+        assert await store.swap_limits([swap("a", "s1", "x", "")]) == [OK]
+        assert await store.swap_limits([swap("a", "s1", "x", "")]) == [OK]  # it is gone, as was wanted
+        assert await store.read_limits(["a"]) == []
+        assert await store.swap_limits([swap("a", "s1", "s2")]) == [NO_MATCH]
+        assert await store.swap_limits([swap("a", "", "s3")]) == [OK]
+
+    async def test_of_two_who_swap_at_once_one_wins(self, store: Store) -> None:
+        await store.swap_limits([swap("a", "", "s0")])
+        outcomes = await asyncio.gather(*(store.swap_limits([swap("a", "s0", f"s-{n}")]) for n in range(8)))
+        assert sorted(outcome.value for [outcome] in outcomes) == ["no_match"] * 7 + ["ok"]
+
+    async def test_the_records_of_a_partition_come_page_by_page(self, store: Store) -> None:
+        await store.swap_limits([swap(name, "", f"s{name}", partition=int(name < "x")) for name in "cabxy"])
+        first = await store.limits_of(1, limit=2)
+        assert [record.limit_id for record in first] == ["a", "b"]
+        assert [record.limit_id for record in await store.limits_of(1, limit=2, after="b")] == ["c"]
+
+    async def test_what_cannot_be_stored_is_unknown_and_the_others_stand(self, store: Store) -> None:
+        swaps = [swap("a", "", "s1"), swap("b", "", "s2", SURROGATE), swap("c", "", "s3")]
+        assert await store.swap_limits(swaps) == [OK, UNKNOWN, OK]
+        assert await store.swap_limits([]) == []

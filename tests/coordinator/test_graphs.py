@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flowkit.adapters.memory import MemoryStore
+from flowkit.clock import ManualClock
 from flowkit.coordinator import graphs as module
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.off_loop import SWITCH_SEC
@@ -39,6 +40,39 @@ async def stored(store: MemoryStore, data: bytes) -> str:
     read = await module.read_raw(module.loads(data))
     await Graphs(store).put(read)
     return read.ref
+
+
+class Puts(MemoryStore):
+    """Notes when which graph was put."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.puts: list[tuple[str, float]] = []
+
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, at: float = 0.0, **more: Any) -> None:
+        self.puts.append((ref, at))
+        await super().put_blob(ref, data, kind=kind, at=at, **more)
+
+
+async def test_a_graph_that_is_known_is_put_anew_once_an_hour_and_only_by_those_who_begin_tasks_of_it() -> None:
+    store, clock, raw = Puts(), ManualClock(100.0), module.loads(text(3))
+    graphs = Graphs(store, clock)
+    ref, _ = await graphs.take(raw)
+    at = [100.0]
+    for seconds in (0.0, module.PUT_AGAIN_SEC - 1, 2.0, 10.0):
+        clock.advance(seconds)
+        assert (await graphs.take(raw))[0] == ref
+        await graphs.get(ref)
+        if seconds == 2.0:
+            at.append(clock.now)
+
+    assert store.puts == [(ref, when) for when in at]
+
+    reader = Graphs(store, clock)
+    await reader.get(ref)
+    assert len(store.puts) == 2
+    await reader.take(raw)
+    assert len(store.puts) == 3, "that it was read says nothing of how long it will stand"
 
 
 async def test_many_who_ask_at_once_read_once_and_count_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,72 +1,79 @@
-"""Heads follow the commits, and requests are marked behind them, whatever the store answers."""
+"""Heads and marks of requests follow the commits, whatever fails on the way."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import pytest
 
-from flowkit.adapters.memory import MemoryStore
+from flowkit.adapters.memory_store import MemoryStore
 from flowkit.clock import ManualClock
+from flowkit.coordinator import heads
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.heads import Heads
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Head, Outcome, Request
+from flowkit.ports import Head, HeadUpdate, Outcome, Request
 
 
 class Moody(MemoryStore):
-    """A store that does not always answer clearly."""
+    """`marks` and `updates` say how many calls fail before one does not."""
 
-    marks = Outcome.OK
-    away = False
+    def __init__(self, *, marks: int = 0, updates: int = 0) -> None:
+        super().__init__()
+        self.marks, self.updates = marks, updates
 
-    async def mark_applied(self, keys: object) -> Outcome:
-        return await super().mark_applied(keys) if self.marks is Outcome.OK else self.marks  # type: ignore[arg-type]
+    async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
+        self.marks -= 1
+        return Outcome.UNKNOWN if self.marks >= 0 else await super().mark_applied(keys)
 
-    async def read_heads(self, task_ids: object) -> list[Head]:
-        if self.away:
+    async def update_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
+        self.updates -= 1
+        if self.updates >= 0:
             raise StoreUnavailable("away")
-        return await super().read_heads(task_ids)  # type: ignore[arg-type]
+        return await super().update_heads(updates)
 
 
-@pytest.fixture
-async def store() -> Moody:
-    store = Moody()
-    await store.start()
-    await store.insert_heads([Head("t", 0, "ref")])
-    await store.insert_request(Request("t", 1, "r1", "pause", "{}", 0, "default", "local", 0.0))
-    return store
+class Stand:
+    def __init__(self, store: Moody, *names: str) -> None:
+        self.store = store
+        self.stored: list[str] = []
+        self.heads = Heads(store, ManualClock(), lambda cell: self.stored.append(cell.task_id))
+        self.cells = [Cell(name, 0) for name in names]
+        for cell in self.cells:
+            cell.acked = cell.published = 1
+            self.heads.touch(cell)
+
+    async def begin(self) -> Stand:
+        await self.store.insert_heads([Head(cell.task_id, 0, "g") for cell in self.cells])
+        return self
+
+    async def step(self) -> None:
+        with suppress(StoreUnavailable):  # as the supervisor does
+            await self.heads.step()
 
 
-def a_cell() -> Cell:
-    cell = Cell("t", 0)
-    cell.loading, cell.acked, cell.published, cell.to_mark = False, 1, 1, [1]
-    return cell
+async def test_a_request_is_marked_though_the_first_mark_was_lost() -> None:
+    stand = await Stand(Moody(marks=1), "t").begin()
+    await stand.store.insert_request(Request("t", 1, "r", "pause", "{}", 0, "default", "local", 0.0))
+    [cell] = stand.cells
+    cell.stored, cell.to_mark = (1, 1), [1]
+
+    await stand.step()
+    assert (cell.to_mark, stand.stored) == ([1], [])
+
+    await stand.step()
+    await stand.step()
+    assert (cell.to_mark, stand.stored) == ([], ["t"])
+    assert [request.applied for request in await stand.store.read_requests("t")] == [True]
 
 
-async def test_a_mark_that_the_store_did_not_confirm_is_made_again(store: Moody) -> None:
-    heads, cell = Heads(store, ManualClock(), lambda cell: None), a_cell()
-    heads.touch(cell)
-    store.marks = Outcome.UNKNOWN
-    await heads.step()
-    await heads.step()
-    assert cell.to_mark == [1]
+async def test_every_head_is_written_though_the_first_batch_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "BATCH", 1)
+    stand = await Stand(Moody(updates=1), "a", "b", "c").begin()
 
-    store.marks = Outcome.OK
-    await heads.step()
-    assert cell.to_mark == []
-    assert [request.applied for request in await store.read_requests("t")] == [True]
+    for _ in range(3):
+        await stand.step()
 
-
-async def test_a_store_that_is_away_makes_nobody_forget(store: Moody) -> None:
-    heads, cell, other = Heads(store, ManualClock(), lambda cell: None), a_cell(), a_cell()
-    other.task_id = "unknown"  # no head matches it: the store is asked why
-    other.to_mark = []
-    heads.touch(other)
-    heads.touch(cell)
-    store.away = True
-    with pytest.raises(StoreUnavailable):
-        await heads.step()
-
-    store.away = False
-    await heads.step()
-    await heads.step()
-    assert cell.to_mark == []
+    assert stand.stored == ["a", "b", "c"]
+    assert [head.seq for head in await stand.store.read_heads(["a", "b", "c"])] == [1, 1, 1]

@@ -16,6 +16,7 @@ class Engine:
     """Knows no task by the name of `spoilt`, and says so loudly."""
 
     coordinator_id = "c"
+    gate = SimpleNamespace(again_soon=lambda: None)
 
     def __init__(self) -> None:
         self.fed: list[Any] = []
@@ -59,7 +60,7 @@ class Stand:
         bus: Any = SimpleNamespace(join=self._join)
         self.intake = Intake(
             bus=bus, topics=Topics(), group="g", engine=self.engine, fleet=nobody, publisher=publisher,
-            requests=nobody, takeover=takeover, telemetry=Telemetry(),
+            requests=nobody, takeover=takeover, limits=nobody, telemetry=Telemetry(),
         )  # fmt: skip
 
     async def _join(self, topic: str, group: str, *, on_revoked: Any, on_assigned: Any) -> Any:

@@ -61,8 +61,8 @@ class Shelf(MemoryStore):
         self.afters.append(after)
         return await super().read_commits(task_ids, after=after)
 
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
-        await super().put_blob(ref, data, kind=kind)
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, **more: Any) -> None:
+        await super().put_blob(ref, data, kind=kind, **more)
         if self.away == "put":
             raise StoreUnavailable("no answer")
 
@@ -386,6 +386,17 @@ async def test_the_one_before_goes_once_the_head_names_the_new_one(stand: Stand)
     await stand.write_head()
     assert await stand.tidy() == {place_of(second)[1]}
     assert await stand.load() and stand.happened()["SnapshotUnusable"] == 0
+
+
+async def test_what_a_coordinator_left_behind_that_died_goes_with_the_next_one_that_is_named(stand: Stand) -> None:
+    await stand.store.put_blob("t.dead.1", b"never named", kind="snapshot")
+    await stand.store.put_blob("tt.dead.1", b"of another task", kind="snapshot")
+    snapshot = await stand.take()
+    assert "t.dead.1" in await stand.tidy()
+
+    await stand.write_head()
+
+    assert await stand.tidy() == {place_of(snapshot)[1], "tt.dead.1"}
 
 
 async def test_one_that_was_replaced_before_any_head_named_it_goes_too(stand: Stand) -> None:

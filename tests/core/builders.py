@@ -7,7 +7,8 @@ from typing import Any
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core.decide import Decision, decide
+from flowkit.core.decide import decide
+from flowkit.core.desk import Decision
 from flowkit.core.dialect import parse_graph
 from flowkit.core.effects import Dispatch, Revoke
 from flowkit.core.evolve import evolve
@@ -81,6 +82,8 @@ def _part(task: Task, slot: str) -> Any:
             return list(getattr(task, slot))
         case "graph":
             return id(task.graph)
+        case "gated_anew":
+            return None  # what its owner has yet to look at
         case "memo":  # what was fetched for decisions is no part of the state
             return None
     return getattr(task, slot)

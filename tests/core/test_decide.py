@@ -8,7 +8,8 @@ import pytest
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core.decide import CANCEL_GRACE_SEC, Decision, decide
+from flowkit.core.decide import decide
+from flowkit.core.desk import CANCEL_GRACE_SEC, Decision
 from flowkit.core.effects import Dispatch, Revoke
 from flowkit.core.payload import Payload
 from tests.core.builders import START, Play, edge, graph, new_task, node, once

@@ -264,9 +264,6 @@ LATER: list[tuple[Any, str]] = [
     *[(one(type=name), "nodes[0].type") for name in sorted(NOT_YET["type"])],
     *[(one(inputs=[{key: ""}]), f"nodes[0].inputs[0].{key}") for key in sorted(NOT_YET["template"])],
     *[(one(io={key: "x"}), f"nodes[0].io.{key}") for key in sorted(NOT_YET["io"])],
-    (one(io={"start_when": "first_batch"}), "nodes[0].io.start_when"),
-    (one(io={"input_inline": {"input_adapter": "x"}}), "nodes[0].io.input_inline.input_adapter"),
-    (two(edges_ex=[{"from": "a", "to": "b", "mode": "async", "trigger": "on_batch"}]), "edges_ex"),
 ]
 
 

@@ -305,6 +305,15 @@ def test_a_node_runs_again_until_its_condition_holds_and_sees_what_it_gave_befor
     assert play.ready() == ["z"]
 
 
+def test_the_last_repetition_chooses_among_the_successors_of_its_node() -> None:
+    play = Play(graph(node("p", repeat={"until": "output == 2"}), node("y", "p"), node("z", "p")))
+
+    play.succeed("p#1", output=1, next=["y"])
+    play.succeed("p#2", output=2, next=["z"])
+
+    assert (play.state("y"), play.ready()) == ("skipped", ["z"])
+
+
 def test_repetitions_wait_for_each_other() -> None:
     play = repeated(every_sec=10)
     play.succeed("p#1", output=1)

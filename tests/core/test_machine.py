@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core.decide import Decision, decide
+from flowkit.core.decide import decide
+from flowkit.core.desk import Decision
 from flowkit.core.effects import Dispatch, Revoke
 from flowkit.core.evolve import evolve
 from flowkit.core.model import ENDED_TASK, Task

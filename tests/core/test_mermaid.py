@@ -13,9 +13,12 @@ from flowkit.core.graph import Graph, Node
 from flowkit.core.mermaid import to_mermaid
 from tests.core.graphs import graph, node, valid_graphs
 
+LABEL = r'"[A-Za-z0-9_. :#;/<>-]*"'
+NAME = r"n\d+(_\d+)*u?"
 LINE = re.compile(
-    r'flowchart TD|    n\d+\["[A-Za-z0-9_. :#;/<>-]*"\](:::[a-z]+)?'
-    r"|    n\d+ (-->|-- (failure|end) -->|-\. reads \.->) n\d+|    classDef [a-z]+ [a-z0-9#:,-]+"
+    rf"flowchart TD|    ( {{4}})*{NAME}(\[{LABEL}\]|\[\[{LABEL}\]\]|\(\[{LABEL}\]\))(:::[a-z]+)?"
+    rf"|    ( {{4}})*{NAME} (-->|-- (failure|end|{LABEL}) -->|-\. (reads|undone by) \.->) {NAME}"
+    rf"|    ( {{4}})*(subgraph {NAME}\[{LABEL}\]|end)|    class {NAME} [a-z]+|    classDef [a-z]+ [a-z0-9#:,-]+"
 )
 
 
@@ -39,6 +42,55 @@ def test_nodes_edges_and_states_are_drawn() -> None:
         "    n0 -. reads .-> n2\n"
         "    classDef finished fill:#dafbe1,stroke:#2da44e,color:#044f1e\n"
     )
+
+
+def test_conditions_maps_graphs_and_what_undoes_are_drawn() -> None:
+    read = parse_graph(
+        graph(
+            node("load", foreach=[1, 2], max_parallel=4, gather="any"),
+            node("poll", depends_on=["load"], repeat={"until": "output > 1"}),
+            node(
+                "calc",
+                type="task",
+                graph=graph(node("a"), node("b", depends_on=["a"], type="sleep", inputs={"seconds": 1})),
+            ),
+            node("pay", when="params.pay", compensate={"type": "refund"}),
+            node("mail", type="task", flow="mail@3"),
+            node("count", type="coordinator_fn", io={"fn": "vars.incr", "fn_args": {"key": "n"}}),
+            edges=[
+                ["poll", "calc"],
+                {"from": "calc", "to": "pay", "when": 'output == "]"'},
+                {"from": "calc", "to": "mail", "otherwise": True},
+                {"from": "pay", "to": "mail", "on": "failure", "when": "true"},
+            ],
+        )
+    )
+
+    drawn = to_mermaid(read, {"calc": "running"})
+
+    assert drawn == (
+        "flowchart TD\n"
+        '    n0[["load<br/>work<br/>for each item#44; 4 at a time#44; until 1 finished"]]\n'
+        '    n1[["poll<br/>work<br/>until output #62; 1"]]\n'
+        '    subgraph n2["calc<br/>task<br/>running"]\n'
+        '        n2_0["a<br/>work"]\n'
+        '        n2_1(["b<br/>sleep"])\n'
+        "        n2_0 --> n2_1\n"
+        "    end\n"
+        "    class n2 running\n"
+        '    n3["pay<br/>work<br/>when params.pay"]\n'
+        '    n3u["refund"]\n'
+        '    n4["mail<br/>mail#64;3"]\n'
+        '    n5["count<br/>vars.incr"]\n'
+        "    n0 --> n1\n"
+        "    n1 --> n2\n"
+        '    n2 -- "when output #61;#61; #34;#93;#34;" --> n3\n'
+        "    n3 -. undone by .-> n3u\n"
+        '    n2 -- "otherwise" --> n4\n'
+        '    n3 -- "failure#44; when true" --> n4\n'
+        "    classDef running fill:#54aeff,stroke:#0969da,color:#0a3069\n"
+    )
+    assert all(LINE.fullmatch(line) for line in drawn.splitlines())
 
 
 def bare(*names: str) -> Graph:

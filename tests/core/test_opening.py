@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from flowkit.core import decide
+from flowkit.core import asked
 from flowkit.core import facts as f
-from flowkit.core.effects import Spawn, Steer
+from flowkit.core.effects import Keep, LookUp, Spawn, Steer
 from flowkit.core.inputs import output_of, task_output
 from flowkit.core.opening import child_id
 from flowkit.core.payload import Payload
-from flowkit.core.reports import ChildEnded
+from flowkit.core.reports import Accepted, ChildEnded, Looked
 from tests.core.builders import START, Play, graph, node, once
 
 
@@ -126,7 +126,7 @@ def test_a_signal_that_nobody_waits_for_any_more_is_refused() -> None:
 
 
 def test_signals_that_wait_to_be_taken_are_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "MOST_SIGNALS", 2)
+    monkeypatch.setattr(asked, "MOST_SIGNALS", 2)
     play = Play(graph(node("a"), node("ok", "a", type="signal", inputs={"name": "go"})))
 
     assert [play.ask("signal", name="go") for _ in range(3)] == ["", "", "2 signals 'go' wait to be taken already"]
@@ -362,3 +362,64 @@ def test_a_task_that_has_used_up_its_run_time_fails() -> None:
     play.fail("b", run_sec=0.1)
 
     assert (play.task.error or {})["code"] == "budget_exceeded"
+
+
+# Outputs that are kept.
+
+
+def cached(**more: Any) -> Play:
+    said = {"cache": {"key": "params.day", "ttl_sec": 60}} | more
+    return Play(graph(node("a", **said), node("z", "a")), params={"day": 1})
+
+
+def looked(play: Play, output: Payload | None, name: str = "a") -> None:
+    (question,) = play.last.questions
+    assert isinstance(question, LookUp)
+    assert question.node == name
+    play.tell(Looked(name, question.key, output))
+
+
+def test_a_node_with_a_key_first_asks_whether_its_output_is_kept() -> None:
+    play = cached()
+    assert play.ready() == []
+    looked(play, Payload({"n": 1}))
+
+    assert play.state("a") == "finished"
+    assert play.facts(f.NodeFinished)[0].cached
+    assert play.inputs("z") == {"n": 1}
+
+
+def test_a_node_whose_output_is_not_kept_runs_and_then_it_is() -> None:
+    play = cached()
+    looked(play, None)
+    assert play.ready() == ["a"]
+    play.place("a")
+    play.succeed("a", output=2)
+
+    (kept,) = [effect for effect in play.last.effects if isinstance(effect, Keep)]
+    assert (kept.output, kept.ttl_sec) == (Payload(2), 60)
+
+
+def test_keys_are_of_the_tenant_and_the_role() -> None:
+    keys = set()
+    for tenant, role in (("one", "x"), ("other", "x"), ("one", "y")):
+        play = Play(graph(node("a", type=role, cache={"key": "1", "ttl_sec": 1})), begin=False)
+        play.task.tenant = tenant
+        play.tell(Accepted())
+        (question,) = play.last.questions
+        keys.add(question.key)  # type: ignore[union-attr]
+
+    assert len(keys) == 3
+
+
+def test_a_key_that_has_no_value_fails_its_node() -> None:
+    assert (cached(cache={"key": "params.missing", "ttl_sec": 1}).task.runs["a"].error or {})["code"] == "expr_error"
+
+
+def test_items_are_kept_one_by_one() -> None:
+    play = Play(graph(node("m", foreach=[1, 2], cache={"key": "item", "ttl_sec": 60})))
+    first, second = play.last.questions
+    play.tell(Looked("m[0]", first.key, Payload("kept")))  # type: ignore[union-attr]
+    play.tell(Looked("m[1]", second.key, None))  # type: ignore[union-attr]
+
+    assert (play.state("m[0]"), play.ready()) == ("finished", ["m[1]"])

@@ -72,6 +72,7 @@ def test_what_is_gone_is_told() -> None:
         (graph(node("a"), node("b")), {"b"}),
         (graph(node("a"), node("b"), edges=[edge("a", "b", "end")]), {"b"}),
         (graph(node("a", retry_policy={"max": 9}, timeout_sec=5), node("b", "a")), set()),
+        (graph(node("a", limits=[{"key": "k", "max": 1}]), node("b", "a")), set()),
     ],
 )
 def test_a_node_is_changed_if_it_would_do_something_else(edited: dict[str, Any], again: set[str]) -> None:

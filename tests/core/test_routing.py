@@ -222,6 +222,7 @@ def test_an_expression_that_has_no_value_fails_its_node() -> None:
         (graph(node("a", type="sleep", inputs={"secs": 1})), "E_INPUTS", "nodes[0].inputs.secs"),
         (graph(node("a", type="end", inputs={"status": "done"})), "E_CHOICE", "nodes[0].inputs.status"),
         (graph(node("a", type="coordinator_fn")), "E_KEY_MISSING", "nodes[0].io"),
+        (graph(node("a", compensate={"type": "sleep"})), "E_NODE_TYPE", "nodes[0].compensate.type"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_with_its_place(raw: Any, code: str, place: str) -> None:
@@ -229,6 +230,13 @@ def test_what_makes_no_sense_is_refused_with_its_place(raw: Any, code: str, plac
         parse_graph(raw)
 
     assert (code, place) in [(problem.code, problem.place) for problem in told.value.problems]
+
+
+def test_what_is_wrong_inside_a_sub_graph_is_not_wrong_with_its_node_too() -> None:
+    with pytest.raises(GraphError) as told:
+        parse_graph(graph(node("a", type="task", graph=graph({"node_id": "b"}))))
+
+    assert [problem.code for problem in told.value.problems] == ["E_KEY_MISSING"]
 
 
 def test_the_stored_form_says_the_same() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core.decide import Decision, attempt_state
+from flowkit.core.attempts import attempt_state
+from flowkit.core.desk import Decision
 from flowkit.core.payload import Payload
 from flowkit.core.transitions import TABLE, AttemptState, Verdict, to_mermaid
 from tests.core.builders import Play, graph, node
@@ -20,6 +21,7 @@ PAIRS = [(state, kind) for state in AttemptState for kind in KINDS]
 CONSEQUENCES = {
     Verdict.STALE: (None, None),
     Verdict.RUNS: (f.AttemptStarted, "running"),
+    Verdict.STREAMS: (f.StreamBegun, "running"),
     Verdict.SUCCEEDS: (f.AttemptSucceeded, "finished"),
     Verdict.FAILS: (f.AttemptFailed, "waiting"),
     Verdict.IS_LOST: (f.LeaseLost, "ready"),

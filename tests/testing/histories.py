@@ -8,10 +8,11 @@ from typing import Any
 from flowkit.core import facts as f
 from flowkit.core.dialect import parse_graph
 from flowkit.core.payload import Payload
-from flowkit.ports import Commit, Head
+from flowkit.ports import DELETED, Commit, Head
 from flowkit.testing.evidence import Evidence, Start, Violation
 from flowkit.testing.history import check_history
 from flowkit.wire.facts import body_of, encode_facts
+from flowkit.wire.tombstone import is_tombstone, tombstone
 
 CHAIN = {
     "nodes": [
@@ -23,7 +24,7 @@ CHAIN = {
 
 @dataclass
 class Story:
-    """`then` adds a commit; `check` judges. Commit n is at second n."""
+    """`then` adds a commit, `deleted` the last; `check` judges. Commit n is at second n."""
 
     graph: dict[str, Any] = field(default_factory=lambda: CHAIN)
     task_id: str = "t"
@@ -41,6 +42,10 @@ class Story:
         )
         return self
 
+    def deleted(self) -> Story:
+        self.commits.append(tombstone(self.task_id, len(self.commits) + 1, at=99.0, by="me"))
+        return self
+
     def run(self, node: str, attempt: int = 1, *, at: float, until: float, worker: str = "W0", **more: Any) -> Story:
         start = Start(self.task_id, node, attempt, f"{self.task_id}:0:{node}", worker, at, until)
         self.ledger.append(replace(start, **more))
@@ -56,6 +61,7 @@ class Story:
             status = "finished" if '"ended","finished"' in commit.body else status
             status = "failed" if '"ended","failed"' in commit.body else status
             status = "cancelled" if '"ended","cancelled"' in commit.body else status
+        status = DELETED if any(map(is_tombstone, self.commits)) else status
         head = Head(self.task_id, 0, "g", status=status, seq=last, published_seq=last, active=self.active)
         base: dict[str, Any] = {
             "heads": {self.task_id: head},

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from flowkit.core import facts as f
+from flowkit.core.dialect import parse_graph
+from flowkit.core.model import Task
 from flowkit.ports import Request
 from flowkit.testing.evidence import UNKNOWN, Asked, Evidence, Frozen
-from flowkit.testing.history import check_history
+from flowkit.testing.history import check_history, essence_of, state_of
 from tests.testing.histories import CHAIN, Story, asked, cancelling, done, failed, good, leased, lost
 
 ACKNOWLEDGED = [("t", 1, "c1"), ("t", 2, "c2"), ("t", 3, "c3")]
@@ -117,6 +119,28 @@ class TestChains:
         monkeypatch.setattr(walk, "evolve", lambda task, fact, at: isinstance(fact, skip) or evolve(task, fact, at))
 
         assert "fold_differs" in good().kinds()
+
+
+class TestDeletions:
+    def test_a_task_that_was_deleted_when_it_had_ended(self) -> None:
+        late = request(7, applied=False)
+
+        assert good().deleted().check(acknowledged=ACKNOWLEDGED, events=set(ACKNOWLEDGED), requests=[late]) == []
+
+    def test_a_commit_behind_the_tombstone(self) -> None:
+        assert good().deleted().then(f.TaskRestarted(1)).kinds() == {"commit_after_deletion"}
+
+    def test_a_task_that_was_deleted_while_it_ran(self) -> None:
+        story = Story().then(f.TaskCreated(), leased("a")).deleted()
+
+        assert story.kinds() == {"deleted_unended"}
+
+    def test_a_deletion_that_was_never_finished(self) -> None:
+        assert good().deleted().kinds(heads={"t": _head(good())}) == {"head_wrong"}
+
+    def test_what_the_task_did_before_is_judged_as_ever(self) -> None:
+        assert "applied_twice" in good().then(done("b")).deleted().kinds()
+        assert "event_missed" in good().deleted().kinds(events=set(ACKNOWLEDGED[:2]))
 
 
 class TestFacts:
@@ -368,3 +392,12 @@ def _head(story: Story) -> object:
 
 def test_the_graph_of_the_stories_is_a_chain() -> None:
     assert [node["node_id"] for node in CHAIN["nodes"]] == ["a", "b"]
+
+
+def test_the_graphs_that_a_task_could_go_on_with_are_no_part_of_what_is_compared() -> None:
+    """Every task of a run knows those of all others: comparing them would cost the square of the run."""
+    graph = parse_graph(JOIN)
+    one, other = (Task(task_id="t", graph=graph, params={}) for _ in range(2))
+    other.editions = {f"ref{n}": graph for n in range(3)}
+    assert state_of(one) == state_of(other)
+    assert essence_of(one) == essence_of(other)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowkit.core import facts as f
+from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.payload import Artifact, Payload
 from flowkit.errors import Corrupt, UnknownFact
@@ -27,11 +28,11 @@ from flowkit.wire.facts import (
     write_artifact,
     write_payload,
 )
-from tests.wire.values import FACTS, NASTY, REPORTS, junk
+from tests.wire.values import FACTS, LETTERS, NASTY, REPORTS, junk
 
 ROWS = {
     "created": ["created", ["x"]],
-    "leased": ["leased", "a", 1, "tok", "w", "i", 7.5],
+    "leased": ["leased", "a", 1, "tok", "w", "i", 7.5, ["limit:x"]],
     "started": ["started", "a", 1, "tok"],
     "succeeded": ["succeeded", "a", 1, "tok", [{"x": 1}], ["b"], 0.5],
     "failed": ["failed", "a", 1, "tok", {"code": "x"}, 12.5, "Rare", 0.5],
@@ -58,11 +59,14 @@ ROWS = {
     "node_released": ["node_released", "a"],
     "undo": ["undo", ["a"], "failed", {"code": "x"}],
     "cancelling": ["cancelling", "why", "cancelled", 12.5, {"code": "timeout"}, "stop"],
-    "restarted": ["restarted", 1, ["a"]],
+    "restarted": ["restarted", 1, ["a"], "ref", {"p": 1}],
     "ended": ["ended", "failed", {"code": "x"}],
+    "stream_begun": ["stream_begun", "a"],
+    "permits_returned": ["permits_returned", "a"],
 }
 
 REPORT_ROWS = {
+    "streams": ["streams", "a", 1, "tok", True],
     "started": ["started", "a", 1, "tok"],
     "succeeded": ["succeeded", "a", 1, "tok", [{"x": 1}], ["b"], 0.5],
     "failed": ["failed", "a", 1, "tok", {"code": "x"}, True, 5.0, 0.5],
@@ -104,6 +108,17 @@ def test_every_report_comes_back(tag: str) -> None:
         assert decode_report(loads(dumps(row_of(report)))) == report
 
     check()
+
+
+@pytest.mark.parametrize("tag", LETTERS)
+def test_every_letter_comes_back(tag: str) -> None:
+    @settings(max_examples=40)
+    @given(LETTERS[tag])
+    def check(letter: p.Letter) -> None:
+        assert decode_report(loads(dumps(row_of(letter)))) == letter
+
+    check()
+    assert set(LETTERS) == set(p.TAGS)
 
 
 @pytest.mark.parametrize("value", NASTY, ids=lambda value: ascii(value)[:20])

@@ -29,6 +29,7 @@ from flowkit.wire.messages import (
     Hello,
     Job,
     Knock,
+    Mail,
     SayHello,
     Stop,
     Told,
@@ -48,7 +49,7 @@ from flowkit.wire.messages import (
     unpack_artifacts,
 )
 from flowkit.wire.topics import MAX_MESSAGE_BYTES
-from tests.wire.values import NASTY, REPORTS, junk, texts, values
+from tests.wire.values import LETTERS, NASTY, REPORTS, junk, texts, values
 
 BIG = Artifact("ref", 9, "json", ("a", 0))
 JOB = Job("t", "acme", "ada", 3, "n", "role", 1, "tok", 0, 7.5, {"x": 1}, [], {"p": 1}, 5.0, 2.0, 60.0)
@@ -92,11 +93,12 @@ def test_a_batch_of_facts_comes_back() -> None:
 def test_any_batch_of_facts_comes_back() -> None:
     ids = st.text(max_size=6)  # those of tasks and tenants are real characters
     told = st.builds(Told, ids, ids, st.one_of(*REPORTS.values()))
+    mail = st.builds(Mail, ids, ids, st.one_of(*LETTERS.values()))
     knocks = st.builds(Knock, ids, ids, texts)
 
     @settings(max_examples=200)
-    @given(texts, texts, st.integers(-1, 2**40), st.lists(told | knocks, max_size=3))
-    def check(sender: str, incarnation: str, held: int, items: list[Told | Knock]) -> None:
+    @given(texts, texts, st.integers(-1, 2**40), st.lists(told | mail | knocks, max_size=3))
+    def check(sender: str, incarnation: str, held: int, items: list[Told | Mail | Knock]) -> None:
         data = encode_facts_batch(sender, incarnation, held, items)
         if len(data) <= MAX_MESSAGE_BYTES:
             assert decode_facts_batch(data) == FactsBatch(sender, incarnation, held, items)

@@ -22,7 +22,7 @@ def test_every_topic_is_created_under_the_prefix() -> None:
     topics = Topics("acme.", 12)
 
     assert set(topics.specs()) == {
-        f"acme.{name}.v1" for name in ("facts", "work", "fleet", "control", "events", "dead")
+        f"acme.{name}.v1" for name in ("facts", "work", "fleet", "control", "events", "streams", "dead")
     }
     assert topics.specs()[topics.facts].partitions == 12
 
@@ -31,4 +31,4 @@ def test_what_is_only_of_the_moment_is_kept_for_minutes() -> None:
     topics = Topics()
     short = {name for name, spec in topics.specs().items() if spec.retention_sec == SHORT_RETENTION_SEC}
 
-    assert short == {topics.work, topics.fleet, topics.control}
+    assert short == {topics.work, topics.fleet, topics.control, topics.streams}

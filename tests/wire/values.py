@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from flowkit.core import facts as f
+from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.payload import Artifact, Payload
 
@@ -62,7 +63,7 @@ counts = st.integers(0, 2**70)
 
 FACTS: dict[str, st.SearchStrategy[Any]] = {
     "created": st.builds(f.TaskCreated, names),
-    "leased": st.builds(f.AttemptLeased, texts, counts, texts, texts, texts, times),
+    "leased": st.builds(f.AttemptLeased, texts, counts, texts, texts, texts, times, names),
     "started": st.builds(f.AttemptStarted, texts, counts, texts),
     "succeeded": st.builds(f.AttemptSucceeded, texts, counts, texts, payloads, st.none() | names, times),
     "failed": st.builds(f.AttemptFailed, texts, counts, texts, errors, st.none() | times, texts, times),
@@ -89,15 +90,29 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "node_released": st.builds(f.NodeReleased, texts),
     "undo": st.builds(f.UndoBegan, names, texts, st.none() | errors),
     "cancelling": st.builds(f.TaskCancelling, texts, texts, times, st.none() | errors, texts),
-    "restarted": st.builds(f.TaskRestarted, counts, st.none() | names),
+    "restarted": st.builds(f.TaskRestarted, counts, st.none() | names, texts, st.none() | errors),
     "ended": st.builds(f.TaskEnded, texts, st.none() | errors),
+    "stream_begun": st.builds(f.StreamBegun, texts),
+    "permits_returned": st.builds(f.PermitsReturned, texts),
 }
 
 REPORTS: dict[str, st.SearchStrategy[Any]] = {
     "started": st.builds(r.Started, texts, counts, texts),
+    "streams": st.builds(r.Streams, texts, counts, texts, st.booleans()),
     "succeeded": st.builds(r.Succeeded, texts, counts, texts, payloads, st.none() | names, times),
     "failed": st.builds(r.Failed, texts, counts, texts, errors, st.booleans(), st.none() | times, times),
     "declined": st.builds(r.Declined, texts, counts, texts, texts),
     "released": st.builds(r.Released, texts, counts, texts, texts),
     "child_ended": st.builds(r.ChildEnded, texts, counts, texts, texts, payloads, st.none() | errors),
+}
+
+claims = st.tuples(counts, counts, counts)
+LETTERS: dict[str, st.SearchStrategy[Any]] = {
+    "permit_wanted": st.builds(
+        p.PermitWanted, texts, counts, texts, claims, st.none() | counts, counts, times, times, counts, st.integers()
+    ),
+    "permit_over": st.builds(p.PermitOver, texts, texts, claims),
+    "permit_granted": st.builds(p.PermitGranted, texts, texts, claims),
+    "permit_delayed": st.builds(p.PermitDelayed, texts, texts, claims, counts, counts),
+    "permit_asked": st.builds(p.PermitAsked, texts, texts, claims),
 }

@@ -98,9 +98,9 @@ class PatchyStore(MemoryStore):
         self.renewals.append(renewal)
         return await super().renew(renewal)
 
-    async def put_blob(self, ref: str, data: bytes, *, kind: str) -> None:
+    async def put_blob(self, ref: str, data: bytes, *, kind: str, **more: Any) -> None:
         self._check()
-        await super().put_blob(ref, data, kind=kind)
+        await super().put_blob(ref, data, kind=kind, **more)
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
         self._check()

@@ -125,7 +125,7 @@ def test_what_is_no_handler_is_refused(given: Any) -> None:
         Registry(given)
 
 
-def test_generators_are_refused() -> None:
+def test_generators_make_batches() -> None:
     def yields():  # type: ignore[no-untyped-def]
         yield 1
 
@@ -133,8 +133,11 @@ def test_generators_are_refused() -> None:
         yield 1
 
     for function in (yields, yields_too, functools.partial(yields)):
-        with pytest.raises(ConfigError, match="yields"):
-            Registry([function])
+        (role,) = Registry([function])
+        assert role.yields
+        assert role.kind is Kind.ASYNC
+    (role,) = Registry([len])
+    assert not role.yields
 
 
 def test_async_is_seen_through_partials_and_objects() -> None:

@@ -335,7 +335,7 @@ def test_expressions_are_values() -> None:
     assert one == other
     assert hash(one) == hash(other)
     assert one != parse_expression("params.a+1", ROOTS)
-    assert repr(one) == "Expression(text='params.a + 1', roots=frozenset({'params'}), nodes=())"
+    assert repr(one) == "Expression(text='params.a + 1', roots=frozenset({'params'}), nodes=(), guarded=frozenset())"
 
 
 def test_an_expression_is_read_once_and_computed_often() -> None:

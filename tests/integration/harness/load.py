@@ -1,4 +1,5 @@
-"""Keeps a cluster busy: always so many tasks under way, chains and diamonds of nodes of 50 to 500 ms, each checked."""
+"""Keeps a cluster busy: always so many tasks under way, chains, diamonds, maps, repeats, sub-graphs and tasks that are
+undone, of nodes of 50 to 500 ms, each checked."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from flowkit.errors import FlowKitError, StoreUnavailable
 
 LENGTH = 6
 WIDTH = 4
+ITEMS = 5
+TIMES = 3
+CHILDREN = 3
 
 
 @dataclass(slots=True)
@@ -23,6 +27,7 @@ class Accepted:
     task_id: str
     expected: Any
     at: float
+    status: str = "finished"
     result: TaskResult | None = None
     ended_at: float = 0.0
 
@@ -63,13 +68,14 @@ class Load:
         found = []
         for task in self.accepted.values():
             result = task.result
-            if result is not None and (result.status, result.output) != ("finished", task.expected):
+            if result is not None and (result.status, result.output) != (task.status, task.expected):
                 found.append(f"{task.task_id} {result.status} with {result.output!r}: {result.error}")
         return found
 
     async def _lane(self) -> None:
         while not self._stopping:
-            graph, expected = self._chain() if self.dice.random() < 0.5 else self._diamond()
+            kinds = (self._chain, self._diamond, self._map, self._repeat, self._children, self._undone)
+            graph, expected = self.dice.choices(kinds, (3, 3, 1, 1, 1, 1))[0]()
             task = await self._create(graph, expected)
             if task is not None:
                 await self._wait(task)
@@ -85,7 +91,8 @@ class Load:
                 self.doubts += 1
                 await asyncio.sleep(0.3)
                 continue
-            task = self.accepted[task_id] = Accepted(task_id, expected, at)
+            status = "finished" if expected is not None else "failed"
+            task = self.accepted[task_id] = Accepted(task_id, expected, at, status)
             return task
 
     async def _wait(self, task: Accepted) -> None:
@@ -113,6 +120,41 @@ class Load:
             "inputs": {"parts": {f"m{i}": {"$from": f"m{i}"} for i in range(WIDTH)}, "sec": self._sec()},
         }
         return {"nodes": [top, *middle, join]}, {"n": 2 * WIDTH}
+
+    def _map(self) -> tuple[Any, Any]:
+        """Some items of the list that a node gives, two at a time; the condition sees all of them."""
+        items = {"node_id": "list", "type": "items", "inputs": {"count": ITEMS, "sec": self._sec()}}
+        item = {"foreach": {"$from": "list"}, "max_parallel": 2}
+        each = self._node("each", {"n": {"$item": ""}}) | item
+        nodes = [items, each, self._node("last", {"n": {"$expr": "size(nodes['each'].output)"}})]
+        edges = [{"from": "each", "to": "last", "when": f"output[{ITEMS - 1}].n == {ITEMS}"}]
+        return {"nodes": nodes, "edges": edges}, {"n": ITEMS + 1}
+
+    def _repeat(self) -> tuple[Any, Any]:
+        repeat = {"until": f"output.n == {TIMES}", "every_sec": 0.1, "max": TIMES + 1}
+        before = {"$expr": "previous == null ? 0 : previous.n"}
+        return {"nodes": [self._node("poll", {"n": before}) | {"repeat": repeat}]}, {"n": TIMES}
+
+    def _children(self) -> tuple[Any, Any]:
+        """A child for each item, and one after them."""
+        inner = {"nodes": [self._node("in", {"n": {"$param": "n"}})]}
+        many = {"node_id": "many", "type": "task", "graph": inner, "foreach": list(range(CHILDREN))}
+        nodes = [
+            many | {"inputs": {"n": {"$item": ""}}},
+            {"node_id": "one", "type": "task", "graph": inner, "inputs": {"n": {"$from": f"many[{CHILDREN - 1}].n"}}},
+        ]
+        return {"nodes": nodes}, {"n": CHILDREN + 1}
+
+    def _undone(self) -> tuple[Any, Any]:
+        """What was done is undone, the last first, for the last node fails."""
+        done = [
+            self._node(f"n{i}", {"n": {"$from": f"n{i - 1}.n"}} if i else {}) | {"compensate": self._undo()}
+            for i in range(2)
+        ]
+        return {"nodes": [*done, {"node_id": "no", "type": "refuse", "inputs": {}, "depends_on": ["n1"]}]}, None
+
+    def _undo(self) -> dict[str, Any]:
+        return {"type": "step", "inputs": {"sec": self._sec()}}
 
     def _node(self, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         return {"node_id": name, "type": "step", "inputs": {"sec": self._sec(), **inputs}}

@@ -13,8 +13,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 
-from flowkit import Context, Coordinator, CoordinatorConfig, Worker, WorkerConfig
+from flowkit import Context, Coordinator, CoordinatorConfig, Permanent, Worker, WorkerConfig
 from flowkit.telemetry import Happening, Telemetry
 from tests.integration.harness.ledger import Pen
 
@@ -39,7 +40,46 @@ def handlers(pen: Pen) -> dict[str, object]:
             await asyncio.sleep(sec)
         return {"n": sum(part["n"] for part in parts.values())}
 
-    return {"step": step, "join": join}
+    async def numbers(ctx: Context, n: int) -> AsyncIterator[int]:
+        with pen.run(ctx):
+            for i in range(n):
+                yield i
+
+    async def shift(ctx: Context, rows: AsyncIterator[int]) -> AsyncIterator[int]:
+        with pen.run(ctx):
+            async for row in rows:
+                yield row + 1
+
+    async def tally(ctx: Context, rows: AsyncIterator[int]) -> dict[str, int]:
+        """Counts the batches, and those that do not follow the one before; a later attempt goes on from there."""
+        count, wrong = ctx.stream.state or (0, 0)
+        with pen.run(ctx):
+            async for row in rows:
+                wrong += row != count + 1
+                count += 1
+                if count % 500 == 0:
+                    await ctx.stream.save([count, wrong])
+        return {"count": count, "wrong": wrong}
+
+    async def items(ctx: Context, count: int, sec: float) -> list[int]:
+        with pen.run(ctx):
+            await asyncio.sleep(sec)
+        return list(range(count))
+
+    async def refuse(ctx: Context) -> None:
+        with pen.run(ctx):
+            await asyncio.sleep(0)
+        raise Permanent("refused", "it never works")
+
+    return {
+        "step": step,
+        "join": join,
+        "items": items,
+        "refuse": refuse,
+        "numbers": numbers,
+        "shift": shift,
+        "tally": tally,
+    }
 
 
 async def coordinate(name: str) -> None:

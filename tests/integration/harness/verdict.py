@@ -16,6 +16,7 @@ from flowkit.adapters.mongo import MongoStore
 from flowkit.core import facts as f
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import Graph
+from flowkit.core.model import ENDED_TASK
 from flowkit.ports import Commit, Head, HeadFilter
 from flowkit.testing import Evidence, Frozen, Violation, check_history
 from flowkit.wire.codec import loads
@@ -167,7 +168,7 @@ class Verdict:
         return [
             task_id
             for task_id in self.accepted
-            if task_id not in self.facts.heads or self.facts.heads[task_id].status != "finished"
+            if task_id not in self.facts.heads or self.facts.heads[task_id].status not in ENDED_TASK
         ]
 
     def applied_twice(self) -> list[str]:
@@ -353,9 +354,10 @@ def _leases(facts: Facts) -> dict[tuple[str, str, int], Lease]:
                     case f.AttemptLeased():
                         found[task_id, fact.node, fact.attempt] = Lease(fact.worker, generation, commit.at)
                     case f.AttemptSucceeded() | f.AttemptFailed() | f.LeaseLost():
-                        lease = found[task_id, fact.node, fact.attempt]
-                        lease.ended = commit.at
-                        lease.how = fact.why if isinstance(fact, f.LeaseLost) else "succeeded"
+                        lease = found.get((task_id, fact.node, fact.attempt))
+                        if lease is not None:  # nobody has a lease for a task inside a task
+                            lease.ended = commit.at
+                            lease.how = fact.why if isinstance(fact, f.LeaseLost) else "succeeded"
     return found
 
 

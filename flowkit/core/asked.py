@@ -1,0 +1,144 @@
+"""Answers what users ask of a task: each request is recorded as applied, or refused with the reason."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flowkit.core import facts as f
+from flowkit.core import reports as r
+from flowkit.core.desk import CANCEL_GRACE_SEC, Desk
+from flowkit.core.effects import Steer
+from flowkit.core.graph import Graph
+from flowkit.core.model import ENDED_NODE, TaskStatus
+from flowkit.core.payload import Payload
+from flowkit.core.problems import Problems, shown
+from flowkit.core.replan import RestartPlan, plan_restart
+from flowkit.core.retry import LONGEST_WAIT_SEC
+
+MOST_REASON: Final = 1000
+MOST_SIGNALS: Final = 1000
+
+
+class Asked:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.task = desk.task
+        self.now = desk.now
+        self.decision = desk.decision
+
+    def requested(self, request: r.Requested) -> None:
+        task = self.task
+        match request.kind:
+            case "cancel" if "node_id" in request.args and request.args["node_id"] is not None:
+                why = self.refuse_cancel_node(request.args["node_id"])
+            case "cancel":
+                why = "it has ended already" if task.ended else ""
+            case "pause" if request.args.get("node_id") is not None:
+                why = self.refuse_hold(request.args["node_id"])
+            case "resume" if request.args.get("node_id") is not None:
+                name = request.args["node_id"]
+                why = "" if name in task.held else f"node {shown(name)} is not paused"
+            case "pause":
+                why = "" if task.status is TaskStatus.RUNNING else f"it is {task.status}, not running"
+            case "resume":
+                why = "" if task.status is TaskStatus.PAUSED else f"it is {task.status}, not paused"
+            case "signal":
+                why = self.refuse_signal(request.args)
+            case "restart":
+                plan = self.plan(request.args)
+                why = plan.refused
+            case _:
+                why = f"nobody knows a request {request.kind!r}"
+
+        self.desk.put(f.RequestApplied(request.n, request.id, request.kind, not why, why, request.principal))
+        if why:
+            return
+        match request.kind:
+            case "cancel":
+                self.cancel(request.args)
+            case "pause" | "resume":
+                self.pause_or_resume(request)
+            case "signal":
+                self.signal(request.args)
+            case "restart":
+                self.restart(plan, request.args)
+
+    def pause_or_resume(self, request: r.Requested) -> None:
+        name, reason = request.args.get("node_id"), _text(request.args.get("reason"))
+        if name is not None:
+            self.desk.put(f.NodeHeld(name, reason) if request.kind == "pause" else f.NodeReleased(name))
+            return
+        self.desk.put(f.TaskPaused(reason) if request.kind == "pause" else f.TaskResumed())
+        self.decision.effects += [Steer(child, request.kind, reason) for child in self.task.children.values()]
+
+    def refuse_hold(self, name: Any) -> str:
+        run = self.desk.run_of(name)
+        if run is None:
+            return self.desk.no_node(name)
+        if run.state in ENDED_NODE:
+            return f"node {name!r} is {run.state} already"
+        return f"node {name!r} is paused already" if name in self.task.held else ""
+
+    def refuse_signal(self, args: dict[str, Any]) -> str:
+        task, name = self.task, args.get("name")
+        if task.ended:
+            return "it has ended already"
+        if not isinstance(name, str):
+            return f"{shown(name)} is no name of a signal"
+        if task.waiting.get(name):
+            return ""
+        able = [*task.graph.signals.get(name, ()), *task.graph.signals.get("", ())]
+        if not able:
+            known = ", ".join(map(shown, filter(None, task.graph.signals))) or "none"
+            hint = Problems().suggest(name, task.graph.signals)
+            return f"none of its nodes waits for a signal {shown(name)}{hint}; they wait for: {known}"
+        if all(task.runs[node].state in ENDED_NODE for node in able):
+            return f"no node waits for a signal {shown(name)} any more"
+        if len(task.signals.get(name, ())) >= MOST_SIGNALS:
+            return f"{MOST_SIGNALS:,} signals {shown(name)} wait to be taken already"
+        return ""
+
+    def signal(self, args: dict[str, Any]) -> None:
+        taker = next(iter(self.task.waiting.get(args["name"], ())), "")
+        self.desk.put(f.SignalReceived(args["name"], Payload(args.get("payload")), taker))
+
+    def refuse_cancel_node(self, name: Any) -> str:
+        run = self.desk.run_of(name)
+        if run is None:
+            return self.desk.no_node(name)
+        return f"node {name!r} is {run.state} already" if run.state in ENDED_NODE else ""
+
+    def cancel(self, args: dict[str, Any]) -> None:
+        reason = _text(args.get("reason")) or "user_request"
+        grace = _grace(args.get("grace_sec"))
+        if args.get("node_id") is not None:
+            self.desk.cancel_node(args["node_id"], reason, grace)
+        else:
+            self.desk.cancel_all(reason, "cancelled", grace, None)
+
+    def plan(self, args: dict[str, Any]) -> RestartPlan:
+        """What a restart would do. The edited graph, if there is one, was read by whoever handed the request over."""
+        if not args.get("graph_ref"):
+            return plan_restart(self.task, args)
+        graph = args.get("graph")
+        if not isinstance(graph, Graph):
+            return RestartPlan(refused="its edited graph cannot be read")
+        return plan_restart(self.task, args, graph)
+
+    def restart(self, plan: RestartPlan, args: dict[str, Any]) -> None:
+        ref, params = args.get("graph_ref") or "", args.get("params")
+        if ref:
+            self.task.editions[ref] = args["graph"]
+        nodes = None if plan.whole else tuple(sorted(plan.again))
+        self.desk.put(f.TaskRestarted(self.task.generation + 1, nodes, ref, params))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)[:MOST_REASON]
+
+
+def _grace(value: Any) -> float:
+    """What a caller gave as seconds, made sensible."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return CANCEL_GRACE_SEC
+    return min(max(0.0, value), LONGEST_WAIT_SEC)

@@ -1,0 +1,63 @@
+"""Drives a handler that yields: each value is a batch of the node's stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Generator
+from typing import Any
+
+from flowkit.worker.inputs import RunSync
+from flowkit.worker.stream_flow import StreamFlow
+
+AT_ONCE_SEC = 0.005
+MOST_AT_ONCE = 64
+NOTHING: Any = object()
+
+
+async def run_async(batches: AsyncIterator[Any], flow: StreamFlow | None) -> Any:
+    """The node's output: how many batches there were."""
+    count = 0
+    try:
+        async for value in batches:
+            count += 1
+            await emit(value, flow)
+    finally:
+        if (close := getattr(batches, "aclose", None)) is not None:
+            await close()
+    return {"batches": count if flow is None else flow.produced}
+
+
+async def run_plain(batches: Generator[Any, None, Any], flow: StreamFlow | None, run_sync: RunSync) -> Any:
+    """The same for a plain generator, which runs in a thread for some milliseconds at a time. What it returns is the
+    node's output, if it returns something."""
+    count, result = 0, NOTHING
+    while result is NOTHING:
+        values, result = await run_sync(lambda: _some(batches))
+        for value in values:
+            count += 1
+            await emit(value, flow)
+    return result if result is not None else {"batches": count if flow is None else flow.produced}
+
+
+def _some(batches: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
+    values: list[Any] = []
+    until = time.monotonic() + AT_ONCE_SEC
+    try:
+        while not values or (len(values) < MOST_AT_ONCE and time.monotonic() < until):
+            values.append(next(batches))
+    except StopIteration as stop:
+        return values, stop.value
+    return values, NOTHING
+
+
+async def emit(value: Any, flow: StreamFlow | None) -> None:
+    """Put a value into the stream as soon as there is room for it, unless it is there."""
+    if flow is None:
+        return
+    uid = getattr(value, "batch_uid", None)
+    if uid is not None or hasattr(value, "batch_uid"):
+        value = value.payload
+    if not flow.passes(uid):
+        made = await flow.prepare(value)
+        await flow.room()
+        flow.put(made, uid)

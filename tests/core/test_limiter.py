@@ -1,0 +1,278 @@
+"""Who gets a limit's permits, and when: by value, and against a road that loses, doubles and reorders."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowkit.core.limiter import MOST_HOLDERS, SLACK_SEC, Holder, Limiter, Want, Who
+from flowkit.core.permits import PermitWanted
+
+NOW = 1_700_000_000.0
+
+
+def want(task: str, node: str = "n", *, tenant: str = "t", most: int | None = 3, weight: int = 1, priority: int = 0,
+         rate: float = 0.0, per_sec: float = 1.0, burst: int = 1, attempt: int = 1) -> Want:  # fmt: skip
+    claim = (0, attempt, 0)
+    return Want(tenant, PermitWanted(task, 0, node, claim, most, weight, rate, per_sec, burst, priority))
+
+
+def limiter(*wants: Want) -> Limiter:
+    limit = Limiter.of(())
+    for one in wants:
+        assert limit.want(one)
+    return limit
+
+
+def tasks(granted: list[Want]) -> list[str]:
+    return [one.said.task_id for one in granted]
+
+
+class TestHolding:
+    def test_no_more_than_max_are_granted(self) -> None:
+        limit = limiter(*(want(f"t{n}") for n in range(5)))
+        assert tasks(limit.grant(NOW)) == ["t0", "t1", "t2"]
+        assert limit.grant(NOW) == []
+        assert limit.held == 3
+
+    def test_a_permit_that_is_free_again_goes_to_the_next(self) -> None:
+        limit = limiter(*(want(f"t{n}") for n in range(5)))
+        first, *_ = limit.grant(NOW)
+        assert limit.release(first.who)
+        assert tasks(limit.grant(NOW)) == ["t3"]
+
+    def test_who_holds_a_permit_and_asks_again_holds_one(self) -> None:
+        limit = limiter(want("a"))
+        limit.grant(NOW)
+        assert not limit.want(want("a"))
+        assert limit.grant(NOW) == []
+        assert limit.held == 1
+
+    def test_the_next_attempt_is_another_holder(self) -> None:
+        limit = limiter(want("a"))
+        limit.grant(NOW)
+        assert limit.want(want("a", attempt=2))
+        assert len(limit.grant(NOW)) == 1
+
+    def test_a_release_of_what_nobody_holds_changes_nothing(self) -> None:
+        limit = limiter(want("a"))
+        limit.grant(NOW)
+        assert not limit.release(want("b").who)
+        assert limit.release(want("a").who)
+        assert not limit.release(want("a").who)
+        assert limit.held == 0
+
+    def test_who_is_over_before_its_turn_leaves_the_line(self) -> None:
+        limit = limiter(want("a", most=1), want("b", most=1), want("c", most=1))
+        first = limit.grant(NOW)
+        assert not limit.release(want("b").who)
+        limit.release(first[0].who)
+        assert tasks(limit.grant(NOW)) == ["c"]
+
+    def test_the_heavy_one_is_waited_for(self) -> None:
+        limit = limiter(want("a"), want("b"), want("heavy", weight=3), want("light"))
+        a, b = limit.grant(NOW)
+        limit.release(a.who)
+        assert limit.grant(NOW) == []  # two are free, but it is not the light one's turn
+        limit.release(b.who)
+        assert tasks(limit.grant(NOW)) == ["heavy"]
+
+    def test_each_keeps_to_its_own_max(self) -> None:
+        limit = limiter(want("a", most=2), want("b", most=2))
+        assert len(limit.grant(NOW)) == 2
+        assert limit.want(want("narrow", most=2))
+        assert limit.want(want("wide", most=5))
+        assert limit.grant(NOW) == []
+        limit.release(want("a").who)
+        assert tasks(limit.grant(NOW)) == ["narrow", "wide"]
+
+    def test_there_is_an_end_to_how_many_hold(self) -> None:
+        limit = limiter(*(want(f"t{n}", most=1_000_000) for n in range(MOST_HOLDERS + 5)))
+        assert len(limit.grant(NOW)) == MOST_HOLDERS
+        assert limit.wake_at(NOW) is None
+
+    def test_who_held_before_a_takeover_holds_after_it(self) -> None:
+        limit = Limiter.of([Holder(want("a").who, 0, "t", 2)])
+        assert limit.held == 2
+        limit.want(want("b"))
+        limit.want(want("c"))
+        assert tasks(limit.grant(NOW)) == ["b"]
+
+
+class TestTurns:
+    def test_tenants_take_turns(self) -> None:
+        crowd = [want(f"a{n}", tenant="a", most=1) for n in range(4)]
+        assert order(limiter(*crowd, want("b0", tenant="b", most=1), want("c0", tenant="c", most=1))) == [
+            "a0", "b0", "c0", "a1", "a2", "a3",
+        ]  # fmt: skip
+
+    def test_tasks_of_a_tenant_take_turns(self) -> None:
+        wide = [want("wide", f"n{n}", most=1) for n in range(3)]
+        assert order(limiter(*wide, want("x", most=1), want("y", most=1))) == ["wide", "x", "y", "wide", "wide"]
+
+    def test_the_higher_priority_goes_first(self) -> None:
+        limit = limiter(want("low", most=1), want("high", most=1, priority=5), want("lowest", most=1, priority=-1))
+        assert order(limit) == ["high", "low", "lowest"]
+
+    def test_asking_again_keeps_the_place(self) -> None:
+        limit = limiter(want("a", most=1), want("b", most=1))
+        limit.want(want("a", most=1))
+        assert order(limit) == ["a", "b"]
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=30)
+    )
+    def test_the_places_that_are_told_are_the_turns_that_come(self, rows: list[tuple[str, int, int, bool]]) -> None:
+        limit = Limiter.of(())
+        for number, (tenant, task, priority, leaves) in enumerate(rows):
+            one = want(f"{tenant}{priority}{task}", f"n{number}", tenant=tenant, priority=priority, most=1)
+            limit.want(one)
+            if leaves:
+                limit.release(one.who)
+        told = list(limit.line.in_order())
+        assert [one.who for one in drain(limit)] == told
+
+
+def drain(limit: Limiter) -> list[Want]:
+    served: list[Want] = []
+    while granted := limit.grant(NOW):
+        served += granted
+        for one in granted:
+            limit.release(one.who)
+    return served
+
+
+def order(limit: Limiter) -> list[str]:
+    return tasks(drain(limit))
+
+
+class TestRates:
+    def test_without_a_burst_permits_are_evenly_spaced(self) -> None:
+        limit = limiter(*(want(f"t{n}", most=None, rate=10, per_sec=60) for n in range(3)))
+        assert len(limit.grant(NOW)) == 1
+        assert limit.grant(NOW + 5.5) == []
+        assert limit.wake_at(NOW + 5.5) == pytest.approx(NOW + 6.0 - SLACK_SEC)
+        assert len(limit.grant(NOW + 6.0)) == 1
+
+    def test_a_burst_comes_at_once_and_then_the_rate(self) -> None:
+        limit = limiter(*(want(f"t{n}", most=None, rate=1, per_sec=10, burst=3) for n in range(9)))
+        assert len(limit.grant(NOW)) == 3
+        assert limit.grant(NOW + 9.8) == []
+        assert len(limit.grant(NOW + 10)) == 1
+
+    def test_a_heavy_one_takes_so_many(self) -> None:
+        limit = limiter(*(want(f"t{n}", most=None, rate=1, per_sec=1, burst=4, weight=2) for n in range(9)))
+        assert len(limit.grant(NOW)) == 2
+        assert len(limit.grant(NOW + 2)) == 1
+
+    @pytest.mark.parametrize(("rate", "per_sec", "burst"), [(10, 60, 1), (10, 60, 10), (7, 1, 3), (100, 1, 1)])
+    def test_over_a_minute_the_rate_is_kept_within_two_percent(self, rate: int, per_sec: int, burst: int) -> None:
+        """Its owner is up to 20 ms late each time, and somebody always waits."""
+        limit, given_at, now, number = Limiter.of(()), [], NOW, 0
+        while now < NOW + 180:
+            while len(limit.line) < 30:
+                number += 1
+                limit.want(want(f"t{number}", most=None, rate=rate, per_sec=per_sec, burst=burst))
+            for one in limit.grant(now):
+                given_at.append(now)
+                limit.release(one.who)
+            now = max(now + 0.001, limit.wake_at(now) or now) + 0.02 * (number % 7) / 7
+        steady = sum(NOW + 60 < at <= NOW + 120 for at in given_at)
+        ideal = 60 * rate / per_sec
+        assert steady == pytest.approx(ideal, rel=0.02)
+        worst = max(bisect_right(given_at, at + 60) - first for first, at in enumerate(given_at))
+        assert worst <= burst + (60 + SLACK_SEC) * rate / per_sec
+
+    def test_a_rate_is_blank_again_once_its_time_has_passed(self) -> None:
+        limit = limiter(want("a", most=None, rate=1, per_sec=10))
+        [one] = limit.grant(NOW)
+        assert not limit.blank(NOW + 60)
+        limit.release(one.who)
+        assert not limit.blank(NOW + 5)
+        assert limit.blank(NOW + 10)
+
+
+# ---------------------------------------------------------------------------------------------- a hostile road
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_whatever_is_lost_doubled_or_late_never_more_is_held_and_all_are_served(data: st.DataObject) -> None:
+    """Claims ask, and say when they are over; each letter may come never, twice, or long after. What is recorded
+    survives, the line does not. At the end everybody says so again."""
+    most = data.draw(st.integers(1, 4))
+    claims = [
+        want(f"t{n % 5}", f"n{n}", tenant="ab"[n % 2], most=most, weight=data.draw(st.integers(1, most)))
+        for n in range(data.draw(st.integers(1, 12)))
+    ]
+    waiting, using, over = {one.who: one for one in claims}, dict[Who, Want](), dict[Who, Want]()
+    limit, recorded = Limiter.of(()), list[Holder]()
+    late: list[tuple[str, Want]] = []
+
+    def serve() -> None:
+        for one in limit.grant(NOW):
+            if waiting.pop(one.who, None) is not None:
+                using[one.who] = one
+        assert limit.held == sum(holder.weight for holder in limit.holders.values()) <= most
+        assert sum(one.said.weight for one in using.values()) <= most
+        assert set(using) <= set(limit.holders)
+
+    for _ in range(data.draw(st.integers(0, 60))):
+        match data.draw(st.sampled_from(["want", "end", "late", "takeover"])):
+            case "want":
+                letter = ("want", data.draw(st.sampled_from(claims)))
+            case "end" if using:
+                one = using.pop(data.draw(st.sampled_from(sorted(using))))
+                over[one.who] = one
+                letter = ("over", one)
+            case "late" if late:
+                letter = late[data.draw(st.integers(0, len(late) - 1))]
+            case "takeover":
+                recorded = list(limit.holders.values())
+                limit = Limiter.of(recorded)
+                continue
+            case _:
+                continue
+        late.append(letter)
+        for _ in range(data.draw(st.sampled_from([0, 1, 1, 2]))):
+            deliver(limit, letter)
+        serve()
+
+    for _ in range(3 * len(claims)):
+        for who in list(limit.holders):  # each holder is asked whether it still is one
+            if who in over:
+                limit.release(who)
+            elif who in waiting:
+                using[who] = waiting.pop(who)
+        for one in waiting.values():
+            limit.want(one)
+        serve()
+        for who in list(using):
+            over[who] = using.pop(who)
+    assert not waiting
+    assert len(over) == len(claims)
+
+
+def deliver(limit: Limiter, letter: tuple[str, Want]) -> None:
+    what, one = letter
+    if what == "want":
+        limit.want(one)
+    else:
+        limit.release(one.who)
+
+
+def test_nobody_starves_in_a_crowd() -> None:
+    limit = Limiter.of(())
+    served: Counter[str] = Counter()
+    for number in range(600):
+        limit.want(want("crowd", f"c{number}", tenant="loud", most=1))
+        if number % 10 == 0:
+            limit.want(want(f"quiet{number}", tenant="quiet", most=1))
+        for one in limit.grant(NOW):
+            served[one.tenant] += 1
+            limit.release(one.who)
+    assert served["quiet"] == 60

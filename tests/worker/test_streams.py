@@ -1,0 +1,489 @@
+"""Attempts that make batches and read them: what is written, what a later attempt makes of it, how far one may be
+ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+import flowkit
+from flowkit.core.reports import Failed, Streams, Succeeded
+from flowkit.ports import Block, Outcome, StreamId
+from flowkit.wire.messages import Over
+from flowkit.wire.stream import Cursor, Mark, read_body, read_mark, write_body
+from flowkit.worker import Batch, BatchResult, RoleHandler
+from tests.worker.stand import Stand, virtual
+
+TASK = "t"
+
+
+def plan(*, reads: dict[str, list[str]] | None = None, readers: dict[str, bool] | None = None, most: int = 10,
+         **more: Any) -> dict[str, Any]:  # fmt: skip
+    sources = dict.fromkeys(name for names in (reads or {}).values() for name in names)
+    said = {
+        "reads": [[name, names] for name, names in (reads or {}).items()],
+        "sources": [[name, 0, most] for name in sources],
+        "readers": [[name, early] for name, early in (readers or {}).items()],
+        "limits": [most, 2**40, 2**40],
+    }
+    return said | more
+
+
+def job(stand: Stand, node: str, role: str, stream: Any, inputs: Any = None, attempt: int = 1, **more: Any) -> Any:
+    fields = {"task_id": TASK, "node": node, "attempt": attempt, "partition": 0, "stream": stream}
+    return stand.job(role, inputs, **(fields | more))
+
+
+async def run(stand: Stand, *args: Any, **more: Any) -> Any:
+    mine = job(stand, *args, **more)
+    await stand.send(mine)
+    await stand.until(lambda: ended(stand, mine))
+    return ended(stand, mine)[0]
+
+
+def ended(stand: Stand, mine: Any) -> list[Any]:
+    reports = [told.report for told in stand.told if getattr(told.report, "token", "") == mine.token]
+    return [report for report in reports if isinstance(report, Succeeded | Failed)]
+
+
+async def blocks(stand: Stand, node: str) -> list[Block]:
+    return await stand.store.read_blocks(StreamId(TASK, 0, node), limit=10_000)
+
+
+async def batches(stand: Stand, node: str) -> list[Any]:
+    return [batch for block in await blocks(stand, node) for batch in read_body(block.body).batches]
+
+
+async def values(stand: Stand, node: str) -> list[Any]:
+    return [batch[1] for batch in await batches(stand, node)]
+
+
+async def write(stand: Stand, node: str, *made: Any, end: bool = True, cursors: Any = None, attempt: int = 1) -> None:
+    """A stream as another worker left it."""
+    texts = [f'["{place}",{value}]'.encode() for place, value in enumerate(made)]
+    mark = Mark("w-else", "i", size=len(made), bytes=len(made), end=[[None], None] if end else None,
+                cursors=cursors or {"": Cursor(part=len(made))})  # fmt: skip
+    block = Block(StreamId(TASK, 0, node), 1, attempt, len(made), write_body(mark, texts))
+    assert await stand.store.insert_block(block) is Outcome.OK
+
+
+async def count_up(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        yield i
+
+
+def count_plainly(n: int) -> Iterator[int]:
+    yield from range(n)
+    return {"counted": n}  # type: ignore[return-value]
+
+
+async def add_up(rows: AsyncIterator[int]) -> int:
+    return sum([row async for row in rows])
+
+
+# ---------------------------------------------------------------------------------------------- making
+
+
+@virtual
+async def test_what_a_handler_yields_is_kept_in_order_and_closed_with_its_output() -> None:
+    async with Stand([count_up]) as stand:
+        report = await run(stand, "p", "count_up", plan(readers={"c": False}), {"n": 25})
+        assert report.output.value == {"batches": 25}
+        assert await values(stand, "p") == list(range(25))
+        assert [batch[0] for batch in await batches(stand, "p")] == [str(i) for i in range(25)]
+        last = (await blocks(stand, "p"))[-1]
+        assert (last.count, read_mark(last.body).end) == (25, [[{"batches": 25}], None])
+
+
+@virtual
+async def test_a_plain_generator_gives_its_batches_and_what_it_returns() -> None:
+    async with Stand([count_plainly]) as stand:
+        report = await run(stand, "p", "count_plainly", plan(readers={"c": False}), {"n": 200})
+        assert report.output.value == {"counted": 200}
+        assert await values(stand, "p") == list(range(200))
+
+
+@virtual
+async def test_a_handler_that_returns_gives_a_stream_of_one_batch() -> None:
+    def whole() -> Any:
+        return {"all": 1}
+
+    async with Stand([whole]) as stand:
+        await run(stand, "p", "whole", plan(readers={"c": False}))
+        assert await values(stand, "p") == [{"all": 1}]
+
+
+@virtual
+async def test_nobody_who_reads_means_that_nothing_is_kept() -> None:
+    async with Stand([count_up]) as stand:
+        report = await run(stand, "p", "count_up", None, {"n": 5})
+        assert report.output.value == {"batches": 5}
+        assert await blocks(stand, "p") == []
+
+
+@virtual
+async def test_the_first_batch_is_reported_where_somebody_waits_for_it() -> None:
+    async with Stand([count_up]) as stand:
+        await run(stand, "p", "count_up", plan(readers={"c": False}, awaited=True), {"n": 3})
+        await run(stand, "q", "count_up", plan(readers={"c": False}), {"n": 3})
+        told = [told.report for told in stand.told if isinstance(told.report, Streams)]
+        assert {(report.node, report.begun) for report in told} <= {("p", True)}
+
+
+@virtual
+async def test_a_large_batch_is_kept_apart_and_read_as_it_was() -> None:
+    async def large() -> AsyncIterator[Any]:
+        yield "x" * 100_000
+        yield b"\x00" * 10
+
+    async def lengths(rows: Any) -> Any:
+        return [[type(row).__name__, len(row)] async for row in rows]
+
+    async with Stand([large, lengths]) as stand:
+        await run(stand, "p", "large", plan(readers={"c": False}))
+        report = await run(stand, "c", "lengths", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert report.output.value == [["str", 100_000], ["bytes", 10]]
+
+
+@virtual
+async def test_what_json_cannot_say_is_a_bad_output() -> None:
+    async def odd() -> AsyncIterator[Any]:
+        yield {1, 2}
+
+    async with Stand([odd]) as stand:
+        report = await run(stand, "p", "odd", plan(readers={"c": False}))
+        assert (report.error["code"], report.permanent) == ("bad_output", True)
+
+
+# ---------------------------------------------------------------------------------------------- later attempts
+
+
+@virtual
+async def test_a_later_attempt_adds_only_what_is_not_there() -> None:
+    async with Stand([count_up]) as stand:
+        await write(stand, "p", 0, 1, 2, end=False)
+        await run(stand, "p", "count_up", plan(readers={"c": False}), {"n": 5}, attempt=2)
+        assert await values(stand, "p") == [0, 1, 2, 3, 4]
+        assert [block.attempt for block in await blocks(stand, "p")][:2] == [1, 2]
+
+
+@virtual
+async def test_batches_with_ids_are_known_by_them_in_whichever_order() -> None:
+    async def files(names: list[str]) -> AsyncIterator[Batch]:
+        for name in names:
+            yield Batch(batch_uid=name, payload=name.upper())
+
+    async with Stand([files]) as stand:
+        mark = Mark("w", "i", named=True)
+        await stand.store.insert_block(Block(StreamId(TASK, 0, "p"), 1, 1, 1, write_body(mark, [b'["b","B"]'])))
+        await run(stand, "p", "files", plan(readers={"c": False}), {"names": ["a", "b", "a", "c"]}, attempt=2)
+        assert [batch[:2] for batch in await batches(stand, "p")] == [["b", "B"], ["a", "A"], ["c", "C"]]
+
+
+@virtual
+async def test_a_handler_that_asks_goes_on_by_itself() -> None:
+    async def pages(ctx: flowkit.Context) -> AsyncIterator[int]:
+        for i in range(ctx.stream.resume_from, 5):
+            yield 10 * i
+
+    async with Stand([pages]) as stand:
+        await write(stand, "p", 0, 10, end=False)
+        await run(stand, "p", "pages", plan(readers={"c": False}), attempt=2)
+        assert await values(stand, "p") == [0, 10, 20, 30, 40]
+
+
+@virtual
+async def test_a_stream_that_was_closed_is_not_made_again() -> None:
+    ran = []
+
+    async def again() -> AsyncIterator[int]:
+        ran.append(1)
+        yield 1
+
+    async with Stand([again]) as stand:
+        mark = Mark("w", "i", end=[["out"], ["next"]])
+        await stand.store.insert_block(Block(StreamId(TASK, 0, "p"), 1, 1, 0, write_body(mark, [])))
+        report = await run(stand, "p", "again", plan(readers={"c": False}), attempt=2)
+        assert (report.output.value, report.next, ran) == ("out", ("next",), [])
+
+
+@virtual
+async def test_an_attempt_that_was_overtaken_writes_nothing_more() -> None:
+    go_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[int]:
+        yield 1
+        await go_on.wait()
+        yield 2
+
+    async with Stand([slow]) as stand:
+        mine = job(stand, "p", "slow", plan(readers={"c": False}))
+        await stand.send(mine)
+        while not await blocks(stand, "p"):
+            await asyncio.sleep(0.01)
+        await stand.store.insert_block(Block(StreamId(TASK, 0, "p"), 2, 2, 1, write_body(Mark("w2", "i"), [])))
+        go_on.set()
+        await stand.until(lambda: ended(stand, mine))
+        assert ended(stand, mine)[0].error["code"] == "fenced"
+        assert await values(stand, "p") == [1]
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+@virtual
+async def test_a_reader_gets_the_batches_in_order_and_says_how_far_it_is() -> None:
+    async with Stand([add_up]) as stand:
+        await write(stand, "p", *range(100))
+        report = await run(stand, "c", "add_up", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert report.output.value == sum(range(100))
+        assert read_mark((await blocks(stand, "c"))[-1].body).cursors["p"].index == 100
+
+
+@virtual
+async def test_an_attempt_of_a_reader_that_yields_goes_on_behind_what_was_done() -> None:
+    seen = []
+
+    async def double(rows: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for row in rows:
+            seen.append(row)
+            yield 2 * row
+
+    async with Stand([double]) as stand:
+        await write(stand, "p", 0, 1, 2, 3)
+        cursors = {"p": Cursor(index=1, bytes=1, seq=1, part=1)}  # 0 is done with, and 1 was doubled
+        await write(stand, "c", 0, 2, end=False, cursors=cursors)
+        await run(stand, "c", "double", plan(reads={"rows": ["p"]}, readers={"d": False}), {"rows": None}, attempt=2)
+        assert seen == [1, 2, 3]
+        assert await values(stand, "c") == [0, 2, 4, 6]
+
+
+@virtual
+async def test_an_attempt_of_a_reader_that_returns_reads_all_again() -> None:
+    async with Stand([add_up]) as stand:
+        await write(stand, "p", 1, 2, 3)
+        await write(stand, "c", end=False, cursors={"p": Cursor(index=2, bytes=2, seq=1)})
+        report = await run(stand, "c", "add_up", plan(reads={"rows": ["p"]}), {"rows": None}, attempt=2)
+        assert report.output.value == 6
+
+
+@virtual
+async def test_what_was_saved_is_gone_on_from() -> None:
+    seen: list[list[int]] = []
+
+    async def total(ctx: flowkit.Context, rows: AsyncIterator[int]) -> int:
+        sum_, mine = ctx.stream.state or 0, []
+        seen.append(mine)
+        async for row in rows:
+            mine.append(row)
+            sum_ += row
+            await ctx.stream.save(sum_)
+            if row == 2 and ctx.attempt == 1:
+                raise ConnectionError
+        return sum_
+
+    async with Stand([total]) as stand:
+        await write(stand, "p", 1, 2, 3, 4)
+        first = await run(stand, "c", "total", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert first.error["code"] == "ConnectionError"
+        second = await run(stand, "c", "total", plan(reads={"rows": ["p"]}), {"rows": None}, attempt=2)
+        assert second.output.value == 10
+        assert seen == [[1, 2], [3, 4]]
+
+
+@virtual
+async def test_several_streams_come_in_turn_or_side_by_side() -> None:
+    async def both(rows: flowkit.Stream) -> Any:
+        return sorted([[rows.source, rows.index, row] async for row in rows])
+
+    async def pairs(left: AsyncIterator[int], right: AsyncIterator[int]) -> Any:
+        return [[one, await anext(right)] async for one in left]
+
+    async with Stand([both, pairs]) as stand:
+        await write(stand, "p", 1, 2)
+        await write(stand, "q", 3, 4)
+        report = await run(stand, "c", "both", plan(reads={"rows": ["p", "q"]}), {"rows": None})
+        assert report.output.value == [["p", 0, 1], ["p", 1, 2], ["q", 0, 3], ["q", 1, 4]]
+        said = plan(reads={"left": ["p"], "right": ["q"]})
+        report = await run(stand, "d", "pairs", said, {"left": None, "right": None})
+        assert report.output.value == [[1, 3], [2, 4]]
+
+
+@virtual
+async def test_a_list_may_stand_where_a_stream_is_iterated_over() -> None:
+    async with Stand([add_up]) as stand:
+        report = await stand.run("add_up", {"rows": [1, 2, 3]})
+        assert report.output.value == 6  # type: ignore[union-attr]
+        report = await stand.run("add_up", {"rows": 7})
+        assert report.error["code"] == "bad_input"  # type: ignore[union-attr]
+
+
+@virtual
+async def test_a_stream_for_a_parameter_that_asks_for_a_value_is_a_bad_input() -> None:
+    async def wants(rows: list[int]) -> None: ...
+
+    async with Stand([wants]) as stand:
+        await write(stand, "p", 1)
+        report = await run(stand, "c", "wants", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert report.error["code"] == "bad_input"
+        assert "AsyncIterator" in report.error["message"]
+
+
+@virtual
+async def test_a_node_that_ended_without_closing_its_stream_is_read_to_its_end() -> None:
+    async with Stand([add_up]) as stand:
+        await write(stand, "p", 1, 2, end=False)
+        report = await run(stand, "c", "add_up", plan(reads={"rows": ["p"]}, over=["p"]), {"rows": None})
+        assert report.output.value == 3
+        again = await run(stand, "d", "add_up", plan(reads={"rows": ["p"]}, over=["p"]), {"rows": None})
+        assert again.output.value == 3
+
+
+# ---------------------------------------------------------------------------------------------- how far ahead
+
+
+@virtual
+async def test_a_node_is_never_further_ahead_than_it_may_be() -> None:
+    made = read = most = 0
+
+    async def make(n: int) -> AsyncIterator[int]:
+        nonlocal made
+        for i in range(n):
+            made = i
+            yield i
+
+    async def slowly(rows: AsyncIterator[int]) -> int:
+        nonlocal read, most
+        async for _ in rows:
+            most = max(most, made - read)
+            read += 1
+            await asyncio.sleep(0.05)
+        return read
+
+    async with Stand([make, slowly]) as stand:
+        source = job(stand, "p", "make", plan(readers={"c": True}, awaited=True), {"n": 100})
+        await stand.send(source)
+        await asyncio.sleep(30)
+        assert made == 10, "nobody has read yet"
+        reader = job(stand, "c", "slowly", plan(reads={"rows": ["p"]}), {"rows": None})
+        await stand.send(reader)
+        await stand.until(lambda: ended(stand, reader))
+        assert ended(stand, reader)[0].output.value == 100
+        assert most <= 11
+        asked = [told.report for told in stand.told if isinstance(told.report, Streams)]
+        assert len(asked) > 3, "who waits for long asks"
+
+
+@virtual
+async def test_a_reader_that_has_ended_is_waited_for_no_longer() -> None:
+    async with Stand([count_up]) as stand:
+        mine = job(stand, "p", "count_up", plan(readers={"c": True}), {"n": 50})
+        await stand.send(mine)
+        await asyncio.sleep(3)
+        assert not ended(stand, mine)
+        await stand.send(Over(mine.token, TASK, "p", 1, ["c"]))
+        await stand.until(lambda: ended(stand, mine))
+        assert len(await values(stand, "p")) == 50
+
+
+@virtual
+async def test_what_nobody_reads_yet_is_kept_up_to_a_limit_and_no_further() -> None:
+    async with Stand([count_up]) as stand:
+        said = plan(readers={"c": False}) | {"limits": [10, 2**40, 500]}
+        report = await run(stand, "p", "count_up", said, {"n": 10_000})
+        assert (report.error["code"], report.permanent) == ("stream_full", True)
+        assert "spill_bytes" in report.error["message"]
+
+
+@virtual
+async def test_who_waits_for_a_stream_takes_up_no_slot() -> None:
+    async def quick() -> str:
+        return "done"
+
+    async with Stand([add_up, quick], slots=1) as stand:
+        waiting = job(stand, "c", "add_up", plan(reads={"rows": ["p"]}), {"rows": None})
+        await stand.send(waiting)
+        await asyncio.sleep(1)
+        assert (await stand.run("quick")).output.value == "done"  # type: ignore[union-attr]
+        assert stand.beats[-1].slots == 2
+        await write(stand, "p", 1)
+        await stand.until(lambda: ended(stand, waiting))
+
+
+# ---------------------------------------------------------------------------------------------- classes
+
+
+class Relay(RoleHandler):
+    async def process_batch(self, batch: Batch, ctx: Any) -> BatchResult:
+        return BatchResult(success=True, metrics={"n": 1}, output=batch.payload)
+
+
+def adapted(name: str, sources: list[str], **args: Any) -> dict[str, Any]:
+    return {"adapter": name, "args": args, "sources": [[source, 0, 10] for source in sources]}
+
+
+@virtual
+async def test_an_adapter_gives_what_was_streamed_as_batches() -> None:
+    async with Stand({"relay": Relay}) as stand:
+        await write(stand, "p", '{"a":1}', '{"a":2}')
+        said = adapted("pull.from_artifacts", ["p"], from_nodes=["p"])
+        report = await run(stand, "c", "relay", said)
+        first = {"from_node": "p", "ref": {"task_id": TASK, "node_id": "p", "batch_uid": "0"}, "meta": {"a": 1},
+                 "output": {"a": 1}}  # fmt: skip
+        assert report.output.value[0] == first
+        assert len(report.output.value) == 2
+
+
+@virtual
+async def test_rechunking_cuts_lists_into_pieces() -> None:
+    async with Stand({"relay": Relay}) as stand:
+        await write(stand, "p", '{"ids":[1,2,3]}', '{"ids":[4]}', '{"ids":[]}')
+        said = adapted("pull.rechunk", ["p"], from_node="p", size=2, meta_list_key="ids")
+        report = await run(stand, "c", "relay", said)
+        assert [batch["items"] for batch in report.output.value] == [[1, 2], [3], [4]]
+        assert report.output.value[0]["parent"] == {"ref": {"batch_uid": "0"}, "meta_list_key": "ids"}
+
+
+@virtual
+async def test_a_later_attempt_of_a_class_goes_on_with_what_its_batches_came_to() -> None:
+    class Shaky(RoleHandler):
+        async def process_batch(self, batch: Batch, ctx: Any) -> BatchResult:
+            if batch.payload["output"] == 3 and ctx.attempt == 1:
+                await asyncio.sleep(1)  # what was done before is written down meanwhile
+                raise ConnectionError
+            return BatchResult(success=True, metrics={"sum": batch.payload["output"], "count": 1})
+
+    async with Stand({"shaky": Shaky}) as stand:
+        await write(stand, "p", 1, 2, 3, 4)
+        said = adapted("pull.artifacts", ["p"])
+        await run(stand, "c", "shaky", said)
+        report = await run(stand, "c", "shaky", said, attempt=2)
+        assert report.output.value == {"metrics": {"sum": 10, "count": 4}}
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "code"),
+    [
+        ("pull.nothing", {}, "bad_input_adapter"),
+        ("pull.rechunk", {"size": 0}, "bad_input_args"),
+        ("pull.rechunk", {}, "bad_input_args"),
+        ("pull.rechunk", {"size": 2, "meta_list_key": 1}, "bad_input_args"),
+        ("pull.artifacts", {"from_nodes": "p"}, "bad_input_args"),
+        ("pull.artifacts", {"from_nodes": ["q"]}, "bad_input_args"),
+        ("pull.artifacts", {"poll_ms": -1}, "bad_input_args"),
+        ("pull.artifacts", {"pol_ms": 1}, "bad_input_args"),
+        ("pull.artifacts", {"eof_on_task_done": False}, "bad_input_args"),
+    ],
+)
+def test_what_an_adapter_cannot_do_fails_for_good(name: str, args: dict[str, Any], code: str) -> None:
+    @virtual
+    async def check() -> None:
+        async with Stand({"relay": Relay}) as stand:
+            await write(stand, "p", 1)
+            report = await run(stand, "c", "relay", adapted(name, ["p"], **args))
+            assert (report.error["code"], report.permanent) == (code, True)
+
+    check()

@@ -1,0 +1,199 @@
+"""A world whose tasks share limits, and an onlooker who counts what is leased of each at every moment."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from flowkit.coordinator.tasks import Creation
+from flowkit.core.evolve import evolve
+from flowkit.core.graph import Limit
+from flowkit.core.model import Task
+from flowkit.core.permits import Claim, claim_of, need_of, needs_of, over
+from flowkit.errors import BusUnavailable, Permanent, RequestRefused, StoreUnavailable, TaskNotFound
+from flowkit.testing import World
+from flowkit.testing.evidence import Start
+from flowkit.testing.faults import plan_faults
+from flowkit.testing.replica import Write
+from flowkit.testing.world import ProcessDied, Report
+from flowkit.wire.facts import decode_facts
+from flowkit.wire.limits import decode_limiter
+
+LEAK_SEC = 120.0
+PATIENCE_SEC = 600.0
+
+
+class Onlooker:
+    """Folds every commit at the moment at which a majority holds it, and adds up who holds what."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.tasks: dict[str, Task] = {}
+        self.held: dict[str, dict[tuple[str, str], int]] = {}
+        self.most: Counter[str] = Counter()
+        self.claims: dict[str, dict[tuple[str, Claim], bool]] = {}
+        self.leases = 0
+        world.replica.on_majority = self.see
+
+    def see(self, write: Write) -> None:
+        if (commit := write.commit) is None:
+            return
+        task = self.tasks.get(commit.task_id)
+        if task is None:
+            task = self.world.new_task(commit.task_id)
+            assert task is not None
+            self.tasks[commit.task_id] = task
+            self.claims[commit.task_id] = {}
+        before = {name: task.runs[name].attempt for name in task.leased}
+        for fact in decode_facts(commit.body):
+            evolve(task, fact, commit.at)
+        self.look(task)
+        after = {name: task.runs[name].attempt for name in task.leased}
+        for name in before:
+            if after.get(name) != before[name]:
+                for held in self.held.values():
+                    held.pop((commit.task_id, name), None)
+        for name in after:
+            if before.get(name) != after[name]:
+                self.leased(task, name)
+
+    def leased(self, task: Task, name: str) -> None:
+        """At the moment of the lease the record of each limit names it as a holder."""
+        self.leases += 1
+        claim = claim_of(task, task.runs[name])
+        for need in needs_of(task, name):
+            record = self.world.replica.majority.data.limits.get(need.limit_id)
+            holders = {} if record is None else decode_limiter(record.body, 0.0).holders
+            if (task.task_id, name, claim) not in holders:
+                self.world.observer.say("lease_without_permit", task.task_id, f"{name} {claim} {need}")
+            if need.limit.most is not None:
+                self.hold(need.limit_id, need.limit.most, (task.task_id, name), need.limit.weight)
+
+    def look(self, task: Task) -> None:
+        """What is over stays over."""
+        claims = self.claims[task.task_id]
+        for name in (*task.gated, *task.leased):
+            claims.setdefault((name, claim_of(task, task.runs[name])), False)
+        for (name, claim), was_over in claims.items():
+            is_over = over(task, name, claim, "limit:")
+            if was_over and not is_over:
+                self.world.observer.say("claim_came_back", task.task_id, f"{name} {claim}")
+            claims[name, claim] = is_over
+
+    def hold(self, limit_id: str, most: int, who: tuple[str, str], weight: int) -> None:
+        held = self.held.setdefault(limit_id, {})
+        held[who] = weight
+        total = sum(held.values())
+        self.most[limit_id] = max(self.most[limit_id], total)
+        if total > most:
+            self.world.observer.say("over_limit", who[0], f"{total} of {most} are held: {sorted(held)}")
+
+
+class LimitedPlay:
+    """`tasks` of a chain and a fan, all under one limit of 3, and parts of them under others. Some are cancelled,
+    paused, restarted. `seconds` is how long a node runs."""
+
+    def __init__(self, seed: int, mode: str, *, tasks: int = 14, seconds: float = 0.6, most: int = 3,
+                 steered: bool = True, without: Collection[str] = (), trace: bool = False) -> None:  # fmt: skip
+        self.world = World(seed, mode=mode, without=without, trace=trace, patience_sec=PATIENCE_SEC)
+        self.onlooker = Onlooker(self.world)
+        self.dice = self.world.stage.plan
+        self.tasks, self.seconds, self.most, self.steered = tasks, seconds, most, steered
+        self.shared = need_of(Limit("shared", most), "", {}).limit_id
+        self.running: Counter[str] = Counter()
+        self.peak = 0
+        self.world.handlers |= {"work": self.work, "doom": self.doom}
+
+    def run(self) -> Report:
+        return self.world.run(self.play)
+
+    def graph(self, dice: random.Random) -> dict[str, Any]:
+        shared = {"key": "shared", "max": self.most}
+        pair = {"key": "pair:{params.who}", "max": 4, "weight": 2}
+        own = {"key": "own:{tenant}", "max": 5}
+        rate = {"key": "rate", "rate": 20, "per_sec": 1, "burst": 2}
+        wanted = [[shared], [shared, pair], [pair, shared, own], [shared, rate], []]
+        nodes = [
+            {"node_id": f"n{n}", "type": "work", "limits": dice.choice(wanted), "retry_policy": {"lost_max": 100}}
+            for n in range(dice.randint(1, 4))
+        ]
+        edges = [[f"n{n - 1}", f"n{n}"] for n in range(1, len(nodes)) if dice.random() < 0.5]
+        match dice.randrange(4):
+            case 0:
+                nodes[-1] |= {"foreach": [1, 2, 3], "inputs": {}}
+            case 1:
+                nodes[0] |= {"compensate": {"type": "work", "limits": [shared]}}
+                nodes.append({"node_id": "doom", "type": "doom", "retry_policy": {"max": 1}, "limits": [own]})
+        return {"nodes": nodes, "edges": edges}
+
+    async def play(self, world: World) -> None:
+        plan_faults(world)
+        users = []
+        for number in range(self.tasks):
+            dice = random.Random(self.dice.random())
+            users.append(self.user(number, self.graph(dice), dice))
+        await asyncio.gather(*users)
+        while not world.quiet():
+            await asyncio.sleep(1.0)
+        for _ in range(int(LEAK_SEC)):
+            if not world.replica.majority.data.limits:
+                return
+            await asyncio.sleep(1.0)
+        for record in world.replica.majority.data.limits.values():
+            world.observer.say("permit_leaked", record.limit_id, record.body)
+
+    async def user(self, number: int, graph: dict[str, Any], dice: random.Random) -> None:
+        await asyncio.sleep(dice.uniform(0, 25 if self.world.stage.mode != "calm" else 3))
+        creation = Creation(graph=graph, params={"who": dice.choice("ab")}, idempotency_key=f"k{number}",
+                            priority=dice.choice((0, 0, 5)))  # fmt: skip
+        [task_id] = await self.ask("create", dice, [creation])
+        self.world.accepted[task_id] = self.world.stage.now
+        if not self.steered:
+            return
+        match dice.randrange(6):
+            case 0:
+                await asyncio.sleep(dice.uniform(0, 4))
+                await self.ask("cancel", dice, task_id, grace_sec=2.0)
+                await self.ask("restart", dice, task_id)
+            case 1:
+                await asyncio.sleep(dice.uniform(0, 4))
+                await self.ask("pause", dice, task_id)
+                await asyncio.sleep(dice.uniform(0, 12))
+                await self.ask("resume", dice, task_id)
+
+    async def ask(self, method: str, dice: random.Random, *arguments: Any, **options: Any) -> Any:
+        while True:
+            try:
+                machine = dice.choice(self.world.apis)
+                return await self.world.ask(lambda api: getattr(api, method)(*arguments, **options), machine=machine)
+            except (RequestRefused, TaskNotFound):
+                return None
+            except (StoreUnavailable, BusUnavailable, ProcessDied):
+                await asyncio.sleep(0.3)
+
+    async def doom(self, inputs: Any, ctx: Any) -> Any:
+        await self.work(inputs, ctx)
+        raise Permanent("doomed")
+
+    async def work(self, inputs: Any, ctx: Any) -> Any:
+        observer = self.world.observer
+        start = Start(ctx.task_id, ctx.node_id, ctx.attempt, ctx.idempotency_key, ctx.worker_id, self.world.stage.now,
+                      None, ctx._attempt.token)  # fmt: skip
+        observer.begin(start)
+        task = self.world.new_task(ctx.task_id)
+        assert task is not None
+        shared = any(need.key == "shared" for need in needs_of(task, ctx.node_id))
+        how = "stops"
+        self.running["shared"] += shared
+        self.peak = max(self.peak, self.running["shared"])
+        try:
+            await asyncio.sleep(self.seconds * self.world.stage.dice.uniform(0.5, 1.5))
+            how = "succeeds"
+            start.output = ctx.node_id
+            return start.output
+        finally:
+            self.running["shared"] -= shared
+            observer.end(start, how)
