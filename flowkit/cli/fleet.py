@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
-from flowkit.cli.roles import role_of
+from flowkit.cli.roles import node_of
+from flowkit.coordinator.explain import nobody
 from flowkit.coordinator.views import Reason
 from flowkit.core.graph import Graph
-from flowkit.errors import Corrupt, did_you_mean
+from flowkit.core.lane import plain
+from flowkit.errors import Corrupt
 from flowkit.ports import Bus, Record, Tail
 from flowkit.wire.messages import Goodbye, Heartbeat, Hello, SayHello, decode_fleet, encode_message
 from flowkit.wire.topics import Topics
@@ -53,9 +55,10 @@ def with_fleet(reasons: Sequence[Reason], graph: Graph, workers: dict[str, Hello
     roles = roles_of(workers.values())
     told = []
     for reason in reasons:
-        role = role_of(graph, reason.node_id)
-        if reason.code in ("ready", "limit") and role is not None and role not in roles:
-            message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{did_you_mean(role, roles)}"
-            reason = Reason(reason.node_id, "no_worker", message)
+        node = node_of(graph, reason.node_id)
+        if reason.code in ("ready", "limit") and node is not None:
+            lane = node.lane or plain(node.type)
+            serve = {name: one.labels for name, one in workers.items() if lane.role in one.roles and not one.draining}
+            reason = nobody(reason.node_id, lane, serve, roles) or reason
         told.append(reason)
     return sorted(told, key=lambda reason: reason.code != "no_worker")

@@ -8,7 +8,7 @@ from typing import Any
 from flowkit.cli.board import in_order
 from flowkit.core.derived import COMPENSATE, base_of
 from flowkit.core.dialect import parse_graph
-from flowkit.core.graph import BUILT_INS, Graph
+from flowkit.core.graph import BUILT_INS, Graph, Node
 from flowkit.core.selection import not_needed
 from flowkit.errors import GraphError, Problem, did_you_mean
 
@@ -20,12 +20,10 @@ def roles_needed(graph: Graph) -> set[str]:
     return {role for places in _places(graph).values() for _, role in places}
 
 
-def role_of(graph: Graph, name: str) -> str | None:
-    """The role that serves a node, an item, a run, or what undoes one; None where the graph has no such node."""
+def node_of(graph: Graph, name: str) -> Node | None:
+    """What says who serves a node, an item, a run, or what undoes one; None where the graph has no such node."""
     node = graph.nodes.get(base_of(name))
-    if node is not None and name.endswith(COMPENSATE):
-        node = node.compensate
-    return None if node is None else node.type
+    return node.compensate if node is not None and name.endswith(COMPENSATE) else node
 
 
 def check_roles(graph: Graph, handlers: Mapping[str, Any], targets: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ class Candidates:
         self._lane = lane
         self.views = views
         self.anywhere = anywhere
-        self.home = None if lane.follows is None else self._find(_worker_of(cell, lane.follows))
+        self.home = None if lane.follows is None else self._find_home(lane.follows)
 
     def choose(self) -> WorkerView | None:
         """The worker for the next node; None without room."""
@@ -44,18 +44,21 @@ class Candidates:
         """The one worker that is waited for; empty if any will do."""
         return "" if self.home is None or self.anywhere else self.home.worker
 
-    def _find(self, worker: str) -> WorkerView | None:
-        return next((view for view in self.views if view.worker == worker), None) if worker else None
+    def _find_home(self, anchor: str) -> WorkerView | None:
+        first = _recorded(self._cell, anchor)
+        own = (anchor, self._lane.demand)
+        # Those of the same demand stay together, and had better be where others went that follow the same.
+        stand_ins = sorted(
+            (key != own, worker)
+            for key, (instead_of, worker) in self._cell.homes.items()
+            if key[0] == anchor and instead_of in ("", first)
+        )
+        places = {view.worker: view for view in self.views}
+        return next((places[one] for one in (first, *(one for _, one in stand_ins)) if one in places), None)
 
     def _move_in(self, anchor: str, view: WorkerView) -> None:
-        self._cell.homes[anchor] = (_recorded(self._cell, anchor), view.worker)
+        self._cell.homes[anchor, self._lane.demand] = (_recorded(self._cell, anchor), view.worker)
         self.home = view
-
-
-def _worker_of(cell: Cell, anchor: str) -> str:
-    recorded = _recorded(cell, anchor)
-    gone, stand_in = cell.homes.get(anchor, (recorded, recorded))
-    return stand_in if gone == recorded else recorded
 
 
 def _recorded(cell: Cell, anchor: str) -> str:

@@ -19,6 +19,7 @@ from flowkit.ports import Commit, Head
 
 if TYPE_CHECKING:
     from flowkit.coordinator.waiting import Wait
+    from flowkit.core.lane import Demand
 
 
 @dataclass(slots=True)
@@ -64,7 +65,8 @@ class Cell:
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
     the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
     nodes ask of limits, and `waiting` are the lanes in which it waits for room. `homes` says which worker stands in for
-    one that ran a node to be followed and is gone, as (gone, stand-in) by anchor. `untold` is the seq with the end of a
+    one that ran a node to be followed, and is gone or does not meet the demand: (gone, stand-in) by anchor and demand.
+    `untold` is the seq with the end of a
     child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
     is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
     (monotonic seconds) is when something of it was last committed.
@@ -137,7 +139,7 @@ class Cell:
         self.patient = True
         self.to_mark: list[int] = []
         self.waiting: dict[str, Wait] = {}
-        self.homes: dict[str, tuple[str, str]] = {}
+        self.homes: dict[tuple[str, Demand], tuple[str, str]] = {}
         self.wake_at: float | None = None
         self.watches: dict[str, str] = {}
 

@@ -64,9 +64,7 @@ class Dispatcher:
         return placed
 
     def _place(self, cell: Cell, lane: Lane, names: Iterable[str]) -> list[Placed]:
-        wait = self._called
-        if wait is None or wait.cell is not cell or wait.lane.key != lane.key:
-            wait = None
+        wait = self._call_of(cell, lane)
         candidates = Candidates(self._room, cell, lane, self._workers(lane.demand), wait is not None and wait.anywhere)
         quota = self._newcomers_share(cell, lane) if wait is None else wait.share
         placed: list[Placed] = []
@@ -81,6 +79,10 @@ class Dispatcher:
         if taken:
             self._waiting.charge(cell.tenant, taken)
         return placed
+
+    def _call_of(self, cell: Cell, lane: Lane) -> Wait | None:
+        called = self._called
+        return called if called is not None and called.cell is cell and called.lane.key == lane.key else None
 
     def _newcomers_share(self, cell: Cell, lane: Lane) -> int:
         return self._waiting.newcomers_share(cell.tenant, self._room_for(lane.demand))
@@ -124,7 +126,7 @@ class Dispatcher:
         """A task that has not begun waits for the first room in any of these lanes."""
         for lane in lanes:
             if lane.key not in cell.waiting:
-                self._wait(Wait(cell, lane))
+                self._wait(self._call_of(cell, lane) or Wait(cell, lane))
 
     def landed(self, cell: Cell) -> None:
         """The cell's commit is acknowledged: where its turn came meanwhile, it takes its old place again."""
@@ -188,7 +190,7 @@ class Dispatcher:
                 if _wants_room(wait):
                     self._called, wait.took = wait, 0
                     yield wait.cell
-                    if wait.place is not None and not wait.took:
+                    if wait.place is not None and not wait.took:  # else it would be called for ever
                         self._waiting.leave(wait)
                         in_vain.append(wait)
         finally:
@@ -206,9 +208,16 @@ class Dispatcher:
         """How many tasks wait for room at a role, on workers with these labels."""
         return self._waiting.waiting_for(Demand(role, labels))
 
-    def workers(self, lane: Lane) -> dict[str, dict[str, str]]:
-        """The labels of the live workers of a lane's role, by worker."""
-        return {view.worker: view.labels for view in self._fleet.of_role(lane.role)}
+    def bound_to(self, cell: Cell, lane: Lane) -> tuple[str, float] | None:
+        """The one worker that a cell waits for, and for how many seconds more; None where it waits for any."""
+        wait = cell.waiting.get(lane.key)
+        if wait is None or not wait.demand.worker:
+            return None
+        return wait.demand.worker, max(0.0, wait.until - self._clock.mono())
+
+    def workers(self, role: str) -> dict[str, dict[str, str]]:
+        """The labels of the live workers of a role, by worker."""
+        return {view.worker: view.labels for view in self._fleet.of_role(role)}
 
     @property
     def roles(self) -> set[str]:

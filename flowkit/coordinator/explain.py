@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.streams import StreamView
 from flowkit.coordinator.views import Progress, Reason, limited, slices, waits_for
+from flowkit.core.labels import in_words, lacking
+from flowkit.core.lane import Lane, plain
 from flowkit.core.model import ENDED_NODE, Task
 from flowkit.errors import did_you_mean
 from flowkit.ports import Head
@@ -16,13 +19,14 @@ async def explain(head: Head, task: Task, engine: Engine | None) -> list[Reason]
     """A reason for each node that has not ended, those nearest to running first; of a large task in slices, so that the
     loop goes on."""
     reasons: list[Reason] = []
+    watcher = _Watcher(task, engine) if engine is not None and head.partition in engine.owned else None
     async for names in slices(list(task.runs)):
         found = [waits_for(task, name) for name in names if name in task.runs]
         some = [reason for reason in found if reason is not None]
         if not task.created:
             some = [_as_ready(task, reason) for reason in some]
-        if engine is not None and head.partition in engine.owned:
-            some = [_placed(task, reason, engine) for reason in some]
+        if watcher is not None:
+            some = [watcher.look(reason) for reason in some]
         reasons += some
     if task.paused:
         reasons.append(Reason("", "paused", f"the task is paused{': ' + task.reason if task.reason else ''}"))
@@ -47,7 +51,8 @@ def unserved(head: Head, task: Task, engine: Engine) -> Reason | None:
     else:
         first = [name for name in task.graph.roots if task.node(name).plain][:MOST_ROOTS]
     ready = [Reason(name, "ready", "") for name in first]
-    return next((why for one in ready if (why := _placed(task, one, engine)).code == "no_worker"), None)
+    watcher = _Watcher(task, engine)
+    return next((why for one in ready if (why := watcher.look(one)).code == "no_worker"), None)
 
 
 MOST_ROOTS = 100
@@ -81,23 +86,57 @@ def progress_of(engine: Engine, task: Task, name: str) -> Progress | None:
     return None if said is None else Progress(*said)
 
 
-def _placed(task: Task, reason: Reason, engine: Engine) -> Reason:
-    if reason.code == "leased":
-        said = str(progress_of(engine, task, reason.node_id) or "")
-        return Reason(reason.node_id, reason.code, f"{reason.message}: {said}") if said else reason
-    if reason.code not in ("ready", "limit"):
+def nobody(name: str, lane: Lane, workers: Mapping[str, Mapping[str, str]], roles: Iterable[str]) -> Reason | None:
+    """Says that no worker can run a node of this lane, if none can. `workers` are the labels of those that serve its
+    role, by id; `roles` are all that anybody serves."""
+    role, labels = lane.role, lane.demand.labels
+    if not workers:
+        say = f"no live worker serves {role!r}{did_you_mean(role, roles)}"
+    elif short := lacking(labels, workers):
+        say = f"no live worker that serves {role!r} has the labels {in_words(labels)}; {short}"
+    else:
+        return None
+    return Reason(name, "no_worker", f"node {name!r} waits: {say}")
+
+
+def lane_of(task: Task, name: str) -> Lane:
+    node = task.node(name)
+    return node.lane if node.lane is not None else plain(node.type)
+
+
+class _Watcher:
+    """Explains by what the coordinator sees; looks at the fleet once for all nodes of a role."""
+
+    def __init__(self, task: Task, engine: Engine) -> None:
+        self._task = task
+        self._engine = engine
+        self._cell = engine.cells.get(task.task_id)
+        self._workers = cache(engine.dispatcher.workers)
+
+    def look(self, reason: Reason) -> Reason:
+        name = reason.node_id
+        match reason.code:
+            case "leased":
+                said = str(progress_of(self._engine, self._task, name) or "")
+                return Reason(name, reason.code, f"{reason.message}: {said}") if said else reason
+            case "ready" | "limit":
+                lane = lane_of(self._task, name)
+                lonely = nobody(name, lane, self._workers(lane.role), self._engine.dispatcher.roles)
+                return lonely or (self._limited(name) if reason.code == "limit" else None) or self._no_room(name, lane)
         return reason
-    role = task.node(reason.node_id).type
-    if not engine.dispatcher.serves(role):
-        near = did_you_mean(role, engine.dispatcher.roles)
-        message = f"node {reason.node_id!r} waits: no live worker serves {role!r}{near}"
-        return Reason(reason.node_id, "no_worker", message)
-    cell = engine.cells.get(task.task_id)
-    if reason.code == "limit" and cell is not None and (what := engine.gate.waits_for(cell, reason.node_id)):
-        return Reason(reason.node_id, "limit", f"node {reason.node_id!r} waits for {what}")
-    waiting = engine.dispatcher.waiting_for(role)
-    return Reason(
-        reason.node_id,
-        "no_room",
-        f"node {reason.node_id!r} waits for room at role {role!r}; {waiting} tasks wait for it",
-    )
+
+    def _limited(self, name: str) -> Reason | None:
+        what = "" if self._cell is None else self._engine.gate.waits_for(self._cell, name)
+        return Reason(name, "limit", f"node {name!r} waits for {what}") if what else None
+
+    def _no_room(self, name: str, lane: Lane) -> Reason:
+        dispatcher = self._engine.dispatcher
+        if self._cell is not None and (bound := dispatcher.bound_to(self._cell, lane)) is not None:
+            worker, seconds = bound
+            say = f"at worker {worker!r}, which it follows; in {seconds:.1f} s any other will do"
+            return Reason(name, "no_room", f"node {name!r} waits for room {say}")
+        where = f"role {lane.role!r}"
+        if lane.demand.labels:
+            where += f" with the labels {in_words(lane.demand.labels)}"
+        waiting = dispatcher.waiting_for(lane.role, lane.demand.labels)
+        return Reason(name, "no_room", f"node {name!r} waits for room at {where}; {waiting} tasks wait for it")

@@ -33,7 +33,7 @@ class _Line(Generic[T]):
     def __init__(self, tenant: str, tag: float) -> None:
         self.tenant = tenant
         self.tag = tag
-        self.heap: list[tuple[float, int, Place[T]]] = []
+        self.heap: list[tuple[Key, int, Place[T]]] = []
         self.size = 0
 
     def first(self) -> Place[T]:
@@ -61,7 +61,7 @@ class FairQueue(Generic[T]):
     def __init__(self, weight_of: Callable[[str], float]) -> None:
         self._weight_of = weight_of
         self._now = 0.0
-        self._lines: dict[str, _Line[T]] = {}
+        self._lines: dict[str, _Line[T]] = {}  # none of them, empty or not, lies behind the present
         # By the tag that a line had when it was put here: tags only grow, and the first is put right when looked at.
         self._turns: list[tuple[float, int, _Line[T]]] = []
         self._ahead: dict[str, float] = {}  # tags of tenants that have nothing waiting, but got more than others
@@ -81,10 +81,9 @@ class FairQueue(Generic[T]):
         if line is None:
             line = self._lines[tenant] = _Line(tenant, max(self._ahead.pop(tenant, 0.0), self._now))
             self._list(line)
-        elif not line.size:
-            line.tag = max(line.tag, self._now)
         place = Place(line, key, item)
-        heapq.heappush(line.heap, (*key, place))
+        self._count += 1  # who comes back to its old place meets the one it gave up
+        heapq.heappush(line.heap, (key, self._count, place))
         line.size += 1
         self._size += 1
         return place

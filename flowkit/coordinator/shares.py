@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import ceil
 
 from flowkit.errors import ConfigError
 
@@ -55,5 +56,5 @@ class Crowd:
         mine = self._waiting.get(tenant, 0)
         if self.others(tenant):
             own, weight = self._weight_of(tenant), self._weight
-            room = int(room * own / (weight if mine else weight + own))
+            room = ceil(room * own / (weight if mine else weight + own))
         return max(1, room // (mine + newcomer))

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,13 +34,15 @@ class Worker:
 
     `db` is a PyMongo `AsyncDatabase`, a Motor database, a `mongodb://` or `sqlite:///` URL, or None (embedded: then it
     serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
-    `role -> handler`, or a module; `roles` chooses among them. Raises `ConfigError` for roles without a handler.
+    `role -> handler`, or a module; `roles` chooses among them. `labels` are for nodes that ask for them.
+    Raises `ConfigError` for roles without a handler, and for labels that are no texts.
     """
 
     def __init__(self, *, db: Any = None, cfg: WorkerConfig | None = None, clock: Clock | None = None,
                  roles: Sequence[str] | None = None, handlers: Any = None, telemetry: Telemetry | None = None,
-                 backend: Backend | None = None) -> None:  # fmt: skip
+                 backend: Backend | None = None, labels: Mapping[str, str] | None = None) -> None:  # fmt: skip
         self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
+        self.cfg.labels = _labels(self.cfg.labels if labels is None else labels)
         self._registry = _registry(handlers, self.cfg.roles if roles is None else list(roles))
         self.cfg.roles = self._registry.roles
         self.db = db
@@ -206,6 +208,14 @@ class _OtherLoopsStore:
                 return await asyncio.wrap_future(asked)
         except TimeoutError:
             return Outcome.UNKNOWN
+
+
+def _labels(given: Mapping[Any, Any]) -> dict[str, str]:
+    for name, value in given.items():
+        if not (isinstance(name, str) and name and isinstance(value, str)):
+            hint = f": write {{{name!r}: {str(value).lower()!r}}}" if isinstance(name, str) and name else ""
+            raise ConfigError(f"labels are texts by name, not {name!r}: {value!r}{hint}")
+    return dict(given)
 
 
 def _registry(handlers: Any, roles: Sequence[str]) -> Registry:

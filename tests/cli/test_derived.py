@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowkit.cli.board import Board
-from flowkit.cli.roles import check_roles, role_of, roles_needed
+from flowkit.cli.roles import check_roles, node_of, roles_needed
 from flowkit.coordinator.views import NodeView, TaskView
 from flowkit.core.dialect import parse_graph
 from flowkit.embedded import Embedded
@@ -117,9 +117,8 @@ NESTED = parse_graph(
 
 def test_the_roles_of_a_graph_are_those_of_the_graphs_in_it_and_of_what_undoes() -> None:
     assert roles_needed(NESTED) == {"note", "charge", "refund"}
-    assert [role_of(NESTED, name) for name in ("pay", "pay[3]", "pay/compensate", "ask/compensate", "x")] == [
-        "charge", "charge", "refund", None, None,
-    ]  # fmt: skip
+    nodes = [node_of(NESTED, name) for name in ("pay", "pay[3]", "pay/compensate", "ask/compensate", "x")]
+    assert [node and node.type for node in nodes] == ["charge", "charge", "refund", None, None]
 
 
 def test_a_role_that_nobody_serves_is_found_wherever_it_stands() -> None:

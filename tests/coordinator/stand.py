@@ -23,7 +23,8 @@ ACCEPT = 7.0
 
 
 class Stand:
-    def __init__(self, *, prefetch: int = 8, weights: dict[str, float] | None = None) -> None:
+    def __init__(self, *, prefetch: int = 8, weights: dict[str, float] | None = None, ageing_sec: float = 60.0,
+                 patience_sec: float = 5.0) -> None:  # fmt: skip
         self.clock = ManualClock(100.0)
         self.telemetry = Telemetry()
         self.seen: list[tuple[str, str]] = []
@@ -32,7 +33,7 @@ class Stand:
         tokens = count(1)
         self.dispatcher = Dispatcher(
             self.fleet, self.clock, accept_sec=ACCEPT, prefetch=prefetch, new_token=lambda: f"k{next(tokens)}",
-            tenant_weights=weights,
+            tenant_weights=weights, ageing_sec=ageing_sec, patience_sec=patience_sec,
         )  # fmt: skip
         self.leases = Leases(self.clock, self.dispatcher, TTL)
 
@@ -41,9 +42,9 @@ class Stand:
             self.seen.append((happening.worker, happening.what))
 
     def worker(self, name: str, slots: int = 1, *roles: str, incarnation: str = "i", mono: float = 0.0,
-               draining: bool = False) -> WorkerView:  # fmt: skip
+               draining: bool = False, labels: dict[str, str] | None = None) -> WorkerView:  # fmt: skip
         """A worker that said hello just now."""
-        hello = Hello(name, incarnation, list(roles) or ["work"], slots, mono, draining=draining)
+        hello = Hello(name, incarnation, list(roles) or ["work"], slots, mono, labels or {}, draining=draining)
         view = self.fleet.heard(hello)
         assert view is not None
         return view
@@ -64,10 +65,10 @@ class Stand:
         return self.dispatcher.offer(cell)
 
 
-def cell_of(task_id: str, *nodes: dict[str, Any], width: int = 1, priority: int = 0) -> Cell:
+def cell_of(task_id: str, *nodes: dict[str, Any], width: int = 1, priority: int = 0, tenant: str = "default") -> Cell:
     """A loaded cell of a task that has just begun; without nodes, `width` ready ones of role `work`."""
     cell = Cell(task_id, 0)
-    cell.head = Head(task_id, 0, "ref", priority=priority)
+    cell.head = Head(task_id, 0, "ref", priority=priority, tenant=tenant)
     cell.task = new_task(graph(*(nodes or [node(f"n{n}") for n in range(width)])))
     cell.loading = False
     decide(cell.task, [Accepted()], START)
