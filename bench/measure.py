@@ -150,26 +150,22 @@ class Measure:
         )  # fmt: skip
 
     async def maps(self, name: str) -> None:
-        """W8 and W9: as they are, and how much memory each item takes, and gives back once the task has ended. Of
-        several runs the worst counts."""
-        worst: dict[str, float] = {}
+        """W8 and W9: as they are, and how much memory each item takes, and what each further run leaves behind: after
+        the first the process has what it keeps for the next, buffers and free lists."""
+        work, first, peaks = simple(name, self._sizes), await self._at_rest(), 0.0
+        rests: list[float] = []
         for turn in range(self._repeat):
-            work = simple(name, self._sizes)
-            before = await self._at_rest()
             watch = asyncio.create_task(self._highest())
             try:
                 run = await self._run(FLOWKIT, work, "run", turn, workload=name, sizes=_plain(self._sizes))
             finally:
                 watch.cancel()
             await asyncio.sleep(MAP_SETTLE_SEC)
-            peak, after = self._peak, await self._at_rest()
-            per_item = 2**20 / work.items
-            taken, left = (peak - before) * per_item, (after - before) * per_item
-            worst = {
-                "peak_bytes_per_item": max(taken, worst.get("peak_bytes_per_item", taken)),
-                "left_bytes_per_item": max(left, worst.get("left_bytes_per_item", left)),
-            }
-            run.more |= worst
+            peaks = max(peaks, self._peak)
+            rests.append(await self._at_rest())
+            run.more["peak_bytes_per_item"] = (peaks - first) * 2**20 / work.items
+            if turn:
+                run.more["left_bytes_per_item"] = (rests[-1] - rests[0]) * 2**20 / (turn * work.items)
 
     async def _at_rest(self) -> float:
         """MB of the process that drives, when it holds only what it needs."""

@@ -37,8 +37,9 @@ def print_tables(runs: Sequence[Run], backend: str, *, quick: bool, profiled: bo
     console.print(_costs(found))
     for one in found:
         if "peak_bytes_per_item" in one.more:
-            taken, left = one.more["peak_bytes_per_item"], one.more["left_bytes_per_item"]
-            console.print(f"{one.workload}: {taken:.0f} bytes of memory per item, {left:.0f} after it has ended")
+            taken, left = one.more["peak_bytes_per_item"], one.more.get("left_bytes_per_item")
+            said = _or_dash(left, "{:.0f}".format)
+            console.print(f"{one.workload}: {taken:.0f} bytes of memory per item; {said} are left by each further run")
         if one.workload == "W6":
             console.print(_naps(one))
         if one.trouble:

@@ -118,10 +118,10 @@ def _maps(found: Mapping[str, Summary]) -> list[Verdict]:
         verdicts.append(_verdict("W8", "nodes/s, by those of W3", share, MAP_SHARE, False))
     if "W8" in found:
         more = found["W8"].more
-        verdicts += [
-            _verdict("W8", "bytes of memory per item", more["peak_bytes_per_item"], BYTES_PER_ITEM, True),
-            _verdict("W8", "bytes left per item once it has ended", more["left_bytes_per_item"], BYTES_LEFT, True),
-        ]
+        taken, left = more["peak_bytes_per_item"], more.get("left_bytes_per_item")
+        verdicts.append(_verdict("W8", "bytes of memory per item", taken, BYTES_PER_ITEM, True))
+        if left is not None:
+            verdicts.append(_verdict("W8", "bytes that each further run leaves per item", left, BYTES_LEFT, True))
     return verdicts
 
 

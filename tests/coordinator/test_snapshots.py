@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -458,3 +460,15 @@ async def test_they_take_no_more_than_their_share_of_the_time(monkeypatch: pytes
     stand.clock.advance(0.2)
     await stand.service.step()
     assert stand.cell.snapshot != first
+
+
+async def test_a_task_that_has_gone_is_not_kept_for_the_sake_of_its_snapshots(stand: Stand) -> None:
+    """Tens of megabytes may hang on it, for as long as it takes to know that nobody names them."""
+    await stand.take()
+    task = weakref.ref(stand.cell.task.runs)
+    stand.service.add(stand.cell)
+    stand.cell.dead = True
+    stand.cell = stand.new_cell()
+    await stand.service.step()
+    gc.collect()
+    assert task() is None
