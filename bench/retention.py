@@ -22,7 +22,6 @@ from flowkit.coordinator import deletion, retention
 from flowkit.coordinator.deletion import Deletion
 from flowkit.coordinator.retention import Retention
 from flowkit.coordinator.runtime import RETENTION_SEC
-from flowkit.telemetry import Telemetry
 
 TASKS = 10_000
 ALONE = 15
@@ -46,12 +45,12 @@ def said(name: str, hops: list[float]) -> str:
     return f"{name:<28} {len(hops):6} hops   mean {1000 * mean:6.2f} ms   {figures}"
 
 
-async def let_go(coordinator: Coordinator, telemetry: Telemetry, tasks: int, keep_sec: float) -> tuple[float, float]:
+async def let_go(coordinator: Coordinator, tasks: int, keep_sec: float) -> tuple[float, float]:
     """How many seconds it took until all that ended so long ago were deleted, and until nothing was left of them."""
     runtime = coordinator.runtime
     by = Deletion(runtime.store, runtime.clock, "bench")
     keep = dict.fromkeys(("finished", "failed", "cancelled"), keep_sec)
-    over = Retention(runtime.store, runtime.clock, runtime.engine, by, telemetry, keep_sec=keep)
+    over = Retention(runtime.store, runtime.clock, runtime.engine, by, coordinator.telemetry, keep_sec=keep)
     counts, ends = {"TasksDeleted": 0, "TasksRemoved": 0}, {}
     began = time.monotonic()
 
@@ -62,7 +61,7 @@ async def let_go(coordinator: Coordinator, telemetry: Telemetry, tasks: int, kee
             if counts[name] >= tasks:
                 ends.setdefault(name, time.monotonic() - began)
 
-    telemetry.subscribe(heard)
+    coordinator.telemetry.subscribe(heard)  # its own retention removes as well
     while len(ends) < len(counts):
         await over.step()
         await asyncio.sleep(RETENTION_SEC)
@@ -89,7 +88,7 @@ async def measure(tasks: int) -> None:
             print(f"{tasks} tasks have ended", flush=True)
             print(said("chains alone", await chains(coordinator, lambda n: n < ALONE)))
             deletion.GRACE_SEC = 0.0  # type: ignore[misc]
-            work = asyncio.create_task(let_go(coordinator, Telemetry(), tasks, time.monotonic() - done))
+            work = asyncio.create_task(let_go(coordinator, tasks, time.monotonic() - done))
             print(said("beside the letting go", await chains(coordinator, lambda n: not work.done())))
             print(said("alone again", await chains(coordinator, lambda n: n < ALONE)))
             deleted, removed = await work
