@@ -103,3 +103,14 @@ def test_a_time_that_is_none_is_refused(name: str, value: object) -> None:
 def test_settings_that_must_be_numbers_are_not_none() -> None:
     with pytest.raises(ConfigError, match=r"CoordinatorConfig.sweep_sec must be float, not 'none'"):
         CoordinatorConfig.load(overrides={"sweep_sec": "none"})
+
+
+def test_weights_of_tenants_are_numbers_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWKIT_TENANT_WEIGHTS", "gold=3,slow=0.5")
+    assert CoordinatorConfig().tenant_weights == {"gold": 3.0, "slow": 0.5}
+    given = CoordinatorConfig.load(overrides={"tenant_weights": {"gold": 2}})
+    assert given.tenant_weights == {"gold": 2.0}
+
+    monkeypatch.setenv("FLOWKIT_TENANT_WEIGHTS", "gold=much")
+    with pytest.raises(ConfigError, match=r"tenant_weights must be dict\[str, float\], not 'gold=much'"):
+        CoordinatorConfig()

@@ -90,6 +90,7 @@ class World:
         self.broker = Broker(stage)
         self.broker.ensure(self.topics.specs())
         self.handlers = dict(handlers or {})
+        self.labels: dict[str, dict[str, str]] = {}  # of the workers, by name
         self.settings = _settings(stage)
         self.patience_sec = patience_sec
         self.coordinators = [Machine(stage, f"C{n}", "coordinator", self._boot) for n in range(coordinators)]
@@ -151,7 +152,10 @@ class World:
         from flowkit.worker.registry import Registry
         from flowkit.worker.runtime import WorkerRuntime
 
-        cfg = WorkerConfig(worker_id=machine.name, facts_partitions=PARTITIONS, slots=SLOTS, roles=list(self.handlers))
+        cfg = WorkerConfig(
+            worker_id=machine.name, facts_partitions=PARTITIONS, slots=SLOTS, roles=list(self.handlers),
+            labels=self.labels.get(machine.name, {}),
+        )  # fmt: skip
         return WorkerRuntime(
             store=store, bus=bus, clock=machine.clock, cfg=cfg, registry=Registry(self.handlers), telemetry=telemetry,
             heart_in_thread=False, new_id=lambda size: f"{machine.name}.{machine.incarnation}",

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from flowkit.cli.board import Board
+from flowkit.cli.fleet import with_fleet
 from flowkit.cli.roles import check_roles, node_of, roles_needed
-from flowkit.coordinator.views import NodeView, TaskView
+from flowkit.coordinator.views import NodeView, Reason, TaskView
 from flowkit.core.dialect import parse_graph
 from flowkit.embedded import Embedded
 from flowkit.errors import GraphError
+from flowkit.wire.messages import Heartbeat, Hello
 from tests.cli.conftest import Cli, node
 from tests.cli.test_board import event
 from tests.cli.test_tasks import DB, asked, ran, settled
@@ -119,6 +121,24 @@ def test_the_roles_of_a_graph_are_those_of_the_graphs_in_it_and_of_what_undoes()
     assert roles_needed(NESTED) == {"note", "charge", "refund"}
     nodes = [node_of(NESTED, name) for name in ("pay", "pay[3]", "pay/compensate", "ask/compensate", "x")]
     assert [node and node.type for node in nodes] == ["charge", "charge", "refund", None, None]
+
+
+def test_a_client_says_which_labels_no_worker_has() -> None:
+    asks = {"zone": ["eu", "us"]}
+    graph = parse_graph({"nodes": [node("a", "greet", worker_labels=asks), node("b", "greet", foreach=[1])]})
+    reasons = [Reason("a", "ready", "a"), Reason("b[0]", "ready", "b"), Reason("x", "ready", "x")]
+    workers: dict[str, Hello | Heartbeat] = {
+        "w1": Hello("w1", "i", ["greet"], 1, 0.0, {"zon": "eu"}),
+        "w2": Hello("w2", "i", ["greet"], 1, 0.0, {"zone": "eu"}, draining=True),
+    }
+
+    assert with_fleet(reasons, graph, workers) == [
+        Reason("a", "no_worker", "node 'a' waits: no live worker that serves 'greet' has the labels zone=eu or us; "
+               "the nearest, 'w1', has no label 'zone' (did you mean 'zon'?)"),
+        *reasons[1:],
+    ]  # fmt: skip
+    workers["w3"] = Hello("w3", "i", ["greet"], 1, 0.0, {"zone": "us"})
+    assert with_fleet(reasons, graph, workers) == reasons
 
 
 def test_a_role_that_nobody_serves_is_found_wherever_it_stands() -> None:

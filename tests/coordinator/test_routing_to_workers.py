@@ -156,9 +156,12 @@ def test_a_node_may_have_a_patience_of_its_own() -> None:
     one.mine = 2
     stand.offer(cell)
 
+    lane = cell.task.node("b").lane  # type: ignore[union-attr]
+    assert stand.dispatcher.bound_to(cell, lane) == ("w1", 60.0)  # type: ignore[arg-type]
     stand.clock.advance(59.0)
     one.heard_at = other.heard_at = stand.clock.mono()
     assert stand.serve() == []
+    assert stand.dispatcher.bound_to(cell, lane) == ("w1", 1.0)  # type: ignore[arg-type]
     one.mine = 1
     assert stand.serve() == [cell]
     assert cell.task is not None

@@ -75,6 +75,31 @@ def test_a_worker_needs_handlers(handlers: Any, tmp_path: Path) -> None:
         Worker(db=tmp_path / "a.db", handlers=handlers)
 
 
+def test_labels_come_with_the_worker_or_its_settings(tmp_path: Path) -> None:
+    cfg = WorkerConfig(labels={"zone": "eu"})
+    assert Worker(db=tmp_path / "a.db", cfg=cfg, handlers=[greet]).cfg.labels == {"zone": "eu"}
+    assert Worker(db=tmp_path / "a.db", cfg=cfg, handlers=[greet], labels={"zone": "us"}).cfg.labels == {"zone": "us"}
+    assert cfg.labels == {"zone": "eu"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        ({"gpu": True}, r"not 'gpu': True: write {'gpu': 'true'}"),
+        ({"cards": 4}, r"not 'cards': 4: write {'cards': '4'}"),
+        ({"": "x"}, r"not '': 'x'$"),
+        ({7: "x"}, r"not 7: 'x'$"),
+    ],
+)
+def test_labels_that_are_no_texts_are_refused_with_what_to_write(
+    labels: dict[Any, Any], hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        Worker(db=tmp_path / "a.db", handlers=[greet], labels=labels)
+    with pytest.raises(ConfigError, match=hint):
+        Worker(db=tmp_path / "a.db", handlers=[greet], cfg=WorkerConfig(labels=labels))
+
+
 def test_echo_comes_by_itself(tmp_path: Path) -> None:
     assert isinstance(Worker(db=tmp_path / "a.db", roles=["echo"]).handlers["echo"], EchoHandler)
     own = {"echo": greet}
