@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowkit.core.graph import SUCCESS, Edge
 from flowkit.core.inputs import error_output
 from flowkit.core.model import NodeState, Task
 from flowkit.core.opening import holds
@@ -20,12 +21,11 @@ def routes(task: Task, name: str) -> tuple[tuple[str, ...] | None, Broken]:
         return None, []
     taken: list[str] = []
     broken: Broken = []
-    scope = _scope(task, name)
     for edge in pending:
         if edge.when is None:
             continue
         try:
-            if holds(scope, edge.when):
+            if holds(_scope(task, name, edge), edge.when):
                 taken.append(edge.target)
         except (ExprError, InputError) as error:
             broken.append((edge.target, error))
@@ -34,8 +34,9 @@ def routes(task: Task, name: str) -> tuple[tuple[str, ...] | None, Broken]:
     return tuple(taken), broken
 
 
-def _scope(task: Task, name: str) -> Scope:
-    """`output` is the node's, or `{"error": ...}` where it failed."""
+def _scope(task: Task, name: str, edge: Edge) -> Scope:
+    """`output` is the node's; where it failed it is `{"error": ...}` to edges that are about failure, and null to one that
+    `continue_on_failure` takes."""
     if task.runs[name].state is NodeState.FINISHED:
         return Scope(task, name, output=Scope(task).output_of(name))
-    return Scope(task, name, output=error_output(task, name))
+    return Scope(task, name, output=None if edge.on == SUCCESS else error_output(task, name))

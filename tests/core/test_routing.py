@@ -83,6 +83,14 @@ def test_the_condition_of_a_failure_edge_sees_the_error() -> None:
     assert play.status == "finished"
 
 
+def test_a_condition_of_an_edge_that_is_taken_despite_the_failure_sees_null() -> None:
+    edges = [when("a", "b", "output == null"), when("a", "c", "output.error.code == 'Oops'", "failure")]
+    play = Play(graph(once("a", continue_on_failure=True), node("b"), node("c"), edges=edges))
+    play.fail_for_good("a")
+
+    assert play.ready() == ["b", "c"]
+
+
 def test_a_failure_is_not_handled_by_an_edge_whose_condition_was_false() -> None:
     play = Play(graph(once("a"), node("b"), edges=[when("a", "b", "false", "failure")]))
     play.fail_for_good("a")
