@@ -164,12 +164,13 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
 
 
 def _check_uses(fields: dict[str, Any], place: Place, problems: Problems) -> None:
-    inputs = fields.get("inputs")
-    uses = inputs.uses if isinstance(inputs, Template) else frozenset()
-    for name in sorted(uses):
-        needed = "repeat" if name == "previous" else "foreach"
-        if needed not in fields:
-            problems.add("E_TEMPLATE", (place, "inputs"), f"`{name}` means something only in a node with `{needed}`")
+    undoing = fields.get("compensate", {})
+    for inputs, where in ((fields.get("inputs"), place), (undoing.get("inputs"), (place, "compensate"))):
+        uses = inputs.uses if isinstance(inputs, Template) else frozenset()
+        for name in sorted(uses):
+            needed = "repeat" if name == "previous" else "foreach"
+            if needed not in fields:
+                problems.add("E_TEMPLATE", (where, "inputs"), f"`{name}` means something only in a node with `{needed}`")
 
 
 def _check_function(fields: dict[str, Any], place: Place, problems: Problems) -> None:
