@@ -35,8 +35,8 @@ def routes(task: Task, name: str) -> tuple[tuple[str, ...] | None, Broken]:
 
 
 def _scope(task: Task, name: str, edge: Edge) -> Scope:
-    """`output` is the node's; where it failed it is `{"error": ...}` to edges that are about failure, and null to one that
-    `continue_on_failure` takes."""
+    """`output` is the node's; where it failed it is `{"error": ...}` to edges that are about failure, and null to one
+    that `continue_on_failure` takes."""
     if task.runs[name].state is NodeState.FINISHED:
         return Scope(task, name, output=Scope(task).output_of(name))
     return Scope(task, name, output=None if edge.on == SUCCESS else error_output(task, name))

@@ -170,7 +170,8 @@ def _check_uses(fields: dict[str, Any], place: Place, problems: Problems) -> Non
         for name in sorted(uses):
             needed = "repeat" if name == "previous" else "foreach"
             if needed not in fields:
-                problems.add("E_TEMPLATE", (where, "inputs"), f"`{name}` means something only in a node with `{needed}`")
+                say = f"`{name}` means something only in a node with `{needed}`"
+                problems.add("E_TEMPLATE", (where, "inputs"), say)
 
 
 def _check_function(fields: dict[str, Any], place: Place, problems: Problems) -> None:

@@ -221,7 +221,11 @@ def test_an_expression_that_has_no_value_fails_its_node() -> None:
         (graph(node("a", inputs={"x": {"$expr": "parms.n"}})), "E_EXPR_PARSE", "nodes[0].inputs.x.$expr"),
         (graph(node("a", inputs={"x": {"$item": ""}})), "E_TEMPLATE", "nodes[0].inputs"),
         (graph(node("a", inputs={"x": {"$previous": ""}})), "E_TEMPLATE", "nodes[0].inputs"),
-        (graph(node("a", compensate={"type": "work", "inputs": {"$item": ""}})), "E_TEMPLATE", "nodes[0].compensate.inputs"),
+        (
+            graph(node("a", compensate={"type": "work", "inputs": {"$item": ""}})),
+            "E_TEMPLATE",
+            "nodes[0].compensate.inputs",
+        ),
         (graph(node("a", max_parallel=2)), "E_KEY_CONFLICT", "nodes[0].max_parallel"),
         (graph(node("a", type="task")), "E_SUBGRAPH", "nodes[0]"),
         (graph(node("a", graph=graph(node("b")))), "E_KEY_CONFLICT", "nodes[0].graph"),
