@@ -44,6 +44,7 @@ bench: install-services
 # No limit per test but a generous one: these are the long runs.
 nightly: install-services
 	$(BIN)/python -m flowkit.testing run --seeds 0:5000
+	$(BIN)/python -m flowkit.testing run --seeds 0:2000 --directed rich
 	$(BIN)/python -m flowkit.testing guards --measure
 	$(REQUIRED) HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
 
