@@ -84,6 +84,8 @@ class _Decider:
 
     def hear(self, report: r.Report) -> None:
         match report:
+            case r.Succeeded() | r.Started():
+                self.attempt(report)
             case r.Placed():
                 self.placed(report)
             case r.Accepted(targets=targets):
@@ -408,7 +410,7 @@ class _Decider:
     def out_of_budget(self) -> bool:
         """Whether the task has used up what it may; if so, it is cancelled."""
         task, budget = self.task, self.task.graph.budget
-        if task.undo is not None or task.status is TaskStatus.CANCELLING:
+        if not budget.limited or task.undo is not None or task.status is TaskStatus.CANCELLING:
             return False
         if budget.attempts is not None and task.attempts >= budget.attempts and (task.ready or task.due):
             say = f"its budget of {budget.attempts:,} attempts is used up"
@@ -447,6 +449,9 @@ class _Decider:
     def settle(self) -> None:
         """What follows in the graph, to a fixed point: conditions, starts, groups, skips, cancelled losers, fail-fast,
         what is to be undone, the end."""
+        task = self.task
+        if task.open and not (task.agenda or task.due or "values" in task.memo or task.graph.budget.limited):
+            return  # most reports: nothing follows
         waiting: list[str] = []
         while True:
             self.look(waiting)
@@ -454,8 +459,7 @@ class _Decider:
                 continue
             if not self.end():
                 break
-        self.task.agenda.extend(waiting)
-        task = self.task
+        task.agenda.extend(waiting)
         if "values" in task.memo and not (self.decision.questions or waiting or task.ready or task.due):
             del task.memo["values"]
 

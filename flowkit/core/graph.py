@@ -131,6 +131,10 @@ class Budget:
     attempts: int | None = None
     run_sec: float | None = None
 
+    @property
+    def limited(self) -> bool:
+        return self.attempts is not None or self.run_sec is not None
+
 
 class Missing:
     """The type of `MISSING`, which stands where None is a value of its own."""
