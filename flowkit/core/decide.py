@@ -43,6 +43,8 @@ class _Ears:
 
     def hear(self, report: r.Report) -> None:
         match report:
+            case r.Succeeded() | r.Started():
+                self.attempts.attempt(report)
             case r.Placed():
                 self.attempts.placed(report)
             case r.Accepted(targets=targets):

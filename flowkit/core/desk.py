@@ -90,7 +90,7 @@ class Desk:
     def out_of_budget(self) -> bool:
         """Whether the task has used up what it may; if so, it is cancelled."""
         task, budget = self.task, self.task.graph.budget
-        if task.undo is not None or task.status is TaskStatus.CANCELLING:
+        if not budget.limited or task.undo is not None or task.status is TaskStatus.CANCELLING:
             return False
         if budget.attempts is not None and task.attempts >= budget.attempts and (task.ready or task.due):
             say = f"its budget of {budget.attempts:,} attempts is used up"

@@ -58,6 +58,8 @@ def evolve(task: Task, fact: f.Fact, at: float) -> None:
             run = task.runs[name]
             run.reason, run.loser = reason, loser
             end(task, name, run, NodeState.CANCELLED, at)
+        case f.TaskCreated() | f.TaskEnded():
+            _evolve_task(task, fact, at)
         case _:
             _evolve_start(task, fact, at)
 

@@ -133,6 +133,10 @@ class Budget:
     attempts: int | None = None
     run_sec: float | None = None
 
+    @property
+    def limited(self) -> bool:
+        return self.attempts is not None or self.run_sec is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:

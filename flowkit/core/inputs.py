@@ -43,7 +43,10 @@ def node_inputs(task: Task, name: str) -> Any:
 
 def output_of(task: Task, name: str) -> Any:
     """A node's output (a value that may hold `Artifact`s), or MISSING if it has none."""
-    return Scope(task).output_of(name)
+    run = task.runs[name]
+    if run.group is not None:
+        return Scope(task).output_of(name)
+    return MISSING if run.state is not NodeState.FINISHED or run.output is None else run.output.get()
 
 
 def task_output(task: Task) -> Any:

@@ -36,15 +36,16 @@ class Settling:
     def settle(self) -> None:
         """What follows in the graph, to a fixed point: conditions, starts, groups, skips, cancelled losers, fail-fast,
         what is to be undone, the end."""
-        waiting: list[str] = []
+        task, waiting = self.task, list[str]()
+        if task.open and not (task.agenda or task.due or "values" in task.memo or task.graph.budget.limited):
+            return  # most reports: nothing follows
         while True:
             self.look(waiting)
             if self.start_due():
                 continue
             if not self.end():
                 break
-        self.task.agenda.extend(waiting)
-        task = self.task
+        task.agenda.extend(waiting)
         if "values" in task.memo and not (self.decision.questions or waiting or task.ready or task.due):
             del task.memo["values"]
 
