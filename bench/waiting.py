@@ -86,7 +86,7 @@ def measure(tasks: int, tenants: int, workers: int) -> list[str]:
     with microseconds(1000, took):
         for _ in range(1000):
             list(stage.dispatcher.serve())
-    places = min(PLACES, tasks // 2 // ROOM * ROOM)
+    places = max(ROOM, min(PLACES, tasks // 2 // ROOM * ROOM))
     with microseconds(places, took):
         for _ in range(places // ROOM):
             stage.round()
