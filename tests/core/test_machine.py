@@ -449,8 +449,8 @@ def examples(count: int) -> settings:
     return settings(max_examples=count, stateful_step_count=40, deadline=None, suppress_health_check=HEALTH)
 
 
-TestHostile = Hostile.TestCase
-TestHostile.settings = examples(3000 if NIGHTLY else 300)
+class TestHostile(Hostile.TestCase):
+    settings = examples(3000 if NIGHTLY else 300)
 
 
 @pytest.mark.slow
