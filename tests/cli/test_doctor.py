@@ -145,8 +145,15 @@ def test_this_environment_is_ok(cluster: bool) -> None:
 
 
 def test_the_drivers_are_needed_on_the_cluster_only() -> None:
-    assert {name for name, _ in requirements(cluster=False)} == {"msgspec", "pydantic", "rich"}
-    assert {name for name, _ in requirements(cluster=True)} == {"msgspec", "pydantic", "rich", "aiokafka", "pymongo"}
+    assert {name for name, _ in requirements(cluster=False)} == {"jsonschema-rs", "msgspec", "pydantic", "rich"}
+    assert {name for name, _ in requirements(cluster=True)} == {
+        "jsonschema-rs",
+        "msgspec",
+        "pydantic",
+        "rich",
+        "aiokafka",
+        "pymongo",
+    }
 
 
 def test_what_is_missing_or_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
