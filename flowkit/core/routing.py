@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowkit.core.graph import SUCCESS, Edge
+from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import error_output
 from flowkit.core.model import NodeState, Task
 from flowkit.core.opening import holds
@@ -21,22 +21,17 @@ def routes(task: Task, name: str) -> tuple[tuple[str, ...] | None, Broken]:
         return None, []
     taken: list[str] = []
     broken: Broken = []
+    failed = task.runs[name].state is not NodeState.FINISHED
+    scope = Scope(task, name, output=error_output(task, name) if failed else Scope(task).output_of(name))
+    despite = Scope(task, name, output=None)  # what `continue_on_failure` shows to edges that are not about failure
     for edge in pending:
         if edge.when is None:
             continue
         try:
-            if holds(_scope(task, name, edge), edge.when):
+            if holds(despite if failed and edge.on == SUCCESS else scope, edge.when):
                 taken.append(edge.target)
         except (ExprError, InputError) as error:
             broken.append((edge.target, error))
     if not taken:
         taken = [edge.target for edge in pending if edge.otherwise]
     return tuple(taken), broken
-
-
-def _scope(task: Task, name: str, edge: Edge) -> Scope:
-    """`output` is the node's; where it failed it is `{"error": ...}` to edges that are about failure, and null to one
-    that `continue_on_failure` takes."""
-    if task.runs[name].state is NodeState.FINISHED:
-        return Scope(task, name, output=Scope(task).output_of(name))
-    return Scope(task, name, output=None if edge.on == SUCCESS else error_output(task, name))
