@@ -1,0 +1,1 @@
+"""Programs of nodes: started, bounded, watched and ended. Nothing here knows of tasks, Kafka or MongoDB."""
