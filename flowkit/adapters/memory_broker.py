@@ -35,16 +35,23 @@ class Log:
     tails: dict[Waker, int] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)
     owners: dict[str, Waker] = field(default_factory=dict)
+    # How many records are kept before it is worth while to look which of them are needed.
+    roomy: int = 2 * KEEP_READ
 
     @property
     def end(self) -> int:
         return self.start + len(self.records)
 
     def append(self, record: Record) -> None:
-        self.records.append(Record(record.topic, record.partition, record.value, record.key, record.headers, self.end))
-        for reader in (*self.tails, *self.owners.values()):
+        end = self.start + len(self.records)
+        self.records.append(Record(record.topic, record.partition, record.value, record.key, record.headers, end))
+        for reader in self.tails:
             reader.wake()
-        self.trim()
+        for reader in self.owners.values():
+            reader.wake()
+        if end - self.start >= self.roomy:
+            self.trim()
+            self.roomy = len(self.records) + KEEP_READ
 
     def read(self, position: int, limit: int) -> list[Record]:
         skip = max(position, self.start) - self.start
