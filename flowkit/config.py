@@ -17,6 +17,8 @@ from flowkit.older_settings import BEAT, modernise, why_gone
 
 S = TypeVar("S")
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass
 class _Settings:
@@ -142,6 +144,7 @@ class CoordinatorConfig(CommonSettings):
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
     `retention_sec`: how long after its end a task is kept; None (in the environment `none`) or `inf`: for ever.
     `retention_failed_sec`: the same for tasks that failed; None: as long as the others.
+    `retention_logs_sec`: how long after it was said a line of a log is kept; None: as long as its task.
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
     `worker_types`: the roles there are (also from `WORKER_TYPES`); given any, a graph with another role is refused.
@@ -161,6 +164,7 @@ class CoordinatorConfig(CommonSettings):
     snapshot_bytes: int = 256 * 1024
     retention_sec: float | None = 30 * 86_400.0
     retention_failed_sec: float | None = None
+    retention_logs_sec: float | None = None
     priority_ageing_sec: float = 60.0
     sticky_patience_sec: float = 5.0
     tenant_weights: dict[str, float] = field(default_factory=dict)
@@ -168,7 +172,7 @@ class CoordinatorConfig(CommonSettings):
     tune_gc: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("retention_sec", "retention_failed_sec"):
+        for name in ("retention_sec", "retention_failed_sec", "retention_logs_sec"):
             _check_seconds(f"CoordinatorConfig.{name}", getattr(self, name))
 
     @property
@@ -190,7 +194,9 @@ class WorkerConfig(CommonSettings):
     """Settings of a worker.
 
     `slots` is how many attempts run at once; `drain_sec` how long a draining worker lets them finish;
-    `started_after_sec` after which an attempt is announced as running.
+    `started_after_sec` after which an attempt is announced as running. Of what an attempt logs, the lines from
+    `log_level` on are kept, `log_lines` of them at most, and `log_bytes`. `capture_logging`: what libraries log by
+    Python's `logging` while an attempt runs is kept as its own.
     """
 
     roles: list[str] = field(default_factory=list)
@@ -201,6 +207,14 @@ class WorkerConfig(CommonSettings):
     drain_sec: float = 30.0
     started_after_sec: float = 0.5
     max_output_bytes: int = 64 * 1024 * 1024
+    log_level: str = "debug"
+    log_lines: int = 10_000
+    log_bytes: int = 4 * 1024 * 1024
+    capture_logging: bool = False
+
+    def __post_init__(self) -> None:
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigError(f"WorkerConfig.log_level is one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}")
 
 
 def _check_seconds(what: str, value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowkit.monitor_ports import LogBlock
 from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, HeadUpdate, LimitSwap, Record, Request
 
 CHUNK = 512 * 1024
@@ -13,7 +14,7 @@ MAX_MESSAGE = 1024 * 1024 - 1024
 
 
 def storable(
-    document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag | LimitSwap | Block,
+    document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag | LimitSwap | Block | LogBlock,
 ) -> bool:
     """Whether every backend can keep this document and give it back the same."""
     match document:
@@ -34,6 +35,12 @@ def storable(
         case Block(stream, seq, attempt, count, body):
             fits = _text(body, stream.task_id, stream.node)
             return fits and _whole(stream.generation, seq, attempt, count)
+        case LogBlock(task_id, tenant, node, base, attempt, first, count, level, until, place, body):
+            return (
+                _text(body, task_id, tenant, node, base)
+                and _whole(attempt, first, count, level, place)
+                and until == until
+            )
         case LimitSwap():
             return _text(document.limit_id, document.before, document.stamp, document.body) and _whole(
                 document.partition

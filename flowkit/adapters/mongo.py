@@ -14,8 +14,10 @@ from flowkit.adapters import missing
 from flowkit.adapters import mongo_documents as documents
 from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
+from flowkit.adapters.mongo_logs import LOG_INDEXES, MongoLogs
 from flowkit.adapters.mongo_removal import MongoRemoval
 from flowkit.errors import StoreUnavailable
+from flowkit.monitor_ports import LogBlock
 from flowkit.ports import (
     FOREVER,
     Block,
@@ -47,7 +49,7 @@ IDS_PER_READ = 200
 CHUNKS_PER_WRITE = 16
 PUT_TRIES = 3
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block, LogBlock)
 Result = TypeVar("Result")
 
 FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
@@ -68,6 +70,7 @@ class MongoStore:
         self._handle: Handle | None = None
         self._address = "MongoDB"
         self._removal = MongoRemoval(self._reading, self._collection)
+        self.logs = MongoLogs(self._insert, self._reading, self._collection)
 
     # life
 
@@ -77,7 +80,7 @@ class MongoStore:
 
         async def prepare() -> None:
             await handle.database.command("ping")
-            for name, indexes in documents.INDEXES.items():
+            for name, indexes in {**documents.INDEXES, **LOG_INDEXES}.items():
                 await handle.collection(name).create_indexes(indexes)
 
         try:

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 from flowkit.adapters import sqlite_removal as removing
 from flowkit.adapters import sqlite_schema as schema
 from flowkit.adapters.limits import MAX_INT, chunks, storable
+from flowkit.adapters.sqlite_logs import SqliteLogs
 from flowkit.adapters.sqlite_schema import Row
 from flowkit.adapters.sqlite_writer import Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
+from flowkit.monitor_ports import LogBlock
 from flowkit.ports import (
     FOREVER,
     Block,
@@ -44,7 +46,7 @@ FEW = 32
 IDS_PER_READ = 500
 CHUNKS_PER_WRITE = 8
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, LimitSwap, Block)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, LimitSwap, Block, LogBlock)
 Result = TypeVar("Result")
 
 
@@ -63,6 +65,7 @@ class SqliteStore:
         self._far: sqlite3.Connection | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._seen = (0, 0)
+        self.logs = SqliteLogs(self._read, self._write_all, self._write_one)
 
     # life
 
@@ -202,7 +205,7 @@ class SqliteStore:
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
         for start in range(0, len(task_ids), IDS_PER_READ):
             part = task_ids[start : start + IDS_PER_READ]
-            for table in ("requests", "blocks", "commits"):
+            for table in ("requests", "blocks", "logs", "commits"):
                 if (
                     await self._write_all_of(partial(removing.delete_rows, table=table, task_ids=part))
                     is not Outcome.OK

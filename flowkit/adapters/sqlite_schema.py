@@ -109,6 +109,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             attempt INTEGER NOT NULL, count INTEGER NOT NULL, body TEXT NOT NULL,
             PRIMARY KEY (task_id, generation, node, seq))""",
     ),
+    (
+        """CREATE TABLE logs (
+            task_id TEXT NOT NULL, tenant TEXT NOT NULL, node TEXT NOT NULL, base TEXT NOT NULL,
+            attempt INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL, level INTEGER NOT NULL,
+            until REAL NOT NULL, place INTEGER NOT NULL, body TEXT NOT NULL,
+            PRIMARY KEY (task_id, node, attempt, first))""",
+        "CREATE INDEX logs_place ON logs (task_id, place, node, attempt, first)",
+        "CREATE INDEX logs_age ON logs (until)",
+    ),
 )
 
 HEAD = (

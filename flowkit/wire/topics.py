@@ -11,7 +11,10 @@ FLEET_PARTITIONS = 4
 WORK_PARTITIONS = 8
 EVENT_PARTITIONS = 4
 STREAM_PARTITIONS = 8
+LOG_PARTITIONS = 8
 SHORT_RETENTION_SEC = 600.0
+LOG_RETENTION_SEC = 86_400.0
+"""So long whoever writes log lines down may be away."""
 MAX_MESSAGE_BYTES = 64 * 1024
 
 
@@ -47,6 +50,10 @@ class Topics:
         return f"{self.prefix}streams.v1"
 
     @property
+    def logs(self) -> str:
+        return f"{self.prefix}logs.v1"
+
+    @property
     def dead(self) -> str:
         return f"{self.prefix}dead.v1"
 
@@ -59,6 +66,7 @@ class Topics:
             self.control: TopicSpec(1, SHORT_RETENTION_SEC),
             self.events: TopicSpec(EVENT_PARTITIONS),
             self.streams: TopicSpec(STREAM_PARTITIONS, SHORT_RETENTION_SEC),
+            self.logs: TopicSpec(LOG_PARTITIONS, LOG_RETENTION_SEC),
             self.dead: TopicSpec(1),
         }
 

@@ -13,7 +13,9 @@ from flowkit.wire.messages import Held, Job
 from flowkit.worker.registry import Kind, Role
 
 if TYPE_CHECKING:
+    from flowkit.worker.attempt_log import AttemptLog
     from flowkit.worker.context import Context
+    from flowkit.worker.log_pipe import LogPipe
     from flowkit.worker.processes import Groups
     from flowkit.worker.stream_flow import StreamFlow
 
@@ -54,8 +56,8 @@ class Attempt:
     nothing else."""
 
     __slots__ = (
-        "abandon", "announced", "base", "begun", "context", "flow", "groups", "handler", "job", "limits", "lost",
-        "order", "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at",
+        "abandon", "announced", "base", "begun", "context", "flow", "groups", "handler", "job", "limits", "lines",
+        "lost", "order", "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at",
         "stop_by", "task",
     )  # fmt: skip
 
@@ -80,6 +82,7 @@ class Attempt:
         self.groups: Groups | None = None
         self.handler: object = None
         self.flow: StreamFlow | None = None
+        self.lines: AttemptLog | None = None
         # Timers: those that bound its run, by name, and the one after which nobody waits for it any more.
         self.limits: dict[str, asyncio.TimerHandle] | None = None
         self.abandon: asyncio.TimerHandle | None = None
@@ -107,6 +110,14 @@ class Attempt:
             for timer in self.limits.values():
                 timer.cancel()
             self.limits = None
+
+    def log_of(self, pipe: LogPipe) -> AttemptLog:
+        """What it says; made when it says something for the first time."""
+        if self.lines is None:
+            self.lines = pipe.open(self.job)
+            if self.phase is Phase.DONE:
+                self.lines.close()
+        return self.lines
 
     def kill_processes(self) -> None:
         if self.groups is not None:

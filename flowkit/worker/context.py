@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 import math
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from flowkit.clock import Clock
 from flowkit.errors import Cancelled
@@ -22,21 +21,17 @@ from flowkit.wire.codec import loads
 from flowkit.worker.artifacts import Artifacts
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.inputs import RunSync
+from flowkit.worker.log_pipe import LogPipe
+from flowkit.worker.logger import AttemptLogger
 from flowkit.worker.orphans import Undertaker
 from flowkit.worker.outcome import clean
 from flowkit.worker.processes import Exit, Groups
 from flowkit.worker.stream import StreamContext
 from flowkit.worker.stream_hub import StreamHub
 
-if TYPE_CHECKING:
-    Log = logging.LoggerAdapter[logging.Logger]
-else:
-    Log = logging.LoggerAdapter
-
 T = TypeVar("T")
 CLEANUP_SEC = 10.0
 LONGEST_PROGRESS = 200
-_log = logging.getLogger("flowkit.handler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,7 @@ class Kit:
     telemetry: Telemetry
     undertaker: Undertaker
     hub: StreamHub
+    logs: LogPipe
 
 
 class Started(Protocol):
@@ -101,10 +97,9 @@ class Context:
             self.cancel_flag.set()
 
     @property
-    def log(self) -> Log:
-        """A logger whose lines carry the task, the node and the attempt."""
-        about = {"task_id": self.task_id, "node_id": self.node_id, "attempt": self.attempt}
-        return logging.LoggerAdapter(_log, about)
+    def log(self) -> AttemptLogger:
+        """A logger whose lines are kept with the task, the node and the attempt; keywords become their fields."""
+        return AttemptLogger(self._attempt.log_of(self._kit.logs))
 
     # ------------------------------------------------------------------------------------------ time and cancellation
 

@@ -15,6 +15,7 @@ from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
 from flowkit.worker.inputs import Inputs, patiently
+from flowkit.worker.logger import speaker
 from flowkit.worker.outcome import clean, failed
 from flowkit.worker.outputs import Output, TooMuch
 from flowkit.worker.registry import Kind
@@ -24,8 +25,11 @@ from flowkit.worker.stream_flow import Ended, StreamFlow
 
 
 class Performer:
-    def __init__(self, kit: Kit, *, max_output_bytes: int) -> None:
+    """`listens`: what libraries log while an attempt runs is its own."""
+
+    def __init__(self, kit: Kit, *, max_output_bytes: int, listens: bool = False) -> None:
         self._kit = kit
+        self._listens = listens
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
         self.on_parked: Callable[[Attempt, bool], None] = lambda attempt, parked: None
@@ -75,6 +79,8 @@ class Performer:
             inputs, params, io = job.inputs, job.params, job.io
         begun = clock.mono()
         arm(attempt)
+        if self._listens:
+            speaker.set((self._kit.logs, attempt.log_of(self._kit.logs)))
         try:
             if job.stream is not None:
                 attempt.flow = self._flow(attempt, read_plan(job.stream))

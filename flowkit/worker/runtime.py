@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 from collections.abc import Callable
@@ -13,13 +14,17 @@ from flowkit.errors import ConfigError
 from flowkit.ports import Bus, Clock, Record, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
+from flowkit.wire.logs import LEVELS
 from flowkit.wire.messages import Goodbye, Held, encode_message
 from flowkit.wire.topics import FLEET_PARTITIONS, Topics, partition_of
 from flowkit.worker.attempt import Attempt
+from flowkit.worker.attempt_log import LogBounds
 from flowkit.worker.context import Kit
 from flowkit.worker.heart import DEFENCE, Gauge, Heart, Identity, Renewer
 from flowkit.worker.inputs import RunSync
 from flowkit.worker.intake import Intake
+from flowkit.worker.log_pipe import LogPipe
+from flowkit.worker.logger import Ear
 from flowkit.worker.orphans import Undertaker
 from flowkit.worker.outbox import Outbox
 from flowkit.worker.performer import Performer
@@ -111,6 +116,8 @@ class WorkerRuntime:
             await self._close()
             raise
         self.running = True
+        if self._ear is not None:
+            logging.getLogger().addHandler(self._ear)
         self._supervisor.loop("look", self._slots.step, every=LOOK_SEC)
         self._say_hello()
 
@@ -127,6 +134,7 @@ class WorkerRuntime:
             await self._slots.finished(HAND_BACK_SEC + 1)
         if self.running:  # else `stop` has overtaken it
             await self._outbox.flush(FLUSH_SEC)
+            await self._logs.flush(FLUSH_SEC)
             await self._leave()
 
     async def stop(self) -> None:
@@ -137,6 +145,7 @@ class WorkerRuntime:
         self._slots.end_all("the worker stopped", 0.0)
         await self._slots.finished(1.5)
         await self._outbox.flush(1.0)
+        await self._logs.flush(1.0)
         await self._leave()
 
     async def _leave(self) -> None:
@@ -150,6 +159,8 @@ class WorkerRuntime:
         await self._close()
 
     async def _close(self) -> None:
+        if self._ear is not None:
+            logging.getLogger().removeHandler(self._ear)
         await self._pulse.stop()
         await self._intake.close()
         await self._hub.close()
@@ -165,6 +176,12 @@ class WorkerRuntime:
             worker_id=self.worker_id, incarnation=self.incarnation,
             send=lambda letter: self._outbox.add(letter),  # noqa: PLW0108 - it comes to be later
         )  # fmt: skip
+        bounds = LogBounds(self._cfg.log_lines, self._cfg.log_bytes, LEVELS[self._cfg.log_level])
+        self._logs = LogPipe(
+            bus=self._bus, topics=self._topics, supervisor=self._supervisor, telemetry=self.telemetry,
+            worker_id=self.worker_id, incarnation=self.incarnation, bounds=bounds, clock=self._clock.wall,
+        )  # fmt: skip
+        self._ear = Ear(self._logs) if self._cfg.capture_logging else None
         kit = Kit(
             self.worker_id,
             self._store,
@@ -173,6 +190,7 @@ class WorkerRuntime:
             self.telemetry,
             self._undertaker,
             self._hub,
+            self._logs,
         )
         self._outbox = Outbox(
             bus=self._bus, topics=self._topics, supervisor=self._supervisor, sender=self.worker_id,
@@ -181,7 +199,8 @@ class WorkerRuntime:
         )  # fmt: skip
         self._slots = Slots(
             kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._identity.slots,
-            performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes),
+            performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes,
+                                listens=self._ear is not None),
             started_after_sec=self._cfg.started_after_sec, send=self._outbox.add,
             defence_sec=math.inf if self._alone else DEFENCE * self._cfg.lease_ttl_sec,
         )  # fmt: skip

@@ -268,6 +268,8 @@ class Slots:
             return
         attempt.phase = Phase.DONE
         attempt.clear_limits()
+        if attempt.lines is not None:
+            attempt.lines.close()
         if attempt.abandon is not None:
             attempt.abandon.cancel()
         job = attempt.job

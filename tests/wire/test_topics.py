@@ -22,7 +22,7 @@ def test_every_topic_is_created_under_the_prefix() -> None:
     topics = Topics("acme.", 12)
 
     assert set(topics.specs()) == {
-        f"acme.{name}.v1" for name in ("facts", "work", "fleet", "control", "events", "streams", "dead")
+        f"acme.{name}.v1" for name in ("facts", "work", "fleet", "control", "events", "streams", "logs", "dead")
     }
     assert topics.specs()[topics.facts].partitions == 12
 

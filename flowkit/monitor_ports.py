@@ -1,0 +1,70 @@
+"""What the Flow Trace Monitor asks of its stores, in its own verbs; adapters answer, as to `flowkit.ports`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from flowkit.core.immutable import immutable
+from flowkit.ports import Outcome
+
+Place = tuple[int, str, int, int]
+"""Where a block stands among those of its task: `place`, `node`, `attempt`, `first`."""
+
+
+@immutable
+class LogBlock:
+    """Consecutive lines of one attempt, as its worker sent them: written once. `(task_id, node, attempt, first)` is
+    unique, and blocks of an attempt do not overlap, so no line is there twice.
+
+    `first` is the number of the first line, counted from 1, and `count` how many there are. `level` is the highest of
+    them (as in `logging`), `until` the time of the last one (epoch seconds, the worker's clock), `base` the node of the
+    graph that `node` is, or is derived from. `place` orders the blocks of a task as they came to whoever wrote them
+    down (microseconds since the epoch, never the same twice of one writer). `body` is the JSON text of the lines.
+    """
+
+    task_id: str
+    tenant: str
+    node: str
+    base: str
+    attempt: int
+    first: int
+    count: int
+    level: int
+    until: float
+    place: int
+    body: str
+
+    @property
+    def where(self) -> Place:
+        return (self.place, self.node, self.attempt, self.first)
+
+
+@immutable
+class LogQuery:
+    """Which blocks of a task are wanted; None does not restrict. `node` is a node's id, or that of the node that items
+    and repetitions are of; `level` is the least that a block's highest must be, `since` the earliest that its last line
+    may be. `start`: that block and those behind it."""
+
+    task_id: str
+    node: str | None = None
+    attempt: int | None = None
+    level: int = 0
+    since: float | None = None
+    start: Place | None = None
+
+
+class LogStore(Protocol):
+    """Keeps what attempts say. A write is acknowledged when it survives a crash. Reads raise `StoreUnavailable` where
+    there is no answer. `Store.delete_history` removes the blocks of its tasks too."""
+
+    async def insert_logs(self, blocks: Sequence[LogBlock]) -> list[Outcome]:
+        """Insert each unless `(task_id, node, attempt, first)` exists (DUPLICATE). One outcome per block, in order; one
+        that is refused leaves the others alone."""
+
+    async def read_logs(self, query: LogQuery, *, limit: int) -> list[LogBlock]:
+        """At most `limit` blocks, ordered by (place, node, attempt, first)."""
+
+    async def expire_logs(self, before: float, *, limit: int) -> int:
+        """Remove at most `limit` blocks whose last line is of before `before` (epoch seconds). How many were removed.
+        Raises `StoreUnavailable`."""
