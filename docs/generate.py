@@ -41,6 +41,7 @@ from flowkit.testing.guards import GUARDS, HARMLESS, Guard
 from flowkit.testing.kinds import KINDS
 from flowkit.wire import messages as m
 from flowkit.wire.facts import body_of, encode_facts, row_of
+from flowkit.wire.logs import LEVELS, SaidBlock, encode_line, encode_logs
 from flowkit.wire.topics import Topics
 from flowkit.worker.registry import Registry
 from flowkit.worker.schema import schemas_of
@@ -616,6 +617,7 @@ USES = {
     "control": ("coordinators", "every worker", "none"),
     "events": ("coordinators", "the world", "task"),
     "streams": ("workers", "one worker", "worker"),
+    "logs": ("workers", "those who write them down, as one consumer group", "worker"),
     "dead": ("coordinators", "operators", "as found"),
 }
 
@@ -704,6 +706,15 @@ def dead_messages() -> str:
     )
     headers = ((f"`{name}`", f"`{text.decode()}`") for name, text in publisher._queue[0].record.headers)
     return table(("header", "for example"), headers)
+
+
+def log_messages() -> str:
+    rows = [
+        encode_line(1795000000.25, LEVELS["info"], "loading orders", {"table": "orders"}),
+        encode_line(1795000000.5, LEVELS["warning"], "trying the replica", {}),
+    ]
+    block = SaidBlock(TASK, TENANT, "load", 1, 1, LEVELS["warning"], 1795000000.5, rows)
+    return fenced(pretty(encode_logs("w-7d2f40aa", "9be14c07", [block.encode()])), "json")
 
 
 def _tag(kind: Any) -> str:
@@ -821,6 +832,7 @@ PARTS: dict[str, Part] = {
     "keys": keys_of_graphs,
     "kinds-of-violations": kinds_of_violations,
     "node-states": node_states,
+    "logs": log_messages,
     "not-yet": not_yet,
     "settings": settings,
     "task-states": task_states,

@@ -28,6 +28,8 @@ from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
 from flowkit.ports import Clock
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
+from flowkit.trace.log_reader import LogPage, LogReader
+from flowkit.wire.logs import LogLine
 from flowkit.wire.topics import Topics
 
 CHANGED_SEC = 0.05
@@ -53,6 +55,7 @@ class Client:
         self._hub = Hub()
         self._supervisor = Supervisor("client", self.telemetry)
         self._api: Tasks | None = None
+        self._logs = LogReader(self.backend.store, self.backend.logs, self._clock)
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -199,6 +202,24 @@ class Client:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.api.watch(task_id, since)
+
+    def logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None, level: str | None = None,
+             since: float | None = None, limit: int | None = None,
+             follow: bool = False) -> AsyncIterator[LogLine]:  # fmt: skip
+        """What the task's attempts have said, `limit` lines at most; with `follow`, live until it has ended. `node` is
+        a node, or the node of items; `level` the least (`debug`, `info`, `warning`, `error`); `since` epoch seconds.
+        Raises `TaskNotFound`."""
+        return self._logs.lines(
+            task_id, node=node, attempt=attempt, level=level, since=since, limit=limit, follow=follow
+        )  # fmt: skip
+
+    async def list_logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None,
+                        level: str | None = None, since: float | None = None, limit: int = 1000,
+                        cursor: str | None = None) -> LogPage:  # fmt: skip
+        """A page of what `logs` gives, behind `cursor`."""
+        return await self._logs.page(
+            task_id, node=node, attempt=attempt, level=level, since=since, limit=limit, cursor=cursor
+        )
 
     # ------------------------------------------------------------------------------------------ flows
 

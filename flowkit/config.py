@@ -180,6 +180,11 @@ class CoordinatorConfig(CommonSettings):
         return self.group or f"{self.topic_prefix}coordinators"
 
     @property
+    def log_group(self) -> str:
+        """The consumer group of those who write log lines down."""
+        return f"{self.consumer_group}.logs"
+
+    @property
     def kept_sec(self) -> dict[str, float | None]:
         """By the status that a task ended with, how long it is kept after that; None: for ever."""
         usual, failed = self.retention_sec, self.retention_failed_sec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,8 @@ from flowkit.coordinator.handle import TaskHandle, raise_if_failed
 from flowkit.coordinator.views import TaskResult
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.errors import ConfigError
+from flowkit.trace.log_reader import LogPage
+from flowkit.wire.logs import LogLine
 from flowkit.worker.worker import Worker
 
 
@@ -72,6 +74,24 @@ class Embedded:
         """Delete a task that has ended, for good; False for an unknown task. Raises `RequestRefused` while it has not
         ended."""
         return await self.coordinator.delete_task(task_id)
+
+    def logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None, level: str | None = None,
+             since: float | None = None, limit: int | None = None,
+             follow: bool = False) -> AsyncIterator[LogLine]:  # fmt: skip
+        """What the task's attempts have said, `limit` lines at most; with `follow`, live until it has ended. `node` is
+        a node, or the node of items; `level` the least (`debug`, `info`, `warning`, `error`); `since` epoch seconds.
+        Raises `TaskNotFound`."""
+        return self.coordinator.logs(
+            task_id, node=node, attempt=attempt, level=level, since=since, limit=limit, follow=follow
+        )  # fmt: skip
+
+    async def list_logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None,
+                        level: str | None = None, since: float | None = None, limit: int = 1000,
+                        cursor: str | None = None) -> LogPage:  # fmt: skip
+        """A page of what `logs` gives, behind `cursor`."""
+        return await self.coordinator.list_logs(
+            task_id, node=node, attempt=attempt, level=level, since=since, limit=limit, cursor=cursor
+        )
 
     async def put_flow(self, name: str, graph: Any, *, tags: Iterable[str] = (), note: str = "") -> int:
         """Store a graph as the newest version of a flow, and give its number; the graph of the newest version makes no

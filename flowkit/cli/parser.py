@@ -137,9 +137,20 @@ def _tasks(commands: Any) -> None:
     _tasks_restart(verbs)
     _verb(verbs, "delete", "delete a task that has ended, and its children, for good")
     _verb(verbs, "explain", "why each node that does not run does not run")
+    _tasks_logs(verbs)
     watch = _verb(verbs, "watch", "a task's transitions, replayed and then live, until its last")
     watch.add_argument("--since", type=_natural, default=0, metavar="SEQ", help="only those after this commit")
     watch.add_argument("--items", action="store_true", help="a line for each item of a map and each run, not counts")
+
+
+def _tasks_logs(verbs: Any) -> None:
+    logs = _verb(verbs, "logs", "what the attempts of a task have said")
+    logs.add_argument("--follow", "-f", action="store_true", help="what they say from now on too, until it has ended")
+    logs.add_argument("--node", metavar="NODE", help="only this node, and its items")
+    logs.add_argument("--attempt", type=_count, metavar="N", help="only this attempt")
+    logs.add_argument("--level", choices=("debug", "info", "warning", "error"), help="only from this level on")
+    logs.add_argument("--since", metavar="TIME", help="said since: 30m, 2h, 7d, or an ISO time")
+    logs.add_argument("--limit", type=_count, metavar="N", help="at most so many lines (default: all)")
 
 
 def _tasks_restart(verbs: Any) -> None:

@@ -17,6 +17,7 @@ from flowkit.cli.kin import Kin, find_kin, put_kin
 from flowkit.cli.last import task_id_of
 from flowkit.cli.show import put_event, put_task
 from flowkit.cli.steering import STEERING
+from flowkit.cli.task_logs import task_logs
 from flowkit.cli.times import read_time, show_seconds, show_short_time
 from flowkit.client import Client
 from flowkit.coordinator.watch import TaskEvent
@@ -155,5 +156,6 @@ VERBS: dict[str, Callable[[Client, Namespace], Awaitable[Any]]] = {
     "show": _show,
     "explain": _explain,
     "watch": _watch,
+    "logs": task_logs,
     **STEERING,
 }

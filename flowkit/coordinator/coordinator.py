@@ -25,8 +25,11 @@ from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
+from flowkit.monitor import Monitor
 from flowkit.ports import Bus, Clock
 from flowkit.telemetry import Telemetry
+from flowkit.trace.log_reader import LogPage
+from flowkit.wire.logs import LogLine
 
 CHANGED_SEC = 0.05
 OWNERSHIP_SEC = 1.0
@@ -67,6 +70,7 @@ class Coordinator:
         self._coordinating = False
         self._collection = CycleCollection()
         self._companion: Any = None
+        self._monitor = Monitor(backend=self._backend, cfg=self.cfg, clock=self._clock, telemetry=self.telemetry)
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -100,7 +104,7 @@ class Coordinator:
     async def _begin(self, runtime: CoordinatorRuntime) -> None:
         file = self._backend.file
         if file is None:
-            await runtime.start()
+            await self._coordinate(runtime)
             self._coordinating = True
             return
         self._backend.coordinated = True
@@ -125,7 +129,15 @@ class Coordinator:
         file, runtime = self._backend.file, self._runtime
         if file is not None and runtime is not None and not self._coordinating and file.acquire_ownership():
             self._coordinating = True
-            await runtime.start()
+            await self._coordinate(runtime)
+
+    async def _coordinate(self, runtime: CoordinatorRuntime) -> None:
+        await runtime.start()
+        try:
+            await self._monitor.start()
+        except BaseException:
+            await runtime.stop()
+            raise
 
     async def _look_for_changes(self) -> None:
         """Another process wrote to the file: new work for the owner, news for a reader."""
@@ -148,6 +160,7 @@ class Coordinator:
                 worker, self._companion = self._companion, None
                 await worker.stop(COMPANION_SEC)
             await runtime.stop()
+            await self._monitor.stop()
             if self._backend.file is not None:
                 self._backend.file.release_ownership()
         finally:
@@ -293,6 +306,24 @@ class Coordinator:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.runtime.api.watch(task_id, since)
+
+    def logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None, level: str | None = None,
+             since: float | None = None, limit: int | None = None,
+             follow: bool = False) -> AsyncIterator[LogLine]:  # fmt: skip
+        """What the task's attempts have said, `limit` lines at most; with `follow`, live until it has ended. `node` is
+        a node, or the node of items; `level` the least (`debug`, `info`, `warning`, `error`); `since` epoch seconds.
+        Raises `TaskNotFound`."""
+        return self._monitor.logs.lines(
+            task_id, node=node, attempt=attempt, level=level, since=since, limit=limit, follow=follow
+        )  # fmt: skip
+
+    async def list_logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None,
+                        level: str | None = None, since: float | None = None, limit: int = 1000,
+                        cursor: str | None = None) -> LogPage:  # fmt: skip
+        """A page of what `logs` gives, behind `cursor`."""
+        return await self._monitor.logs.page(
+            task_id, node=node, attempt=attempt, level=level, since=since, limit=limit, cursor=cursor
+        )
 
     # ------------------------------------------------------------------------------------------ flows
 

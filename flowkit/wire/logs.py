@@ -123,6 +123,8 @@ def _block(row: _BlockRow) -> LogBlock:
     numbers = (row.attempt, row.first, row.count, row.level)
     if min(numbers) < 0 or max(numbers) > MOST_NUMBER:
         raise Corrupt("a block of log lines has a number beyond all bounds")
+    if not bytes(row.rows).startswith(b"["):
+        raise Corrupt("a block of log lines ends with the list of them")
     try:
         body = bytes(row.rows).decode()
         f"{row.task_id}{row.tenant}{row.node}".encode()

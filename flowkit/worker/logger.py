@@ -24,7 +24,7 @@ speaker: ContextVar[tuple[LogPipe, AttemptLog] | None] = ContextVar("flowkit_spe
 """Whose lines this task, or thread, says."""
 
 _handlers = logging.getLogger(f"{OWN}.handler")
-_plain = frozenset(vars(logging.makeLogRecord({})))
+_plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}  # what formatters add
 
 
 class AttemptLogger(Adapter):
