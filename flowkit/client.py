@@ -25,10 +25,12 @@ from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.core.signature import agreed
 from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
+from flowkit.monitor import traces_of
 from flowkit.ports import Clock
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogPage, LogReader
+from flowkit.trace.traces import Traces
 from flowkit.wire.logs import LogLine
 from flowkit.wire.topics import Topics
 
@@ -202,6 +204,11 @@ class Client:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.api.watch(task_id, since)
+
+    @property
+    def traces(self) -> Traces:
+        """What happened to tasks, and where their time went."""
+        return traces_of(History(self.backend.store, self._graphs, self.telemetry))
 
     def logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None, level: str | None = None,
              since: float | None = None, limit: int | None = None,

@@ -18,6 +18,7 @@ from flowkit.coordinator.views import TaskResult
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.errors import ConfigError
 from flowkit.trace.log_reader import LogPage
+from flowkit.trace.traces import Traces
 from flowkit.wire.logs import LogLine
 from flowkit.worker.worker import Worker
 
@@ -74,6 +75,11 @@ class Embedded:
         """Delete a task that has ended, for good; False for an unknown task. Raises `RequestRefused` while it has not
         ended."""
         return await self.coordinator.delete_task(task_id)
+
+    @property
+    def traces(self) -> Traces:
+        """What happened to tasks, and where their time went."""
+        return self.coordinator.traces
 
     def logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None, level: str | None = None,
              since: float | None = None, limit: int | None = None,

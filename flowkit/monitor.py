@@ -6,19 +6,37 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from flowkit.config import CoordinatorConfig
+from flowkit.errors import Corrupt, TaskNotFound
 from flowkit.service import Supervisor
 from flowkit.trace.log_reader import LogReader
 from flowkit.trace.log_writer import LogWriter
+from flowkit.trace.task_trace import Recorded
+from flowkit.trace.traces import Traces
 from flowkit.wire.topics import Topics
 
 if TYPE_CHECKING:
     from flowkit.backend import Backend
+    from flowkit.coordinator.history import History
     from flowkit.ports import Clock
     from flowkit.telemetry import Telemetry
 
 EXPIRE_SEC: Final = 30.0
 EXPIRE_BLOCKS: Final = 500
 DRAIN_SEC: Final = 2.0
+
+
+def traces_of(history: History, *, tenant: str = "default") -> Traces:
+    """The questions about tasks whose histories these are."""
+
+    async def load(task_id: str) -> Recorded:
+        past = (await history.load([task_id], whole=True)).get(task_id)
+        if past is None or past.head.tenant != tenant:
+            raise TaskNotFound(f"there is no task {task_id!r}")
+        if past.task is None or past.first is None:
+            raise Corrupt(f"task {task_id} is quarantined: {past.error}")
+        return Recorded(past.head, past.first, await history.editions(past.commits), past.commits)
+
+    return Traces(load)
 
 
 class Monitor:

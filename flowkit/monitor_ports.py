@@ -68,3 +68,42 @@ class LogStore(Protocol):
     async def expire_logs(self, before: float, *, limit: int) -> int:
         """Remove at most `limit` blocks whose last line is of before `before` (epoch seconds). How many were removed.
         Raises `StoreUnavailable`."""
+
+
+@immutable
+class AttemptRecord:
+    """What became of one attempt. `(task_id, node, attempt)` is unique. Times are epoch seconds by the coordinators'
+    clocks, as they were committed; `run_sec` as the worker measured it.
+
+    `flow` is the name of the flow, else of the graph; `base` the node of the graph that `node` is, or is derived from.
+    `outcome` is `succeeded`, `failed`, `lost` or `cancelled`; `code` the error's, or why it was lost or cancelled.
+    `ready_at` is since when it waited to begin, `leased_at` when a worker got it, `ended_at` when its end was committed
+    as commit `seq`.
+    """
+
+    task_id: str
+    tenant: str
+    flow: str
+    node: str
+    base: str
+    role: str
+    attempt: int
+    generation: int
+    outcome: str
+    code: str
+    worker: str
+    ready_at: float
+    leased_at: float
+    ended_at: float
+    run_sec: float
+    seq: int
+
+    @property
+    def waited_sec(self) -> float:
+        """From when nothing was missing any more until a worker had it."""
+        return max(0.0, self.leased_at - self.ready_at)
+
+    @property
+    def queued_sec(self) -> float:
+        """What of its lease it did not run: on its way to the worker, in its queue, and back."""
+        return max(0.0, self.ended_at - self.leased_at - self.run_sec)

@@ -38,6 +38,7 @@ def make_parser() -> ArgumentParser:
     _worker(commands)
     _coordinator(commands)
     _tasks(commands)
+    _trace(commands)
     _flows(commands)
     _graph(commands)
     _schema(commands)
@@ -188,6 +189,28 @@ def _tasks_list(verbs: Any) -> None:
     )
     parser.add_argument("--since", metavar="TIME", help="created since: 30m, 2h, 7d, or an ISO time")
     _paged(parser)
+
+
+def _trace(commands: Any) -> None:
+    about = "what happened to a task, and where its time went"
+    parser = _command(commands, "trace", "trace", about)
+    _services(parser)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    show = _verb(verbs, "show", "a task's path, and each attempt: how it ended, how long it waited and ran")
+    show.add_argument("--node", metavar="NODE", help="only this one, with its inputs, outputs and tracebacks")
+    _most(show, 200)
+    _most(_verb(verbs, "waterfall", "who waited and ran when, as bars"), 200)
+    _verb(verbs, "critical-path", "the chain of nodes that decided how long it took")
+    _most(_verb(verbs, "bottlenecks", "what the time went to, and what would help"), 20)
+    compare = _verb(verbs, "compare", "what differs between two tasks")
+    compare.add_argument("other", metavar="OTHER", help="the other task's id, or last")
+    _most(compare, 200)
+
+
+def _most(parser: ArgumentParser, usual: int) -> None:
+    parser.add_argument(
+        "--limit", type=_count, default=usual, metavar="N", help=f"at most so many rows (default: {usual})"
+    )
 
 
 def _flows(commands: Any) -> None:

@@ -25,10 +25,11 @@ from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
-from flowkit.monitor import Monitor
+from flowkit.monitor import Monitor, traces_of
 from flowkit.ports import Bus, Clock
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogPage
+from flowkit.trace.traces import Traces
 from flowkit.wire.logs import LogLine
 
 CHANGED_SEC = 0.05
@@ -306,6 +307,11 @@ class Coordinator:
     def watch(self, task_id: str, since: int = 0) -> AsyncIterator[TaskEvent]:
         """The task's transitions after commit `since`, then live, until its last."""
         return self.runtime.api.watch(task_id, since)
+
+    @property
+    def traces(self) -> Traces:
+        """What happened to tasks, and where their time went."""
+        return traces_of(self.runtime.history)
 
     def logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None, level: str | None = None,
              since: float | None = None, limit: int | None = None,

@@ -12,8 +12,9 @@ from flowkit.cli import main
 from flowkit.cli.parser import make_parser
 from tests.cli.conftest import Cli
 
-COMMANDS = ("run", "worker", "coordinator", "tasks", "flows", "graph", "schema", "doctor")
-VERBS = ("list", "show", "cancel", "pause", "resume", "restart", "explain", "watch")
+COMMANDS = ("run", "worker", "coordinator", "tasks", "trace", "flows", "graph", "schema", "doctor")
+VERBS = ("list", "show", "cancel", "pause", "resume", "restart", "explain", "watch", "logs")
+TRACE_VERBS = ("show", "waterfall", "critical-path", "bottlenecks", "compare")
 FLOW_VERBS = ("put", "list", "show", "versions", "tag", "untag", "diff", "validate")
 
 
@@ -28,6 +29,7 @@ def test_the_version_is_the_package_s(cli: Cli) -> None:
         *((name,) for name in COMMANDS),
         *(("tasks", verb) for verb in VERBS),
         *(("flows", verb) for verb in FLOW_VERBS),
+        *(("trace", verb) for verb in TRACE_VERBS),
     ],
 )
 def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None:
