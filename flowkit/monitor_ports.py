@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 from flowkit.core.immutable import immutable
 from flowkit.ports import Outcome
@@ -107,3 +108,72 @@ class AttemptRecord:
     def queued_sec(self) -> float:
         """What of its lease it did not run: on its way to the worker, in its queue, and back."""
         return max(0.0, self.ended_at - self.leased_at - self.run_sec)
+
+    @property
+    def bad(self) -> bool:
+        """Whether it counts as a failure: it failed, or was lost."""
+        return self.outcome in ("failed", "lost")
+
+
+BIN_FACTOR: Final = 1.05
+SMALLEST_SEC: Final = 1e-4
+
+
+def bin_of(seconds: float) -> int:
+    """The bin of a histogram that so many seconds fall into: each is 5 % wider than the one before."""
+    return 0 if seconds <= SMALLEST_SEC else 1 + int(math.log(seconds / SMALLEST_SEC) / math.log(BIN_FACTOR))
+
+
+def seconds_of(bin_number: int) -> float:
+    """The middle of a bin (seconds): at most 2.5 % from any that fell into it."""
+    return 0.0 if bin_number <= 0 else SMALLEST_SEC * BIN_FACTOR ** (bin_number - 0.5)
+
+
+@immutable
+class AttemptQuery:
+    """Attempts of a tenant that ended in `[since, until)` (epoch seconds); `flow` and `base` restrict to a flow and to
+    a node of the graph, where they are not None."""
+
+    tenant: str
+    since: float
+    until: float
+    flow: str | None = None
+    base: str | None = None
+
+
+@immutable
+class HistogramRow:
+    """So many attempts of a node of a flow ended in the bucket of time that begins at `start` (epoch seconds), ran for
+    `seconds_of(bin)`, and were bad or not."""
+
+    flow: str
+    base: str
+    start: float
+    bin: int
+    bad: bool
+    count: int
+
+
+class TraceStore(Protocol):
+    """An index of ended attempts for questions about many tasks; of one task the commits tell more. What it lacks can
+    be made again from them. Reads raise `StoreUnavailable`. `Store.delete_history` removes what it has of its tasks."""
+
+    async def insert_attempts(self, records: Sequence[AttemptRecord]) -> list[Outcome]:
+        """Insert each unless `(task_id, node, attempt)` exists (DUPLICATE). One outcome per record, in order."""
+
+    async def indexed(self, task_ids: Sequence[str]) -> dict[str, int]:
+        """Up to which commit the attempts of these tasks are in the index; those of which nothing is known are left
+        out."""
+
+    async def mark_indexed(self, seqs: Mapping[str, int]) -> Outcome:
+        """Note up to which commit the attempts of these tasks are in the index; never backwards."""
+
+    async def slowest_attempts(self, query: AttemptQuery, *, limit: int) -> list[AttemptRecord]:
+        """Those that ran longest first; of the same time the one with the smaller (task_id, node, attempt)."""
+
+    async def histogram(self, query: AttemptQuery, *, bucket_sec: float) -> list[HistogramRow]:
+        """How many attempts fell into which bucket of time and which bin, ordered by (flow, base, start, bin, bad).
+        Buckets are multiples of `bucket_sec` since the epoch."""
+
+    async def expire_attempts(self, before: float, *, limit: int) -> int:
+        """Remove at most `limit` records that ended before `before` (epoch seconds). How many were removed."""

@@ -291,8 +291,8 @@ class Store(Protocol):
         """Heads whose `remove_at` <= now, the longest due first."""
 
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
-        """Remove all requests, snapshots, blocks of streams and commits of these tasks, so many at a time that others
-        get their turn. OK once nothing is left; otherwise some of it may be gone."""
+        """Remove all requests, snapshots, blocks of streams, log lines, index entries and commits of these tasks, so
+        many at a time that others get their turn. OK once nothing is left; otherwise some of it may be gone."""
 
     async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
         """Give up what was put for these tasks: of their artifacts, those that no other task put are removed. One that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowkit.monitor_ports import LogBlock
+from flowkit.monitor_ports import AttemptRecord, LogBlock
 from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, HeadUpdate, LimitSwap, Record, Request
 
 CHUNK = 512 * 1024
@@ -14,7 +14,16 @@ MAX_MESSAGE = 1024 * 1024 - 1024
 
 
 def storable(
-    document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag | LimitSwap | Block | LogBlock,
+    document: Head
+    | HeadUpdate
+    | Commit
+    | Request
+    | FlowVersion
+    | FlowTag
+    | LimitSwap
+    | Block
+    | LogBlock
+    | AttemptRecord,
 ) -> bool:
     """Whether every backend can keep this document and give it back the same."""
     match document:
@@ -41,6 +50,8 @@ def storable(
                 and _whole(attempt, first, count, level, place)
                 and until == until
             )
+        case AttemptRecord():
+            return _storable_attempt(document)
         case LimitSwap():
             return _text(document.limit_id, document.before, document.stamp, document.body) and _whole(
                 document.partition
@@ -71,6 +82,15 @@ def _storable_head(head: Head) -> bool:
         _text(*texts)
         and _whole(*whole)
         and _number(head.timeout_sec, head.created_at, head.next_wake, head.updated_at, head.ended_at, head.remove_at)
+    )
+
+
+def _storable_attempt(one: AttemptRecord) -> bool:
+    return (
+        _text(one.task_id, one.tenant, one.flow, one.node, one.base, one.role, one.outcome, one.code, one.worker)
+        and _whole(one.attempt, one.generation, one.seq)
+        and _number(one.ready_at, one.leased_at, one.ended_at, one.run_sec)
+        and abs(one.ended_at) < MAX_INT
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
 from flowkit.adapters.memory_logs import MemoryLogs
+from flowkit.adapters.memory_traces import MemoryTraces, TraceData
 from flowkit.monitor_ports import LogBlock
 from flowkit.ports import (
     FOREVER,
@@ -56,6 +57,7 @@ class MemoryData:
     limits: dict[str, LimitRecord] = field(default_factory=dict)
     kept: dict[str, Kept] = field(default_factory=dict)
     logs: dict[str, dict[tuple[str, int, int], LogBlock]] = field(default_factory=dict)
+    traces: TraceData = field(default_factory=TraceData)
     # Derived: what a database would keep as indexes.
     by_age: list[tuple[float, str]] = field(default_factory=list)
     active: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -73,6 +75,7 @@ class MemoryStore:
     def __init__(self, data: MemoryData | None = None) -> None:
         self.data = data if data is not None else MemoryData()
         self.logs = MemoryLogs(self.data.logs)
+        self.traces = MemoryTraces(self.data.traces)
 
     async def start(self) -> None:
         await asyncio.sleep(0)
@@ -159,6 +162,7 @@ class MemoryStore:
             self.data.commits.pop(task_id, None)
             self.data.blocks.pop(task_id, None)
             self.data.logs.pop(task_id, None)
+            self.data.traces.forget(task_id)
             for request in self.data.requests.pop(task_id, {}).values():
                 self.data.open[request.partition].discard((task_id, request.n))
         beginnings = tuple(f"{task_id}." for task_id in task_ids)

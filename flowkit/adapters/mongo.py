@@ -16,8 +16,9 @@ from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
 from flowkit.adapters.mongo_logs import LOG_INDEXES, MongoLogs
 from flowkit.adapters.mongo_removal import MongoRemoval
+from flowkit.adapters.mongo_traces import TRACE_INDEXES, MongoTraces
 from flowkit.errors import StoreUnavailable
-from flowkit.monitor_ports import LogBlock
+from flowkit.monitor_ports import AttemptRecord, LogBlock
 from flowkit.ports import (
     FOREVER,
     Block,
@@ -49,7 +50,7 @@ IDS_PER_READ = 200
 CHUNKS_PER_WRITE = 16
 PUT_TRIES = 3
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block, LogBlock)
+Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block, LogBlock, AttemptRecord)
 Result = TypeVar("Result")
 
 FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
@@ -71,6 +72,7 @@ class MongoStore:
         self._address = "MongoDB"
         self._removal = MongoRemoval(self._reading, self._collection)
         self.logs = MongoLogs(self._insert, self._reading, self._collection)
+        self.traces = MongoTraces(self._insert, self._reading, self._write, self._collection)
 
     # life
 
@@ -80,7 +82,7 @@ class MongoStore:
 
         async def prepare() -> None:
             await handle.database.command("ping")
-            for name, indexes in {**documents.INDEXES, **LOG_INDEXES}.items():
+            for name, indexes in {**documents.INDEXES, **LOG_INDEXES, **TRACE_INDEXES}.items():
                 await handle.collection(name).create_indexes(indexes)
 
         try:

@@ -38,7 +38,9 @@ class MongoRemoval:
     async def history(self, task_ids: Sequence[str]) -> None:
         for part in _parts(task_ids, IDS_PER_READ):
             await self._delete_all("streams", {"$or": [documents.blocks_of_task(task_id) for task_id in part]})
-            await self._delete_all("logs", {"task": {"$in": list(part)}})
+            for name in ("logs", "attempts"):
+                await self._delete_all(name, {"task": {"$in": list(part)}})
+            await self._delete("indexed", {"_id": {"$in": list(part)}})
             for name in ("requests", "commits"):
                 await self._delete_all(
                     name, {"$or": [{"_id": documents.of_one(task_id), "task": task_id} for task_id in part]}

@@ -18,9 +18,10 @@ from flowkit.adapters import sqlite_schema as schema
 from flowkit.adapters.limits import MAX_INT, chunks, storable
 from flowkit.adapters.sqlite_logs import SqliteLogs
 from flowkit.adapters.sqlite_schema import Row
+from flowkit.adapters.sqlite_traces import SqliteTraces
 from flowkit.adapters.sqlite_writer import Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
-from flowkit.monitor_ports import LogBlock
+from flowkit.monitor_ports import AttemptRecord, LogBlock
 from flowkit.ports import (
     FOREVER,
     Block,
@@ -46,7 +47,9 @@ FEW = 32
 IDS_PER_READ = 500
 CHUNKS_PER_WRITE = 8
 
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, LimitSwap, Block, LogBlock)
+Document = TypeVar(
+    "Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, LimitSwap, Block, LogBlock, AttemptRecord
+)
 Result = TypeVar("Result")
 
 
@@ -66,6 +69,7 @@ class SqliteStore:
         self._pool: ThreadPoolExecutor | None = None
         self._seen = (0, 0)
         self.logs = SqliteLogs(self._read, self._write_all, self._write_one)
+        self.traces = SqliteTraces(self._read, self._write_all, self._write_one)
 
     # life
 
@@ -205,7 +209,7 @@ class SqliteStore:
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
         for start in range(0, len(task_ids), IDS_PER_READ):
             part = task_ids[start : start + IDS_PER_READ]
-            for table in ("requests", "blocks", "logs", "commits"):
+            for table in ("requests", "blocks", "logs", "attempts", "indexed", "commits"):
                 if (
                     await self._write_all_of(partial(removing.delete_rows, table=table, task_ids=part))
                     is not Outcome.OK

@@ -118,6 +118,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX logs_place ON logs (task_id, place, node, attempt, first)",
         "CREATE INDEX logs_age ON logs (until)",
     ),
+    (
+        """CREATE TABLE attempts (
+            task_id TEXT NOT NULL, tenant TEXT NOT NULL, flow TEXT NOT NULL, node TEXT NOT NULL, base TEXT NOT NULL,
+            role TEXT NOT NULL, attempt INTEGER NOT NULL, generation INTEGER NOT NULL, outcome TEXT NOT NULL,
+            code TEXT NOT NULL, worker TEXT NOT NULL, ready_at REAL NOT NULL, leased_at REAL NOT NULL,
+            ended_at REAL NOT NULL, run_sec REAL NOT NULL, seq INTEGER NOT NULL, day INTEGER NOT NULL,
+            bin INTEGER NOT NULL, bad INTEGER NOT NULL, PRIMARY KEY (task_id, node, attempt))""",
+        "CREATE INDEX attempts_history ON attempts (tenant, flow, base, ended_at, bin, bad)",
+        "CREATE INDEX attempts_slow ON attempts (tenant, day, run_sec DESC, task_id, node, attempt)",
+        "CREATE INDEX attempts_slow_flow ON attempts (tenant, flow, day, run_sec DESC, task_id, node, attempt)",
+        "CREATE INDEX attempts_age ON attempts (ended_at)",
+        "CREATE TABLE indexed (task_id TEXT PRIMARY KEY NOT NULL, seq INTEGER NOT NULL)",
+    ),
 )
 
 HEAD = (

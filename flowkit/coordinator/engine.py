@@ -65,6 +65,7 @@ class Engine:
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
         self.gate = Gate(clock, dispatcher)
         self.on_stray: Callable[[str], None] = lambda task_id: None
+        self.on_rest: Callable[[str], None] = lambda task_id: None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_output: Callable[[Keep], None] = lambda effect: None
@@ -472,6 +473,8 @@ class Engine:
             # The next child ends soon, most likely: it must not have to wait until its parent is loaded again.
             if cell.unborn or (task.children and self.clock.mono() - cell.stirred_at < rest):
                 return
+        if task.ended:
+            self.on_rest(cell.task_id)
         self.drop(cell)
 
     def make_room(self) -> None:
