@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from flowkit.core.signature import Signature
 from flowkit.errors import ConfigError
-from flowkit.monitor_ports import LogStore
+from flowkit.monitor_ports import LogStore, TraceStore
 from flowkit.ports import Bus, Store
 
 if TYPE_CHECKING:
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Backend:
-    """A store, a bus, and where log lines are kept. Embedded, those of one file are shared by all parts of the process:
-    that is how a coordinator and a worker meet. `file` is the SQLite store where there is one; `coordinated`: a
-    coordinator of this process runs on it, or stands by. `workers`: for each worker of this process on it, what its
-    roles take."""
+    """A store, a bus, and where log lines and traces are kept. Embedded, those of one file are shared by all parts of
+    the process: that is how a coordinator and a worker meet. `file` is the SQLite store where there is one;
+    `coordinated`: a coordinator of this process runs on it, or stands by. `workers`: for each worker of this process on
+    it, what its roles take."""
 
     store: Store
     bus: Bus
     logs: LogStore
+    traces: TraceStore
     file: SqliteStore | None = None
     temporary: bool = False
     coordinated: bool = False
@@ -109,7 +110,7 @@ def _embedded(path: Path) -> Backend:
     backend = _FILES.get(path)
     if backend is None:
         store = SqliteStore(path)
-        backend = _FILES[path] = Backend(store, MemoryBus(), store.logs, store)
+        backend = _FILES[path] = Backend(store, MemoryBus(), store.logs, store.traces, store)
     return backend
 
 
@@ -118,4 +119,6 @@ def _cluster(db: object, cfg: CommonSettings) -> Backend:
     from flowkit.adapters.mongo import MongoStore
 
     store = MongoStore(db, start_timeout=cfg.connect_timeout_sec)
-    return Backend(store, KafkaBus(cfg.kafka_bootstrap, start_timeout=cfg.connect_timeout_sec), store.logs)
+    return Backend(
+        store, KafkaBus(cfg.kafka_bootstrap, start_timeout=cfg.connect_timeout_sec), store.logs, store.traces
+    )

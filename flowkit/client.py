@@ -208,7 +208,8 @@ class Client:
     @property
     def traces(self) -> Traces:
         """What happened to tasks, and where their time went."""
-        return traces_of(History(self.backend.store, self._graphs, self.telemetry))
+        history = History(self.backend.store, self._graphs, self.telemetry)
+        return traces_of(history, self.backend, self._clock)
 
     def logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None, level: str | None = None,
              since: float | None = None, limit: int | None = None,

@@ -144,6 +144,7 @@ class CoordinatorConfig(CommonSettings):
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
     `retention_sec`: how long after its end a task is kept; None (in the environment `none`) or `inf`: for ever.
     `retention_failed_sec`: the same for tasks that failed; None: as long as the others.
+    `trace_index`: keep an index of ended attempts, for questions about many tasks.
     `retention_logs_sec`: how long after it was said a line of a log is kept; None: as long as its task.
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
@@ -165,6 +166,7 @@ class CoordinatorConfig(CommonSettings):
     retention_sec: float | None = 30 * 86_400.0
     retention_failed_sec: float | None = None
     retention_logs_sec: float | None = None
+    trace_index: bool = True
     priority_ageing_sec: float = 60.0
     sticky_patience_sec: float = 5.0
     tenant_weights: dict[str, float] = field(default_factory=dict)

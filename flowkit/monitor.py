@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from flowkit.config import CoordinatorConfig
 from flowkit.errors import Corrupt, TaskNotFound
 from flowkit.service import Supervisor
+from flowkit.trace.indexer import Indexer
 from flowkit.trace.log_reader import LogReader
 from flowkit.trace.log_writer import LogWriter
 from flowkit.trace.task_trace import Recorded
@@ -16,31 +18,37 @@ from flowkit.wire.topics import Topics
 
 if TYPE_CHECKING:
     from flowkit.backend import Backend
-    from flowkit.coordinator.history import History
+    from flowkit.coordinator.history import History, Past
     from flowkit.ports import Clock
     from flowkit.telemetry import Telemetry
 
 EXPIRE_SEC: Final = 30.0
 EXPIRE_BLOCKS: Final = 500
 DRAIN_SEC: Final = 2.0
+INDEX_SEC: Final = 0.1
 
 
-def traces_of(history: History, *, tenant: str = "default") -> Traces:
+def traces_of(history: History, backend: Backend, clock: Clock, *, tenant: str = "default") -> Traces:
     """The questions about tasks whose histories these are."""
 
     async def load(task_id: str) -> Recorded:
         past = (await history.load([task_id], whole=True)).get(task_id)
         if past is None or past.head.tenant != tenant:
             raise TaskNotFound(f"there is no task {task_id!r}")
-        if past.task is None or past.first is None:
+        if past.task is None:
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
-        return Recorded(past.head, past.first, await history.editions(past.commits), past.commits)
+        return await _recorded(history, past)
 
-    return Traces(load)
+    return Traces(load, backend.traces, clock, tenant=tenant)
+
+
+async def _recorded(history: History, past: Past) -> Recorded:
+    assert past.first is not None
+    return Recorded(past.head, past.first, await history.editions(past.commits), past.commits)
 
 
 class Monitor:
-    """`logs` reads, whoever coordinates. `start` begins to write."""
+    """`logs` reads, whoever coordinates. `start` begins to write. `note` hears of tasks that are at rest."""
 
     def __init__(self, *, backend: Backend, cfg: CoordinatorConfig, clock: Clock, telemetry: Telemetry) -> None:
         self._backend = backend
@@ -53,13 +61,23 @@ class Monitor:
             bus=backend.bus, topics=self._topics, group=cfg.log_group, store=backend.logs, clock=clock,
             telemetry=telemetry,
         )  # fmt: skip
+        self._indexer: Indexer | None = None
         self.logs = LogReader(backend.store, backend.logs, clock)
 
-    async def start(self) -> None:
-        """Join those who write log lines down. Raises `BusUnavailable`."""
+    def note(self, task_id: str) -> None:
+        """The task has ended, and its head says so."""
+        if self._indexer is not None:
+            self._indexer.note(task_id)
+
+    async def start(self, history: History, owned: Callable[[], Collection[int]]) -> None:
+        """Join those who write log lines down, and index what ends in the partitions that `owned` tells. Raises
+        `BusUnavailable`."""
         await self._backend.bus.ensure_topics({self._topics.logs: self._topics.specs()[self._topics.logs]})
         await self._writer.start()
         self._supervisor.loop("logs", self._writer.step)
+        if self._cfg.trace_index:
+            self._indexer = self._make_indexer(history, owned)
+            self._supervisor.loop("index", self._indexer.step, every=INDEX_SEC)
         if self._cfg.retention_logs_sec is not None:
             self._supervisor.loop("expire-logs", self._expire_logs, every=EXPIRE_SEC)
 
@@ -72,7 +90,18 @@ class Monitor:
                     await self._writer.drain()
             except TimeoutError:
                 self._telemetry.count("log_drains_cut_short")
+        self._indexer = None
         await self._writer.stop()
+
+    def _make_indexer(self, history: History, owned: Callable[[], Collection[int]]) -> Indexer:
+        async def load(task_ids: Sequence[str]) -> dict[str, Recorded]:
+            pasts = await history.load(task_ids, whole=True)
+            return {task_id: await _recorded(history, past) for task_id, past in pasts.items() if past.task is not None}
+
+        return Indexer(
+            load=load, store=self._backend.store, traces=self._backend.traces, clock=self._clock,
+            telemetry=self._telemetry, owned=owned,
+        )  # fmt: skip
 
     async def _expire_logs(self) -> None:
         """Remove lines that are older than they are kept, so many at a time that others get their turn."""

@@ -202,9 +202,22 @@ def _trace(commands: Any) -> None:
     _most(_verb(verbs, "waterfall", "who waited and ran when, as bars"), 200)
     _verb(verbs, "critical-path", "the chain of nodes that decided how long it took")
     _most(_verb(verbs, "bottlenecks", "what the time went to, and what would help"), 20)
+    _trace_many(verbs)
     compare = _verb(verbs, "compare", "what differs between two tasks")
     compare.add_argument("other", metavar="OTHER", help="the other task's id, or last")
     _most(compare, 200)
+
+
+def _trace_many(verbs: Any) -> None:
+    slowest = _verb(verbs, "slowest", "the attempts of ended tasks that ran longest", task=False)
+    slowest.add_argument("task", nargs="?", metavar="TASK", help="the nodes of this task instead (its id, or last)")
+    history = _verb(verbs, "history", "percentiles and failure rates of ended tasks over time", task=False)
+    for parser in (slowest, history):
+        parser.add_argument("--flow", metavar="FLOW", help="only of this flow, or of graphs of this name")
+        parser.add_argument("--node", metavar="NODE", help="only this node of the graph")
+        parser.add_argument("--since", metavar="TIME", help="ended since: 30m, 2h, 7d (default), or an ISO time")
+        _most(parser, 20 if parser is slowest else 500)
+    history.add_argument("--bucket", default="1h", metavar="TIME", help="how long each span is: 5m, 1h (default), 1d")
 
 
 def _most(parser: ArgumentParser, usual: int) -> None:

@@ -22,6 +22,13 @@ def read_time(text: str, now: float) -> float:
         raise UsageError(f"{text!r} is no time: say 30m, 2h, 7d, or 2026-11-21T08:00:00") from None
 
 
+def read_span(text: str) -> float:
+    """Seconds of `5m`, `1h`, `1d`."""
+    if found := AGO.fullmatch(text):
+        return float(found[1]) * UNITS[found[2]]
+    raise UsageError(f"{text!r} is no span of time: say 5m, 1h or 1d")
+
+
 def show_time(at: float | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,7 +12,7 @@ from flowkit.cli.asking import ask
 from flowkit.cli.console import UsageError, clean, one_line, put, put_json, table
 from flowkit.cli.last import task_id_of
 from flowkit.cli.show import brief
-from flowkit.cli.times import show_seconds, show_time
+from flowkit.cli.times import read_span, read_time, show_seconds, show_short_time, show_time
 from flowkit.client import Client
 from flowkit.errors import did_you_mean
 from flowkit.trace.analysis import Row
@@ -159,6 +161,53 @@ async def _compare(client: Client, args: Namespace) -> None:
     _say_more(len(found.nodes), args.limit)
 
 
+# -------------------------------------------------------------------------------------------------- many tasks
+
+
+async def _slowest(client: Client, args: Namespace) -> None:
+    if args.task:
+        await _slowest_of(client, args)
+        return
+    since = read_time(args.since, time.time()) if args.since else None
+    found = await client.traces.slowest(flow=args.flow, node=args.node, since=since, limit=min(args.limit, 1000))
+    if args.json:
+        put_json(found)
+        return
+    now = time.time()
+    table(
+        ("RAN", "FLOW", "NODE", "OUTCOME", "ENDED", "TASK", "ATTEMPT"),
+        ((show_seconds(one.run_sec), clean(one.flow), clean(one.node), one.outcome, show_short_time(one.ended_at, now),
+          one.task_id, str(one.attempt)) for one in found),
+    )  # fmt: skip
+
+
+async def _slowest_of(client: Client, args: Namespace) -> None:
+    found = await client.traces.slowest_of(args.task, args.limit)
+    if args.json:
+        put_json(found)
+        return
+    table(
+        ("NODE", "ROLE", "RAN", "LONGEST", "WAITED", "QUEUED", "ATTEMPTS", "FAILED"),
+        ((clean(one.node), clean(one.role), *map(show_seconds, (one.running, one.longest, one.waiting, one.queued)),
+          str(one.attempts), str(one.failed)) for one in found),
+    )  # fmt: skip
+
+
+async def _history(client: Client, args: Namespace) -> None:
+    since = read_time(args.since, time.time()) if args.since else None
+    points = await client.traces.history(flow=args.flow, node=args.node, since=since, bucket_sec=read_span(args.bucket))
+    if args.json:
+        put_json([{**dataclasses.asdict(point), "failure_rate": point.failure_rate} for point in points])
+        return
+    now = time.time()
+    table(
+        ("FLOW", "NODE", "FROM", "ATTEMPTS", "FAILED", "P50", "P95"),
+        ((clean(one.flow), clean(one.node), show_short_time(one.start, now), f"{one.count:,}",
+          f"{one.failure_rate:.1%}", show_seconds(one.p50), show_seconds(one.p95)) for one in points[: args.limit]),
+    )  # fmt: skip
+    _say_more(len(points), args.limit)
+
+
 # -------------------------------------------------------------------------------------------------- how
 
 
@@ -207,5 +256,7 @@ VERBS: dict[str, Callable[[Client, Namespace], Awaitable[Any]]] = {
     "waterfall": _waterfall,
     "critical-path": _critical_path,
     "bottlenecks": _bottlenecks,
+    "slowest": _slowest,
+    "history": _history,
     "compare": _compare,
 }

@@ -133,9 +133,10 @@ class Coordinator:
             await self._coordinate(runtime)
 
     async def _coordinate(self, runtime: CoordinatorRuntime) -> None:
+        runtime.engine.on_rest = self._monitor.note
         await runtime.start()
         try:
-            await self._monitor.start()
+            await self._monitor.start(runtime.history, lambda: runtime.engine.owned)
         except BaseException:
             await runtime.stop()
             raise
@@ -311,7 +312,7 @@ class Coordinator:
     @property
     def traces(self) -> Traces:
         """What happened to tasks, and where their time went."""
-        return traces_of(self.runtime.history)
+        return traces_of(self.runtime.history, self._backend, self._clock)
 
     def logs(self, task_id: str, *, node: str | None = None, attempt: int | None = None, level: str | None = None,
              since: float | None = None, limit: int | None = None,

@@ -5,6 +5,7 @@ Nothing is written for it. A history is folded as its owner folded it, and each 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -272,11 +273,11 @@ def _trace(recorded: Recorded, fold: _Fold) -> TaskTrace:
     attempts = fold.all()
     of_node: dict[str, list[AttemptTrace]] = {}
     for attempt in attempts:
-        if attempt.record.generation >= task.runs[attempt.node].born if attempt.node in task.runs else False:
+        run = task.runs.get(attempt.node)
+        if run is not None and attempt.record.generation >= run.born:
             of_node.setdefault(attempt.node, []).append(attempt)
     nodes = {name: _node(task, name, run, fold, of_node.get(name, [])) for name, run in task.runs.items()}
-    never = float("inf")
-    order = sorted(nodes, key=lambda name: nodes[name].started_at if nodes[name].started_at is not None else never)
+    order = sorted(nodes, key=lambda name: _or_never(nodes[name].started_at))
     return TaskTrace(
         task_id=head.task_id, name=head.name, flow=head.flow, graph=task.edition or head.graph_ref,
         status=str(task.status), params=task.params, accepted_at=head.created_at, begun_at=fold.begun_at,
@@ -294,6 +295,10 @@ def _node(task: Task, name: str, run: NodeRun, fold: _Fold, attempts: Sequence[A
         started_at=run.started_at, ended_at=run.ended_at, because=_because(task, name, run), taken=run.routes,
         limits=tuple(limit.key for limit in node.limits), attempts=tuple(attempts),
     )  # fmt: skip
+
+
+def _or_never(at: float | None) -> float:
+    return math.inf if at is None else at
 
 
 def _because(task: Task, name: str, run: NodeRun) -> str:

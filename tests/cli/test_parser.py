@@ -14,7 +14,7 @@ from tests.cli.conftest import Cli
 
 COMMANDS = ("run", "worker", "coordinator", "tasks", "trace", "flows", "graph", "schema", "doctor")
 VERBS = ("list", "show", "cancel", "pause", "resume", "restart", "explain", "watch", "logs")
-TRACE_VERBS = ("show", "waterfall", "critical-path", "bottlenecks", "compare")
+TRACE_VERBS = ("show", "waterfall", "critical-path", "bottlenecks", "slowest", "history", "compare")
 FLOW_VERBS = ("put", "list", "show", "versions", "tag", "untag", "diff", "validate")
 
 
