@@ -1,0 +1,261 @@
+"""`python -m bench.trace [queries|logs|all]`: what the Flow Trace Monitor can take, on servers of its own.
+
+`queries` fills the index with 1,000,000 ended attempts (20 flows of 10 nodes over 7 days, a tenth of them those of one
+node), stores the commits of two tasks of 1,000 attempts each, and times each question: the median and the worst of 20.
+`logs` sends 20,000 log lines a second for half a minute from a worker's own pipe through Kafka into MongoDB, with the
+writer in a process of its own, and counts what has arrived. Both say how loaded the machine was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, cast
+
+from deploy.local import KafkaServer, MongoServer
+from flowkit.adapters.kafka import KafkaBus
+from flowkit.adapters.mongo import MongoStore
+from flowkit.backend import Backend
+from flowkit.clock import SystemClock
+from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.history import History
+from flowkit.core import facts as f
+from flowkit.core.payload import Payload
+from flowkit.monitor import traces_of
+from flowkit.monitor_ports import AttemptQuery, AttemptRecord
+from flowkit.ports import Commit, Head, Outcome
+from flowkit.service import Supervisor
+from flowkit.telemetry import Telemetry
+from flowkit.trace.history import points_of
+from flowkit.trace.log_writer import LogWriter
+from flowkit.wire.codec import dumps
+from flowkit.wire.facts import body_of, encode_facts
+from flowkit.wire.messages import Job
+from flowkit.wire.topics import Topics
+from flowkit.worker.attempt_log import LogBounds
+from flowkit.worker.log_pipe import LogPipe
+
+ATTEMPTS = 1_000_000
+FLOWS, NODES, DAYS = 20, 10, 7
+TIMES = 20
+ITEMS = 1000
+LIMIT_MS = 200.0
+RATE, SECONDS, SPEAKERS = 20_000, 30, 40
+NAME = "bench_trace"
+DAY = 86_400.0
+
+
+def record(number: int, now: float, dice: random.Random) -> AttemptRecord:
+    hot = number % 10 == 0
+    flow, node = ("flow0", "n0") if hot else (f"flow{number % FLOWS}", f"n{number // FLOWS % NODES}")
+    ended = now - dice.random() * DAYS * DAY
+    run = dice.lognormvariate(-1.0, 1.0)
+    bad = dice.random() < 0.02
+    return AttemptRecord(
+        task_id=f"t{number // NODES}", tenant="default", flow=flow, node=f"{node}[{number}]", base=node, role="work",
+        attempt=1, generation=0, outcome="failed" if bad else "succeeded", code="boom" if bad else "", worker="w1",
+        ready_at=ended - run - 0.01, leased_at=ended - run, ended_at=ended, run_sec=run, seq=2,
+    )  # fmt: skip
+
+
+async def fill(store: MongoStore, now: float) -> None:
+    dice, began = random.Random(7), time.perf_counter()
+    for start in range(0, ATTEMPTS, 5000):
+        outcomes = await store.traces.insert_attempts([record(n, now, dice) for n in range(start, start + 5000)])
+        assert set(outcomes) == {Outcome.OK}, set(outcomes)
+    took = time.perf_counter() - began
+    print(f"{ATTEMPTS:,} attempts inserted in {took:.0f} s ({ATTEMPTS / took:,.0f}/s)", flush=True)
+
+
+async def queries(mongo: str) -> bool:
+    store = MongoStore(_url(mongo), timeout=60.0)
+    await store.start()
+    now = time.time()
+    await fill(store, now)
+    traces, week = store.traces, AttemptQuery("default", now - DAYS * DAY, now + 1)
+
+    async def history(flow: str, base: str | None, bucket: float) -> list[Any]:
+        query = AttemptQuery("default", week.since, week.until, flow, base)
+        return points_of(await traces.histogram(query, bucket_sec=bucket))
+
+    async def slowest(flow: str | None) -> list[Any]:
+        query = AttemptQuery("default", week.since, week.until, flow)
+        return list(await traces.slowest_attempts(query, limit=20))
+
+    questions: dict[str, Callable[[], Awaitable[list[Any]]]] = {
+        "history of one node, by the hour (4,500 attempts)": lambda: history("flow7", "n3", 3600.0),
+        "history of a flow's ten nodes, by the day (45,000)": lambda: history("flow7", None, DAY),
+        "history of the hot node, by the hour (100,000 and more)": lambda: history("flow0", "n0", 3600.0),
+        "slowest 20 attempts of all (1,000,000)": lambda: slowest(None),
+        "slowest 20 attempts of a flow": lambda: slowest("flow7"),
+    }
+    questions |= await _of_one_task(store, now)
+    good = True
+    for what, ask in questions.items():
+        times = []
+        for _ in range(TIMES):
+            began = time.perf_counter()
+            answer = await ask()
+            times.append(1000 * (time.perf_counter() - began))
+            assert answer, what
+        times.sort()
+        good &= times[TIMES // 2] <= LIMIT_MS
+        print(f"{what:58} median {times[TIMES // 2]:6.1f} ms, worst {times[-1]:6.1f} ms", flush=True)
+    await store.stop()
+    return good
+
+
+async def _of_one_task(store: MongoStore, now: float) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """The questions about a task, asked of one with 1,000 attempts in 102 commits."""
+    raw = {"nodes": [{"node_id": "each", "type": "work", "foreach": {"$param": "items"}}]}
+    text = dumps(raw)
+    ref = hashlib.sha256(text).hexdigest()
+    await store.put_blob(ref, text, kind="graph")
+    for task_id in ("one", "two"):
+        params = dumps({"items": list(range(ITEMS))}).decode()
+        await store.insert_heads([Head(task_id, 0, ref, params, created_at=now, seq=0)])
+        assert set(await store.insert_commits(list(_commits(task_id, now)))) == {Outcome.OK}
+    backend = Backend(store, cast("Any", None), store.logs, store.traces)
+    traces = traces_of(History(store, Graphs(store)), backend, SystemClock())
+    return {
+        "path of a task of 1,000 attempts": lambda: traces.show("one"),
+        "waterfall of it": lambda: traces.waterfall("one"),
+        "critical path of it": lambda: traces.critical_path("one"),
+        "slowest nodes of it": lambda: traces.slowest_of("one"),
+        "bottlenecks of it": lambda: traces.bottlenecks("one"),
+        "inputs and outputs of one of its items": lambda: traces.values("one", "each[7]"),
+        "comparison of it with another": lambda: traces.compare("one", "two"),
+    }
+
+
+def _commits(task_id: str, now: float) -> Iterator[Commit]:
+    steps: list[list[f.Fact]] = [[f.TaskCreated(), f.NodeExpanded("each", ITEMS)]]
+    for start in range(0, ITEMS, 10):
+        names = [f"each[{n}]" for n in range(start, start + 10)]
+        ended = [f.AttemptSucceeded(name, 1, f"k{name}", Payload(name), run_sec=0.5) for name in names]
+        if start:
+            steps.append([])
+        steps[-1] += [f.AttemptLeased(name, 1, f"k{name}", "w", "i", 1.0) for name in names]
+        steps[-1] += ended
+    steps.append([f.NodeGathered("each"), f.TaskEnded("finished")])
+    for seq, facts in enumerate(steps, 1):
+        before = f"{task_id}.{seq - 1}" if seq > 1 else ""
+        yield Commit(task_id, seq, f"{task_id}.{seq}", before, now + seq, "c", body_of(encode_facts(facts)))
+
+
+# ---------------------------------------------------------------------------------------------- logs
+
+
+async def logs(kafka: str, mongo: str) -> bool:
+    environment = {**os.environ, "BENCH_KAFKA": kafka, "BENCH_DB": _url(mongo)}
+    store, bus = MongoStore(_url(mongo), timeout=60.0), KafkaBus(kafka)
+    await store.start()
+    await bus.start()
+    topics = Topics(f"{NAME}.")
+    await bus.ensure_topics(topics.specs())
+    telemetry, clock = Telemetry(), SystemClock()
+    supervisor = Supervisor("bench", telemetry)
+    bounds = LogBounds(RATE * SECONDS, 1 << 40, 0)
+    pipe = LogPipe(
+        bus=bus, topics=topics, supervisor=supervisor, telemetry=telemetry, worker_id="w", incarnation="i",
+        bounds=bounds, clock=clock.wall,
+    )  # fmt: skip
+    child = await asyncio.to_thread(subprocess.Popen, [sys.executable, "-m", "bench.trace", "writer"], env=environment)
+    try:
+        await asyncio.sleep(6.0)  # until the group has settled
+        cut = await _speak(pipe, clock)
+        sent = await pipe.flush(60.0)
+        total = RATE * SECONDS
+        arrived, began = 0, time.perf_counter()
+        while arrived < total - cut and time.perf_counter() - began < 120:
+            await asyncio.sleep(0.5)
+            arrived = await _count(store)
+        late = time.perf_counter() - began
+        print(f"{total:,} lines said at {RATE:,}/s, {cut:,} cut for want of room, all sent: {sent}; "
+              f"{arrived:,} in the store, the last {late:.1f} s after the last was said", flush=True)  # fmt: skip
+        return arrived == total and cut == 0
+    finally:
+        child.terminate()
+        await asyncio.to_thread(child.wait, 20)
+        await supervisor.stop()
+        await bus.stop()
+        await store.stop()
+
+
+async def _speak(pipe: LogPipe, clock: SystemClock) -> int:
+    """Say the lines, so many a second; how many found no room."""
+    said = [pipe.open(_job(number)) for number in range(SPEAKERS)]
+    cut, number, began = 0, 0, clock.mono()
+    while number < RATE * SECONDS:
+        due = min(RATE * SECONDS, int((clock.mono() - began) * RATE))
+        while number < due:
+            kept = said[number % SPEAKERS].write(20, f"line {number} of a bench, with some words", {"n": number})
+            cut += not kept
+            number += 1
+        await asyncio.sleep(0.005)
+    took = clock.mono() - began
+    print(f"said {number:,} lines in {took:.1f} s ({number / took:,.0f}/s)", flush=True)
+    return cut
+
+
+def _job(number: int) -> Job:
+    return Job(
+        task_id=f"task-{number}", tenant="default", principal="p", partition=0, node="n", role="r", attempt=1,
+        token=f"k{number}", generation=0, accept_by=0.0, inputs={},
+    )  # fmt: skip
+
+
+async def _count(store: MongoStore) -> int:
+    cursor = await store.logs._collection("logs").aggregate([{"$group": {"_id": None, "lines": {"$sum": "$count"}}}])
+    found = await cursor.to_list(None)
+    return int(found[0]["lines"]) if found else 0
+
+
+async def write() -> None:
+    """The process that writes lines down, until it is told to end."""
+    store, bus, telemetry = MongoStore(os.environ["BENCH_DB"]), KafkaBus(os.environ["BENCH_KAFKA"]), Telemetry()
+    await store.start()
+    await bus.start()
+    topics = Topics(f"{NAME}.")
+    await bus.ensure_topics(topics.specs())
+    writer = LogWriter(
+        bus=bus, topics=topics, group=f"{NAME}.logs", store=store.logs, clock=SystemClock(), telemetry=telemetry
+    )
+    await writer.start()
+    while True:
+        await writer.step()
+
+
+def _url(mongo: str) -> str:
+    return mongo.replace("/?", f"/{NAME}?") if "/?" in mongo else f"{mongo.rstrip('/')}/{NAME}"
+
+
+async def main(what: str) -> bool:
+    kafka, mongo = KafkaServer(), MongoServer()
+    await asyncio.to_thread(mongo.start)
+    good = True
+    try:
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+        if what in ("queries", "all"):
+            good &= await queries(mongo.url)
+        if what in ("logs", "all"):
+            await asyncio.to_thread(kafka.start)
+            good &= await logs(kafka.address, mongo.url)
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end", flush=True)
+    finally:
+        await asyncio.gather(asyncio.to_thread(kafka.close), asyncio.to_thread(mongo.close))
+    return good
+
+
+if __name__ == "__main__":
+    word = sys.argv[1] if len(sys.argv) > 1 else "all"
+    if word == "writer":
+        asyncio.run(write())
+    else:
+        sys.exit(0 if asyncio.run(main(word)) else 1)
