@@ -192,9 +192,7 @@ class StreamFlow:
             self._pending.append(text)
             self._pending_bytes += len(text)
             self._due.set()
-        elif not self._begun:
-            self._begun = True
-            self._hub.report(self.job, begun=True)
+        self._begin()
 
     def count(self, uid: str | None) -> None:
         """Something was made that is no batch: it will not be made again."""
@@ -344,7 +342,11 @@ class StreamFlow:
         self._moved.set()
         self._tell()
         self._hub.ring(ring_of(block, self._log.mark), self._partners(), readers=self._ahead.workers)
-        if batches and not self._begun:
+
+    def _begin(self) -> None:
+        """Tell of the first batch, where its readers wait to be started: while it is written, for they read it in the
+        store. Should it never get there, they wait for what a later attempt makes."""
+        if not self._begun:
             self._begun = True
             if self.plan.awaited:
                 self._hub.report(self.job, begun=True)
