@@ -18,6 +18,7 @@ from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
 
 if TYPE_CHECKING:
+    from flowkit.coordinator.stream_progress import Flow
     from flowkit.coordinator.waiting import Wait
     from flowkit.core.lane import Demand
 
@@ -68,7 +69,7 @@ class Cell:
     one that ran a node to be followed, and is gone or does not meet the demand: (gone, stand-in) by anchor and demand.
     `untold` is the seq with the end of a
     child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
-    is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
+    is made good by whoever takes over. `streams` is how far heartbeats say that its streams are. `unborn` is how many of its own children are about to be made; `stirred_at`
     (monotonic seconds) is when something of it was last committed.
     """
 
@@ -97,6 +98,7 @@ class Cell:
         "snapshot_size",
         "stirred_at",
         "stored",
+        "streams",
         "task",
         "task_id",
         "to_mark",
@@ -128,6 +130,7 @@ class Cell:
         self.stirred_at = 0.0
         self.prev = ""
         self.stored = (0, 0)
+        self.streams: Flow | None = None
         self.snapshot = ""
         self.snapshot_size = 0
         self.unfolded = 0

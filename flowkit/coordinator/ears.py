@@ -11,6 +11,7 @@ from flowkit.coordinator.expiry import Expiry
 from flowkit.coordinator.fleet import Fleet
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.publisher import Publisher
+from flowkit.coordinator.stream_progress import StreamProgress
 from flowkit.errors import Corrupt
 from flowkit.ports import Bus, Tail
 from flowkit.wire.messages import Beacon, Goodbye, Heartbeat, Held, Hello, Stop, decode_fleet
@@ -22,7 +23,7 @@ MOST_DOUBTS = 10_000
 
 class Ears:
     def __init__(self, *, bus: Bus, topics: Topics, engine: Engine, fleet: Fleet, leases: Leases, expiry: Expiry,
-                 carrier: Carrier, publisher: Publisher) -> None:  # fmt: skip
+                 carrier: Carrier, publisher: Publisher, streams: StreamProgress) -> None:  # fmt: skip
         self._bus = bus
         self._topics = topics
         self._engine = engine
@@ -31,6 +32,7 @@ class Ears:
         self._expiry = expiry
         self._carrier = carrier
         self._publisher = publisher
+        self._streams = streams
         self._tail: Tail | None = None
         self._suspects: dict[str, float] = {}
         self._unjudged: dict[str, dict[str, tuple[str, str, Held]]] = {}
@@ -72,8 +74,11 @@ class Ears:
         for held in message.held:
             if not self._leases.heard(held.token) and held.partition in self._engine.owned:
                 self._unwatched(message, held)
-            elif held.progress is not None:
+                continue
+            if held.progress is not None:
                 self._leases.said(held.token, held.progress)
+            if held.streams is not None and (watch := self._leases.watches.get(held.token)) is not None:
+                self._streams.heard(watch.cell, watch.node, held.streams)
         if message.whole:
             self._leases.all_named(message.worker, message.incarnation, message.mono)
 

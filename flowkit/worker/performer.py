@@ -10,6 +10,7 @@ from typing import Any
 
 from flowkit.core.reports import AttemptReport, Succeeded
 from flowkit.wire.facts import read_artifact
+from flowkit.wire.messages import Flowing
 from flowkit.wire.stream import Plan, read_plan
 from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
@@ -122,9 +123,10 @@ class Performer:
                           encode=lambda value: self._encode(value, attempt.job.task_id),
                           parked=partial(self.on_parked, attempt), said=partial(self._said, attempt))  # fmt: skip
 
-    def _said(self, attempt: Attempt, done: int, message: str) -> None:
+    def _said(self, attempt: Attempt, done: int, message: str, flowing: Flowing) -> None:
         """How far its streams are: what the next heartbeat tells, unless the handler tells something itself."""
         attempt.progress_at = self._kit.clock.mono()
+        attempt.streams = flowing
         if attempt.context is None or attempt.context.last_progress is None:
             attempt.progress = (done, None, clean(message, LONGEST_PROGRESS))
 

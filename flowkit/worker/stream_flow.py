@@ -13,7 +13,7 @@ from flowkit.errors import StoreUnavailable
 from flowkit.ports import Store, StreamId
 from flowkit.wire.codec import dumps, loads
 from flowkit.wire.facts import read_payload, write_artifact, write_payload
-from flowkit.wire.messages import Job
+from flowkit.wire.messages import Flowing, Job
 from flowkit.wire.stream import Cursor, Mark, Plan, Ring, ring_of
 from flowkit.worker.ending import end
 from flowkit.worker.outcome import AttemptFailure
@@ -68,7 +68,7 @@ class StreamFlow:
     state, None where nothing."""
 
     def __init__(self, *, plan: Plan, job: Job, store: Store, hub: StreamHub, encode: Callable[[Any], Any],
-                 parked: Callable[[bool], None], said: Callable[[int, str], None]) -> None:  # fmt: skip
+                 parked: Callable[[bool], None], said: Callable[[int, str, Flowing], None]) -> None:  # fmt: skip
         self.plan = plan
         self.job = job
         self.state_of: Callable[[], Any] | None = None
@@ -372,12 +372,12 @@ class StreamFlow:
         self._moved.set()
 
     def _tell(self) -> None:
-        """Say how far it is, as `ctx.progress` does."""
+        """Say how far it is: in words, as `ctx.progress` does, and by edge."""
         if not self._logged:
             return
-        read = "" if self._inputs is None else self._inputs.said()
-        made = self._ahead.said(self.produced) if self.plan.readers else ""
-        done = (
-            self.produced if self.plan.readers else sum(self.positions.index(name) for name, _, _ in self.plan.sources)
-        )
-        self._said(done, "; ".join(part for part in (read, made) if part))
+        inputs, readers = self._inputs, self.plan.readers
+        read = "" if inputs is None else inputs.said()
+        made = self._ahead.said(self.produced) if readers else ""
+        done = self.produced if readers else sum(self.positions.index(name) for name, _, _ in self.plan.sources)
+        flowing = Flowing(self.produced, [] if inputs is None else inputs.progress())
+        self._said(done, "; ".join(part for part in (read, made) if part), flowing)
