@@ -79,6 +79,7 @@ class Ears:
                 self._leases.said(held.token, held.progress)
             if held.streams is not None and (watch := self._leases.watches.get(held.token)) is not None:
                 self._streams.heard(watch.cell, watch.node, held.streams)
+        self._streams.tell()
         if message.whole:
             self._leases.all_named(message.worker, message.incarnation, message.mono)
 

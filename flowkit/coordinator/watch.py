@@ -52,6 +52,7 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
         assert past.first is not None
         replay, commits, seen = new_task(past.head, past.first), past.commits, 0
+        news: Event | None = None
         told: dict[tuple[str, str], float] = {}
         while True:
             replay.editions |= await history.editions(commits)
@@ -64,12 +65,12 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
                 seen = commit.seq
             if replay.ended:
                 return
+            if news is not None and seen >= since:
+                for event in flowing(replay, seen, news, told):
+                    yield event
             news = await listener.next(REREAD_SEC)
             listener.missed = False
             commits = [] if news is not None and news.seq <= seen else await history.since(task_id, seen)
-            if news is not None and not commits and seen >= since:
-                for event in flowing(replay, seen, news, told):
-                    yield event
     finally:
         listener.close()
 

@@ -27,6 +27,7 @@ async def total(rows: AsyncIterator[int]) -> int:
     return sum([row async for row in rows])
 
 
+EDGE = ("a", "b")
 EARLY = {"start_when": "first_batch"}
 GRAPH: dict[str, Any] = {
     "nodes": [
@@ -72,13 +73,21 @@ async def test_a_watcher_sees_every_edge_move_at_most_once_a_second() -> None:
     assert [event.type for event in again] == [event.type for event in events if event.type != STREAMED]
 
 
-def test_what_one_end_is_behind_with_takes_nothing_back() -> None:
+def test_an_edge_is_told_as_its_reader_sees_it_once_that_has_read_something() -> None:
     flow = Flow(0)
-    flow.note(("a", "b"), 100)
-    flow.note(("a", "b"), 80, 70)
-    assert flow.edges == {("a", "b"): (100, 70)}
+    flow.made(EDGE, 100)
+    assert flow.edges == {EDGE: (100, 0)}
+    flow.read(EDGE, 120, 70)
+    flow.made(EDGE, 900)  # the reader has read on as well, but has not said so yet
+    assert flow.edges == {EDGE: (120, 70)}
+
+
+def test_an_attempt_that_reads_again_takes_nothing_back() -> None:
+    flow = Flow(0)
+    flow.read(EDGE, 120, 70)
     flow.new.clear()
-    flow.note(("a", "b"), 90, 70)
+    flow.read(EDGE, 120, 10)
+    assert flow.edges == {EDGE: (120, 70)}
     assert not flow.new
 
 
