@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=20_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--stages", type=int, default=0, metavar="TASKS",
-                        help="instead: where the time goes until a reader that a first batch starts has it")  # fmt: skip
+                        help="instead: where the time goes until a reader has its first batch")  # fmt: skip
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:

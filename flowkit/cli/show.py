@@ -92,7 +92,9 @@ def _data(event: TaskEvent) -> str:
         case "restarted":
             return f": generation {data.get('generation')}"
         case "streamed":
-            return f": {data.get('consumed'):,} of {data.get('produced'):,} batches of {clean(repr(data.get('source')))}"
+            return (
+                f": {data.get('consumed'):,} of {data.get('produced'):,} batches of {clean(repr(data.get('source')))}"
+            )
         case "expanded":
             return f": {data.get('count'):,} items"
         case "repeated":

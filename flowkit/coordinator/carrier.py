@@ -18,8 +18,8 @@ from flowkit.errors import StoreUnavailable
 from flowkit.ports import Clock, Commit, Record, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
-from flowkit.wire.facts import row_of
 from flowkit.wire.events import Event, encode_event, encode_progress, event_headers, progress_headers
+from flowkit.wire.facts import row_of
 from flowkit.wire.messages import Job, Over, Stop, pack_artifacts
 from flowkit.wire.topics import EVENT_PARTITIONS, Topics, partition_of
 

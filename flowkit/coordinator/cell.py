@@ -69,8 +69,9 @@ class Cell:
     one that ran a node to be followed, and is gone or does not meet the demand: (gone, stand-in) by anchor and demand.
     `untold` is the seq with the end of a
     child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
-    is made good by whoever takes over. `streams` is how far heartbeats say that its streams are. `unborn` is how many of its own children are about to be made; `stirred_at`
-    (monotonic seconds) is when something of it was last committed.
+    is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
+    (monotonic seconds) is when something of it was last committed. `streams` is how far its streams are, as heartbeats
+    say.
     """
 
     __slots__ = (

@@ -16,8 +16,8 @@ from flowkit.testing.evidence import Start, Violation
 from flowkit.testing.machine import KAFKA, MONGO, Machine
 from flowkit.testing.replica import ReplicaSet
 from flowkit.testing.stage import Stage
-from flowkit.wire.facts import decode_facts
 from flowkit.wire.events import decode_event
+from flowkit.wire.facts import decode_facts
 from flowkit.wire.messages import Heartbeat, Told, decode_facts_batch, decode_fleet
 from flowkit.wire.tombstone import is_tombstone
 from flowkit.wire.topics import Topics

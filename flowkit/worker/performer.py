@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowkit.core.reports import AttemptReport, Succeeded
 from flowkit.wire.facts import read_artifact
@@ -16,17 +16,26 @@ from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
 from flowkit.worker.inputs import Inputs, patiently
-from flowkit.worker.outcome import clean, failed
+from flowkit.worker.outcome import AttemptFailure, clean, failed
 from flowkit.worker.outputs import Output, TooMuch
 from flowkit.worker.registry import Kind
 from flowkit.worker.results import Next
 from flowkit.worker.stream import Stream
 from flowkit.worker.stream_flow import Ended, StreamFlow
 
+if TYPE_CHECKING:
+    from flowkit.worker.input_adapters import InputAdapters
+
+NO_CLASS = (
+    "input adapter {!r} makes batches for a class, and the handler of {!r} is a function: give a RoleHandler, or let "
+    'the function read the stream ("inputs": {{"rows": {{"$stream": "node"}}}})'
+)
+
 
 class Performer:
-    def __init__(self, kit: Kit, *, max_output_bytes: int) -> None:
+    def __init__(self, kit: Kit, *, max_output_bytes: int, adapters: InputAdapters | None = None) -> None:
         self._kit = kit
+        self._adapters = adapters
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
         self.on_parked: Callable[[Attempt, bool], None] = lambda attempt, parked: None
@@ -93,6 +102,10 @@ class Performer:
     async def _run_function(self, attempt: Attempt, inputs: Any, params: Any) -> Any:
         role = attempt.role
         assert role.binding is not None
+        if attempt.flow is not None and attempt.flow.plan.adapter:
+            raise AttemptFailure(
+                "bad_input_adapter", NO_CLASS.format(attempt.flow.plan.adapter, role.name), permanent=True
+            )
         if not attempt.job.given and role.binding.takes_nothing:
             inputs = {}  # the node was given what came before it; a handler that asks for nothing may leave it there
         args, kwargs = role.binding.bind(inputs, lambda: self._context(attempt, params))
@@ -115,7 +128,8 @@ class Performer:
 
         attempt.handler = handler = attempt.role.call()
         context = self._context(attempt, params)
-        return await batches.run(handler, inputs, context, io, flow=attempt.flow, fetch=self._fetch)
+        return await batches.run(handler, inputs, context, io, flow=attempt.flow, fetch=self._fetch,
+                                 adapters=self._adapters)  # fmt: skip
 
     def _flow(self, attempt: Attempt, plan: Plan) -> StreamFlow:
         kit = self._kit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 from flowkit import Embedded, WorkerConfig
@@ -62,13 +63,16 @@ async def test_a_watcher_sees_every_edge_move_at_most_once_a_second() -> None:
     for source in ("make", "pass"):
         of_edge = [event for event in flowing if event.data["source"] == source]
         assert 2 <= len(of_edge) <= seconds / TELL_SEC + 1  # though heartbeats come ten times a second
-        assert all(after.at - before.at >= 0.95 * TELL_SEC for before, after in zip(of_edge, of_edge[1:], strict=False))
+        assert all(after.at - before.at >= 0.95 * TELL_SEC for before, after in pairwise(of_edge))
         made = [event.data["produced"] for event in of_edge]
         read = [event.data["consumed"] for event in of_edge]
         assert made == sorted(set(made))
         assert read == sorted(read)
         assert all(event.data["lag"] == event.data["produced"] - event.data["consumed"] >= 0 for event in of_edge)
-    assert {(edge.source, edge.reader) for event in told for edge in event.streams} == {("make", "pass"), ("pass", "sum")}
+    assert {(edge.source, edge.reader) for event in told for edge in event.streams} == {
+        ("make", "pass"),
+        ("pass", "sum"),
+    }
     assert len(told) <= seconds / TELL_SEC + 1
     assert [event.type for event in again] == [event.type for event in events if event.type != STREAMED]
 

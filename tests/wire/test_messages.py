@@ -18,8 +18,8 @@ from flowkit.core.payload import Artifact, Payload
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Commit
 from flowkit.wire.codec import dumps, loads
-from flowkit.wire.facts import body_of, encode_facts, fact_row
 from flowkit.wire.events import decode_event, encode_event, event_headers
+from flowkit.wire.facts import body_of, encode_facts, fact_row
 from flowkit.wire.messages import (
     VERSION,
     Beacon,

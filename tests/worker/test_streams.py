@@ -7,67 +7,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import pytest
-
 import flowkit
-from flowkit.core.reports import Failed, Streams, Succeeded
-from flowkit.ports import Block, Outcome, StreamId
+from flowkit.core.reports import Streams
+from flowkit.ports import Block, StreamId
 from flowkit.wire.messages import Over
-from flowkit.wire.stream import Cursor, Mark, read_body, read_mark, write_body
-from flowkit.worker import Batch, BatchResult, RoleHandler
+from flowkit.wire.stream import Cursor, Mark, read_mark, write_body
+from flowkit.worker import Batch
 from tests.worker.stand import Stand, virtual
-
-TASK = "t"
-
-
-def plan(*, reads: dict[str, list[str]] | None = None, readers: dict[str, bool] | None = None, most: int = 10,
-         **more: Any) -> dict[str, Any]:  # fmt: skip
-    sources = dict.fromkeys(name for names in (reads or {}).values() for name in names)
-    said = {
-        "reads": [[name, names] for name, names in (reads or {}).items()],
-        "sources": [[name, 0, most] for name in sources],
-        "readers": [[name, early] for name, early in (readers or {}).items()],
-        "limits": [most, 2**40, 2**40],
-    }
-    return said | more
-
-
-def job(stand: Stand, node: str, role: str, stream: Any, inputs: Any = None, attempt: int = 1, **more: Any) -> Any:
-    fields = {"task_id": TASK, "node": node, "attempt": attempt, "partition": 0, "stream": stream}
-    return stand.job(role, inputs, **(fields | more))
-
-
-async def run(stand: Stand, *args: Any, **more: Any) -> Any:
-    mine = job(stand, *args, **more)
-    await stand.send(mine)
-    await stand.until(lambda: ended(stand, mine))
-    return ended(stand, mine)[0]
-
-
-def ended(stand: Stand, mine: Any) -> list[Any]:
-    reports = [told.report for told in stand.told if getattr(told.report, "token", "") == mine.token]
-    return [report for report in reports if isinstance(report, Succeeded | Failed)]
-
-
-async def blocks(stand: Stand, node: str) -> list[Block]:
-    return await stand.store.read_blocks(StreamId(TASK, 0, node), limit=10_000)
-
-
-async def batches(stand: Stand, node: str) -> list[Any]:
-    return [batch for block in await blocks(stand, node) for batch in read_body(block.body).batches]
-
-
-async def values(stand: Stand, node: str) -> list[Any]:
-    return [batch[1] for batch in await batches(stand, node)]
-
-
-async def write(stand: Stand, node: str, *made: Any, end: bool = True, cursors: Any = None, attempt: int = 1) -> None:
-    """A stream as another worker left it."""
-    texts = [f'["{place}",{value}]'.encode() for place, value in enumerate(made)]
-    mark = Mark("w-else", "i", size=len(made), bytes=len(made), end=[[None], None] if end else None,
-                cursors=cursors or {"": Cursor(part=len(made))})  # fmt: skip
-    block = Block(StreamId(TASK, 0, node), 1, attempt, len(made), write_body(mark, texts))
-    assert await stand.store.insert_block(block) is Outcome.OK
+from tests.worker.streams import TASK, batches, blocks, ended, job, plan, run, values, write
 
 
 async def count_up(n: int) -> AsyncIterator[int]:
@@ -411,79 +358,3 @@ async def test_who_waits_for_a_stream_takes_up_no_slot() -> None:
         assert stand.beats[-1].slots == 2
         await write(stand, "p", 1)
         await stand.until(lambda: ended(stand, waiting))
-
-
-# ---------------------------------------------------------------------------------------------- classes
-
-
-class Relay(RoleHandler):
-    async def process_batch(self, batch: Batch, ctx: Any) -> BatchResult:
-        return BatchResult(success=True, metrics={"n": 1}, output=batch.payload)
-
-
-def adapted(name: str, sources: list[str], **args: Any) -> dict[str, Any]:
-    return {"adapter": name, "args": args, "sources": [[source, 0, 10] for source in sources]}
-
-
-@virtual
-async def test_an_adapter_gives_what_was_streamed_as_batches() -> None:
-    async with Stand({"relay": Relay}) as stand:
-        await write(stand, "p", '{"a":1}', '{"a":2}')
-        said = adapted("pull.from_artifacts", ["p"], from_nodes=["p"])
-        report = await run(stand, "c", "relay", said)
-        first = {"from_node": "p", "ref": {"task_id": TASK, "node_id": "p", "batch_uid": "0"}, "meta": {"a": 1},
-                 "output": {"a": 1}}  # fmt: skip
-        assert report.output.value[0] == first
-        assert len(report.output.value) == 2
-
-
-@virtual
-async def test_rechunking_cuts_lists_into_pieces() -> None:
-    async with Stand({"relay": Relay}) as stand:
-        await write(stand, "p", '{"ids":[1,2,3]}', '{"ids":[4]}', '{"ids":[]}')
-        said = adapted("pull.rechunk", ["p"], from_node="p", size=2, meta_list_key="ids")
-        report = await run(stand, "c", "relay", said)
-        assert [batch["items"] for batch in report.output.value] == [[1, 2], [3], [4]]
-        assert report.output.value[0]["parent"] == {"ref": {"batch_uid": "0"}, "meta_list_key": "ids"}
-
-
-@virtual
-async def test_a_later_attempt_of_a_class_goes_on_with_what_its_batches_came_to() -> None:
-    class Shaky(RoleHandler):
-        async def process_batch(self, batch: Batch, ctx: Any) -> BatchResult:
-            if batch.payload["output"] == 3 and ctx.attempt == 1:
-                await asyncio.sleep(1)  # what was done before is written down meanwhile
-                raise ConnectionError
-            return BatchResult(success=True, metrics={"sum": batch.payload["output"], "count": 1})
-
-    async with Stand({"shaky": Shaky}) as stand:
-        await write(stand, "p", 1, 2, 3, 4)
-        said = adapted("pull.artifacts", ["p"])
-        await run(stand, "c", "shaky", said)
-        report = await run(stand, "c", "shaky", said, attempt=2)
-        assert report.output.value == {"metrics": {"sum": 10, "count": 4}}
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "code"),
-    [
-        ("pull.nothing", {}, "bad_input_adapter"),
-        ("pull.rechunk", {"size": 0}, "bad_input_args"),
-        ("pull.rechunk", {}, "bad_input_args"),
-        ("pull.rechunk", {"size": 2, "meta_list_key": 1}, "bad_input_args"),
-        ("pull.artifacts", {"from_nodes": "p"}, "bad_input_args"),
-        ("pull.artifacts", {"from_nodes": ["q"]}, "bad_input_args"),
-        ("pull.artifacts", {"poll_ms": -1}, "bad_input_args"),
-        ("pull.artifacts", {"pol_ms": 1}, "bad_input_args"),
-        ("pull.artifacts", {"eof_on_task_done": False}, "bad_input_args"),
-    ],
-)
-def test_what_an_adapter_cannot_do_fails_for_good(name: str, args: dict[str, Any], code: str) -> None:
-    @virtual
-    async def check() -> None:
-        async with Stand({"relay": Relay}) as stand:
-            await write(stand, "p", 1)
-            report = await run(stand, "c", "relay", adapted(name, ["p"], **args))
-            assert (report.error["code"], report.permanent) == (code, True)
-
-    check()
