@@ -4,6 +4,7 @@ ahead."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -81,6 +82,54 @@ async def test_the_first_batch_is_reported_where_somebody_waits_for_it() -> None
 
 
 @virtual
+async def test_the_first_batch_is_told_of_while_the_store_is_still_writing_it() -> None:
+    kept = asyncio.Event()
+
+    async with Stand([count_up]) as stand:
+        insert = stand.store.insert_block
+
+        async def slowly(block: Block) -> Outcome:
+            await kept.wait()
+            return await insert(block)
+
+        stand.store.insert_block = slowly  # type: ignore[method-assign]
+        mine = job(stand, "p", "count_up", plan(readers={"c": True}, awaited=True, most=2), {"n": 3})
+        await stand.send(mine)
+        await stand.until(lambda: any(isinstance(told.report, Streams) and told.report.begun for told in stand.told))
+        assert await blocks(stand, "p") == []
+        kept.set()
+        await write(stand, "c", end=False, cursors={"p": Cursor(index=2, bytes=2, seq=1)})
+        await stand.until(lambda: ended(stand, mine))
+        assert await values(stand, "p") == [0, 1, 2]
+
+
+@virtual
+async def test_a_handler_that_never_waits_lets_its_first_batches_out_one_by_one() -> None:
+    async with Stand([count_up]) as stand:
+        await run(stand, "p", "count_up", plan(readers={"c": False}, most=2000), {"n": 500})
+        assert (await blocks(stand, "p"))[0].count < 5
+
+
+async def test_what_a_plain_generator_makes_first_is_not_held_back_for_what_comes_next() -> None:
+    seen = threading.Event()
+
+    def plain() -> Iterator[int]:
+        yield 1
+        yield int(seen.wait(10))
+
+    async with Stand([plain]) as stand:
+        mine = job(stand, "p", "plain", plan(readers={"c": False}))
+        await stand.send(mine)
+        async with asyncio.timeout(10):
+            while not await blocks(stand, "p"):
+                await asyncio.sleep(0.01)
+        assert await values(stand, "p") == [1]
+        seen.set()
+        await stand.until(lambda: ended(stand, mine))
+        assert await values(stand, "p") == [1, 1]
+
+
+@virtual
 async def test_a_large_batch_is_kept_apart_and_read_as_it_was() -> None:
     async def large() -> AsyncIterator[Any]:
         yield "x" * 100_000
@@ -155,6 +204,35 @@ async def test_a_stream_that_was_closed_is_not_made_again() -> None:
         await stand.store.insert_block(Block(StreamId(TASK, 0, "p"), 1, 1, 0, write_body(mark, [])))
         report = await run(stand, "p", "again", plan(readers={"c": False}), attempt=2)
         assert (report.output.value, report.next, ran) == ("out", ("next",), [])
+
+
+@virtual
+async def test_a_first_attempt_that_a_later_one_has_overtaken_already_learns_so_when_it_writes() -> None:
+    async with Stand([count_up]) as stand:
+        await write(stand, "p", 0, 1, end=False, attempt=2)
+        before = await blocks(stand, "p")
+        report = await run(stand, "p", "count_up", plan(readers={"c": False}), {"n": 5})
+        assert (report.error["code"], report.permanent) == ("fenced", False)
+        assert await blocks(stand, "p") == before
+
+
+@virtual
+async def test_a_first_attempt_asks_the_store_for_batches_alone() -> None:
+    looked: list[str] = []
+
+    async with Stand([add_up]) as stand:
+        await write(stand, "p", 1, 2)
+        last = stand.store.last_block
+
+        async def noted(stream: StreamId) -> Block | None:
+            looked.append(stream.node)
+            return await last(stream)
+
+        stand.store.last_block = noted  # type: ignore[method-assign]
+        await run(stand, "c", "add_up", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert looked == []
+        await run(stand, "c", "add_up", plan(reads={"rows": ["p"]}), {"rows": None}, attempt=2)
+        assert looked == ["c"]
 
 
 @virtual
