@@ -10,7 +10,7 @@ from typing import Any
 
 import flowkit
 from flowkit.core.reports import Streams
-from flowkit.ports import Block, StreamId
+from flowkit.ports import Block, Outcome, StreamId
 from flowkit.wire.messages import Over
 from flowkit.wire.stream import Cursor, Mark, read_mark, write_body
 from flowkit.worker import Batch
@@ -436,3 +436,51 @@ async def test_who_waits_for_a_stream_takes_up_no_slot() -> None:
         assert stand.beats[-1].slots == 2
         await write(stand, "p", 1)
         await stand.until(lambda: ended(stand, waiting))
+
+
+# ---------------------------------------------------------------------------------------------- what may go wrong
+
+
+@virtual
+async def test_a_block_that_the_store_is_silent_about_is_asked_for_again_and_is_there_once() -> None:
+    silent = 3
+
+    async with Stand([count_up]) as stand:
+        insert = stand.store.insert_block
+
+        async def forgetful(block: Block) -> Outcome:
+            nonlocal silent
+            outcome = await insert(block)
+            silent -= 1
+            return Outcome.UNKNOWN if silent >= 0 else outcome
+
+        stand.store.insert_block = forgetful  # type: ignore[method-assign]
+        report = await run(stand, "p", "count_up", plan(readers={"c": False}, most=500), {"n": 100})
+        assert report.output.value == {"batches": 100}
+        assert await values(stand, "p") == list(range(100))
+        assert [block.seq for block in await blocks(stand, "p")] == list(range(1, len(await blocks(stand, "p")) + 1))
+
+
+async def test_a_plain_function_reads_a_stream_by_a_plain_loop() -> None:
+    def lengths(rows: Any) -> list[int]:
+        return [len(row) for row in rows]
+
+    async with Stand([lengths]) as stand:
+        await write(stand, "p", '"a"', '"bcd"')
+        mine = job(stand, "c", "lengths", plan(reads={"rows": ["p"]}), {"rows": None})
+        await stand.send(mine)
+        await stand.until(lambda: ended(stand, mine))
+        assert ended(stand, mine)[0].output.value == [1, 3]
+
+
+@virtual
+async def test_a_state_that_is_too_large_fails_for_good() -> None:
+    async def hoards(rows: AsyncIterator[int], ctx: flowkit.Context) -> None:
+        async for _ in rows:
+            await ctx.stream.save("x" * 300_000)
+
+    async with Stand([hoards]) as stand:
+        await write(stand, "p", 1)
+        report = await run(stand, "c", "hoards", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert (report.error["code"], report.permanent) == ("bad_state", True)
+        assert "262,144 bytes" in report.error["message"]
