@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -58,22 +58,20 @@ class InputAdapters:
         """The batches that an adapter makes, and whether their ids tell them apart: where it reads a stream, their
         places in it do. Raises `AttemptFailure` for a name that nobody knows, and for arguments that cannot be
         right."""
-        if name not in self:
+        if name in BUILT_IN:
+            stream_adapters.check(name, args)
+            return BUILT_IN[name](_rows(name, args, flow, fetch), args, ctx.task_id), False
+        own = self._own.get(name)
+        if own is None:
             known = self.by_name
             message = f"there is no input adapter {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}"
             raise AttemptFailure("bad_input_adapter", message[:1000], permanent=True)
-        sources = [] if flow is None else [source for source, _, _ in flow.plan.sources]
-        own = self._own.get(name)
-        if own is None:
-            stream_adapters.check(name, args)
-            rows = _rows(name, args, sources, flow, fetch)
-            return BUILT_IN[name](rows, args, ctx.task_id), False
         given = {key: value for key, value in args.items() if key in own.takes or key not in COMMON}
         if ROWS in given:
             raise bad_args(name, f"{ROWS!r} is the stream itself, and no argument")
         reads = ROWS in own.takes
         if reads:
-            given[ROWS] = _rows(name, args, sources, flow, fetch)
+            given[ROWS] = _rows(name, args, flow, fetch)
         try:
             positional, named = own.binding.bind(given, lambda: ctx)
         except InputError as error:
@@ -91,11 +89,11 @@ def _own(name: Any, call: Any) -> Own:
     return Own(call, binding_of(call, name))
 
 
-def _rows(name: str, args: Mapping[str, Any], sources: Iterable[str], flow: StreamFlow | None,
-          fetch: Fetch | None) -> Stream:  # fmt: skip
+def _rows(name: str, args: Mapping[str, Any], flow: StreamFlow | None, fetch: Fetch | None) -> Stream:
     """The stream of the nodes that the arguments name, or else of all that the graph says."""
     stream_adapters.check_nodes(name, args)
-    wanted = named_nodes(args) or list(sources)
+    sources = [] if flow is None else [source for source, _, _ in flow.plan.sources]
+    wanted = named_nodes(args) or sources
     strange = [node for node in wanted if node not in sources]
     if strange or not wanted:
         said = f"the graph does not say that this node reads {strange[0]!r}" if strange else "it names no node to read"

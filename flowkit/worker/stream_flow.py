@@ -116,16 +116,8 @@ class StreamFlow:
             if mark.end is not None:
                 payload, chosen = mark.end
                 return Ended(read_payload(payload), None if chosen is None else tuple(chosen))
-            self.produced, self.bytes, self._named = self._log.count, mark.bytes, mark.named
-            self._begun = self.produced > 0
-            if mark.named:
-                self._uids = {str(batch[0]) for batch in await self._log.batches()}
             written = mark.cursors
-            saved = await self._log.state()
-            self.state = saved.state
-            start = dict(saved.cursors if mark.saved or replay else mark.cursors)
-            if afresh or not mark.saved:
-                start.pop(OUTSIDE, None)
+            start = await self._resume(mark, replay=replay, afresh=afresh)
         self.positions = Positions((name for name, _, _ in self.plan.sources), written, start)
         self._inputs = StreamInputs(
             plan=self.plan, job=self.job, store=self._store, hub=self._hub, positions=self.positions, start=start,
@@ -137,6 +129,19 @@ class StreamFlow:
         if self.produced and self._ahead.watched:
             await self._ahead.look()
         return None
+
+    async def _resume(self, mark: Mark, *, replay: bool, afresh: bool) -> dict[str, Cursor]:
+        """Take up what earlier attempts have left; the answer is where reading starts."""
+        self.produced, self.bytes, self._named = self._log.count, mark.bytes, mark.named
+        self._begun = self.produced > 0
+        if mark.named:
+            self._uids = {str(batch[0]) for batch in await self._log.batches()}
+        saved = await self._log.state()
+        self.state = saved.state
+        start = dict(saved.cursors if mark.saved or replay else mark.cursors)
+        if afresh or not mark.saved:
+            start.pop(OUTSIDE, None)
+        return start
 
     async def close(self) -> None:
         """Leave things as they are: what was not written is made again."""
