@@ -13,7 +13,10 @@ from flowkit.worker.stream_flow import StreamFlow
 
 AT_ONCE_SEC = 0.005
 MOST_AT_ONCE = 64
-LET_IN = 32
+FIRST = 32
+LET_IN = 256
+"""After each of the first batches whoever writes and tells of them gets a turn, then after every so many: each turn makes
+a block smaller."""
 NOTHING: Any = object()
 
 
@@ -24,8 +27,8 @@ async def run_async(batches: AsyncIterator[Any], flow: StreamFlow | None) -> Any
         async for value in batches:
             count += 1
             await emit(value, flow)
-            if count <= LET_IN or count % LET_IN == 0:
-                await asyncio.sleep(0)  # whoever writes and tells of what was made must get a turn, of the first soon
+            if count <= FIRST or count % LET_IN == 0:
+                await asyncio.sleep(0)
     finally:
         if (close := getattr(batches, "aclose", None)) is not None:
             await close()
