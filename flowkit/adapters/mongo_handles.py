@@ -92,9 +92,9 @@ def open_handle(given: Any, options: Mapping[str, Any] | None = None) -> Handle:
 
 
 def _handle(client: Any, database: Any, driver: str, *, own_client: Any = None) -> Handle:
-    inner = getattr(client, "delegate", client)  # Motor wraps PyMongo's
+    inner = client.delegate if driver == "motor" else client
     servers = tuple(sorted(f"{host}:{port}" for host, port in client.topology_description.server_descriptions()))
-    encrypted = inner.options.pool_options._ssl_context is not None
+    encrypted = getattr(inner.options.pool_options, "_ssl_context", None) is not None
     # Never the URL: it may hold a password.
     address = f"mongodb://{','.join(servers) or '?'}/{database.name}"
     return Handle(database, address, driver, encrypted, servers, own_client)

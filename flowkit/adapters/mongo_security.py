@@ -64,6 +64,6 @@ def what_to_do(error: BaseException) -> str:
         return "does the server speak TLS at all? Or it asks for a client's certificate: mongo_cert_file"
     if "ALERT" in said.upper() and "SSL" in said:
         return "does the server accept our certificate (mongo_cert_file)?"
-    if "connection closed" in said:
+    if "connection closed" in said or "connection is already closed" in said:
         return "is it running, and does it want TLS (mongo_tls)?"
     return USUAL
