@@ -27,7 +27,7 @@ from flowkit import Coordinator, CoordinatorConfig, Worker, WorkerConfig
 from flowkit.adapters.kafka import KafkaBus
 from flowkit.connections import kafka_bus, kafka_security, message_seals, mongo_store
 from flowkit.errors import BusUnavailable, FlowKitError, StoreUnavailable
-from flowkit.ports import Record
+from flowkit.ports import Commit, Outcome, Record, Request
 from flowkit.wire.messages import Hello, Knock, encode_facts_batch, encode_message
 from flowkit.wire.topics import FLEET_PARTITIONS, WORK_PARTITIONS, Topics, partition_of
 from tests.conftest import _cannot_have
@@ -43,7 +43,7 @@ pytestmark = [
 ]
 
 PREFIX = "guarded."
-CONNECT_SEC = 5.0
+CONNECT_SEC = 3.0
 KEYS = {
     name: base64.b64encode(f"canary key of {name} ".encode() * 4).decode()
     for name in ("coordinator/1", "plain/1", "app/1", "other/1")
@@ -191,7 +191,7 @@ async def test_mongodb_lets_nobody_else_in_and_the_error_says_why_within_the_con
     }
 
     async def refused(name: str, changed: dict[str, Any], words: str) -> None:
-        cfg = config(place, connect_timeout_sec=3.0, **changed)
+        cfg = config(place, connect_timeout_sec=1.5, **changed)
         store = mongo_store(cfg.mongo_url, cfg)
         began = time.monotonic()
         with pytest.raises(StoreUnavailable) as raised:
@@ -323,3 +323,28 @@ async def test_messages_that_nobody_signed_are_buried_and_stop_nothing(place: Gu
 def test_the_bus_takes_the_options_of_the_settings_and_no_others(place: Guarded) -> None:
     bus = KafkaBus("127.0.0.1:1", security=kafka_security(config(place)).options())
     assert "canary" not in repr(bus.__dict__)
+
+
+async def test_the_rights_in_deploy_are_no_wider_than_the_roles(place: Guarded) -> None:
+    """A worker that was taken over gives no orders, reads no facts, and changes no task's history."""
+    topics = Topics(PREFIX, 8)
+    cfg = config(place, "flowkit-worker")
+    bus = kafka_bus(cfg, seals=None)
+    await bus.start()
+    try:
+        await bus.ensure_topics(topics.specs())
+        orders = [Record(topic, 0, b"{}", b"k") for topic in (topics.work, topics.control, topics.events)]
+        assert await bus.publish(orders) == [False] * 3
+        assert await bus.publish([Record(topics.streams, 0, b"{}", b"k")]) == [True]
+    finally:
+        await bus.stop()
+    store = mongo_store(cfg.mongo_url, cfg)
+    await store.start()
+    try:
+        commit = Commit("t", 1, "c", "", 0.0, "evil", "{}")
+        assert await store.insert_commits([commit]) == [Outcome.UNKNOWN]
+        assert await store.insert_request(Request("t", 1, "r", "cancel", "{}", 0, "default", "evil", 0.0)) is Outcome.UNKNOWN
+        with pytest.raises(StoreUnavailable, match="not authorized"):
+            await store.read_commits(["t"])
+    finally:
+        await store.stop()
