@@ -63,22 +63,22 @@ class Authority:
         builder = builder.add_extension(identifier, critical=False)
         return self._written(name, self._sign(builder), key)
 
-    def _subject(self, name: str):  # type: ignore[no-untyped-def]
+    def _subject(self, name: str) -> Any:
         return self._x509.Name([self._x509.NameAttribute(self._oids.COMMON_NAME, name)])
 
-    def _begin(self, subject, public_key, start, end):  # type: ignore[no-untyped-def]
+    def _begin(self, subject: Any, public_key: Any, start: dt.datetime, end: dt.datetime) -> Any:
         x509 = self._x509
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(public_key)
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         return builder.serial_number(x509.random_serial_number()).not_valid_before(start).not_valid_after(end)
 
-    def _sign(self, builder) -> bytes:  # type: ignore[no-untyped-def]
+    def _sign(self, builder: Any) -> bytes:
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.serialization import Encoding
 
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)  # type: ignore[no-any-return]
+        return bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
-    def _written(self, name: str, cert: bytes, key) -> Certificate:  # type: ignore[no-untyped-def]
+    def _written(self, name: str, cert: bytes, key: Any) -> Certificate:
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -89,14 +89,14 @@ class Authority:
         return made
 
 
-def _host(x509, host: str):  # type: ignore[no-untyped-def]
+def _host(x509: Any, host: str) -> Any:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
 
 
-def _key_usage(x509, *, signs_others: bool):  # type: ignore[no-untyped-def]
+def _key_usage(x509: Any, *, signs_others: bool) -> Any:
     uses = dict.fromkeys(
         ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only",
          "decipher_only"), False

@@ -168,7 +168,8 @@ class KafkaServer(LocalServer):
         guard = self._guard
         if guard is None:
             return OPEN.format(**ports)
-        cert, stale = guard.authority.issue("kafka", hosts=["127.0.0.1"]), guard.authority.issue("kafka-stale", expired=True)
+        cert = guard.authority.issue("kafka", hosts=["127.0.0.1"])
+        stale = guard.authority.issue("kafka-stale", expired=True)
         said = GUARDED.format(
             **ports, **self._guarded, cert=cert.both, stale_cert=stale.both, ca=guard.authority.ca,
             plain=" ".join(f'user_{name}="{password}"' for name, password in guard.users.items()),

@@ -115,13 +115,17 @@ class MongoServer(LocalServer):
         from pymongo import MongoClient
 
         client.admin.command("createUser", "root", pwd=self._root, roles=["root"])
-        options: dict[str, Any] = {"tls": True, "tlsCAFile": str(guard.authority.ca), "directConnection": True}
-        with MongoClient(self.address, username="root", password=self._root, **options) as root:
+        with MongoClient(self.address, username="root", password=self._root, **self._options()) as root:
             for role, privileges in guard.roles.items():
                 root["flowkit"].command("createRole", role, privileges=list(privileges), roles=[])
             for name, (password, roles) in guard.users.items():
                 root["flowkit"].command("createUser", name, pwd=password, roles=list(roles))
         self._users_made = True
+
+    def _options(self) -> dict[str, Any]:
+        """For a client of this very server."""
+        tls = {"tls": True, "tlsCAFile": str(self._guard.authority.ca)} if self._guard else {}
+        return {"directConnection": True, **tls}
 
     def _is_ready(self) -> bool:
         try:
@@ -130,14 +134,8 @@ class MongoServer(LocalServer):
         except ImportError as error:
             raise ServiceUnavailable("pymongo is missing: pip install 'flowkit-engine[mongo]'") from error
 
-        client: MongoClient[dict[str, Any]] = MongoClient(
-            self.address,
-            directConnection=True,
-            serverSelectionTimeoutMS=500,
-            connectTimeoutMS=500,
-            socketTimeoutMS=1000,
-            **({"tls": True, "tlsCAFile": str(self._guard.authority.ca)} if self._guard else {}),
-        )
+        waits: dict[str, Any] = {"serverSelectionTimeoutMS": 500, "connectTimeoutMS": 500, "socketTimeoutMS": 1000}
+        client: MongoClient[dict[str, Any]] = MongoClient(self.address, **self._options(), **waits)
         try:
             hello = client.admin.command("hello")
             if hello.get("isWritablePrimary"):

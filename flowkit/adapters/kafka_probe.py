@@ -57,7 +57,7 @@ async def _of_one(host: str, port: int, client_id: str, security: Mapping[str, A
     except ssl.SSLError as error:
         return await _of_handshake(host, port, error)
     except (ConnectionRefusedError, TimeoutError) as error:
-        return Refusal(error.strerror or "no answer" if isinstance(error, OSError) else "no answer")
+        return Refusal(error.strerror or "no answer")
     except LOST as error:
         return await _of_silence(host, port, context, error)
     return await _of_login(host, port, client_id, security)
@@ -98,7 +98,9 @@ async def _of_silence(host: str, port: int, context: ssl.SSLContext | None, erro
         hint = f"set {SETTING} to SSL or SASL_SSL" if other is not None else f"set {SETTING} to what it speaks"
         return Refusal(f"the listener {what}: {hint}, or use another port", final=True)
     if context is not None:
-        return Refusal("it closes the connection after the handshake: does it ask for a client's certificate?", hinted=True)
+        return Refusal(
+            "it closes the connection after the handshake: does it ask for a client's certificate?", hinted=True
+        )
     return Refusal("it closes the connection")
 
 

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -275,7 +276,7 @@ async def test_a_client_with_a_pools_key_creates_tasks_and_one_without_is_heard_
 async def test_signing_begins_step_by_step_while_tasks_run(town: Town) -> None:
     """Nobody signs; some sign; all sign; some require it; all do: each pair that meets on the way works together."""
     steps: list[tuple[tuple[str, ...], bool]] = [((), False), (ALL, False), (ALL, True)]
-    for theirs, ours in zip(steps[:-1], steps[1:], strict=True):
+    for theirs, ours in pairwise(steps):
         for one, other in ((theirs, ours), (ours, theirs), (ours, ours)):
             async with AsyncExitStack() as stack:
                 here = Town(stack, town.data, town.broker)

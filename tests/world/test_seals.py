@@ -1,4 +1,4 @@
-"""A whole cluster that signs everything, in any weather: nothing honest is refused, and no forgery changes a history."""
+"""A cluster that signs everything, in any weather: nothing honest is refused, and no forgery changes a history."""
 
 from __future__ import annotations
 
