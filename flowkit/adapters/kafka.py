@@ -151,7 +151,7 @@ class KafkaBus:
                 self._lookup = self._clients.consumer()
                 await self._lookup.start()
                 return
-            except FAILURES as error:
+            except (*FAILURES, ValueError) as error:  # a ValueError: whoever answers does not know the password either
                 failure = error
             if (refused := await self._clients.why_refused()) is not None:
                 self._refusal = refused

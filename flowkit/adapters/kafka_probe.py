@@ -130,6 +130,8 @@ async def _of_login(host: str, port: int, client_id: str, security: Mapping[str,
     except REFUSED as error:
         hint = "are kafka_user and the password right, and was the user made for this mechanism?"
         return Refusal(f"it refuses the user {user!r} by {mechanism} ({type(error).__name__}): {hint}", final=True)
+    except ValueError as error:  # SCRAM proves the password both ways
+        return Refusal(f"who answers does not prove to know the password of {user!r}: {error}", final=True)
     except (KafkaError, *LOST) as error:
         if user is None:
             return Refusal(

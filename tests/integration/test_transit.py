@@ -25,6 +25,7 @@ pytest.importorskip("cryptography")
 from deploy.local import ServiceUnavailable
 from flowkit import Coordinator, CoordinatorConfig, Worker, WorkerConfig
 from flowkit.adapters.kafka import KafkaBus
+from flowkit.cli.checks_cluster import of_kafka, of_mongo
 from flowkit.connections import kafka_bus, kafka_security, message_seals, mongo_store
 from flowkit.errors import BusUnavailable, FlowKitError, StoreUnavailable
 from flowkit.ports import Commit, Outcome, Record, Request
@@ -203,6 +204,18 @@ async def test_mongodb_lets_nobody_else_in_and_the_error_says_why_within_the_con
     async with asyncio.TaskGroup() as group:
         for name, (changed, words) in cases.items():
             group.create_task(refused(name, changed, words))
+
+
+@pytest.mark.slow
+async def test_the_doctor_says_why_it_was_not_let_in(place: Guarded) -> None:
+    wrong = str(place.stranger.ca)
+    cfg = config(place, kafka_ca_file=wrong, mongo_ca_file=wrong)
+    found = [finding async for finding in of_mongo(cfg.mongo_url, cfg)]
+    found += [finding async for finding in of_kafka(cfg.mongo_url, cfg)]
+    assert [(finding.subject, finding.level) for finding in found] == [("mongo", "FAIL"), ("kafka", "FAIL")]
+    assert "mongo_ca_file" in found[0].hint
+    assert "kafka_ca_file" in found[1].message
+    assert "canary" not in repr(found)
 
 
 # A graph from end to end, by the command line
