@@ -161,8 +161,8 @@ def _tag(key: Key, record: Record, headers: Iterable[tuple[str, bytes]]) -> byte
         parts.append(part or b"")
     for name, value in headers:
         if name.startswith(OWN_HEADERS):  # others nobody here reads, and whoever watches the traffic may add some
-            parts.append(struct.pack(">II", len(name.encode()), len(value)))
-            parts += [name.encode(), value]
+            text = name.encode("utf-8", "surrogatepass")
+            parts += [struct.pack(">II", len(text), len(value)), text, value]
     return hmac.digest(key.secret, b"".join(parts), _DIGEST)
 
 

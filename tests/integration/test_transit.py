@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from tests.integration.site import Site, until
 pytestmark = [
     pytest.mark.kafka,
     pytest.mark.mongo,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
 
@@ -144,7 +145,7 @@ async def test_kafka_lets_nobody_else_in_and_the_error_says_why_within_the_conne
         with pytest.raises(BusUnavailable) as raised:
             await bus.start()
         assert re.search(words, str(raised.value)), (name, str(raised.value))
-        assert time.monotonic() - began < CONNECT_SEC + 2.0, name
+        assert time.monotonic() - began < CONNECT_SEC + 5.0, name
         assert "canary" not in str(raised.value) + repr(raised.value.__cause__) + repr(cfg) + repr(kafka_security(cfg))
 
     async with asyncio.TaskGroup() as group:
@@ -198,7 +199,7 @@ async def test_mongodb_lets_nobody_else_in_and_the_error_says_why_within_the_con
         with pytest.raises(StoreUnavailable) as raised:
             await store.start()
         assert re.search(words, str(raised.value)), (name, str(raised.value))
-        assert time.monotonic() - began < 5.0, name
+        assert time.monotonic() - began < 8.0, name
         assert "canary" not in str(raised.value) + repr(cfg)
 
     async with asyncio.TaskGroup() as group:
@@ -243,15 +244,15 @@ def begun(place: Guarded, name: str, env: dict[str, str], *words: str) -> Iterat
         yield log
     finally:
         process.terminate()
-        assert process.wait(20) == 0, log.read_text()
+        assert process.wait(60) == 0, log.read_text()
 
 
 def ran(place: Guarded, env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flowkit", *words]
-    return subprocess.run(command, env=env, cwd=place.folder, text=True, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, env=env, cwd=place.folder, text=True, capture_output=True, timeout=120, check=False)
 
 
-def appears(log: Path, words: str, seconds: float = 40.0) -> None:
+def appears(log: Path, words: str, seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while words not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
@@ -315,25 +316,29 @@ async def test_messages_that_nobody_signed_are_buried_and_stop_nothing(place: Gu
         ]
         sealed = message_seals(config(place, message_keys=keys("other/1")))
         assert sealed is not None
-        both = [*forged, *map(sealed.seal, forged[:2])]
+        empty: Any = ("flowkit-seal", None)  # Kafka knows headers without a value
+        both = [*forged, *map(sealed.seal, forged[:2]), replace(forged[0], headers=(empty,))]
         for record in both:
             await stranger.write(record.topic, record.partition, record.value, record.key, record.headers)
 
         ids = [await coordinator.create_task(graph=GRAPH) for _ in range(5)]
         results = await asyncio.gather(*(coordinator.wait_task(task_id, timeout=30) for task_id in ids))
         assert {result.status for result in results} == {"finished"}
-        await until("all are buried", lambda: coordinator.telemetry.counts["DeadLettered"] == 4)
+        await until("all are buried", lambda: coordinator.telemetry.counts["DeadLettered"] == 5)
         await until("the worker buries its own", lambda: worker.telemetry.counts["DeadLettered"] == 1)
         assert "plain/w-evil" not in coordinator.runtime.fleet.workers
         assert coordinator.telemetry.counts["LoopFailed"] == worker.telemetry.counts["LoopFailed"] == 0
 
         async def all_seen() -> bool:
             await stranger.look()
-            return len(stranger.dead) == 5
+            return len(stranger.dead) == 6
 
         await until("all dead letters are there", all_seen)
         reasons = {headers_of(letter)["reason"] for letter in stranger.dead}
-        assert reasons == {"not signed", "signed with a key that is not known here: 'other/1'"}
+        assert reasons == {
+            "not signed",
+            *(f"signed with a key that is not known here: {key!r}" for key in ("other/1", "")),
+        }
 
 
 def test_the_bus_takes_the_options_of_the_settings_and_no_others(place: Guarded) -> None:
