@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
+from tests.examples.family import run_family
 from tests.examples.pages import FENCE, PAGES, ROOT, Step, agrees, name_of, needs_of, steps_of
 
 RUNNER = Path(__file__).with_name("run_page.py")
@@ -44,17 +45,14 @@ def at_home(text: str, mongo_url: str) -> str:
     return text.replace("mongodb://localhost:27017/flowkit", ours)
 
 
-def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str]) -> None:
+def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str], limit_sec: float = LIMIT_SEC) -> None:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # not the reader's
-    done = subprocess.run(
+    done = run_family(
         [sys.executable, "-W", "error", str(RUNNER)],
-        input=json.dumps([name_of(page), [dataclasses.asdict(step) | {"needs": []} for step in steps]]),
-        cwd=folder,
-        env=ours | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SEC,
-        check=False,
+        said=json.dumps([name_of(page), [dataclasses.asdict(step) | {"needs": []} for step in steps]]),
+        folder=folder,
+        environment=ours | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        limit_sec=limit_sec,
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
