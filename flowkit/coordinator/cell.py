@@ -12,7 +12,7 @@ from flowkit.coordinator.offsets import Receipt
 from flowkit.core.effects import Effect
 from flowkit.core.facts import Fact
 from flowkit.core.immutable import immutable
-from flowkit.core.model import Task
+from flowkit.core.model import NodeRun, Task
 from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
@@ -151,6 +151,12 @@ class Cell:
     @property
     def tenant(self) -> str:
         return self.head.tenant if self.head is not None else ""
+
+    def waited(self, run: NodeRun | None, now: float) -> float:
+        """For how many seconds a node has been ready, under whichever coordinator; without one, a task that has not
+        begun been there. `now` is epoch seconds."""
+        began = self.head.created_at if run is None and self.head is not None else run and run.ready_at
+        return max(0.0, now - began) if began else 0.0
 
     def event_acknowledged(self, seq: int) -> None:
         """Advance `published` over every seq whose event is acknowledged."""

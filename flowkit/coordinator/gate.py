@@ -270,10 +270,12 @@ class Gate:
         assert cell.head is not None
         bid.asked_at, bid.tries = self._clock.mono(), bid.tries + 1
         need = bid.needs[bid.got]
-        limit = need.limit
+        limit, lane = need.limit, task.node(bid.node).lane
+        run = task.runs[bid.node] if task.created else None  # before that, what it waits for is its task's beginning
         wanted = PermitWanted(
             cell.task_id, cell.partition, bid.node, bid.claim, limit.most, limit.weight, limit.rate, limit.per_sec,
-            limit.burst, cell.head.priority,
+            limit.burst, cell.head.priority + (0 if lane is None else lane.priority),
+            cell.waited(run, self._clock.wall()),
         )  # fmt: skip
         self.to_limit(need.limit_id, task.tenant, wanted)
 

@@ -127,6 +127,7 @@ class CoordinatorRuntime:
         self.limits = Limits(
             store=store, clock=clock, telemetry=self.telemetry, owned=lambda: self.engine.owned,
             partitions=self.topics.partitions, coordinator_id=self.coordinator_id,
+            ageing_sec=cfg.priority_ageing_sec,
         )  # fmt: skip
         post = Post(self.engine, self.publisher, self.topics.partitions, self.limits.hear)
         self.limits.send, self.limits.decide = post.to_task, self.engine.pump_dirty

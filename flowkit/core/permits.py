@@ -21,6 +21,8 @@ from flowkit.core.model import ENDED_NODE, NodeRun, Task
 Claim = tuple[int, int, int]
 """Generation, attempt, turn."""
 
+MOST_PRIORITY: Final = 2**63
+
 HOLE: Final = re.compile(r"\{(tenant|params\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\}")
 
 
@@ -103,7 +105,8 @@ def over(task: Task, name: str, claim: Claim, limit_id: str) -> bool:
 
 @immutable
 class PermitWanted:
-    """To a limit: this claim wants a permit, or still does. `partition` is the task's."""
+    """To a limit: this claim wants a permit, or still does. `partition` is the task's; `waited` for how many seconds
+    the node has been ready."""
 
     task_id: str
     partition: int
@@ -115,10 +118,13 @@ class PermitWanted:
     per_sec: float
     burst: int
     priority: int
+    waited: float = 0.0
 
     @property
     def sound(self) -> bool:
         """Whether it can ever be granted: who cannot would hold up everybody behind."""
+        if not (abs(self.priority) < MOST_PRIORITY and abs(self.waited) < math.inf):
+            return False
         if self.most is not None:
             return 1 <= self.weight <= self.most
         return 1 <= self.weight <= self.burst and 0 < self.rate < math.inf and 0 < self.per_sec < math.inf
