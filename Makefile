@@ -23,9 +23,10 @@ help:
 run: $(BASE)
 	$(BIN)/python examples/quickstart.py
 
-# Two at a time: much of it waits for real servers and real deaths. A file's tests stay together, and share its servers.
+# Two at a time: much of it waits for real servers and real deaths. Tests that share servers stay together
+# (`xdist_group`), all others go to whoever is free: a file may take minutes.
 test: install-services
-	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from flowkit.coordinator.shares import Weights
 from flowkit.coordinator.waiting import Wait, WaitingRoom
 from flowkit.core.labels import Wanted
 from flowkit.core.lane import Demand, Lane, plain
-from flowkit.core.model import NodeRun, Task
+from flowkit.core.model import Task
 from flowkit.core.reports import Placed
 from flowkit.ports import Clock
 

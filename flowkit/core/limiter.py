@@ -38,8 +38,8 @@ class Holder:
 
 @immutable
 class Want:
-    """A claim that waits, as the task's owner last said it: since when, in the monotonic clock of the limit's owner, and
-    how many seconds of waiting its priority is `worth`."""
+    """A claim that waits, as the task's owner last said it: since when, in the monotonic clock of the limit's owner,
+    and how many seconds of waiting its priority is `worth`."""
 
     tenant: str
     said: PermitWanted
@@ -123,7 +123,7 @@ class Line:
         return None
 
     def take(self, want: Want, now: float) -> None:
-        """The next one leaves; its tenant goes to the end of the round, and what its task still wants waits from now."""
+        """The next one leaves; its tenant goes to the end of the round, what its task still wants waits from now."""
         lanes = self._tenants.pop(want.tenant)
         lane = lanes[0][2]
         heapq.heappop(lane.claims)

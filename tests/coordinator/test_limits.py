@@ -199,7 +199,7 @@ async def test_a_limit_of_a_partition_that_left_is_forgotten() -> None:
 
 
 async def test_a_point_of_priority_is_worth_a_minute_of_waiting_whoever_owns_the_limit() -> None:
-    """`low` is ready ten minutes before `high`; between the two the limit gets another owner, who hears of both anew."""
+    """`low` is ready ten minutes before `high`; then the limit gets another owner, who hears of both anew."""
     one = Office()
     one.want("holder", "low")
     assert granted(await one.step(2)) == ["holder"]

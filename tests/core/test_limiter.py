@@ -172,7 +172,7 @@ class TestTurns:
                 st.booleans(),
             ),
             max_size=30,
-        )  # fmt: skip
+        )
     )
     def test_the_places_that_are_told_are_the_turns_that_come(
         self, rows: list[tuple[str, int, int, int, bool]]

@@ -21,7 +21,13 @@ from tests.examples.pages import FENCE, PAGES, ROOT, Step, agrees, name_of, need
 RUNNER = Path(__file__).with_name("run_page.py")
 LIMIT_SEC = 150
 RUNNABLE = [page for page in PAGES if any(not step.needs for step in steps_of(page))]
-CLUSTERED = [page for page in PAGES if needs_of(page)]
+# Each of them runs twice, whole: in a file, and on servers. Of the longest, that is for `make nightly`.
+LONG = {"docs/cli.md"}
+CLUSTERED = [
+    pytest.param(page, marks=[pytest.mark.slow] if name_of(page) in LONG else [], id=name_of(page))
+    for page in PAGES
+    if needs_of(page)
+]
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
@@ -29,7 +35,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     run([step for step in steps_of(page) if not step.needs], page, tmp_path, {})
 
 
-@pytest.mark.parametrize("page", CLUSTERED, ids=name_of)
+@pytest.mark.parametrize("page", CLUSTERED)
 async def test_a_page_does_what_it_says_on_kafka_and_mongodb(
     page: Path, tmp_path: Path, kafka_address: str, kafka_prefix: str, mongo_url: str
 ) -> None:
