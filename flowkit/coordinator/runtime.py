@@ -112,7 +112,7 @@ class CoordinatorRuntime:
         self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
         self.history = History(store, self.graphs, self.telemetry)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
-        deletion = Deletion(store, clock, self.coordinator_id)
+        deletion = Deletion(store, clock, self.coordinator_id, tell=self.carrier.deleted)
         self.retention = Retention(store, clock, self.engine, deletion, self.telemetry, keep_sec=cfg.kept_sec)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine, self.graphs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ def test_no_more_run_at_once_than_the_limit_allows_where_no_worker_is_harmed(mod
 @pytest.mark.timeout(300)
 def test_no_more_is_leased_at_once_than_the_limit_allows_in_chaos() -> None:
     for seed in range(8):
+        assert_good(LimitedPlay(seed, "chaos", tasks=20, seconds=2.5).run())
+
+
+def test_who_is_not_heard_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    some_wants_are_lost(monkeypatch)
+    for seed in range(2):
         assert_good(LimitedPlay(seed, "chaos", tasks=20, seconds=2.5).run())
 
 
@@ -114,8 +121,23 @@ def nobody_is_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits.Limits, "_ask", lambda *arguments: None)
 
 
+def some_wants_are_lost(patch: pytest.MonkeyPatch) -> None:
+    """No guard: every tenth time that somebody asks for a permit, nobody hears it."""
+    ask, asked = gate.Gate._ask, count(1)
+
+    def unheard(owner: Any, cell: Any, task: Any, bid: Any) -> None:
+        to_limit = owner.to_limit
+        if next(asked) % 10 == 0:
+            owner.to_limit = lambda *letter: None
+        ask(owner, cell, task, bid)
+        owner.to_limit = to_limit
+
+    patch.setattr(gate.Gate, "_ask", unheard)
+
+
 def nothing_is_said_twice(patch: pytest.MonkeyPatch) -> None:
     """Who waits for a permit asks for it once."""
+    some_wants_are_lost(patch)  # storms lose few
     ask = gate.Gate._ask
 
     def once(owner: Any, cell: Any, task: Any, bid: Any) -> None:
