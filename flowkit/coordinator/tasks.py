@@ -550,11 +550,11 @@ class Tasks:
         """Publish the events of tombstones, if the bus takes them soon: nothing depends on them."""
         records = [event_record(self._topics, commit, head.tenant, DELETED) for head, commit in deleted]
         if records:
-            await asyncio.wait([self._supervisor.spawn(self._publish(records), "tell-deleted")], timeout=TELL_SEC)
+            await asyncio.wait([self._supervisor.spawn(self._publish_news(records), "tell-deleted")], timeout=TELL_SEC)
         for head, commit in deleted:
             self.hub.tell(commit, head.tenant, DELETED)
 
-    async def _publish(self, records: Sequence[Record]) -> None:
+    async def _publish_news(self, records: Sequence[Record]) -> None:
         unheard = (await self._bus.publish(records)).count(False)
         if unheard:
             self.telemetry.count("deletions_untold", unheard)
