@@ -68,7 +68,7 @@ def test_a_run_with_handlers_serves_them_itself(begin: Begin, on: On, services: 
 
 
 def test_a_node_that_nobody_serves_says_so(cluster: tuple[Process, Process], on: On, write: Write) -> None:
-    ran = on("run", write(node("a", "gret")), "--timeout", "5")
+    ran = on("run", write(node("a", "gret")), "--timeout", "8")
 
     assert ran.code == 3
     assert "node 'a' waits: no live worker serves 'gret' (did you mean 'greet'?)" in ran.err
