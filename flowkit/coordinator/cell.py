@@ -64,8 +64,9 @@ class Cell:
     used again: whoever still holds one must look its task up anew. A `patient` cell whose task has not begun waits for
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
     the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
-    nodes ask of limits, and `waiting` are the lanes in which it waits for room. `homes` says which worker stands in for
-    one that ran a node to be followed, and is gone or does not meet the demand: (gone, stand-in) by anchor and demand.
+    nodes ask of limits, `letters` says that limits answered, and `waiting` are the lanes in which it waits for room.
+    `homes` says which worker stands in for one that ran a node to be followed, and is gone or does not meet the demand:
+    (gone, stand-in) by anchor and demand.
     `untold` is the seq with the end of a
     child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
     is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
@@ -84,6 +85,7 @@ class Cell:
         "front",
         "head",
         "homes",
+        "letters",
         "loading",
         "misses",
         "partition",
@@ -114,6 +116,7 @@ class Cell:
         self.head: Head | None = None
         self.task: Task | None = None
         self.queue: deque[Item] = deque()
+        self.letters = False
         self.flight: Flight | None = None
         self.loading = True
         self.dead = False

@@ -16,9 +16,10 @@ from flowkit.coordinator.bids import Bid, Bids
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.core import facts as f
+from flowkit.core.bounds import Need
 from flowkit.core.model import Task
 from flowkit.core.permits import (
-    Need,
+    LETTERS_TO_TASKS,
     PermitAsked,
     PermitDelayed,
     PermitGranted,
@@ -59,6 +60,7 @@ class Gate:
 
     def hear(self, cell: Cell, task: Task) -> list[Item]:
         """Take the letters out of what waits at a cell whose state is the acknowledged one; gives those taken."""
+        cell.letters = False
         tenant = cell.head.tenant if cell.head is not None else ""
         letters, others = _parted(cell.queue, lambda item: _is_letter(item) and item.tenant == tenant)
         cell.queue = others if letters else cell.queue
@@ -86,7 +88,7 @@ class Gate:
         """Ask for the permits of a task's first nodes before it is recorded as begun; whether it had better wait for
         them, so that its first commit also holds its first leases."""
         roots = task.graph.roots
-        if len(roots) > MOST_ASKED or not all(task.node(name).limits for name in roots):
+        if len(roots) > MOST_ASKED or not all(task.node(name).plain and task.is_limited(name) for name in roots):
             return False
         bids = self._bids(cell, task)
         for name in roots:
@@ -311,7 +313,7 @@ def _parted(queue: deque[Item], these: Callable[[Item], bool]) -> tuple[list[Ite
 
 
 def _is_letter(item: Item) -> bool:
-    return isinstance(item.report, PermitGranted | PermitDelayed | PermitAsked)
+    return isinstance(item.report, LETTERS_TO_TASKS)
 
 
 def _line(task: Task, name: str, needs: Sequence[Need]) -> tuple[str, str]:

@@ -138,7 +138,8 @@ class Attempts:
         task = self.task
         run = task.runs[placed.node]
         node = task.node(placed.node)
-        permitted = not node.limits or placed.permits == tuple(need.limit_id for need in needs_of(task, placed.node))
+        needed = tuple(need.limit_id for need in needs_of(task, placed.node))
+        permitted = not needed or placed.permits == needed
         startable = run.state is NodeState.READY and task.placing and placed.node not in task.held
         if not (startable and permitted) or self.desk.out_of_budget():
             self.decision.unused.append(placed)

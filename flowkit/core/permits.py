@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from flowkit.core.bounds import Need
 from flowkit.core.graph import Limit
 from flowkit.core.immutable import immutable
 from flowkit.core.model import ENDED_NODE, NodeRun, Task
@@ -26,23 +27,17 @@ MOST_PRIORITY: Final = 2**63
 HOLE: Final = re.compile(r"\{(tenant|params\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\}")
 
 
-@immutable
-class Need:
-    """A limit of a node in its task. `limit_id` says whose permit it is: two nodes share a limit if it is the same."""
-
-    limit_id: str
-    key: str
-    limit: Limit
-
-
 # ---------------------------------------------------------------------------------------------- what is needed
 
 
 def needs_of(task: Task, name: str) -> tuple[Need, ...]:
     """The permits that a node needs, in the order in which all nodes of all tasks ask for them: so none waits for
     another in a circle. Rates come last: what they give is used at once, or lost."""
-    limits = task.node(name).limits
-    return tuple(sorted((need_of(limit, task.tenant, task.params) for limit in limits), key=_place))
+    node = task.node(name)
+    if not (node.limits or task.bounds):
+        return ()
+    own = (need_of(limit, task.tenant, task.params) for limit in node.limits)
+    return tuple(sorted((*own, *task.bounds.of(node.type)), key=_place))
 
 
 def need_of(limit: Limit, tenant: str, params: Mapping[str, Any]) -> Need:
@@ -172,6 +167,7 @@ ToLimit = PermitWanted | PermitOver
 ToTask = PermitGranted | PermitDelayed | PermitAsked
 Letter = ToLimit | ToTask
 
+LETTERS_TO_TASKS: Final = (PermitGranted, PermitDelayed, PermitAsked)
 LETTERS: Final = (PermitWanted, PermitOver, PermitGranted, PermitDelayed, PermitAsked)
 
 TAGS: dict[str, type[Letter]] = {

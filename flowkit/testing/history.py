@@ -249,7 +249,7 @@ class _Judge:
                     self.say("event_missed", task_id, f"nobody saw commit {seq}")
 
 
-APART = frozenset({"graph", "editions", "params", "memo"})
+APART = frozenset({"bounds", "graph", "editions", "params", "memo"})
 """What a task is given and what it looked up: no part of its state. Graphs are large, and every task knows them."""
 
 

@@ -12,6 +12,7 @@ import pytest
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.coordinator import gate, limits
 from flowkit.core import permits
+from flowkit.core.bounds import Bounds
 from flowkit.core.limiter import Limiter
 from flowkit.ports import LimitSwap, Outcome
 from flowkit.testing.world import Report
@@ -35,6 +36,17 @@ def test_no_more_run_at_once_than_the_limit_allows_where_no_worker_is_harmed(mod
 def test_no_more_is_leased_at_once_than_the_limit_allows_in_chaos() -> None:
     for seed in range(8):
         assert_good(LimitedPlay(seed, "chaos", tasks=20, seconds=2.5).run())
+
+
+@pytest.mark.parametrize("mode", ["calm", "chaos"])
+def test_what_operators_bound_holds_beside_what_graphs_say(mode: str) -> None:
+    bounds = Bounds({"work": 4, "*": 5})
+    for seed in range(2):
+        play = LimitedPlay(seed, mode, tasks=12, seconds=1.5, bounds={"work": 4, "*": 5})
+        assert_good(play.run())
+        of_role, of_all = (need.limit_id for need in bounds.of("work"))
+        assert 3 <= play.onlooker.most[of_role] <= 4
+        assert 3 <= play.onlooker.most[of_all] <= 5
 
 
 def test_who_is_not_heard_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
