@@ -25,13 +25,12 @@ from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.bounds import UNBOUNDED, Bounds
-from flowkit.core.decide import decide
+from flowkit.core.decide import Deciding
 from flowkit.core.desk import Decision
 from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
-from flowkit.core.permits import LETTERS_TO_TASKS
 from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReached
 from flowkit.core.sensitive import looks_secret
 from flowkit.ports import Clock, Commit, Head, Outcome, Store
@@ -109,8 +108,12 @@ class Engine:
             self._settle([item])
             return
         cell.queue.append(item)
-        cell.letters |= isinstance(item.report, LETTERS_TO_TASKS)
         self._dirty[cell.task_id] = cell
+
+    def deliver(self, cell: Cell, item: Item) -> None:
+        """Feed a letter of a limit."""
+        cell.letters = True
+        self.feed(cell, item)
 
     def touch(self, cell: Cell) -> None:
         """Look at the cell again in the next round, though nothing was reported."""
@@ -145,17 +148,14 @@ class Engine:
         now = self.clock.wall()
         placed: list[Placed] = []
         try:
-            decision = decide(task, [item.report for item in items], now, self.detector)  # type: ignore[misc]
+            deciding = Deciding(task, now, self.detector)
+            decision = deciding.hear([item.report for item in items])  # type: ignore[misc]
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
             placed = self._offer(cell, task)
             if placed:
-                more = decide(task, placed, now, self.detector)
-                decision.recorded += more.recorded
-                decision.effects += more.effects
-                decision.questions |= more.questions
-                decision.more |= more.more
-                self._unused(more.unused)
+                deciding.hear(placed)
+                self._unused(decision.unused)
         except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
             self._unused(placed)
             self._poisoned(cell, items, error)

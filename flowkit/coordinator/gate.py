@@ -19,7 +19,6 @@ from flowkit.core import facts as f
 from flowkit.core.bounds import Need
 from flowkit.core.model import Task
 from flowkit.core.permits import (
-    LETTERS_TO_TASKS,
     PermitAsked,
     PermitDelayed,
     PermitGranted,
@@ -313,7 +312,7 @@ def _parted(queue: deque[Item], these: Callable[[Item], bool]) -> tuple[list[Ite
 
 
 def _is_letter(item: Item) -> bool:
-    return isinstance(item.report, LETTERS_TO_TASKS)
+    return isinstance(item.report, PermitGranted | PermitDelayed | PermitAsked)
 
 
 def _line(task: Task, name: str, needs: Sequence[Need]) -> tuple[str, str]:

@@ -168,7 +168,7 @@ class History:
         data = await self._store.get_blob(ref, kind="snapshot")
         task = self.new_task(head, await self._graphs.get(edition_of(data) or head.graph_ref))
         base = await in_slices(read_snapshot(data, task))
-        if task.bounds or task.gated:
+        if task.limited:
             task.gate_anew()  # whoever wrote the snapshot may have had other bounds
         if base.seq != seq:
             raise Corrupt(f"a snapshot of commit {base.seq} where one of commit {seq} was named")

@@ -34,7 +34,7 @@ from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
-from flowkit.core.bounds import Bounds
+from flowkit.core.bounds import bounds_of
 from flowkit.core.opening import Detector
 from flowkit.core.reports import TimeReached
 from flowkit.core.sensitive import looks_secret
@@ -88,7 +88,7 @@ class CoordinatorRuntime:
 
     def _build(self) -> None:
         cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
-        bounds = Bounds(cfg.limits)
+        bounds = bounds_of(cfg.limits)
         self.hub = Hub()
         self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, fresh_sec=1.25 * cfg.heartbeat_sec + 0.25)
         self.dispatcher = Dispatcher(

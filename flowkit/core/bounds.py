@@ -22,7 +22,7 @@ class Need:
 
 
 class Bounds:
-    """`most` has the number by role; that of `*` holds for all roles together. Falsy where nothing is bounded.
+    """`most` has the number by role; that of `*` holds for all roles together.
 
     They are no part of a task's state: which permits a lease has is recorded with it, and what else a node needs says
     the coordinator that is about to lease it.
@@ -33,9 +33,6 @@ class Bounds:
     def __init__(self, most: Mapping[str, int]) -> None:
         self._all = (_need(EVERYTHING, most[EVERYTHING]),) if EVERYTHING in most else ()
         self._roles = {role: (_need(role, count), *self._all) for role, count in most.items() if role != EVERYTHING}
-
-    def __bool__(self) -> bool:
-        return bool(self._all or self._roles)
 
     def of(self, role: str) -> tuple[Need, ...]:
         """What an attempt of this role needs."""
@@ -50,3 +47,8 @@ def _need(role: str, most: int) -> Need:
 
 
 UNBOUNDED: Final = Bounds({})
+
+
+def bounds_of(most: Mapping[str, int]) -> Bounds:
+    """`UNBOUNDED` itself, where nothing is bounded: what happens for every node asks for no more than that."""
+    return Bounds(most) if most else UNBOUNDED

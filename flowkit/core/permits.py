@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from flowkit.core.bounds import Need
+from flowkit.core.bounds import UNBOUNDED, Need
 from flowkit.core.graph import Limit
 from flowkit.core.immutable import immutable
 from flowkit.core.model import ENDED_NODE, NodeRun, Task
@@ -34,7 +34,7 @@ def needs_of(task: Task, name: str) -> tuple[Need, ...]:
     """The permits that a node needs, in the order in which all nodes of all tasks ask for them: so none waits for
     another in a circle. Rates come last: what they give is used at once, or lost."""
     node = task.node(name)
-    if not (node.limits or task.bounds):
+    if not (node.limits or task.bounds is not UNBOUNDED):
         return ()
     own = (need_of(limit, task.tenant, task.params) for limit in node.limits)
     return tuple(sorted((*own, *task.bounds.of(node.type)), key=_place))
@@ -167,7 +167,6 @@ ToLimit = PermitWanted | PermitOver
 ToTask = PermitGranted | PermitDelayed | PermitAsked
 Letter = ToLimit | ToTask
 
-LETTERS_TO_TASKS: Final = (PermitGranted, PermitDelayed, PermitAsked)
 LETTERS: Final = (PermitWanted, PermitOver, PermitGranted, PermitDelayed, PermitAsked)
 
 TAGS: dict[str, type[Letter]] = {
