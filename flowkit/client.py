@@ -71,8 +71,8 @@ class Client:
             store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
             flows=Flows(store=self.backend.store, graphs=self._graphs, clock=self._clock),
             history=History(self.backend.store, self._graphs, self.telemetry, bounds_of(self.cfg.limits)),
-            hub=self._hub, supervisor=self._supervisor, telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
-            roles=self.cfg.worker_types,
+            hub=self._hub, supervisor=self._supervisor, telemetry=self.telemetry,
+            cancel_grace_sec=self.cfg.cancel_grace_sec, roles=self.cfg.worker_types,
             signature_of=lambda role: agreed(self.backend.signatures_of(role)),
         )  # fmt: skip
         if self.backend.file is not None:

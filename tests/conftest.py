@@ -134,7 +134,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def turn_of(item: pytest.Item) -> int:
-    """Two processes take tests from the front. What needs both cores, and measures how long things take, begins when
+    """Processes take tests from the front. What needs the whole machine, and measures how long things take, begins when
     only those are left that wait for real servers, real deaths and real time."""
     if LAST not in item.path.parts:
         return 0
