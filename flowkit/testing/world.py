@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from flowkit.adapters.sealed_bus import SealedBus
 from flowkit.config import CoordinatorConfig, WorkerConfig
+from flowkit.core.bounds import bounds_of
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
@@ -303,9 +304,11 @@ class World:
             return None
         if (graph := self.graph(head.graph_ref)) is None:
             return None
-        return Task(
+        task = Task(
             task_id=task_id, graph=graph, params=loads(head.params), tenant=head.tenant, timeout_sec=head.timeout_sec
         )
+        task.bounds = bounds_of(self.settings.get("limits", {}))
+        return task
 
     def graph(self, ref: str) -> Graph | None:
         chunks = self.replica.majority.data.blobs.get(("graph", ref))
