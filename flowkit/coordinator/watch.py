@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowkit.coordinator.history import History, new_task
+from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.views import shown_state
 from flowkit.core import facts as f
@@ -51,7 +51,7 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
         if past.task is None:
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
         assert past.first is not None
-        replay, commits, seen = new_task(past.head, past.first), past.commits, 0
+        replay, commits, seen = history.new_task(past.head, past.first), past.commits, 0
         news: Event | None = None
         told: dict[tuple[str, str], float] = {}
         while True:

@@ -15,8 +15,8 @@ AT_ONCE_SEC = 0.005
 MOST_AT_ONCE = 64
 FIRST = 32
 LET_IN = 256
-"""After each of the first batches whoever writes and tells of them gets a turn, then after every so many: each turn makes
-a block smaller."""
+"""After each of the first batches whoever writes and tells of them gets a turn, then after every so many: each turn may
+make a block smaller."""
 NOTHING: Any = object()
 
 
