@@ -63,6 +63,7 @@ def new_task(head: Head, graph: Graph) -> Task:
         params=loads(head.params),
         tenant=head.tenant,
         timeout_sec=head.timeout_sec,
+        parent_attempt=head.parent_attempt,
     )
 
 

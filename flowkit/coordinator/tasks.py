@@ -22,6 +22,7 @@ from flowkit.coordinator.admission import (
 )
 from flowkit.coordinator.artifacts import materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
+from flowkit.coordinator.child_plans import ChildPlans
 from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.delete_task import DeleteTask
 from flowkit.coordinator.deletion import Deletion
@@ -478,7 +479,7 @@ class Tasks:
         """What `restart` with the same options would do; nothing is done."""
         args, edited = await self._restart_args(task_id, options)
         _, task, _ = await self._state(task_id)
-        return plan_restart(task, args, edited)
+        return await ChildPlans(self.store, self._history).add(task, plan_restart(task, args, edited))
 
     async def _restart_args(
         self, task_id: str, options: RestartOptions, *, for_task: str = ""

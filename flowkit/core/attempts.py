@@ -170,7 +170,7 @@ class Attempts:
 
     def child_ended(self, report: r.ChildEnded) -> None:
         run = self.task.runs.get(report.node)
-        if run is None or run.child != report.token:
+        if run is None or run.child != report.token or run.attempt != report.attempt:
             self.decision.stale += 1
         elif run.stopping:
             self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser))
@@ -183,6 +183,16 @@ class Attempts:
             error.setdefault("message", f"task {report.token} is {report.status}")
             permanent = report.status == TaskStatus.CANCELLED or not self.task.node(report.node).retry_given
             self.failed(run, r.Failed(report.node, report.attempt, report.token, error, permanent))
+
+    def child_gone(self, report: r.ChildGone) -> None:
+        run = self.task.runs.get(report.node)
+        if run is None or run.child != report.token or run.attempt != report.attempt:
+            self.decision.stale += 1
+        elif run.stopping:
+            self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser))
+        else:
+            error = {"code": "child_gone", "message": f"task {report.token} cannot go on: {report.why}"}
+            self.desk.put(f.LeaseLost(report.node, report.attempt, report.token, "child_gone", self.now, False, error))
 
 
 def attempt_state(run: NodeRun, token: str) -> AttemptState:

@@ -56,6 +56,8 @@ class _Ears:
                 self.attempts.permits_unused(name, claim)
             case r.ChildEnded():
                 self.attempts.child_ended(report)
+            case r.ChildGone():
+                self.attempts.child_gone(report)
             case r.Fetched(ref=ref, value=value, error=error):
                 self.task.memo.setdefault("values", {})[ref] = (value, error)
             case r.Looked(node=name, key=key, output=output):

@@ -60,9 +60,22 @@ class Spawn:
 
 
 @immutable
-class Steer:
-    """Ask a child task the same as was asked of its parent: `cancel`, `pause` or `resume`."""
+class Continue:
+    """Ask a child that has ended to go on where it failed, as this attempt of its parent's node. `inputs` are its new
+    params, None for those that it has; may hold `Artifact`s."""
 
+    name: str
+    attempt: int
+    child: str
+    inputs: Any
+
+
+@immutable
+class Steer:
+    """Ask the child task of a node's attempt the same as was asked of its parent: `cancel`, `pause` or `resume`."""
+
+    name: str
+    attempt: int
     child: str
     kind: str
     reason: str
@@ -94,5 +107,5 @@ class LookUp:
     key: str
 
 
-Effect = Dispatch | Revoke | Tell | Spawn | Steer | Keep
+Effect = Dispatch | Revoke | Tell | Spawn | Continue | Steer | Keep
 Question = Fetch | LookUp

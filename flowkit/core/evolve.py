@@ -18,7 +18,7 @@ from flowkit.core.payload import Payload
 from flowkit.core.restart import restart
 from flowkit.core.vars import apply
 
-BEGUN = frozenset({"expired", "released"})
+BEGUN = frozenset({"expired", "released", "child_gone"})
 """Why a lease was lost whose attempt had begun."""
 
 
@@ -86,7 +86,10 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
         case f.SignalReceived():
             _signalled(task, fact, at)
         case f.ChildStarted(node=name, attempt=attempt, child=child):
-            _child_started(task, name, attempt, child, at)
+            task.runs[name].child_of = attempt
+            _child_runs(task, name, attempt, child, at)
+        case f.ChildContinued(node=name, attempt=attempt, child=child):
+            _child_runs(task, name, attempt, child, at)
         case f.FunctionApplied(node=name, operations=operations, output=output):
             apply(task.vars, operations)
             _finished(task, name, at, output)
@@ -129,6 +132,8 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             _undo(task, fact, at)
         case f.TaskRestarted():
             restart(task, fact, at)
+        case f.ParentWaits(attempt=attempt, again=again):
+            task.for_attempt, task.again = attempt, again
         case f.TaskEnded(status=status, error=error):
             task.status, task.error, task.ended_at = TaskStatus(status), error, at
             task.paused = False
@@ -242,7 +247,7 @@ def _signalled(task: Task, fact: f.SignalReceived, at: float) -> None:
     _finished(task, fact.node, at, fact.output)
 
 
-def _child_started(task: Task, name: str, attempt: int, child: str, at: float) -> None:
+def _child_runs(task: Task, name: str, attempt: int, child: str, at: float) -> None:
     run = task.runs[name]
     run.state, run.child = NodeState.RUNNING, child
     task.children[name] = child

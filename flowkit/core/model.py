@@ -96,8 +96,10 @@ class NodeRun:
 
     `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
     holds. `routes` are the targets of the conditional edges that were taken, None until that is decided. `child` is the
-    task that a sub-graph's attempt is; `signal` what it waits for; `stopping`: it was told to end, and holds no lease.
-    `peak` is the highest attempt among the nodes derived from this one, `floor` what it was when this generation began.
+    task that a sub-graph's attempt is, and `child_of` the attempt with which its last task came to be, 0 for none in
+    this generation: a node that has one before it begins goes on with that task. `signal` what it waits for;
+    `stopping`: it was told to end, and holds no lease. `peak` is the highest attempt among the nodes derived from this
+    one, `floor` what it was when this generation began.
     """
 
     __slots__ = (
@@ -107,6 +109,7 @@ class NodeRun:
         "budgets",
         "by_failure",
         "child",
+        "child_of",
         "declines",
         "due",
         "ended_at",
@@ -172,6 +175,7 @@ class NodeRun:
         self.routes: tuple[str, ...] | None = None
         self.group: Group | None = None
         self.child = ""
+        self.child_of = 0
         self.signal = ""
         self.stopping = False
         self.turn = 0
@@ -256,19 +260,21 @@ class Task:
     still to be undone, the next one last (None: nothing is). `ended_by` is the `end` node that gives the task's output.
     `edition` is the reference of the graph that a restart brought, empty for the first; `editions` are the graphs of
     those that its facts name, and `edited_params` says that `params` are not those of the head. `memo` holds what was
-    fetched for decisions, and is no part of the state. `ran_on` are the workers of the graph's anchors.
+    fetched for decisions, and is no part of the state. `ran_on` are the workers of the graph's anchors. `for_attempt`
+    is the attempt of the parent's node that waits for the task's end, 0 in a task that is nobody's child; `again` says
+    how the task begins again once it has been cancelled, None: it does not.
     """
 
     __slots__ = (
-        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
-        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "gated",
-        "gated_anew", "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused",
+        "again", "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
+        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "for_attempt",
+        "gated", "gated_anew", "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused",
         "ran_on", "ready", "reason", "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant",
         "timeout_sec", "timers", "undo", "vars", "waiting",
     )  # fmt: skip
 
     def __init__(self, *, task_id: str, graph: Graph, params: Mapping[str, Any], tenant: str = "default",
-                 timeout_sec: float | None = None) -> None:  # fmt: skip
+                 timeout_sec: float | None = None, parent_attempt: int = 0) -> None:  # fmt: skip
         self.task_id = task_id
         self.tenant = tenant
         self.graph = graph
@@ -311,6 +317,8 @@ class Task:
         self.edited_params = False
         self.memo: dict[str, Any] = {}
         self.ran_on: dict[str, str] = {}
+        self.for_attempt = parent_attempt
+        self.again: dict[str, Any] | None = None
 
     def node(self, name: str) -> Node:
         """What a node does: of the graph, or of one derived from it. Raises `KeyError` for any other id."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from flowkit.core import selection
-from flowkit.core.derived import base_of, item_of_name
+from flowkit.core.derived import base_of, group_of, item_of_name
+from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.problems import Problems, shown
 
 
 class RestartOptions(TypedDict, total=False):
-    """How an ended task is to run again. `failed_only`: only what failed; `from_node`: a node, or an item, and all that
-    follows; neither: the whole. `params` are new params; `inputs` new inputs of nodes by id; `graph` an edited graph,
-    of which what is new, was changed or did not finish runs, and what follows."""
+    """How an ended task is to run again. `failed_only`: only what failed, and of a sub-graph that failed only what
+    failed in it; `from_node`: a node, or an item, and all that follows; neither: the whole. `params` are new params;
+    `inputs` new inputs of nodes by id; `graph` an edited graph, of which what is new, was changed or did not finish
+    runs, and what follows."""
 
     from_node: str | None
     failed_only: bool
@@ -28,7 +31,10 @@ class RestartOptions(TypedDict, total=False):
 @dataclass(frozen=True, slots=True)
 class RestartPlan:
     """`again` run (again), `new` those of them that the edited graph brings, `kept` keep what they have, `removed` are
-    no more. `whole`: everything runs again. `refused` says why nothing can be done; then the rest is empty."""
+    no more. `whole`: everything runs again. `refused` says why nothing can be done; then the rest is empty.
+
+    `within` are those of `again` whose sub-graphs go on where they had ended; `children` says what that means for the
+    first of them, and `more_children` how many there are beside those."""
 
     again: frozenset[str] = frozenset()
     kept: frozenset[str] = frozenset()
@@ -36,6 +42,30 @@ class RestartPlan:
     removed: frozenset[str] = frozenset()
     whole: bool = False
     refused: str = ""
+    within: frozenset[str] = frozenset()
+    children: tuple[ChildPlan, ...] = ()
+    more_children: int = 0
+
+
+class ChildFate(enum.StrEnum):
+    """What becomes of a child whose parent's node goes on with it."""
+
+    GOES_ON = "goes on"
+    TAKEN = "taken"
+    AWAITED = "awaited"
+    FRESH = "fresh"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildPlan:
+    """What a restart means for the child `task_id` of a node or item: it `goes on` by `plan`; it has finished meanwhile
+    and is `taken` as it is; it has not ended and is `awaited`; or a `fresh` one takes its place, since `why`."""
+
+    node: str
+    task_id: str
+    fate: ChildFate
+    plan: RestartPlan | None = None
+    why: str = ""
 
 
 def plan_restart(task: Task, args: Mapping[str, Any], graph: Graph | None = None) -> RestartPlan:
@@ -45,6 +75,20 @@ def plan_restart(task: Task, args: Mapping[str, Any], graph: Graph | None = None
     if graph is None:
         return _of_same_graph(task, args)
     return _of_edited_graph(task, args, graph)
+
+
+def plan_to_go_on(task: Task) -> RestartPlan:
+    """The plan by which a child that has ended goes on: what failed in it; all of it where none of its nodes did."""
+    plan = plan_restart(task, {"failed_only": True})
+    return plan if not plan.refused else plan_restart(task, {})
+
+
+def restarted(task: Task, plan: RestartPlan, *, graph: str = "", params: dict[str, Any] | None = None,
+              for_attempt: int = 0) -> TaskRestarted:  # fmt: skip
+    """The plan as the fact to record."""
+    nodes = None if plan.whole else tuple(sorted(plan.again))
+    within = {name if name in task.graph.nodes else group_of(name) for name in plan.within}
+    return TaskRestarted(task.generation + 1, nodes, graph, params, tuple(sorted(within)), for_attempt)
 
 
 def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
@@ -60,7 +104,8 @@ def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
     if why:
         return RestartPlan(refused=why)
     again = again - out
-    return RestartPlan(frozenset(again), every - again)
+    within = selection.within(task, task.graph, again) if name is None else set()
+    return RestartPlan(frozenset(again), every - again, within=frozenset(within))
 
 
 def _from_node(task: Task, name: Any) -> tuple[set[str], str]:
@@ -93,9 +138,13 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
     again = selection.descendants(graph, seeds)
     if not again:
         return RestartPlan(refused="nothing in it is new, was changed or did not finish; say from_node")
-    kept = graph.nodes.keys() - again
+    within = selection.within(task, graph, again) - new - changed if args.get("failed_only") and name is None else set()
     return RestartPlan(
-        frozenset(again), frozenset(kept), frozenset(new), frozenset(old.nodes.keys() - graph.nodes.keys())
+        again=frozenset(again),
+        kept=frozenset(graph.nodes.keys() - again),
+        new=frozenset(new),
+        removed=frozenset(old.nodes.keys() - graph.nodes.keys()),
+        within=frozenset(within),
     )
 
 

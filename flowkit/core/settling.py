@@ -9,14 +9,15 @@ from flowkit.core import facts as f
 from flowkit.core import streams
 from flowkit.core.derived import repetition_of
 from flowkit.core.desk import CANCEL_GRACE_SEC, UNFIT, Desk
-from flowkit.core.effects import Spawn
+from flowkit.core.effects import Continue, Spawn
 from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import node_inputs
 from flowkit.core.lifecycle import group_decided, members
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus
-from flowkit.core.opening import child_params, ending, holds, opening
+from flowkit.core.opening import child_params, continued_params, ending, holds, opening
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.readiness import Start, skip_reason, verdict
+from flowkit.core.replan import plan_to_go_on, restarted
 from flowkit.core.routing import routes
 from flowkit.core.scope import Scope, Unanswered
 
@@ -121,6 +122,8 @@ class Settling:
             self.desk.put(fact)
             if isinstance(fact, f.ChildStarted):
                 self.decision.effects.append(spawn_of(task, name))
+            elif isinstance(fact, f.ChildContinued):
+                self.decision.effects.append(continue_of(task, name))
             elif isinstance(fact, f.NodeFinished) and task.node(name).type == "end":
                 self.end_by(name)
 
@@ -182,7 +185,9 @@ class Settling:
         task = self.task
         if self.desk.out_of_budget():
             return True
-        if task.open or not task.created or task.ended:
+        if task.ended:
+            return self.begin_again()
+        if task.open or not task.created:
             return False
         try:
             fact = ended(task)
@@ -193,7 +198,16 @@ class Settling:
             self.desk.put(f.UndoBegan(tuple(task.done), fact.status, fact.error))
             return True
         self.desk.put(fact)
-        return False
+        return self.begin_again()
+
+    def begin_again(self) -> bool:
+        """Restart a task that had to be cancelled first, if somebody waits for that; whether it was."""
+        task = self.task
+        if task.again is None:
+            return False
+        params = task.again.get("params")
+        self.desk.put(restarted(task, plan_to_go_on(task), params=params, for_attempt=task.for_attempt))
+        return True
 
     def skip_if_stuck(self, name: str, run: NodeRun) -> bool:
         """Skip a node that can no longer run; whether a failure may have lost thereby what would have answered it: its
@@ -226,6 +240,12 @@ def spawn_of(task: Task, name: str) -> Spawn:
     """What makes sure that the task of a sub-graph's attempt exists."""
     run = task.runs[name]
     return Spawn(name, task.node(name), run.attempt, run.child, child_params(task, name))
+
+
+def continue_of(task: Task, name: str) -> Continue:
+    """What makes sure that the task of an earlier attempt of a sub-graph goes on."""
+    run = task.runs[name]
+    return Continue(name, run.attempt, run.child, continued_params(task, name))
 
 
 def group_error(task: Task, name: str) -> f.ErrorInfo:

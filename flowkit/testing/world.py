@@ -297,7 +297,12 @@ class World:
         if (graph := self.graph(head.graph_ref)) is None:
             return None
         return Task(
-            task_id=task_id, graph=graph, params=loads(head.params), tenant=head.tenant, timeout_sec=head.timeout_sec
+            task_id=task_id,
+            graph=graph,
+            params=loads(head.params),
+            tenant=head.tenant,
+            timeout_sec=head.timeout_sec,
+            parent_attempt=head.parent_attempt,
         )
 
     def graph(self, ref: str) -> Graph | None:
