@@ -497,6 +497,10 @@ def more_stories() -> Iterator[Story]:
         child = story.task.runs["a"].child
         story.tell(r.ChildEnded("a", 1, child, status, Payload(1), None if status == "finished" else error))
         yield story
+        if status == "failed":
+            story.ask("restart", failed_only=True)
+            story.tell(r.ChildGone("a", 2, child, "it was deleted"))
+    yield Story(chain()).tell(begun).ask("continue", attempt=2)
     count = {"node_id": "a", "type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n"}}}
     yield Story({"nodes": [count]}).tell(begun)
     yield Story(chain()).tell(begun).ask("pause", node_id="a").ask("resume", node_id="a")
