@@ -501,6 +501,7 @@ def more_stories() -> Iterator[Story]:
             story.ask("restart", failed_only=True)
             story.tell(r.ChildGone("a", 2, child, "it was deleted"))
     yield Story(chain()).tell(begun).ask("continue", attempt=2)
+    yield Story(chain(deadline=BEGAN + 5)).tell(begun).later(5)
     count = {"node_id": "a", "type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n"}}}
     yield Story({"nodes": [count]}).tell(begun)
     yield Story(chain()).tell(begun).ask("pause", node_id="a").ask("resume", node_id="a")

@@ -57,7 +57,7 @@ def storable(
                 and _whole(document.partition, document.priority, document.seq, document.published_seq)
                 and _whole(document.parent_attempt, document.depth, document.life)
                 and _number(document.timeout_sec, document.created_at, document.next_wake)
-                and _number(document.updated_at, document.ended_at, document.remove_at)
+                and _number(document.updated_at, document.ended_at, document.remove_at, document.deadline)
             )
 
 

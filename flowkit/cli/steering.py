@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -10,6 +11,7 @@ from flowkit.cli.asking import warn_if_nobody_is_there
 from flowkit.cli.console import UsageError, clean, one_line, put, put_json
 from flowkit.cli.loading import load_graph, load_params, parse_json
 from flowkit.cli.settings import pair
+from flowkit.cli.times import read_deadline
 from flowkit.client import Client
 from flowkit.core.replan import ChildFate, RestartOptions, RestartPlan
 from flowkit.errors import GraphError, RequestRefused, TaskNotFound, did_you_mean
@@ -65,6 +67,8 @@ async def _options(client: Client, args: Namespace) -> RestartOptions:
     options: RestartOptions = {"from_node": args.from_node, "failed_only": args.failed_only}
     if args.param:
         options["params"] = {**(await client.get_task(args.task)).params, **load_params(args.param, None)}
+    if args.deadline is not None:
+        options["deadline"] = read_deadline(args.deadline, time.time())
     if args.input:
         given = (pair(text, "--input") for text in args.input)
         options["inputs"] = {name: parse_json(value, f"--input {name}") for name, value in given}

@@ -149,6 +149,7 @@ class Children:
             params=text, tenant=parent.tenant, principal=parent.principal, name=graph.name,
             labels=parent.labels, priority=parent.priority, created_at=now, next_wake=now, updated_at=now, flow=flow,
             parent=parent.task_id, parent_node=spawn.name, parent_attempt=spawn.attempt, depth=parent.depth + 1,
+            deadline=spawn.deadline,
         )  # fmt: skip
         return head, graph
 

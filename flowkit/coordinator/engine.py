@@ -178,7 +178,8 @@ class Engine:
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
-        if task.created or not cell.patient or task.timeout_sec is not None or task.graph.hurried:
+        hurried = task.timeout_sec is not None or task.deadline is not None or task.graph.hurried
+        if task.created or not cell.patient or hurried:
             return False
         lanes = task.graph.root_lanes
         if not lanes or self.dispatcher.has_room(lanes):

@@ -74,6 +74,8 @@ class GoingOn:
         if cell.dead:
             return
         args: dict[str, Any] = {"attempt": effect.attempt}
+        if effect.deadline is not None:
+            args["deadline"] = effect.deadline
         if effect.inputs is not None:
             params = effect.inputs
             args["params"] = await materialise(self._store, params) if holds_artifacts(params) else params

@@ -64,6 +64,7 @@ def new_task(head: Head, graph: Graph) -> Task:
         tenant=head.tenant,
         timeout_sec=head.timeout_sec,
         parent_attempt=head.parent_attempt,
+        deadline=head.deadline,
     )
 
 

@@ -12,7 +12,7 @@ from flowkit.core.graph import Graph
 from flowkit.core.model import ENDED_NODE, TaskStatus
 from flowkit.core.payload import Payload
 from flowkit.core.problems import Problems, shown
-from flowkit.core.replan import RestartPlan, plan_restart, plan_to_go_on, restarted
+from flowkit.core.replan import RestartPlan, going_on, in_time, plan_restart, restarted
 from flowkit.core.retry import LONGEST_WAIT_SEC
 
 MOST_REASON: Final = 1000
@@ -128,17 +128,17 @@ class Asked:
     def plan(self, args: dict[str, Any]) -> RestartPlan:
         """What a restart would do. The edited graph, if there is one, was read by whoever handed the request over."""
         if not args.get("graph_ref"):
-            return plan_restart(self.task, args)
+            return in_time(self.task, plan_restart(self.task, args), args, None, self.now)
         graph = args.get("graph")
         if not isinstance(graph, Graph):
             return RestartPlan(refused="its edited graph cannot be read")
-        return plan_restart(self.task, args, graph)
+        return in_time(self.task, plan_restart(self.task, args, graph), args, graph, self.now)
 
     def restart(self, plan: RestartPlan, args: dict[str, Any]) -> None:
         ref, params = args.get("graph_ref") or "", args.get("params")
         if ref:
             self.task.editions[ref] = args["graph"]
-        self.desk.put(restarted(self.task, plan, graph=ref, params=params))
+        self.desk.put(restarted(self.task, plan, graph=ref, params=params, deadline=args.get("deadline")))
 
     def refuse_continue(self, args: dict[str, Any]) -> str:
         attempt = args.get("attempt")
@@ -151,13 +151,16 @@ class Asked:
         """The parent's node waits for this task once more, as another attempt: begin again what failed. What runs, or
         has finished meanwhile, is what it waits for; what is being cancelled begins again when that is over."""
         task, attempt = self.task, int(args["attempt"])
-        params = args.get("params")
         if task.status is TaskStatus.CANCELLING:
-            self.desk.put(f.ParentWaits(attempt, {"params": params}))
+            self.desk.put(
+                f.ParentWaits(
+                    attempt, {name: args[name] for name in ("params", "deadline") if args.get(name) is not None}
+                )
+            )
         elif not task.ended or task.status is TaskStatus.FINISHED:
             self.desk.put(f.ParentWaits(attempt))
         else:
-            self.desk.put(restarted(task, plan_to_go_on(task), params=params, for_attempt=attempt))
+            self.desk.put(going_on(task, args, attempt, self.now))
 
 
 def _text(value: Any) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flowkit.core import deadlines, streams
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core import streams
 from flowkit.core.derived import base_of
 from flowkit.core.desk import UNFIT, Desk
 from flowkit.core.effects import Dispatch, Keep
@@ -109,9 +109,10 @@ class Attempts:
             name=f"{self.task.task_id}/{report.node}/{report.attempt}",
             now=self.now,
         )
-        self.desk.put(
-            f.AttemptFailed(report.node, report.attempt, report.token, report.error, again, budget, report.run_sec)
-        )
+        error, latest = report.error, self.task.deadline_of(report.node)
+        if again is not None and latest is not None and again >= latest:
+            error, again = deadlines.too_late(error, latest), None
+        self.desk.put(f.AttemptFailed(report.node, report.attempt, report.token, error, again, budget, report.run_sec))
 
     def lost(self, run: NodeRun, report: r.AttemptReport) -> None:
         name, attempt, token = report.node, report.attempt, report.token

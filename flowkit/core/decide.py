@@ -9,13 +9,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
+from flowkit.core import deadlines, selection, streams
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core import selection, streams
 from flowkit.core.asked import Asked
 from flowkit.core.attempts import Attempts
 from flowkit.core.desk import CANCEL_GRACE_SEC, Decision, Desk
 from flowkit.core.model import Task, Timer
+from flowkit.core.moments import show_moment
 from flowkit.core.opening import Detector
 from flowkit.core.payload import Payload
 from flowkit.core.sensitive import looks_secret
@@ -86,6 +87,13 @@ class _Ears:
                 case Timer.TOTAL:
                     limit = task.node(name).timeouts.total_sec
                     self.out_of_time(name, "total_timeout", f"all its attempts together took longer than {limit:g} s")
+                case Timer.DEADLINE if name:
+                    error = deadlines.missed(task, name)
+                    self.out_of_time(name, error["code"], error["message"])
+                case Timer.DEADLINE:
+                    message = f"the task had not ended by its deadline, {show_moment(at)}"
+                    error = {"code": deadlines.CODE, "message": message}
+                    self.desk.cancel_all(message, "failed", CANCEL_GRACE_SEC, error)
                 case Timer.TASK:
                     message = f"the task did not end within {task.timeout_sec:g} s"
                     self.desk.cancel_all(message, "failed", CANCEL_GRACE_SEC, {"code": "timeout", "message": message})

@@ -50,24 +50,27 @@ class Tell:
 
 @immutable
 class Spawn:
-    """Make sure that the task of a sub-graph's attempt exists. `inputs` are its params, and may hold `Artifact`s."""
+    """Make sure that the task of a sub-graph's attempt exists. `inputs` are its params, and may hold `Artifact`s. At
+    `deadline` (epoch seconds), if there is one, it must have ended."""
 
     name: str
     node: Node
     attempt: int
     child: str
     inputs: Any
+    deadline: float | None = None
 
 
 @immutable
 class Continue:
     """Ask a child that has ended to go on where it failed, as this attempt of its parent's node. `inputs` are its new
-    params, None for those that it has; may hold `Artifact`s."""
+    params, None for those that it has; may hold `Artifact`s. `deadline` (epoch seconds) is that of its node, if any."""
 
     name: str
     attempt: int
     child: str
     inputs: Any
+    deadline: float | None = None
 
 
 @immutable

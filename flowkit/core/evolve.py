@@ -132,6 +132,9 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             _undo(task, fact, at)
         case f.TaskRestarted():
             restart(task, fact, at)
+        case f.DeadlineSet(node=name, at=when):
+            task.deadlines[name] = when
+            task.arm(when, Timer.DEADLINE, name)
         case f.ParentWaits(attempt=attempt, again=again):
             task.for_attempt, task.again = attempt, again
         case f.TaskEnded(status=status, error=error):
@@ -276,6 +279,8 @@ def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
     task.status, task.created_at = TaskStatus.RUNNING, at
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)
+    if task.deadline is not None:
+        task.arm(task.deadline, Timer.DEADLINE)
     for name in not_needed:  # nobody needs to be told: what follows from them is not needed either
         run = task.runs[name]
         run.state, run.reason, run.ended_at = NodeState.SKIPPED, NOT_NEEDED, at

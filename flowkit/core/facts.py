@@ -288,7 +288,7 @@ class TaskRestarted:
     reference of the edited graph, empty for the same as before; `params` are the new ones, None for the same. `within`
     are the nodes of the graph whose children, if they failed or were cancelled, go on where they had ended; for a group
     these are the children of its items among `nodes`. `for_attempt`: the restart is a part of that attempt of the
-    parent's node; 0: of none."""
+    parent's node; 0: of none. `deadline` (epoch seconds) is the task's new one, None for the same."""
 
     generation: int
     nodes: tuple[str, ...] | None = None
@@ -296,6 +296,7 @@ class TaskRestarted:
     params: dict[str, Any] | None = None
     within: tuple[str, ...] = ()
     for_attempt: int = 0
+    deadline: float | None = None
 
 
 @immutable
@@ -305,6 +306,14 @@ class ParentWaits:
 
     attempt: int
     again: dict[str, Any] | None = None
+
+
+@immutable
+class DeadlineSet:
+    """The node must have ended at `at` (epoch seconds); 0 where what it says is no moment."""
+
+    node: str
+    at: float
 
 
 @immutable
@@ -364,6 +373,7 @@ Fact = (
     | PermitsReturned
     | ChildContinued
     | ParentWaits
+    | DeadlineSet
 )
 
 TAGS: dict[str, type[Fact]] = {
@@ -401,4 +411,5 @@ TAGS: dict[str, type[Fact]] = {
     "permits_returned": PermitsReturned,
     "child_continued": ChildContinued,
     "parent_waits": ParentWaits,
+    "deadline_set": DeadlineSet,
 }

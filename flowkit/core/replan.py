@@ -12,6 +12,7 @@ from flowkit.core.derived import base_of, group_of, item_of_name
 from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
+from flowkit.core.moments import show_moment
 from flowkit.core.problems import Problems, shown
 
 
@@ -19,8 +20,9 @@ class RestartOptions(TypedDict, total=False):
     """How an ended task is to run again. `failed_only`: only what failed, and of a sub-graph that failed only what
     failed in it; `from_node`: a node, or an item, and all that follows; neither: the whole. `params` are new params;
     `inputs` new inputs of nodes by id; `graph` an edited graph, of which what is new, was changed or did not finish
-    runs, and what follows."""
+    runs, and what follows. `deadline` is when the task must have ended now, instead of the one that it had."""
 
+    deadline: Any
     from_node: str | None
     failed_only: bool
     graph: Any
@@ -83,12 +85,33 @@ def plan_to_go_on(task: Task) -> RestartPlan:
     return plan if not plan.refused else plan_restart(task, {})
 
 
+def going_on(task: Task, args: Mapping[str, Any], attempt: int, now: float) -> TaskRestarted:
+    """How a child that has ended goes on for an attempt of its parent's node. A deadline of its own that is still ahead
+    holds, if it is the earlier one; one that has passed gives way to that of the parent's node."""
+    deadline, own = args.get("deadline"), task.deadline
+    if deadline is not None and own is not None and own > now:
+        deadline = min(own, deadline)
+    plan, params = plan_to_go_on(task), args.get("params")
+    return restarted(task, plan, params=params, for_attempt=attempt, deadline=deadline)
+
+
+def in_time(task: Task, plan: RestartPlan, args: Mapping[str, Any], graph: Graph | None, now: float) -> RestartPlan:
+    """The plan, if the task's deadline has not passed, be it that which the restart brings."""
+    deadline = args.get("deadline")
+    if deadline is None:
+        deadline = task.deadline if graph is None or graph.deadline == task.graph.deadline else graph.deadline
+    if plan.refused or deadline is None or deadline > now:
+        return plan
+    say = f"its deadline, {show_moment(deadline)}, has passed: give it a later one with `deadline`"
+    return RestartPlan(refused=say)
+
+
 def restarted(task: Task, plan: RestartPlan, *, graph: str = "", params: dict[str, Any] | None = None,
-              for_attempt: int = 0) -> TaskRestarted:  # fmt: skip
+              for_attempt: int = 0, deadline: float | None = None) -> TaskRestarted:  # fmt: skip
     """The plan as the fact to record."""
     nodes = None if plan.whole else tuple(sorted(plan.again))
     within = {name if name in task.graph.nodes else group_of(name) for name in plan.within}
-    return TaskRestarted(task.generation + 1, nodes, graph, params, tuple(sorted(within)), for_attempt)
+    return TaskRestarted(task.generation + 1, nodes, graph, params, tuple(sorted(within)), for_attempt, deadline)
 
 
 def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
@@ -152,6 +175,6 @@ def _changed(old: Graph, new: Graph, name: str) -> bool:
     before, after = old.nodes[name], new.nodes[name]
     # How often it is tried, when, and how long it may take says nothing about what it gives.
     patient = replace(before, timeouts=after.timeouts, retry=after.retry, retry_given=after.retry_given,
-                      limits=after.limits, body=None)  # fmt: skip
+                      limits=after.limits, deadline=after.deadline, body=None)  # fmt: skip
     same = patient == replace(after, body=None)
     return not same or set(old.incoming[name]) != set(new.incoming[name]) or old.reads[name] != new.reads[name]

@@ -19,6 +19,8 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
     of their group is kept."""
     if fact.graph:
         _edit(task, fact.graph)
+    if fact.deadline is not None:
+        task.deadline = fact.deadline
     if fact.params is not None:
         task.params, task.edited_params = fact.params, True
     graph = task.graph
@@ -43,6 +45,7 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         task.failed.pop(name, None)
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)
+    _arm_deadlines(task, fact)
     for name in graph.nodes:
         if name in kept:
             _reopen(task, name, [item for item in items if group_of(item) == name], goes_on_with, at)
@@ -56,6 +59,8 @@ def _edit(task: Task, ref: str) -> None:
     """Go on with another graph: what it shares with the one before is kept as it is."""
     old, new = task.runs, task.editions[ref]
     before = task.graph
+    if new.deadline != before.deadline:
+        task.deadline = new.deadline
     runs = Runs(new)
     for name in old:
         if name in new.nodes and dict.__contains__(old, name):
@@ -68,6 +73,16 @@ def _edit(task: Task, ref: str) -> None:
     task.graph, task.runs, task.edition = new, runs, ref
     task.failed = {name: None for name in task.failed if name in new.nodes}
     task.done = {name: None for name in task.done if base_of(name) in new.nodes}
+
+
+def _arm_deadlines(task: Task, fact: f.TaskRestarted) -> None:
+    """Those of nodes are told anew where they may have changed."""
+    if task.deadline is not None:
+        task.arm(task.deadline, Timer.DEADLINE)
+    if fact.graph or fact.params is not None:
+        task.deadlines.clear()
+    for name, when in task.deadlines.items():
+        task.arm(when, Timer.DEADLINE, name)
 
 
 def _conditions(graph: Graph, name: str) -> list[Edge]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from flowkit.core import deadlines, streams
 from flowkit.core import facts as f
-from flowkit.core import streams
 from flowkit.core.derived import repetition_of
 from flowkit.core.desk import CANCEL_GRACE_SEC, UNFIT, Desk
 from flowkit.core.effects import Continue, Spawn
@@ -17,7 +17,7 @@ from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus
 from flowkit.core.opening import child_params, continued_params, ending, holds, opening
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.readiness import Start, skip_reason, verdict
-from flowkit.core.replan import plan_to_go_on, restarted
+from flowkit.core.replan import going_on
 from flowkit.core.routing import routes
 from flowkit.core.scope import Scope, Unanswered
 
@@ -38,6 +38,8 @@ class Settling:
         """What follows in the graph, to a fixed point: conditions, starts, groups, skips, cancelled losers, fail-fast,
         what is to be undone, the end."""
         task, waiting = self.task, list[str]()
+        if task.created and not task.ended:
+            self.set_deadlines()
         if task.open and not (task.agenda or task.due or "values" in task.memo or task.graph.budget.limited):
             return  # most reports: nothing follows
         while True:
@@ -49,6 +51,12 @@ class Settling:
         task.agenda.extend(waiting)
         if "values" in task.memo and not (self.decision.questions or waiting or task.ready or task.due):
             del task.memo["values"]
+
+    def set_deadlines(self) -> None:
+        """Tell when nodes must have ended, once that can be told. Whatever of it a crash cut off is told then."""
+        for fact in deadlines.unset(self.task):
+            self.desk.put(fact)
+        self.decision.more |= len(self.task.deadlines) < len(self.task.graph.deadlines)
 
     def look(self, waiting: list[str]) -> None:
         """Decide about all that is on the agenda. What must ask the store first goes to `waiting`."""
@@ -205,8 +213,7 @@ class Settling:
         task = self.task
         if task.again is None:
             return False
-        params = task.again.get("params")
-        self.desk.put(restarted(task, plan_to_go_on(task), params=params, for_attempt=task.for_attempt))
+        self.desk.put(going_on(task, task.again, task.for_attempt, self.now))
         return True
 
     def skip_if_stuck(self, name: str, run: NodeRun) -> bool:
@@ -239,13 +246,14 @@ class Settling:
 def spawn_of(task: Task, name: str) -> Spawn:
     """What makes sure that the task of a sub-graph's attempt exists."""
     run = task.runs[name]
-    return Spawn(name, task.node(name), run.attempt, run.child, child_params(task, name))
+    params = child_params(task, name)
+    return Spawn(name, task.node(name), run.attempt, run.child, params, task.deadline_of(name))
 
 
 def continue_of(task: Task, name: str) -> Continue:
     """What makes sure that the task of an earlier attempt of a sub-graph goes on."""
     run = task.runs[name]
-    return Continue(name, run.attempt, run.child, continued_params(task, name))
+    return Continue(name, run.attempt, run.child, continued_params(task, name), task.deadline_of(name))
 
 
 def group_error(task: Task, name: str) -> f.ErrorInfo:

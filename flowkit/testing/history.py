@@ -124,6 +124,7 @@ class _Judge:
             tenant=head.tenant,
             timeout_sec=head.timeout_sec,
             parent_attempt=head.parent_attempt,
+            deadline=head.deadline,
         )
 
     # ---- what the handlers say

@@ -303,6 +303,7 @@ class World:
             tenant=head.tenant,
             timeout_sec=head.timeout_sec,
             parent_attempt=head.parent_attempt,
+            deadline=head.deadline,
         )
 
     def graph(self, ref: str) -> Graph | None:

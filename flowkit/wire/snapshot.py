@@ -71,6 +71,7 @@ class _Whole(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     edition: str
     for_attempt: int
     again: dict[str, Any] | None
+    deadline: float | None
 
 
 class _Group(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -151,6 +152,7 @@ _KINDS: dict[str, Any] = {
     "vars": dict[str, Any],
     "params": dict[str, Any],
     "ran_on": list[tuple[str, str]],
+    "deadlines": list[tuple[str, float]],
 }
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _KINDS.items()}
 
@@ -178,6 +180,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
         MARK, task.task_id, seq, commit_id, task.status, task.paused, task.generation, task.applied, task.created_at,
         task.ended_at, task.error, task.reason, task.cancel_outcome, task.cancel_error, task.open, task.attempts,
         task.spent_sec, task.ended_by, task.undo, task.edition, task.for_attempt, task.again,
+        task.deadline,
     ])  # fmt: skip
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines(dict.items(task.runs))
@@ -202,6 +205,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     if task.edited_params:
         yield _line("params", task.params)
     yield from _list_lines("ran_on", task.ran_on.items())
+    yield from _list_lines("deadlines", task.deadlines.items())
 
 
 def _line(kind: str, value: Any) -> bytes:
@@ -308,7 +312,7 @@ def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:
     if whole.task_id != task.task_id:
         raise Corrupt(f"a snapshot of task {whole.task_id}")
     for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason", "attempts",
-                 "spent_sec", "ended_by", "undo", "edition", "for_attempt", "again"):  # fmt: skip
+                 "spent_sec", "ended_by", "undo", "edition", "for_attempt", "again", "deadline"):  # fmt: skip
         setattr(task, name, getattr(whole, name))
     task.cancel_outcome, task.cancel_error, task.open = whole.cancel_outcome, whole.cancel_error, whole.open
     return Place(whole.seq, whole.commit_id)
@@ -364,6 +368,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
             task.params, task.edited_params = rows, True
         case "ran_on":
             task.ran_on.update(rows)
+        case "deadlines":
+            task.deadlines.update((_known(name, task), at) for name, at in rows)
 
 
 def _rows(kind: str, text: bytes) -> Any:

@@ -93,7 +93,12 @@ async def test_children_go_on_where_they_stopped_though_a_coordinator_dies_as_th
     site: Site, cluster: Cluster
 ) -> None:
     gate = {"node_id": "gate", "type": "signal", "inputs": {"name": "go"}, "depends_on": ["step"]}
-    give = {"node_id": "give", "type": "step", "inputs": {"sec": 0.05, "n": {"$from": "step.n"}}, "depends_on": ["gate"]}
+    give = {
+        "node_id": "give",
+        "type": "step",
+        "inputs": {"sec": 0.05, "n": {"$from": "step.n"}},
+        "depends_on": ["gate"],
+    }
     ledger = Ledger(cluster.ledger)
 
     def all_waited() -> bool:
