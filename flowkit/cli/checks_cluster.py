@@ -12,7 +12,9 @@ from flowkit.cli.checks import Finding, contents_of, fail, ok, warn
 from flowkit.cli.fleet import roles_of, roll_call
 from flowkit.cli.times import show_seconds
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.lease_times import dangers
 from flowkit.errors import ConfigError, FlowKitError
+from flowkit.wire.messages import Hello
 from flowkit.wire.topics import Topics
 
 ANSWER_SEC = 5.0
@@ -203,6 +205,9 @@ async def _of_traffic(clients: Any, topics: Topics, cfg: CoordinatorConfig) -> A
         if workers:
             roles = ", ".join(roles_of(workers.values())) or "nothing: they drain"
             yield ok("workers", f"{len(workers)} answered the roll call: they serve {roles}")
+            for said in workers.values():
+                for danger in dangers(said, cfg.lease_ttl_sec, cfg.heartbeat_sec) if isinstance(said, Hello) else ():
+                    yield warn("leases", f"{danger.code}: {danger.message}")
         else:
             yield warn("workers", f"none answered the roll call within {spent}", "flowkit worker MODULE")
         yield await _of_dead_letters(clients, topics)

@@ -19,6 +19,7 @@ from flowkit.core.model import Task, Timer
 from flowkit.core.moments import show_moment
 from flowkit.core.opening import Detector
 from flowkit.core.payload import Payload
+from flowkit.core.problems import shown
 from flowkit.core.sensitive import looks_secret
 from flowkit.core.settling import Settling
 
@@ -86,7 +87,7 @@ class _Ears:
                     self.out_of_time(name, "queue_timeout", f"no worker took it within {limit:g} s")
                 case Timer.TOTAL:
                     limit = task.node(name).timeouts.total_sec
-                    self.out_of_time(name, "total_timeout", f"all its attempts together took longer than {limit:g} s")
+                    self.out_of_time(name, "total_timeout", f"{self.what_took(name)} longer than {limit:g} s")
                 case Timer.DEADLINE if name:
                     error = deadlines.missed(task, name)
                     self.out_of_time(name, error["code"], error["message"])
@@ -97,6 +98,19 @@ class _Ears:
                 case Timer.TASK:
                     message = f"the task did not end within {task.timeout_sec:g} s"
                     self.desk.cancel_all(message, "failed", CANCEL_GRACE_SEC, {"code": "timeout", "message": message})
+
+    def what_took(self, name: str) -> str:
+        """What of a node took too long."""
+        node, run = self.task.node(name), self.task.runs[name]
+        if run.signal:
+            return f"no signal {shown(run.signal)} came, and it waited"
+        if node.foreach is not None and run.group is not None:
+            return "all its items together took"
+        if node.repeat is not None and run.group is not None:
+            return "all its repetitions together took"
+        if node.type == "sleep":
+            return "it was to sleep"
+        return "all its attempts together took"
 
     def out_of_time(self, name: str, code: str, message: str) -> None:
         self.desk.revoke(name, message, 0.0)

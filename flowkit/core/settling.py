@@ -262,7 +262,11 @@ def group_error(task: Task, name: str) -> f.ErrorInfo:
     assert group is not None
     first = next((m for m in members(task, name) if task.runs[m].state in (NodeState.FAILED, NodeState.CANCELLED)), "")
     if not first:
-        return {"code": "too_few_items", "message": f"it has {group.count} items, fewer than it needs"}
+        return {"code": "too_few_items", "message": f"it has {_items(group.count)}, fewer than it needs"}
     error = task.runs[first].error or {"code": "cancelled", "message": task.runs[first].reason}
-    say = f"{group.failed} of {group.count} items failed, first {first}: {error.get('code')}: {error.get('message')}"
+    say = f"{group.failed} of {_items(group.count)} failed, first {first}: {error.get('code')}: {error.get('message')}"
     return {**error, "code": "item_failed", "message": say[:MOST_REASON], "item": first}
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'' if count == 1 else 's'}"

@@ -12,11 +12,11 @@ from typing import Any
 
 from flowkit.core.derived import base_of
 from flowkit.core.opening import child_id
-from flowkit.errors import BusUnavailable, Corrupt, RequestRefused, Retry, StoreUnavailable, TaskNotFound
+from flowkit.errors import BusUnavailable, Corrupt, GraphError, RequestRefused, Retry, StoreUnavailable, TaskNotFound
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
-from flowkit.testing.rich import continued, rich
+from flowkit.testing.rich import continued, may_be_late, rich
 from flowkit.testing.scenario import CHANGES, ROLE, TaskPlan, fits, plan_task, value_of
 from flowkit.testing.world import ProcessDied, Report, World
 from flowkit.wire.codec import loads
@@ -163,6 +163,11 @@ class RandomPlay:
                 return str(task_id)
             except (StoreUnavailable, BusUnavailable, ProcessDied):
                 self.world.stage.count("api_unavailable")
+            except GraphError:  # its deadline has passed before anybody took it
+                if not may_be_late(plan.graph):
+                    raise
+                self.world.stage.count("api_too_late")
+                return None
             if self.world.stage.storm and dice.random() < GIVES_UP:
                 return None
             await asyncio.sleep(0.3)

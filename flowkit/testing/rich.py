@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from flowkit.testing.scenario import MAX_ATTEMPTS, ROLE, Behaviour, TaskPlan
+from flowkit.testing.stage import EPOCH
 
 CHILD_NODES = ("k0", "k1")
 ASKED_AGAIN = ("restart_failed", "restart_failed", "restart_failed", "restart_child", "cancel")
@@ -37,6 +38,8 @@ def rich(plan: TaskPlan, dice: random.Random) -> TaskPlan:
     graph = {**plan.graph, "nodes": nodes, "edges": edges}
     if dice.random() < 0.1:
         graph["budget"] = {"attempts": dice.randint(3, 12)}
+    if dice.random() < 0.15:
+        _deadline(graph, nodes, EPOCH + plan.at + dice.uniform(3, 40), dice)
     return replace(plan, graph=graph, behaviour=behaviour, steps=steps)
 
 
@@ -89,6 +92,15 @@ def _edge(edge: Any, dice: random.Random, groups: set[str]) -> Any:
     return {"from": source, "to": target, "when": condition}
 
 
+def _deadline(graph: dict[str, Any], nodes: list[Any], at: float, dice: random.Random) -> None:
+    """The task, or one of its nodes, must have ended at some moment."""
+    if dice.random() < 0.3:
+        graph["deadline"] = at
+    else:
+        place = dice.randrange(len(nodes))
+        nodes[place] = {**nodes[place], "deadline": dice.choice((at, {"$expr": f"{at!r}"}))}
+
+
 def _sleep(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
     nodes.append({"node_id": "sleep", "type": "sleep", "inputs": {"seconds": dice.uniform(0.1, 15)}})
     edges.append(["n0", "sleep"])
@@ -135,3 +147,8 @@ def _count(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
 def _stop(nodes: list[Any], edges: list[Any], dice: random.Random) -> None:
     if dice.random() < 0.5:
         nodes.append({"node_id": "stop", "type": "end", "inputs": {"output": 1}, "depends_on": ["n0", "n1"]})
+
+
+def may_be_late(graph: dict[str, Any]) -> bool:
+    """Whether the graph has a deadline, which may have passed before the task is taken."""
+    return "deadline" in graph or any("deadline" in node for node in graph["nodes"])

@@ -131,7 +131,10 @@ class Walk:
                 self.attempt(fact)
             case f.RetryDue(node=name):
                 self.due(name)
-            case f.NodeFailed(node=name):
+            case f.NodeFailed(node=name, error=error):
+                at = self.task.deadlines.get(name, 0.0)
+                if error.get("code") == "deadline" and self.at < at - self.evidence.skew_sec:
+                    self.say("timer_early", f"{name} had until {at:.3f}, not {self.at:.3f}")
                 self.end(name, "failed")
             case f.NodeSkipped(node=name, by_failure=by_failure):
                 self.nodes[name].by_failure = by_failure
@@ -320,6 +323,8 @@ class Walk:
             if retry_at is not None and node.failures >= self.task.node(fact.node).retry.max_attempts:
                 self.say("over_budget", f"{fact.node} is tried again after {node.failures} failures")
         may_fail = self.evidence.may_fail
+        if fact.error.get("code") == "deadline" and self.task.deadline_of(fact.node) is not None:
+            may_fail = None
         if may_fail is not None and retry_at is None and not may_fail(self.task.task_id, fact.node):
             self.say("wrong_failure", f"{fact.node} cannot fail for good, and did")
         self.again(fact.node, retry_at)
@@ -383,6 +388,10 @@ class Walk:
             self.say("cancel_wrong", "nobody asked for it")
         limit, over = self.task.timeout_sec, self.at - self.began
         timed_out = fact.error == {"code": "timeout", "message": fact.reason}
+        latest = self.task.deadline
+        missed = fact.error is not None and fact.error.get("code") == "deadline" and "node_id" not in fact.error
+        if missed and (latest is None or self.at < latest - self.evidence.skew_sec):
+            self.say("timer_early", f"the task had until {latest}, and it was {self.at:.3f}")
         if timed_out and limit is not None and over < limit - self.evidence.skew_sec:
             self.say("timer_early", f"the task had {limit:g} s, and {over:.3f} s were over")
         self.status = "cancelling"
