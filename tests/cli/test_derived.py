@@ -252,13 +252,15 @@ def test_a_plan_says_what_becomes_of_children(cli: Cli, write: Callable[..., Pat
 
 
 def test_a_deadline_is_a_moment_or_so_long_from_now(cli: Cli, write: Callable[..., Path]) -> None:
-    late = cli("run", write(node("in", "note", inputs={"path": "runs.txt"})), *DB, "--deadline", "2020-01-01T00:00:00Z")
+    raw = write(node("in", "note", inputs={"path": "runs.txt"}))
+    late = cli("run", raw, "--handlers", "app", *DB, "--deadline", "2020-01-01T00:00:00Z")
     assert late.code == 2
     assert "E_DEADLINE at deadline: 2020-01-01T00:00:00Z has passed" in late.err
-    wrong = cli("run", write(node("in", "note", inputs={"path": "runs.txt"})), *DB, "--deadline", "soon")
+    wrong = cli("run", raw, "--handlers", "app", *DB, "--deadline", "soon")
+    assert wrong.code == 2
     assert "or say 30m, 2h, 7d from now" in wrong.err
-    task_id = ran(cli, write(node("in", "note", inputs={"path": "runs.txt"})), "--deadline", "2h")
-    assert re.search(r"^deadline +2\d{3}-", cli("tasks", "show", task_id, *DB).out, re.MULTILINE)
+    task_id = ran(cli, raw, "--deadline", "2h")
+    assert re.search(r"^ +deadline +2\d{3}-", cli("tasks", "show", task_id, *DB).out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
