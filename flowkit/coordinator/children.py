@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowkit.coordinator.admission import checked_params
 from flowkit.coordinator.artifacts import materialise, output_of_ended
@@ -337,7 +337,8 @@ class Children:
         """Make sure of a child once more, as it was when its node began."""
         run = task.runs[name]
         try:
-            self.carry_out(cell, continue_of(task, name) if goes_on(run) else spawn_of(task, name))
+            again = replace(continue_of(task, name), unheard=True) if goes_on(run) else spawn_of(task, name)
+            self.carry_out(cell, again)
         except UNMADE as error:
             info = {"code": "bad_input", "message": f"the child's params cannot be made again: {error}"}
             self._feed(cell, ChildEnded(name, run.attempt, run.child, "failed", Payload(), info))

@@ -80,7 +80,10 @@ class GoingOn:
             params = effect.inputs
             args["params"] = await materialise(self._store, params) if holds_artifacts(params) else params
         async with self.steering:
-            await self._asking.ask(self.request(head, f"continue-{effect.attempt}", "continue", args))
+            request_id = f"continue-{effect.attempt}"
+            asked = await self._asking.ask(self.request(head, request_id, "continue", args))
+            if asked.applied and effect.unheard:  # by a coordinator of an older version, which refused it
+                await self._asking.ask(self.request(head, f"{request_id}-after-{asked.n}", "continue", args))
 
     def request(self, child: Head, request_id: str, kind: str, args: Mapping[str, Any]) -> Request:
         """What a parent asks of its child; a request of the same id is written once."""

@@ -64,13 +64,15 @@ class Spawn:
 @immutable
 class Continue:
     """Ask a child that has ended to go on where it failed, as this attempt of its parent's node. `inputs` are its new
-    params, None for those that it has; may hold `Artifact`s. `deadline` (epoch seconds) is that of its node, if any."""
+    params, None for those that it has; may hold `Artifact`s. `deadline` (epoch seconds) is that of its node, if any.
+    `unheard`: the child is known not to have heard of it yet."""
 
     name: str
     attempt: int
     child: str
     inputs: Any
     deadline: float | None = None
+    unheard: bool = False
 
 
 @immutable

@@ -6,15 +6,24 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import flowkit
+from flowkit.adapters.memory_store import MemoryStore
 from flowkit.clock import SystemClock
+from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.deletion import Deletion
+from flowkit.coordinator.going_on import GoingOn
+from flowkit.coordinator.graphs import Graphs
+from flowkit.coordinator.history import History
+from flowkit.core.effects import Continue
 from flowkit.core.replan import ChildFate, ChildPlan
 from flowkit.errors import GraphError, RequestRefused
+from flowkit.ports import Head, Request
 from tests.core.builders import graph, node
 
 
@@ -177,3 +186,23 @@ async def test_a_child_that_missed_its_deadline_goes_on_with_a_later_one(shop: S
     await (await the_child(shop, task.id)).signal("go", {"ok": True})
     assert (await task.wait(timeout=20)).status == "finished"
     assert shop.ran == {"fetch": 1}
+
+
+async def test_a_child_that_an_older_coordinator_refused_to_let_go_on_is_asked_once_more() -> None:
+    store, asked = MemoryStore(), []
+    head = Head("c", 0, "ref", parent="p", parent_node="n", parent_attempt=1)
+
+    async def ask(request: Request) -> Request:
+        asked.append(request.id)
+        return replace(request, n=len(asked), applied=True)
+
+    going = GoingOn(
+        store=store, clock=SystemClock(), history=History(store, Graphs(store)), asking=SimpleNamespace(ask=ask),
+        again=lambda *_: None, gone=lambda *_: None,
+    )  # fmt: skip
+    await store.insert_heads([head])
+    await going.ask_all([(Cell("p", 0), Continue("n", 2, "c", None))])
+    assert asked == ["continue-2"]
+
+    await going.ask_all([(Cell("p", 0), Continue("n", 2, "c", None, unheard=True))])
+    assert asked[1:] == ["continue-2", "continue-2-after-2"]
