@@ -197,7 +197,7 @@ class Children:
         whoever looks after the children."""
         head = await self._existing(cell, effect.child)
         later = head is not None and head.parent_attempt != effect.attempt
-        if head is None or (head.status in ENDED_TASK and not later):
+        if head is None or head.status == DELETED or (head.status in ENDED_TASK and not later):
             return
         if later and not await self._going_on.was_asked(cell, effect, head):
             return  # whoever looks after the children asks for it
@@ -253,13 +253,14 @@ class Children:
 
     async def _ending(self, head: Head, task: Task) -> ChildEnded:
         """How a child ended, as its parent is told. Raises `StoreUnavailable`."""
-        status, output, error = str(task.status), Payload(), task.error
+        # At once: a child may go on for another attempt while its output is being read.
+        status, attempt, output, error = str(task.status), task.for_attempt, Payload(), task.error
         if task.status is TaskStatus.FINISHED:
             try:
                 output = await self._output(task)
             except (Corrupt, InputError, ExprError) as gone:
                 status, error = "failed", {"code": gone.code, "message": str(gone)[:1000]}
-        return ChildEnded(head.parent_node, task.for_attempt, head.task_id, status, output, error)
+        return ChildEnded(head.parent_node, attempt, head.task_id, status, output, error)
 
     async def _output(self, task: Task) -> Payload:
         value = await output_of_ended(self._store, task)
