@@ -132,7 +132,8 @@ class Walk:
             case f.RetryDue(node=name):
                 self.due(name)
             case f.NodeFailed(node=name, error=error):
-                at = self.task.deadlines.get(name, 0.0)
+                # That of a repetition, which is not tried again beyond it, fails the node at once.
+                at = 0.0 if self.nodes[name].state == "group" else self.task.deadlines.get(name, 0.0)
                 if error.get("code") == "deadline" and self.at < at - self.evidence.skew_sec:
                     self.say("timer_early", f"{name} had until {at:.3f}, not {self.at:.3f}")
                 self.end(name, "failed")
