@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowkit.cli.board import Board
-from flowkit.cli.fleet import with_fleet
+from flowkit.cli.fleet import _says_more, with_fleet
 from flowkit.cli.roles import check_roles, node_of, roles_needed
 from flowkit.coordinator.views import NodeView, Reason, TaskView
 from flowkit.core.dialect import parse_graph
@@ -232,6 +232,16 @@ def test_a_plan_says_what_a_restart_would_do(cli: Cli, write: Callable[..., Path
     refused = cli("tasks", "restart", task_id, *DB, "--from", "lod", "--plan")
     assert (refused.code, refused.out) == (1, "")
     assert "cannot be restarted: it has no node 'lod' (did you mean 'load'?)" in refused.err
+
+
+def test_a_heartbeat_does_not_make_a_roll_call_forget_a_hello() -> None:
+    hello = Hello("w", "i", ["work"], 1, 5.0, lease_ttl_sec=30.0)
+
+    assert _says_more(hello, Heartbeat("w", "i", ["work"], 1, 6.0))
+    assert not _says_more(hello, Heartbeat("w", "i", ["work"], 1, 6.0, draining=True))
+    assert not _says_more(hello, Heartbeat("w", "j", ["work"], 1, 6.0))
+    assert not _says_more(hello, hello)
+    assert not _says_more(None, hello)
 
 
 def test_a_plan_says_what_becomes_of_children(cli: Cli, write: Callable[..., Path]) -> None:
