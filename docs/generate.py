@@ -39,6 +39,7 @@ from flowkit.testing import teeth
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.guards import GUARDS, HARMLESS, Guard
 from flowkit.testing.kinds import KINDS
+from flowkit.wire import events as e
 from flowkit.wire import messages as m
 from flowkit.wire.facts import body_of, encode_facts, row_of
 from flowkit.wire.logs import LEVELS, SaidBlock, encode_line, encode_logs
@@ -157,6 +158,8 @@ def in_words(kind: object) -> str:
             return "object" if only_object else "any JSON"
         case kinds.Holes():
             return "any JSON, with holes such as `$from`"
+        case kinds.Moment(holes=holes):
+            return "time with its zone, or epoch seconds" + ("; or a template of the params" if holes else "")
         case kinds.Formula(roots=roots):
             return f"expression over {', '.join(f'`{root}`' for root in roots)}"
         case kinds.SubGraph():
@@ -195,6 +198,7 @@ MISTAKES: dict[str, Any] = {
     "E_KEY_UNKNOWN": {"nodes": [N | {"input": {}}]},
     "E_KEY_CONFLICT": {"nodes": [N | {"timeout_sec": 1, "timeouts": {"run_sec": 2}}]},
     "E_NODE_ID": {"nodes": [N | {"node_id": "a/b"}]},
+    "E_DEADLINE": {"nodes": [N | {"deadline": "2030-01-01T00:00:00"}]},
     "E_NODE_TYPE": {"nodes": [N | {"type": "say hello"}]},
     "E_NODE_DUPLICATE_ID": {"nodes": [N, N]},
     "E_PARENT_UNKNOWN": {"nodes": [{"node_id": "load", "type": "load"}, N | {"depends_on": ["laod"]}]},
@@ -498,6 +502,11 @@ def more_stories() -> Iterator[Story]:
         child = story.task.runs["a"].child
         story.tell(r.ChildEnded("a", 1, child, status, Payload(1), None if status == "finished" else error))
         yield story
+        if status == "failed":
+            story.ask("restart", failed_only=True)
+            story.tell(r.ChildGone("a", 2, child, "it was deleted"))
+    yield Story(chain()).tell(begun).ask("continue", attempt=2)
+    yield Story(chain(deadline=BEGAN + 5)).tell(begun).later(5)
     count = {"node_id": "a", "type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n"}}}
     yield Story({"nodes": [count]}).tell(begun)
     yield Story(chain()).tell(begun).ask("pause", node_id="a").ask("resume", node_id="a")
@@ -596,7 +605,7 @@ REPORTS: dict[str, r.AttemptReport | r.ChildEnded] = {
 }  # fmt: skip
 CLAIM = (0, 1, 0)
 LETTERS: dict[str, p.Letter] = {
-    "permit_wanted": p.PermitWanted(TASK, 5, "loud", CLAIM, 3, 1, 0.0, 1.0, 1, 0),
+    "permit_wanted": p.PermitWanted(TASK, 5, "loud", CLAIM, 3, 1, 0.0, 1.0, 1, 0, 2.5),
     "permit_over": p.PermitOver(TASK, "loud", CLAIM),
     "permit_granted": p.PermitGranted(LIMIT, "loud", CLAIM),
     "permit_delayed": p.PermitDelayed(LIMIT, "loud", CLAIM, 4, 3),
@@ -669,7 +678,8 @@ def work_messages() -> str:
 def fleet_messages() -> str:
     if FLEET.keys() != set(m.FleetMessage.__args__):
         raise SystemExit("FLEET in docs/generate.py must hold one of every message of the fleet")
-    held = f"**`held`** of a heartbeat: {sentence(m.Held)}\n\n{_fields(m.Held)}"
+    held = f"**`held`** of a heartbeat: {sentence(m.Held)}\n\n{_fields(m.Held)}\n\n"
+    held += f"**`streams`** of it: {sentence(m.Flowing)}\n\n{_fields(m.Flowing)}"
     return "\n\n".join([*(_message(example) for example in FLEET.values()), held])
 
 
@@ -685,12 +695,17 @@ def _message(example: Any) -> str:
 def event_messages() -> str:
     story, commits = first_story()
     commit = commits[-1]
-    value = m.encode_event(commit, TENANT, str(story.task.status))
-    assert m.decode_event(value).seq == commit.seq
+    value = e.encode_event(commit, TENANT, str(story.task.status))
+    assert e.decode_event(value).seq == commit.seq
     headers = table(
-        ("header", "value"), ((f"`{name}`", f"`{text.decode()}`") for name, text in m.event_headers(commit))
+        ("header", "value"), ((f"`{name}`", f"`{text.decode()}`") for name, text in e.event_headers(commit))
     )
-    return f"{fenced(pretty(value), 'json')}\n\n{headers}"
+    told = e.Event(TASK, TENANT, 9, commit.at, "", "running", [], [e.EdgeProgress("make", "square", 1200, 1100)])
+    assert e.decode_event(e.encode_progress(told)) == told
+    others = dict(e.progress_headers(told))
+    flowing = f"{sentence(e.EdgeProgress)}\n\n{fenced(pretty(e.encode_progress(told)), 'json')}"
+    named = f"`ce_type` is `{others['ce_type'].decode()}`, `ce_id` `{others['ce_id'].decode()}`."
+    return f"{fenced(pretty(value), 'json')}\n\n{headers}\n\n**`streams`** of an event: {flowing}\n\n{named}"
 
 
 def dead_messages() -> str:

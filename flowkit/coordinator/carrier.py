@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowkit.coordinator.cell import Cell, Item
@@ -15,11 +15,12 @@ from flowkit.core.effects import Dispatch, Revoke, Tell
 from flowkit.core.graph import MISSING
 from flowkit.core.payload import lift_artifacts
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Clock, Commit, Record, Store
+from flowkit.ports import DELETED, Clock, Commit, Head, Record, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
+from flowkit.wire.events import Event, encode_event, encode_progress, event_headers, progress_headers
 from flowkit.wire.facts import row_of
-from flowkit.wire.messages import Job, Over, Stop, encode_event, event_headers, pack_artifacts
+from flowkit.wire.messages import Job, Over, Stop, pack_artifacts
 from flowkit.wire.topics import EVENT_PARTITIONS, Topics, partition_of
 
 LARGE_INPUT_BYTES = 40 * 1024
@@ -27,6 +28,13 @@ LARGE_PARAMS_BYTES = 2 * 1024
 """Params travel with every job of a task; workers read larger ones in the head."""
 FOR_HANDLERS = frozenset({"input_ref", "batching"})
 Body = tuple[Any, list[Any], Any, dict[str, Any] | None]
+
+
+def event_record(topics: Topics, commit: Commit, tenant: str, status: str) -> Record:
+    """The event of an acknowledged commit; `status` is its task's after it."""
+    partition = partition_of(commit.task_id, EVENT_PARTITIONS)
+    value, key = encode_event(commit, tenant, status), commit.task_id.encode()
+    return Record(topics.events, partition, value, key, event_headers(commit))
 
 
 class Carrier:
@@ -49,17 +57,27 @@ class Carrier:
     def committed(self, cell: Cell, commit: Commit, status: str) -> None:
         """Publish an acknowledged commit's event until it gets through; `published` follows."""
         tenant = cell.head.tenant if cell.head is not None else ""
-        record = Record(
-            self._topics.events,
-            partition_of(commit.task_id, EVENT_PARTITIONS),
-            encode_event(commit, tenant, status),
-            commit.task_id.encode(),
-            event_headers(commit),
-        )
+        record = event_record(self._topics, commit, tenant, status)
         self._publisher.send(
             Parcel(record, wanted=lambda: not cell.dead, acknowledged=lambda: self.on_published(cell, commit.seq))
         )
         self._hub.tell(commit, tenant, status)
+
+    def streamed(self, event: Event) -> None:
+        """Tell how far streams are, once: if it is lost, the next one says more."""
+        partition = partition_of(event.task_id, EVENT_PARTITIONS)
+        value, headers = encode_progress(event), progress_headers(event)
+        self._publisher.send(Parcel(Record(self._topics.events, partition, value, event.task_id.encode(), headers)))
+        self._hub.heard(event)
+
+    async def deleted(self, deleted: Sequence[tuple[Head, Commit]]) -> None:
+        """Publish the events of tombstones. Nobody else will, and nothing depends on them: where the bus is away for so
+        long that others have to wait for it, they are given up."""
+        for head, commit in deleted:
+            if self._publisher.room:
+                record = event_record(self._topics, commit, head.tenant, DELETED)
+                self._publisher.send(Parcel(record, wanted=lambda: self._publisher.room))
+            self._hub.tell(commit, head.tenant, DELETED)
 
     # ------------------------------------------------------------------------------------------ effects
 
@@ -87,6 +105,7 @@ class Carrier:
         io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
         body: Body = (inputs, pack_artifacts(found), params, io)
         large = self._large(body)
+        latest = task.deadline_of(effect.name)
         job = Job(
             task_id=task.task_id,
             tenant=task.tenant,
@@ -103,6 +122,7 @@ class Carrier:
             params=None if large else params,
             run_sec=effect.node.timeouts.run_sec,
             heartbeat_sec=effect.node.timeouts.heartbeat_sec,
+            deadline_sec=None if latest is None else max(0.0, latest - self._clock.wall()),
             given=effect.node.inputs is not MISSING or effect.node.stream is not None,
             body_ref=hashlib.sha256(large).hexdigest() if large else "",
             params_in_head=apart,

@@ -12,12 +12,13 @@ from flowkit.coordinator.offsets import Receipt
 from flowkit.core.effects import Effect
 from flowkit.core.facts import Fact
 from flowkit.core.immutable import immutable
-from flowkit.core.model import Task
+from flowkit.core.model import NodeRun, Task
 from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
 
 if TYPE_CHECKING:
+    from flowkit.coordinator.stream_progress import Flow
     from flowkit.coordinator.waiting import Wait
     from flowkit.core.lane import Demand
 
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class Item:
     """A report that waits to be decided, or a letter of a limit. `receipt` is what it owes to the offset of the record
-    that brought it; `tenant` what the sender claimed, empty for the coordinator's own."""
+    that brought it; `tenant` what the sender claimed, empty for the coordinator's own; `signer` the pool that signed
+    it, empty for the coordinator's own and where nobody signed."""
 
     report: Report | ToTask
     receipt: Receipt | None = None
     tenant: str = ""
+    signer: str = ""
 
 
 @dataclass(slots=True)
@@ -64,12 +67,14 @@ class Cell:
     used again: whoever still holds one must look its task up anew. A `patient` cell whose task has not begun waits for
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
     the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
-    nodes ask of limits, and `waiting` are the lanes in which it waits for room. `homes` says which worker stands in for
-    one that ran a node to be followed, and is gone or does not meet the demand: (gone, stand-in) by anchor and demand.
+    nodes ask of limits, `letters` says that limits answered, and `waiting` are the lanes in which it waits for room.
+    `homes` says which worker stands in for one that ran a node to be followed, and is gone or does not meet the demand:
+    (gone, stand-in) by anchor and demand.
     `untold` is the seq with the end of a
     child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
     is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
-    (monotonic seconds) is when something of it was last committed.
+    (monotonic seconds) is when something of it was last committed. `streams` is how far its streams are, as heartbeats
+    say.
     """
 
     __slots__ = (
@@ -84,6 +89,7 @@ class Cell:
         "front",
         "head",
         "homes",
+        "letters",
         "loading",
         "misses",
         "partition",
@@ -97,6 +103,7 @@ class Cell:
         "snapshot_size",
         "stirred_at",
         "stored",
+        "streams",
         "task",
         "task_id",
         "to_mark",
@@ -114,6 +121,7 @@ class Cell:
         self.head: Head | None = None
         self.task: Task | None = None
         self.queue: deque[Item] = deque()
+        self.letters = False
         self.flight: Flight | None = None
         self.loading = True
         self.dead = False
@@ -128,6 +136,7 @@ class Cell:
         self.stirred_at = 0.0
         self.prev = ""
         self.stored = (0, 0)
+        self.streams: Flow | None = None
         self.snapshot = ""
         self.snapshot_size = 0
         self.unfolded = 0
@@ -152,15 +161,22 @@ class Cell:
     def tenant(self) -> str:
         return self.head.tenant if self.head is not None else ""
 
+    def waited(self, run: NodeRun | None, now: float) -> float:
+        """For how many seconds a node has been ready, under whichever coordinator; without one, a task that has not
+        begun been there. `now` is epoch seconds."""
+        began = self.head.created_at if run is None and self.head is not None else run and run.ready_at
+        return max(0.0, now - began) if began else 0.0
+
     def event_acknowledged(self, seq: int) -> None:
         """Advance `published` over every seq whose event is acknowledged."""
         self.published_beyond.add(seq)
         self._advance()
 
-    def told(self) -> None:
-        """The parent has heard of the end."""
-        self.untold = 0
-        self._advance()
+    def told(self, seq: int) -> None:
+        """The parent has heard of the end that commit `seq` told of; of a later one it has yet to hear."""
+        if self.untold == seq:
+            self.untold = 0
+            self._advance()
 
     def _advance(self) -> None:
         while self.published + 1 in self.published_beyond and self.published + 1 != self.untold:

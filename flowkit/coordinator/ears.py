@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowkit.coordinator import authority
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.engine import MOST_AHEADS, Engine
@@ -11,9 +12,10 @@ from flowkit.coordinator.expiry import Expiry
 from flowkit.coordinator.fleet import Fleet
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.publisher import Publisher
+from flowkit.coordinator.stream_progress import StreamProgress
 from flowkit.errors import Corrupt
-from flowkit.ports import Bus, Tail
-from flowkit.wire.messages import Beacon, Goodbye, Heartbeat, Held, Hello, Stop, decode_fleet
+from flowkit.ports import Bus, Record, Tail
+from flowkit.wire.messages import Beacon, FleetMessage, Goodbye, Heartbeat, Held, Hello, Stop, decode_fleet
 from flowkit.wire.topics import Topics
 
 FETCH_SEC = 0.5
@@ -22,7 +24,7 @@ MOST_DOUBTS = 10_000
 
 class Ears:
     def __init__(self, *, bus: Bus, topics: Topics, engine: Engine, fleet: Fleet, leases: Leases, expiry: Expiry,
-                 carrier: Carrier, publisher: Publisher) -> None:  # fmt: skip
+                 carrier: Carrier, publisher: Publisher, streams: StreamProgress) -> None:  # fmt: skip
         self._bus = bus
         self._topics = topics
         self._engine = engine
@@ -31,6 +33,7 @@ class Ears:
         self._expiry = expiry
         self._carrier = carrier
         self._publisher = publisher
+        self._streams = streams
         self._tail: Tail | None = None
         self._suspects: dict[str, float] = {}
         self._unjudged: dict[str, dict[str, tuple[str, str, Held]]] = {}
@@ -49,13 +52,13 @@ class Ears:
         records = await self._tail.fetch(FETCH_SEC)
         for record in records:
             try:
-                message = decode_fleet(record.value)
+                message = _read(record)
             except Corrupt as error:
                 self._publisher.dead(record, str(error))
                 continue
             match message:
                 case Heartbeat():
-                    self._heartbeat(message)
+                    self._heartbeat(message, record)
                 case Hello():
                     self._fleet.heard(message)
                 case Goodbye():
@@ -65,17 +68,30 @@ class Ears:
         if records:
             self._engine.pump_dirty()
 
-    def _heartbeat(self, message: Heartbeat) -> None:
+    def _heartbeat(self, message: Heartbeat, record: Record) -> None:
         view = self._fleet.heard(message)
         if view is not None:
             view.note_held(len(message.held))
+        strangers = 0
         for held in message.held:
-            if not self._leases.heard(held.token) and held.partition in self._engine.owned:
+            if self._leases.of_stranger(held.token, record.signer):
+                strangers += 1
+            elif self._leases.heard(held.token):
+                self._progress(held)
+            elif held.partition in self._engine.owned:
                 self._unwatched(message, held)
-            elif held.progress is not None:
-                self._leases.said(held.token, held.progress)
+        self._streams.tell()
+        if strangers:
+            self._publisher.dead(record, f"names {strangers} attempts that are leased to another pool's workers")
         if message.whole:
             self._leases.all_named(message.worker, message.incarnation, message.mono)
+
+    def _progress(self, held: Held) -> None:
+        if held.progress is not None:
+            self._leases.said(held.token, held.progress)
+        if held.streams is not None:
+            watch = self._leases.watches[held.token]
+            self._streams.heard(watch.cell, watch.node, held.streams)
 
     def _unwatched(self, message: Heartbeat, held: Held) -> None:
         """A worker holds a lease that is not watched here: its task is not loaded, or the lease is over."""
@@ -106,6 +122,15 @@ class Ears:
             return
         stop = Stop(held.token, held.task_id, held.node, held.attempt, "the lease is over", 0.0)
         self._carrier.revoke_unknown(worker, incarnation, stop)
+
+
+def _read(record: Record) -> FleetMessage:
+    if record.refused:
+        raise Corrupt(record.refused)
+    message = decode_fleet(record.value)
+    if why := authority.of_fleet(record, message):
+        raise Corrupt(why)
+    return message
 
 
 def _bound(items: dict[str, Any]) -> None:

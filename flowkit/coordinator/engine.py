@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count, islice
 
+from flowkit.coordinator.authority import foreign
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell, Flight, Item
 from flowkit.coordinator.commits import CommitLog
@@ -24,9 +25,10 @@ from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
+from flowkit.core.bounds import UNBOUNDED, Bounds
 from flowkit.core.decide import Deciding
 from flowkit.core.desk import Decision
-from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
+from flowkit.core.effects import Continue, Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
@@ -48,7 +50,8 @@ SHORTEST_REST_SEC = 1.0
 class Engine:
     def __init__(self, *, store: Store, clock: Clock, telemetry: Telemetry, dispatcher: Dispatcher, leases: Leases,
                  timers: Timers, carrier: Carrier, coordinator_id: str, max_commit_bytes: int,
-                 evict_after_sec: float, cache_bytes: int, snapshot_bytes: int) -> None:  # fmt: skip
+                 evict_after_sec: float, cache_bytes: int, snapshot_bytes: int,
+                 bounds: Bounds = UNBOUNDED) -> None:  # fmt: skip
         self.cells: dict[str, Cell] = {}
         self.owned: set[int] = set()
         self.coordinator_id = coordinator_id
@@ -69,7 +72,7 @@ class Engine:
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_output: Callable[[Keep], None] = lambda effect: None
-        self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
+        self.on_child_effect: Callable[[Cell, Spawn | Continue | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
         self.memory = TaskMemory(cache_bytes)
@@ -77,6 +80,7 @@ class Engine:
         self._max_commit_bytes = max_commit_bytes
         self._evict_after_sec = evict_after_sec
         self._snapshot_bytes = snapshot_bytes
+        self._bounds = bounds
         self._dirty: dict[str, Cell] = {}
         self._ids = count(1)
 
@@ -96,7 +100,7 @@ class Engine:
         if head.partition not in self.owned or head.task_id in self.cells:
             return
         cell = self.cells[head.task_id] = Cell(head.task_id, head.partition)
-        cell.head, cell.task, cell.loading = head, new_task(head, graph), False
+        cell.head, cell.task, cell.loading = head, new_task(head, graph, self._bounds), False
         self.memory.add(cell, len(head.params))
         self.feed(cell, Item(Accepted(head.targets)))
 
@@ -107,6 +111,11 @@ class Engine:
             return
         cell.queue.append(item)
         self._dirty[cell.task_id] = cell
+
+    def deliver(self, cell: Cell, item: Item) -> None:
+        """Feed a letter of a limit."""
+        cell.letters = True
+        self.feed(cell, item)
 
     def touch(self, cell: Cell) -> None:
         """Look at the cell again in the next round, though nothing was reported."""
@@ -133,7 +142,7 @@ class Engine:
             return
         task = cell.task
         assert task is not None
-        if task.graph.limited:
+        if cell.letters:
             self._settle(self.gate.hear(cell, task))
         if self._waits_for_room(cell, task):
             return
@@ -168,7 +177,7 @@ class Engine:
             self._rest(cell, task)
 
     def _offer(self, cell: Cell, task: Task) -> list[Placed]:
-        if not task.graph.limited:
+        if not task.limited:
             return self.dispatcher.offer(cell)
         self.gate.open(cell, task)
         return self.gate.stamp(cell, task, self.dispatcher.offer(cell))
@@ -176,11 +185,12 @@ class Engine:
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
-        if task.created or not cell.patient or task.timeout_sec is not None or task.graph.hurried:
+        hurried = task.timeout_sec is not None or task.deadline is not None or task.graph.hurried
+        if task.created or not cell.patient or hurried:
             return False
         lanes = task.graph.root_lanes
         if not lanes or self.dispatcher.has_room(lanes):
-            return task.graph.limited and self.gate.first(cell, task)
+            return task.limited and self.gate.first(cell, task)
         self.dispatcher.wait_to_begin(cell, lanes)
         return True
 
@@ -192,6 +202,10 @@ class Engine:
             weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
+                self._settle([item])
+            elif item.signer and (worker := foreign(task, item.report, item.signer)):
+                self.telemetry.count("foreign_reports")
+                self.carrier.refuse(cell, item, f"signed by the pool {item.signer!r}, and leased to {worker!r}")
                 self._settle([item])
             else:
                 self._mark_again(cell, item.report)
@@ -249,7 +263,7 @@ class Engine:
         """Nothing was decided: note when to look again."""
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
-        if task.graph.limited:
+        if task.limited:
             self.gate.look(cell, task)
         if cell.queue:
             self._dirty[cell.task_id] = cell
@@ -288,7 +302,7 @@ class Engine:
         cell.stirred_at = self.clock.mono()
         cell.front = front_of(task, self.clock.wall())
         self._note(cell, task, flight.facts)
-        if task.graph.limited:
+        if task.limited:
             self.gate.note(cell, task, flight.facts)
             self.gate.look(cell, task)
         self._settle(flight.items)
@@ -318,7 +332,7 @@ class Engine:
                     self.leases.sync(cell, fact.node, task.runs[fact.node])
                 case f.RequestApplied(n=n):
                     cell.to_mark.append(n)
-                case f.TaskEnded() if cell.head is not None and cell.head.parent:
+                case f.TaskEnded() | f.ParentWaits() if task.ended and cell.head is not None and cell.head.parent:
                     cell.untold = cell.acked
                     self.on_child_end(cell)
         for node in [node for node in cell.watches if node not in task.leased]:
@@ -333,6 +347,7 @@ class Engine:
         if cell.flight is not None:
             new.queue.extend(cell.flight.items)
         new.queue.extend(item for item in cell.queue)
+        new.letters = cell.letters
         new.aheads, new.cautious, new.closing = cell.aheads, cell.cautious, cell.closing
         self.drop(cell)
         self.cells[cell.task_id] = new
@@ -452,9 +467,9 @@ class Engine:
         if not cell.dead:
             self.heads.touch(cell)
 
-    def told(self, cell: Cell) -> None:
-        """The parent of a task has heard of its end."""
-        cell.told()
+    def told(self, cell: Cell, seq: int) -> None:
+        """The parent of a task has heard of the end that commit `seq` told of, or it is an end no more."""
+        cell.told(seq)
         if not cell.dead:
             self.heads.touch(cell)
 

@@ -30,10 +30,12 @@ from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.retention import Retention
 from flowkit.coordinator.snapshots import Snapshots
+from flowkit.coordinator.stream_progress import StreamProgress
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
+from flowkit.core.bounds import bounds_of
 from flowkit.core.opening import Detector
 from flowkit.core.reports import TimeReached
 from flowkit.core.sensitive import looks_secret
@@ -87,8 +89,9 @@ class CoordinatorRuntime:
 
     def _build(self) -> None:
         cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
+        bounds = bounds_of(cfg.limits)
         self.hub = Hub()
-        self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, fresh_sec=1.25 * cfg.heartbeat_sec + 0.25)
+        self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, heartbeat_sec=cfg.heartbeat_sec)
         self.dispatcher = Dispatcher(
             self.fleet, clock, accept_sec=cfg.accept_sec, prefetch=cfg.prefetch, new_token=self._new_token,
             ageing_sec=cfg.priority_ageing_sec, patience_sec=cfg.sticky_patience_sec,
@@ -105,14 +108,14 @@ class CoordinatorRuntime:
             store=store, clock=clock, telemetry=self.telemetry, dispatcher=self.dispatcher, leases=self.leases,
             timers=self.timers, carrier=self.carrier, coordinator_id=self.coordinator_id,
             max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
-            cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
+            cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes, bounds=bounds,
         )  # fmt: skip
         self.engine.detector = self._detector
         self.graphs = Graphs(store, clock)
         self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
-        self.history = History(store, self.graphs, self.telemetry)
+        self.history = History(store, self.graphs, self.telemetry, bounds)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
-        deletion = Deletion(store, clock, self.coordinator_id)
+        deletion = Deletion(store, clock, self.coordinator_id, tell=self.carrier.deleted)
         self.retention = Retention(store, clock, self.engine, deletion, self.telemetry, keep_sec=cfg.kept_sec)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine, self.graphs)
@@ -127,6 +130,7 @@ class CoordinatorRuntime:
         self.limits = Limits(
             store=store, clock=clock, telemetry=self.telemetry, owned=lambda: self.engine.owned,
             partitions=self.topics.partitions, coordinator_id=self.coordinator_id,
+            ageing_sec=cfg.priority_ageing_sec,
         )  # fmt: skip
         post = Post(self.engine, self.publisher, self.topics.partitions, self.limits.hear)
         self.limits.send, self.limits.decide = post.to_task, self.engine.pump_dirty
@@ -145,6 +149,7 @@ class CoordinatorRuntime:
         self.ears = Ears(
             bus=bus, topics=self.topics, engine=self.engine, fleet=self.fleet, leases=self.leases,
             expiry=self.expiry, carrier=self.carrier, publisher=self.publisher,
+            streams=StreamProgress(clock, self.carrier),
         )  # fmt: skip
         self.api = Tasks(
             store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, flows=self.flows,

@@ -25,6 +25,7 @@ def check_history(
     """Every promise (architecture, I1 to I7) that this history breaks; empty for a good one."""
     judge = _Judge(commits, ledger, evidence if evidence is not None else Evidence())
     judge.chains()
+    judge.children()
     judge.starts()
     judge.overlaps()
     judge.stops()
@@ -64,6 +65,14 @@ class _Judge:
             self.walk(task_id, self.whole(task_id, lived), starts[task_id])
             if task_id in self.deleted and task_id in self.walks and not self.walks[task_id].task.ended:
                 self.say("deleted_unended", task_id, f"it was {self.walks[task_id].task.status}")
+
+    def children(self) -> None:
+        """What a node took for the end of its child is one, and one that the child came to for that very attempt."""
+        for task_id, walk in self.walks.items():
+            for node, attempt, child in walk.children:
+                its = self.walks.get(child)
+                if its is not None and attempt not in its.ended_for:
+                    self.say("end_of_another", task_id, f"{node} attempt {attempt}: task {child} had no end for it")
 
     def until_deleted(self, task_id: str, commits: list[Commit]) -> list[Commit]:
         """The commits before the tombstone, behind which there must be none."""
@@ -114,6 +123,8 @@ class _Judge:
             params=loads(head.params),
             tenant=head.tenant,
             timeout_sec=head.timeout_sec,
+            parent_attempt=head.parent_attempt,
+            deadline=head.deadline,
         )
 
     # ---- what the handlers say
@@ -234,22 +245,22 @@ class _Judge:
                 self.say("head_wrong", task_id, f"{detail}; the commits {walk.task.status}, {walk.seq}")
 
     def events(self) -> None:
-        """Every commit was seen by the world, and nothing was seen that is none."""
+        """Every commit was seen by the world, and nothing was seen that is none. Of a tombstone it may have heard."""
         seen = self.evidence.events
         if seen is None:
             return
-        told = ((task_id, c) for task_id, commits in self.commits.items() for c in commits if not is_tombstone(c))
-        ids = {(task_id, commit.seq): commit.id for task_id, commit in told}
+        ids = {(task_id, commit.seq): commit for task_id, commits in self.commits.items() for commit in commits}
         for task_id, seq, commit_id in sorted(seen):
-            if ids.get((task_id, seq)) != commit_id:
+            commit = ids.get((task_id, seq))
+            if commit is None or commit.id != commit_id:
                 self.say("phantom_event", task_id, f"an event told of {commit_id} as {seq}")
         if self.evidence.settled:
-            for (task_id, seq), commit_id in ids.items():
-                if (task_id, seq, commit_id) not in seen:
+            for (task_id, seq), commit in ids.items():
+                if not is_tombstone(commit) and (task_id, seq, commit.id) not in seen:
                     self.say("event_missed", task_id, f"nobody saw commit {seq}")
 
 
-APART = frozenset({"graph", "editions", "params", "memo"})
+APART = frozenset({"bounds", "graph", "editions", "params", "memo"})
 """What a task is given and what it looked up: no part of its state. Graphs are large, and every task knows them."""
 
 

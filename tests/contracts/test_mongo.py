@@ -26,6 +26,7 @@ OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MAT
 
 # PyMongo drops the sockets of connections that it was making when its client is closed.
 pytestmark = [
+    pytest.mark.xdist_group("mongo_of_its_own"),
     pytest.mark.mongo,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
@@ -142,7 +143,7 @@ class TestDoubt:
         self, store: MongoStore, mongo_database: Any
     ) -> None:
         await store.insert_heads([Head("t", 0, "g"), Head("child", 0, "g", parent="t")])
-        new = ("flow", "flow_name", "parent", "parent_node", "parent_attempt", "depth")
+        new = ("flow", "flow_name", "parent", "parent_node", "parent_attempt", "depth", "deadline")
         await mongo_database.tasks.update_one({"_id": "t"}, {"$unset": dict.fromkeys(new, 1)})
 
         assert await store.list_heads(HeadFilter("default", parent=""), limit=9) == [Head("t", 0, "g")]

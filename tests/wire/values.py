@@ -90,10 +90,15 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "node_released": st.builds(f.NodeReleased, texts),
     "undo": st.builds(f.UndoBegan, names, texts, st.none() | errors),
     "cancelling": st.builds(f.TaskCancelling, texts, texts, times, st.none() | errors, texts),
-    "restarted": st.builds(f.TaskRestarted, counts, st.none() | names, texts, st.none() | errors),
+    "restarted": st.builds(
+        f.TaskRestarted, counts, st.none() | names, texts, st.none() | errors, names, counts, st.none() | times
+    ),
     "ended": st.builds(f.TaskEnded, texts, st.none() | errors),
     "stream_begun": st.builds(f.StreamBegun, texts),
     "permits_returned": st.builds(f.PermitsReturned, texts),
+    "child_continued": st.builds(f.ChildContinued, texts, counts, texts),
+    "deadline_set": st.builds(f.DeadlineSet, texts, times),
+    "parent_waits": st.builds(f.ParentWaits, counts, st.none() | errors),
 }
 
 REPORTS: dict[str, st.SearchStrategy[Any]] = {
@@ -109,7 +114,18 @@ REPORTS: dict[str, st.SearchStrategy[Any]] = {
 claims = st.tuples(counts, counts, counts)
 LETTERS: dict[str, st.SearchStrategy[Any]] = {
     "permit_wanted": st.builds(
-        p.PermitWanted, texts, counts, texts, claims, st.none() | counts, counts, times, times, counts, st.integers()
+        p.PermitWanted,
+        texts,
+        counts,
+        texts,
+        claims,
+        st.none() | counts,
+        counts,
+        times,
+        times,
+        counts,
+        st.integers(),
+        times,
     ),
     "permit_over": st.builds(p.PermitOver, texts, texts, claims),
     "permit_granted": st.builds(p.PermitGranted, texts, texts, claims),
