@@ -129,3 +129,31 @@ def test_the_middle_of_a_bin_is_near_to_all_that_fell_into_it() -> None:
         seconds = 10 ** dice.uniform(-3.9, 6)
         assert abs(seconds_of(bin_of(seconds)) / seconds - 1) < 0.026
     assert (bin_of(0.0), seconds_of(0)) == (0, 0.0)
+
+
+@pytest.mark.mongo
+async def test_where_a_document_is_too_small_for_a_bucket_mongodb_counts_instead(
+    mongo_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pymongo.errors import OperationFailure
+
+    from flowkit.adapters.mongo import MongoStore
+
+    store = MongoStore(mongo_database)
+    await store.start()
+    records = [record(n % 40, attempt=n, outcome="failed" if n % 7 == 0 else "succeeded") for n in range(400)]
+    await store.traces.insert_attempts(records)
+    queries = (ALL, replace(ALL, flow="etl", base="load"))
+    wanted = [await store.traces.histogram(query, bucket_sec=3600.0) for query in queries]
+    collection = store.traces._collection
+
+    class Narrow:
+        def aggregate(self, pipeline: list[dict[str, Any]], **options: Any) -> Any:
+            if "marks" in pipeline[1]["$group"]:
+                raise OperationFailure("BSONObj size is invalid", code=10334)
+            return collection("attempts").aggregate(pipeline, **options)
+
+    monkeypatch.setattr(store.traces, "_collection", lambda name: Narrow())
+    assert [await store.traces.histogram(query, bucket_sec=3600.0) for query in queries] == wanted
+    assert sum(row.count for row in wanted[0]) == 400
+    await store.stop()
