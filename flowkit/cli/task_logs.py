@@ -7,10 +7,11 @@ import time
 from argparse import Namespace
 
 from flowkit.cli.asking import warn_if_nobody_is_there
-from flowkit.cli.console import clean, one_line, put, put_json
+from flowkit.cli.console import UsageError, clean, one_line, put, put_json
 from flowkit.cli.show import brief
 from flowkit.cli.times import read_time, show_clock, show_time
 from flowkit.client import Client
+from flowkit.errors import did_you_mean
 from flowkit.wire.logs import LogLine
 
 
@@ -18,6 +19,8 @@ async def task_logs(client: Client, args: Namespace) -> None:
     view = await client.get_task(args.task)
     if args.follow and view.ended_at is None:
         await warn_if_nobody_is_there(client)
+    if args.node is not None and args.node not in view.nodes:
+        raise UsageError(f"the task has no node {args.node!r}{did_you_mean(args.node, view.nodes)}")
     since = read_time(args.since, time.time()) if args.since else None
     day = ""
     lines = client.logs(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flowkit.cli.asking import ask
@@ -169,7 +170,8 @@ async def _slowest(client: Client, args: Namespace) -> None:
         await _slowest_of(client, args)
         return
     since = read_time(args.since, time.time()) if args.since else None
-    found = await client.traces.slowest(flow=args.flow, node=args.node, since=since, limit=min(args.limit, 1000))
+    with _usage():
+        found = await client.traces.slowest(flow=args.flow, node=args.node, since=since, limit=args.limit)
     if args.json:
         put_json(found)
         return
@@ -195,7 +197,9 @@ async def _slowest_of(client: Client, args: Namespace) -> None:
 
 async def _history(client: Client, args: Namespace) -> None:
     since = read_time(args.since, time.time()) if args.since else None
-    points = await client.traces.history(flow=args.flow, node=args.node, since=since, bucket_sec=read_span(args.bucket))
+    bucket = read_span(args.bucket)
+    with _usage():
+        points = await client.traces.history(flow=args.flow, node=args.node, since=since, bucket_sec=bucket)
     if args.json:
         put_json([{**dataclasses.asdict(point), "failure_rate": point.failure_rate} for point in points])
         return
@@ -209,6 +213,15 @@ async def _history(client: Client, args: Namespace) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- how
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """What a question is refused for is what was typed."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _attempt_cells(attempt: AttemptTrace) -> tuple[str, ...]:

@@ -61,3 +61,10 @@ def test_a_task_that_is_not_there_is_said(cli: Cli, said: None) -> None:
 
     assert ran.code != 0
     assert "nobody" in ran.err
+
+
+def test_a_node_that_is_not_there_is_said(cli: Cli, said: None) -> None:
+    ran = cli("tasks", "logs", "last", *DB, "--node", "aa")
+
+    assert ran.code == 2
+    assert "no node 'aa'" in ran.err

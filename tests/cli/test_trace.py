@@ -82,3 +82,13 @@ def test_what_failed_shows_its_traceback_and_a_comparison_shows_that_it_failed(
     assert shown[0] == "status: finished and failed"
     assert any("1 finished in 1 attempt -> 1 failed in 1 attempt (Value" in line for line in shown), "\n".join(shown)
     assert any(line.startswith("loud SEC") and line.endswith("not there") for line in shown)
+
+
+def test_many_tasks_are_asked_about_within_bounds(cli: Cli, ran: None) -> None:
+    shown = cli("trace", "slowest", "last", *DB).out
+    assert [line.split()[0] for line in shown.splitlines()] == ["NODE", *sorted(["hi", "loud"], key=shown.index)]
+    assert cli("trace", "history", "--flow", "nothing", *DB).code == 0
+    assert "at most 2000 buckets" in cli("trace", "history", "--bucket", "1s", *DB).err
+    assert "a number from 1 to 1000" in cli("trace", "slowest", "--limit", "1001", *DB).err
+    assert "no span of time" in cli("trace", "history", "--bucket", "soon", *DB).err
+    assert cli("trace", "slowest", "--since", "200d", *DB).code == 2
