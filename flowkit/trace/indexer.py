@@ -2,7 +2,8 @@
 
 Whoever coordinates a task hears that it is at rest, and indexes it; what nobody heard of, because somebody died or
 there was too much, is found among the heads of ended tasks. Every step may be done again by anybody: a record has the
-same key and content each time. It takes a small share of the time, and nobody waits for it.
+same key and content each time. It takes a small share of the time, nobody waits for it,
+and under a load that lasts it falls behind until there is less.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from flowkit.trace.task_trace import Recorded, ended_attempts, read_trace
 from flowkit.trace.traces import in_slices
 
 SHARE: Final = 0.1
-"""The most of its time that a process spends on it."""
-BATCH: Final = 100
+"""The most of its time that a process spends on it, while there is little to do..."""
+BUSY_SHARE: Final = 0.25
+"""... and while there is more than one batch."""
+BATCH: Final = 500
 RECORDS: Final = 1000
 MOST_NOTED: Final = 100_000
 """Of more the heads tell."""
@@ -71,7 +74,8 @@ class Indexer:
                 await self._go_through_heads()
         finally:
             now = self._clock.mono()
-            self._rests_until = now + (now - began) / SHARE
+            share = BUSY_SHARE if len(self._noted) > BATCH else SHARE
+            self._rests_until = now + (now - began) / share
 
     # ------------------------------------------------------------------------------------------ how
 
