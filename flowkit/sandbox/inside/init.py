@@ -1,0 +1,249 @@
+"""The first process of a sandbox: makes what is left to make, starts the program, reaps, counts, reports, and ends all.
+
+Nothing outlives it: it ends when the program does, when it is told to, and when whoever started it has gone; and with it
+the kernel ends whatever else there is in its namespace, or it does so itself where it has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+from collections.abc import Callable
+from typing import NoReturn
+
+from . import kernel
+from .order import Ends, Order, read_order, tell
+from .seal import become, restore_signals, seal
+
+WORK = "/work"
+PROXY_PORT = 3128
+
+TERMINATE = b"t"
+KILL = b"k"
+
+_KILL_ROUND_SEC = 0.05
+_FAILED = 127
+
+
+class Init:
+    """`start` gives in the program's process what it has yet to do, and comes back in no other."""
+
+    def __init__(self, ends: Ends) -> None:
+        self._ends = ends
+        self._control = socket.socket(fileno=ends.control)
+        self._order, self._filter, self._files = read_order(ends.order)
+        self._program = 0
+        self._io = -1
+
+    def start(self) -> Callable[[], None]:
+        """Raises nothing: what goes wrong is reported, and ends this process."""
+        try:
+            self._io = os.open("/proc/self/io", os.O_RDONLY) if os.path.exists("/proc/self/io") else -1
+            self._own = self._moved()
+            if self._order.root:
+                self._own_root()
+            else:
+                kernel.adopt_orphans()
+            woken = self._listen_for_children()
+            began, beginning = os.pipe()
+            kernel.set_dumpable(False)
+            self._program = os.fork()
+        except OSError as error:
+            self._give_up("prepare", error)
+        if self._program == 0:
+            return self._become_program(beginning)
+        os.close(beginning)
+        self._watch(began, woken)
+
+    # ---- in the program's process
+
+    def _become_program(self, beginning: int) -> Callable[[], None]:
+        order = self._order
+        stage = "seal"
+        try:
+            os.umask(0o077)
+            self._control.detach()
+            beginning = seal(order, self._ends, self._filter, beginning)
+            stage = "files"
+            os.chdir(WORK if order.root else order.folder)
+            self._unpack()
+            restore_signals(python=order.script)
+            if order.script:
+                os.close(beginning)
+                return self._script
+            stage = "exec"
+            os.execve(order.argv[0], order.argv, order.env)
+        except BaseException as error:
+            text = f"{stage} {getattr(error, 'errno', None) or 0} {error}"
+            os.write(beginning, text.encode()[:1000])
+        os._exit(_FAILED)
+
+    def _unpack(self) -> None:
+        for path, content in self._files:
+            if folder := os.path.dirname(path):
+                os.makedirs(folder, exist_ok=True)
+            with open(path, "xb") as file:
+                file.write(content)
+        self._files.clear()
+
+    def _script(self) -> None:
+        from .script import run
+
+        run(self._order.argv, self._order.env)
+
+    # ---- in the first process
+
+    def _own_root(self) -> None:
+        order = self._order
+        if order.fresh:
+            kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
+            kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+        inodes = max(1024, order.disk_bytes // 4096)
+        kernel.mount(
+            "private", WORK, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV,
+            f"size={order.disk_bytes},nr_inodes={inodes},mode=0755",
+        )  # fmt: skip
+        # One file system, and so one bound, for all places that can be written to.
+        for name, target in (("shm", "/dev/shm"), ("tmp", "/tmp"), ("work", WORK)):
+            if name == "tmp" and not order.own_tmp:
+                continue
+            inner = f"{WORK}/{name}"
+            os.mkdir(inner)
+            os.chmod(inner, 0o700)
+            if order.uid:
+                os.chown(inner, order.uid, order.uid)
+            kernel.mount(inner, target, "", kernel.MS_BIND)
+        if order.network:
+            kernel.raise_loopback()
+            with socket.create_server(("127.0.0.1", PROXY_PORT), backlog=64) as server:
+                tell(self._control, "listening", (server.fileno(),))
+
+    def _listen_for_children(self) -> int:
+        woken, waker = os.pipe()
+        os.set_blocking(waker, False)
+        os.set_blocking(woken, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        return woken
+
+    def _watch(self, began: int, woken: int) -> NoReturn:
+        for descriptor in (self._ends.channel, self._ends.stdout, self._ends.stderr, *self._ends.cgroups):
+            os.close(descriptor)
+        self._files.clear()
+        self._lower()
+        failure = _read_all(began)
+        if failure:
+            stage, code, text = failure.split(" ", 2)
+            tell(self._control, "failed", stage=stage, errno=int(code), text=text)
+            os._exit(0)
+        tell(self._control, "began", pid=self._program)
+        status = self._until_program_ends(woken)
+        self._end_the_rest()
+        self._report(status)
+        os._exit(0)
+
+    def _lower(self) -> None:
+        if self._order.root:
+            if self._order.uid:
+                become(self._order.uid)
+            kernel.drop_capabilities()
+            kernel.set_dumpable(False)
+        kernel.die_with_parent(signal.SIGKILL)
+
+    def _until_program_ends(self, woken: int) -> int | None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        while True:
+            status = self._reap()
+            if status is not None:
+                return status
+            for descriptor, _ in poll.poll():
+                if descriptor == woken:
+                    os.read(woken, 4096)
+                elif self._told_to_end():
+                    return None
+
+    def _told_to_end(self) -> bool:
+        try:
+            word = self._control.recv(16)
+        except ConnectionResetError:
+            return True
+        if word == TERMINATE:
+            os.kill(self._program, signal.SIGTERM)
+        return word in (b"", KILL)
+
+    def _reap(self) -> int | None:
+        """The program's status, if it is among those that have ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return None
+            if pid == 0:
+                return None
+            if pid == self._program:
+                return status
+
+    def _end_the_rest(self) -> None:
+        """All that is left, so that what it used is counted before this process ends. Who forks meanwhile is found in
+        the next round; in a namespace, one is enough."""
+        while True:
+            self._kill_all()
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    continue
+            except ChildProcessError:
+                return
+            select.select([], [], [], _KILL_ROUND_SEC / 10)
+
+    def _kill_all(self) -> None:
+        if self._order.root:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+            return
+        for pid in descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _report(self, status: int | None) -> None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        moved = self._moved()
+        read, written = (moved[0] - self._own[0], moved[1] - self._own[1]) if self._io >= 0 else (None, None)
+        tell(
+            self._control, "ended", status=status, cpu_sec=used.ru_utime + used.ru_stime,
+            peak_bytes=used.ru_maxrss * 1024, read_bytes=read, written_bytes=written,
+        )  # fmt: skip
+
+    def _moved(self) -> tuple[int, int]:
+        """Bytes that this process, and all that it has reaped, moved through reads and writes."""
+        if self._io < 0:
+            return 0, 0
+        numbers = dict(line.split(": ") for line in os.pread(self._io, 4096, 0).decode().splitlines())
+        return int(numbers["rchar"]), int(numbers["wchar"])
+
+    def _give_up(self, stage: str, error: OSError) -> NoReturn:
+        tell(self._control, "failed", stage=stage, errno=error.errno or 0, text=str(error))
+        os._exit(_FAILED)
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes that this one has started, and they, and so on, as /proc shows them now."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    found = list(children.get(pid, ()))
+    for one in found:
+        found += children.get(one, ())
+    return found
+
+
+def _read_all(descriptor: int) -> str:
+    with open(descriptor, "rb") as file:
+        return file.read().decode(errors="replace")

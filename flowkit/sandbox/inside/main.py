@@ -1,0 +1,36 @@
+"""Where a sandbox begins: one program, or a process that others are forked from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+from . import kernel, order
+from .init import Init
+
+ONCE = "once"
+ZYGOTE = "zygote"
+
+
+def main() -> None:
+    """Arguments: what to be, and the number of the socket by which orders come."""
+    role, number = sys.argv[1:]
+    orders = socket.socket(fileno=int(number))
+    kernel.die_with_parent(signal.SIGKILL)
+    if role == ZYGOTE:
+        from .zygote import serve
+
+        start = serve(orders)
+    else:
+        start = _once(orders)
+    start()
+
+
+def _once(orders: socket.socket):  # type: ignore[no-untyped-def]
+    ends = order.receive(orders)
+    if ends is None:
+        os._exit(0)
+    orders.close()
+    return Init(ends).start()
