@@ -1,5 +1,5 @@
-"""A program behind a wall, as its starter sees it: it talks to the first process of the sandbox, watches the limits that
-the kernel does not enforce by itself, and says how the program ended.
+"""A program behind a wall, as its starter sees it: it talks to the first process of the sandbox, watches the limits
+that the kernel does not enforce by itself, and says how the program ended.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import array
 import asyncio
 import contextlib
 import enum
-import json
+import functools
 import os
 import signal
 import socket
@@ -16,12 +16,13 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from flowkit.sandbox.cgroups import Group
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside import init
 from flowkit.sandbox.inside.order import LONGEST_MESSAGE, MOST_DESCRIPTORS, Order, write_order
+from flowkit.sandbox.launch import settle
 from flowkit.sandbox.runtime import Ending, Limits, Program, Usage, Verdict
 
 START_SEC: Final = 30.0
@@ -83,8 +84,7 @@ def make_ends(order: Order, filter_code: bytes, program: Program, doors: list[in
     control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     control.setblocking(False)
     channel.setblocking(False)
-    order.files = [(path, len(content)) for path, content in program.files.items()]
-    written = write_order(order, filter_code, list(program.files.values()))
+    written = write_order(order, filter_code, dict(program.files))
     away = [their_control.detach(), their_channel.detach(), their_stdout, their_stderr, written, *doors]
     return Ends(control, channel, stdout, stderr, away)
 
@@ -93,6 +93,28 @@ def send_order(orders: socket.socket, ends: Ends) -> None:
     """Raises `OSError` where nobody takes orders any more."""
     orders.sendmsg([b"order"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends.away).tobytes())])
     ends.sent()
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What the first process of the sandbox said last. Nothing: it was itself ended."""
+
+    exit_code: int | None = None
+    cpu_sec: float | None = None
+    peak_bytes: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+
+    @classmethod
+    def read(cls, text: str) -> _Report:
+        status, cpu, peak, read, written = text.split(",")
+        return cls(
+            exit_code=os.waitstatus_to_exitcode(int(status)) if status else None,
+            cpu_sec=float(cpu),
+            peak_bytes=int(peak),
+            read_bytes=int(read) if int(read) >= 0 else None,
+            written_bytes=int(written) if int(written) >= 0 else None,
+        )
 
 
 class Contained:
@@ -116,9 +138,11 @@ class Contained:
         self._began = time.monotonic()
         self._watch: asyncio.Task[Ending] | None = None
 
-    async def begin(self) -> None:
-        """Until the program runs. Raises `CannotStart`; then nothing of it is left."""
+    async def begin(self, hand_over: Callable[[Ends], None]) -> None:
+        """Until the program runs: `hand_over` gives the order to whom it is for. Raises `CannotStart`, and what
+        `hand_over` does; then nothing of it is left."""
         try:
+            hand_over(self._ends)
             async with asyncio.timeout(START_SEC):
                 await self._until_begun()
                 await self._read_outputs()
@@ -149,16 +173,17 @@ class Contained:
         while True:
             message, pid, descriptors = await self._receive()
             self.pid = pid or self.pid
-            match message and message["kind"]:
+            kind, _, text = message.partition(" ")
+            match kind:
                 case "listening" if self._serve is not None:
                     self._traffic = await self._serve(socket.socket(fileno=descriptors.pop()))
                 case "began":
                     self._began = time.monotonic()
                     return
                 case "failed":
-                    raise _failed(message or {})
-                case None:
-                    raise CannotStart("E_SANDBOX_START", "the sandbox ended before the program began")
+                    raise _failed(text)
+                case "":
+                    raise CannotStart("E_SANDBOX_START", "the sandbox ended before the program began", "flowkit doctor")
             for descriptor in descriptors:
                 os.close(descriptor)
 
@@ -168,7 +193,7 @@ class Contained:
             reader: asyncio.StreamReader = getattr(self, name)
             file = os.fdopen(getattr(self._ends, name), "rb", buffering=0)
             setattr(self._ends, name, -1)
-            await loop.connect_read_pipe(lambda reader=reader: asyncio.StreamReaderProtocol(reader), file)
+            await loop.connect_read_pipe(functools.partial(asyncio.StreamReaderProtocol, reader), file)
 
     async def _undo(self) -> None:
         self._ends.close()
@@ -189,13 +214,16 @@ class Contained:
         await self._clean_up()
         return ending
 
-    async def _until_reported(self) -> dict[str, Any] | None:
+    async def _until_reported(self) -> _Report:
         while True:
             message, _, descriptors = await self._receive()
             for descriptor in descriptors:
                 os.close(descriptor)
-            if message is None or message["kind"] == "ended":
-                return message
+            kind, _, text = message.partition(" ")
+            if kind == "ended":
+                return _Report.read(text)
+            if not kind:
+                return _Report()
 
     async def _look_after_limits(self) -> None:
         while True:
@@ -221,7 +249,7 @@ class Contained:
             self._say(init.KILL)
 
     def _force(self) -> None:
-        """The first process of the sandbox was told, and has neither ended nor reported: it cannot have been replaced."""
+        """The first process of the sandbox was told, and has neither ended nor reported: so its number is still its."""
         if self._group is not None:
             self._group.kill()
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -231,15 +259,11 @@ class Contained:
         with contextlib.suppress(OSError):  # whoever is not there any more needs not be told
             self._ends.control.send(word)
 
-    def _judge(self, report: dict[str, Any] | None, wall: float) -> Ending:
-        report = report or {"status": None}
-        status = None if report["status"] is None else os.waitstatus_to_exitcode(report["status"])
-        number = -status if status is not None and status < 0 else None
-        if status is None:
-            number = int(signal.SIGKILL)
+    def _judge(self, report: _Report, wall: float) -> Ending:
+        status = report.exit_code
+        number = int(signal.SIGKILL) if status is None else -status if status < 0 else None
         usage = self._usage(report, wall)
-        verdict = self._verdict(status, number, usage)
-        return Ending(verdict, None if number else status, number, usage)
+        return Ending(self._verdict(status, number, usage), None if number else status, number, usage)
 
     def _verdict(self, status: int | None, number: int | None, usage: Usage) -> Verdict:
         out_of_memory = self._group is not None and self._group.oom_kills() > 0
@@ -251,15 +275,15 @@ class Contained:
             return Verdict.CPU
         return Verdict.EXITED if number is None else Verdict.SIGNAL
 
-    def _usage(self, report: dict[str, Any], wall: float) -> Usage:
+    def _usage(self, report: _Report, wall: float) -> Usage:
         cpu = self._group.cpu_sec() if self._group is not None else None
         peak = self._group.peak_memory_bytes() if self._group is not None else None
         return Usage(
             wall_sec=wall,
-            cpu_sec=report.get("cpu_sec", cpu or 0.0),
-            peak_memory_bytes=peak if peak is not None else report.get("peak_bytes"),
-            read_bytes=report.get("read_bytes"),
-            written_bytes=report.get("written_bytes"),
+            cpu_sec=report.cpu_sec if report.cpu_sec is not None else cpu or 0.0,
+            peak_memory_bytes=peak if peak is not None else report.peak_bytes,
+            read_bytes=report.read_bytes,
+            written_bytes=report.written_bytes,
             received_bytes=self._traffic.received if self._traffic is not None else 0,
             sent_bytes=self._traffic.sent if self._traffic is not None else 0,
         )
@@ -271,8 +295,8 @@ class Contained:
 
     # ---- messages
 
-    async def _receive(self) -> tuple[dict[str, Any] | None, int, list[int]]:
-        """A message, the number that its sender has on this side, and the descriptors that came with it. No message:
+    async def _receive(self) -> tuple[str, int, list[int]]:
+        """A message, the number that its sender has on this side, and the descriptors that came with it. An empty one:
         there is nobody any more who could send one."""
         loop = asyncio.get_running_loop()
         while True:
@@ -280,26 +304,20 @@ class Contained:
                 data, ancillary, _, _ = self._ends.control.recvmsg(LONGEST_MESSAGE, _ROOM)
             except BlockingIOError:
                 ready = loop.create_future()
-                loop.add_reader(self._ends.control, _set, ready)
+                loop.add_reader(self._ends.control, settle, ready)
                 try:
                     await ready
                 finally:
                     loop.remove_reader(self._ends.control)
                 continue
             except ConnectionResetError:
-                return None, 0, []
-            pid, descriptors = _unpack(ancillary)
-            return (json.loads(data) if data else None), pid, descriptors
+                return "", 0, []
+            return data.decode(), *_unpack(ancillary)
 
 
 _ROOM = socket.CMSG_SPACE(struct.calcsize(_CREDENTIALS)) + socket.CMSG_SPACE(
     MOST_DESCRIPTORS * array.array("i").itemsize
 )
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _unpack(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, list[int]]:
@@ -312,14 +330,16 @@ def _unpack(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, list[int]]:
     return pid, list(descriptors)
 
 
-def _failed(message: dict[str, Any]) -> CannotStart:
-    stage, text = message["stage"], message["text"]
+def _failed(text: str) -> CannotStart:
+    stage, _, why = text.partition(" ")
     match stage:
         case "exec":
             return CannotStart(
-                "E_PROGRAM", f"the program cannot be run: {text}", "`argv[0]` has to be an absolute path that it may read"
+                "E_PROGRAM",
+                f"the program cannot be run: {why}",
+                "`argv[0]` has to be an absolute path that it may read",
             )
         case "files":
-            return CannotStart("E_FILES", f"the program's files cannot be put in place: {text}", "raise its `disk_mb`")
+            return CannotStart("E_FILES", f"the program's files cannot be put in place: {why}", "raise its `disk_mb`")
         case _:
-            return CannotStart("E_SANDBOX_START", f"the sandbox could not be made ({stage}): {text}", "flowkit doctor")
+            return CannotStart("E_SANDBOX_START", f"the sandbox could not be made ({stage}): {why}", "flowkit doctor")

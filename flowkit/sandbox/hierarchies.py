@@ -35,8 +35,8 @@ class Missing:
 
 
 def find(root: Path = _ROOT) -> list[Controller | Missing]:
-    """For each of the wanted controllers, where it is or why it is not. Changes nothing but, in version 2, the leaf that
-    this process is in. `root` is where `/proc` and the mounts are looked for."""
+    """For each of the wanted controllers, where it is or why it is not. Changes nothing but, in version 2, the leaf
+    that this process is in. `root` is where `/proc` and the mounts are looked for."""
     own = _own_groups(root)
     mounts = _mounts(root)
     first = {name: folder for names, folder in _version_1(own, mounts, root) for name in names}

@@ -22,7 +22,7 @@ UIDS: Final = 0x1000_0000
 NOBODY: Final = 65534
 
 _PLACES_OF_OTHERS: Final = ("/proc", "/sys", "/dev", "/run/flowkit", WORK)
-_TOO_MUCH: Final = ("/", "/etc", "/home", "/root", "/run", "/tmp", "/var")
+_TOO_MUCH: Final = ("/", "/etc", "/home", "/root", "/run", "/tmp", "/var")  # noqa: S108  not as a place to write to
 _OPEN_FILES: Final = 1024
 _LOCKED_BYTES: Final = 8 * MIB
 _SHARED_BYTES: Final = 4096 * MIB
@@ -32,7 +32,9 @@ _NO_CORE: Final = 1  # with 0 the kernel would still start a core handler that t
 def check(program: Program) -> None:
     """Raises `CannotStart` for what no sandbox can give."""
     if not program.argv or not os.path.isabs(program.argv[0]):
-        raise CannotStart("E_PROGRAM", f"argv[0] is no absolute path: {program.argv[:1]}", "name the interpreter's path")
+        raise CannotStart(
+            "E_PROGRAM", f"argv[0] is no absolute path: {program.argv[:1]}", "name the interpreter's path"
+        )
     for path in program.files:
         if not path or os.path.isabs(path) or ".." in PurePosixPath(path).parts:
             raise CannotStart("E_FILES", f"{path!r} does not lie in the working directory", "give a relative path")
@@ -54,7 +56,7 @@ def _check_readable(path: str) -> None:
 
 
 def order_for(program: Program, *, uid: int, counted: frozenset[str]) -> Order:
-    """`counted`: what a control group already bounds, by its controller's name; limits of the system do for the rest."""
+    """`counted`: what a control group bounds already, by its controller's name; limits of the system bound the rest."""
     own_tmp = not any(path.startswith("/tmp/") for path in program.readable)  # noqa: S108  the sandbox's
     env = dict(program.env)
     if not own_tmp:

@@ -1,23 +1,25 @@
-"""The first process of a sandbox: makes what is left to make, starts the program, reaps, counts, reports, and ends all.
+"""The first process of a sandbox: makes what is left to make, starts the program, reaps, counts, reports, ends all.
 
-Nothing outlives it: it ends when the program does, when it is told to, and when whoever started it has gone; and with it
-the kernel ends whatever else there is in its namespace, or it does so itself where it has none.
+Nothing outlives it: it ends when the program does, when it is told to, and when whoever started it has gone; and with
+it the kernel ends whatever else there is in its namespace, or it does so itself where it has none.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import select
-import signal
-import socket
-from collections.abc import Callable
-from typing import NoReturn
+from _socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 
 from . import kernel
-from .order import Ends, Order, read_order, tell
-from .seal import become, restore_signals, seal
+from .kernel import signal
+from .order import Ends, read_order, tell
+from .seal import become, place, restore_signals, seal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 WORK = "/work"
 PROXY_PORT = 3128
@@ -27,6 +29,8 @@ KILL = b"k"
 
 _KILL_ROUND_SEC = 0.05
 _FAILED = 127
+_LONGEST_FAILURE = 1000
+_WAITING_CONNECTIONS = 64
 
 
 class Init:
@@ -34,7 +38,7 @@ class Init:
 
     def __init__(self, ends: Ends) -> None:
         self._ends = ends
-        self._control = socket.socket(fileno=ends.control)
+        self._control = socket(fileno=ends.control)
         self._order, self._filter, self._files = read_order(ends.order)
         self._program = 0
         self._io = -1
@@ -67,7 +71,8 @@ class Init:
         try:
             os.umask(0o077)
             self._control.detach()
-            beginning = seal(order, self._ends, self._filter, beginning)
+            beginning = place(self._ends, beginning)
+            seal(order, self._filter)
             stage = "files"
             os.chdir(WORK if order.root else order.folder)
             self._unpack()
@@ -76,11 +81,13 @@ class Init:
                 os.close(beginning)
                 return self._script
             stage = "exec"
-            os.execve(order.argv[0], order.argv, order.env)
-        except BaseException as error:
-            text = f"{stage} {getattr(error, 'errno', None) or 0} {error}"
-            os.write(beginning, text.encode()[:1000])
-        os._exit(_FAILED)
+            os.execve(order.argv[0], order.argv, order.env)  # noqa: S606  this is what is to be run
+        except BaseException as error:  # there is nobody else who could be told
+            try:
+                os.write(beginning, f"{stage} {str(error) or type(error).__name__}".encode()[:_LONGEST_FAILURE])
+            finally:
+                os._exit(_FAILED)
+        raise AssertionError("a program was started twice")
 
     def _unpack(self) -> None:
         for path, content in self._files:
@@ -108,7 +115,7 @@ class Init:
             f"size={order.disk_bytes},nr_inodes={inodes},mode=0755",
         )  # fmt: skip
         # One file system, and so one bound, for all places that can be written to.
-        for name, target in (("shm", "/dev/shm"), ("tmp", "/tmp"), ("work", WORK)):
+        for name, target in (("shm", "/dev/shm"), ("tmp", "/tmp"), ("work", WORK)):  # noqa: S108  the sandbox's
             if name == "tmp" and not order.own_tmp:
                 continue
             inner = f"{WORK}/{name}"
@@ -119,8 +126,12 @@ class Init:
             kernel.mount(inner, target, "", kernel.MS_BIND)
         if order.network:
             kernel.raise_loopback()
-            with socket.create_server(("127.0.0.1", PROXY_PORT), backlog=64) as server:
-                tell(self._control, "listening", (server.fileno(),))
+            server = socket(AF_INET, SOCK_STREAM)
+            server.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            server.bind(("127.0.0.1", PROXY_PORT))
+            server.listen(_WAITING_CONNECTIONS)
+            tell(self._control, "listening", descriptors=(server.fileno(),))
+            server.close()
 
     def _listen_for_children(self) -> int:
         woken, waker = os.pipe()
@@ -137,10 +148,9 @@ class Init:
         self._lower()
         failure = _read_all(began)
         if failure:
-            stage, code, text = failure.split(" ", 2)
-            tell(self._control, "failed", stage=stage, errno=int(code), text=text)
+            tell(self._control, "failed", failure)
             os._exit(0)
-        tell(self._control, "began", pid=self._program)
+        tell(self._control, "began")
         status = self._until_program_ends(woken)
         self._end_the_rest()
         self._report(status)
@@ -203,21 +213,18 @@ class Init:
 
     def _kill_all(self) -> None:
         if self._order.root:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)
+            _kill(-1)
             return
         for pid in descendants(os.getpid()):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(pid)
 
     def _report(self, status: int | None) -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         moved = self._moved()
-        read, written = (moved[0] - self._own[0], moved[1] - self._own[1]) if self._io >= 0 else (None, None)
-        tell(
-            self._control, "ended", status=status, cpu_sec=used.ru_utime + used.ru_stime,
-            peak_bytes=used.ru_maxrss * 1024, read_bytes=read, written_bytes=written,
-        )  # fmt: skip
+        read, written = (moved[0] - self._own[0], moved[1] - self._own[1]) if self._io >= 0 else (-1, -1)
+        cpu = used.ru_utime + used.ru_stime
+        ended = "" if status is None else status
+        tell(self._control, "ended", f"{ended},{cpu},{used.ru_maxrss * 1024},{read},{written}")
 
     def _moved(self) -> tuple[int, int]:
         """Bytes that this process, and all that it has reaped, moved through reads and writes."""
@@ -227,7 +234,7 @@ class Init:
         return int(numbers["rchar"]), int(numbers["wchar"])
 
     def _give_up(self, stage: str, error: OSError) -> NoReturn:
-        tell(self._control, "failed", stage=stage, errno=error.errno or 0, text=str(error))
+        tell(self._control, "failed", f"{stage} {error}")
         os._exit(_FAILED)
 
 
@@ -235,13 +242,23 @@ def descendants(pid: int) -> list[int]:
     """All processes that this one has started, and they, and so on, as /proc shows them now."""
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-            parent = int(file.read().rpartition(b")")[2].split()[1])
-            children.setdefault(parent, []).append(int(name))
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            continue  # it has ended meanwhile
+        children.setdefault(parent, []).append(int(name))
     found = list(children.get(pid, ()))
     for one in found:
         found += children.get(one, ())
     return found
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
 
 
 def _read_all(descriptor: int) -> str:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import socket
 import struct
-from typing import Any
+from _socket import AF_INET, SOCK_DGRAM, socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import Any
+else:
+    import _signal as signal  # what the other is made of, without the enums, which take longer than all the rest
+
+__all__ = ["signal"]  # named here for the others; they are given the rest by this module's name
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -108,7 +116,7 @@ def drop_capabilities(keep: tuple[int, ...] = ()) -> None:
         try:
             _prctl(_PR_CAPBSET_DROP, number)
         except OSError:
-            break  # EINVAL: the first that this kernel does not have. EPERM: none can be dropped, nor does it matter then
+            break  # the first that this kernel does not have, or there is no right to drop any, nor a need
     kept = sum(1 << number for number in keep)
     low, high = kept & 0xFFFFFFFF, kept >> 32
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
@@ -118,7 +126,10 @@ def drop_capabilities(keep: tuple[int, ...] = ()) -> None:
 
 def raise_loopback() -> None:
     """Bring up this network namespace's own `lo`."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+    asker = socket(AF_INET, SOCK_DGRAM)
+    try:
         request = struct.pack("16sH22x", b"lo", 0)
-        flags = struct.unpack("16sH22x", fcntl.ioctl(asker, _SIOCGIFFLAGS, request))[1]
-        fcntl.ioctl(asker, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+        flags = struct.unpack("16sH22x", fcntl.ioctl(asker.fileno(), _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(asker.fileno(), _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+    finally:
+        asker.close()

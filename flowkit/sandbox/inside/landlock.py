@@ -6,7 +6,6 @@ import ctypes
 import os
 import stat
 import struct
-from typing import TypedDict
 
 from . import kernel
 
@@ -25,12 +24,8 @@ _GET_VERSION = 1
 _PATH_BENEATH = 1
 
 
-class Rules(TypedDict):
-    """Paths below which files may be read and run, and below which they may be written as well; single devices."""
-
-    read: list[str]
-    write: list[str]
-    devices: list[str]
+Rules = tuple[list[str], list[str], list[str]]
+"""Paths below which files may be read and run, below which they may be written as well, and single devices."""
 
 
 def abi() -> int:
@@ -41,21 +36,25 @@ def abi() -> int:
         return 0
 
 
-def restrict(rules: Rules) -> None:
-    """From now on this process may do only what the rules say. `no_new_privileges` comes first."""
+def make_ruleset(rules: Rules) -> int:
+    """A descriptor of what is to be allowed."""
     version = abi()
     handled = _ALL_OF_ABI.get(version, _NEWEST)
+    readable, writable, devices = rules
     ruleset = _ruleset(version, handled)
-    try:
-        for path in rules["read"]:
-            _allow(ruleset, path, _READ & handled)
-        for path in rules["write"]:
-            _allow(ruleset, path, handled & ~_DEVICES & ~_SOCKETS)
-        for path in rules["devices"]:
-            _allow(ruleset, path, (_READ_FILE | _WRITE_FILE) & handled)
-        kernel.syscall(kernel.LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
-    finally:
-        os.close(ruleset)
+    for path in readable:
+        _allow(ruleset, path, _READ & handled)
+    for path in writable:
+        _allow(ruleset, path, handled & ~_DEVICES & ~_SOCKETS)
+    for path in devices:
+        _allow(ruleset, path, (_READ_FILE | _WRITE_FILE) & handled)
+    return ruleset
+
+
+def restrict_to(ruleset: int) -> None:
+    """From now on this process may do only that; the descriptor is closed. `no_new_privileges` comes first."""
+    kernel.syscall(kernel.LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
+    os.close(ruleset)
 
 
 def _ruleset(version: int, handled: int) -> int:
@@ -65,9 +64,7 @@ def _ruleset(version: int, handled: int) -> int:
     if version >= 6:
         words.append(_SCOPES)
     attributes = ctypes.create_string_buffer(struct.pack(f"={len(words)}Q", *words), 8 * len(words))
-    return kernel.syscall(
-        kernel.LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(8 * len(words)), ctypes.c_uint(0)
-    )
+    return kernel.syscall(kernel.LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(8 * len(words)), ctypes.c_uint(0))
 
 
 def _allow(ruleset: int, path: str, access: int) -> None:

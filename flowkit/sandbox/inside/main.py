@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import sys
+from _socket import socket
 
 from . import kernel, order
 from .init import Init
+from .kernel import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ONCE = "once"
 ZYGOTE = "zygote"
@@ -17,7 +21,7 @@ ZYGOTE = "zygote"
 def main() -> None:
     """Arguments: what to be, and the number of the socket by which orders come."""
     role, number = sys.argv[1:]
-    orders = socket.socket(fileno=int(number))
+    orders = socket(fileno=int(number))
     kernel.die_with_parent(signal.SIGKILL)
     if role == ZYGOTE:
         from .zygote import serve
@@ -28,7 +32,7 @@ def main() -> None:
     start()
 
 
-def _once(orders: socket.socket):  # type: ignore[no-untyped-def]
+def _once(orders: socket) -> Callable[[], None]:
     ends = order.receive(orders)
     if ends is None:
         os._exit(0)

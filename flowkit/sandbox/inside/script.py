@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
-import traceback
+import threading
 from types import ModuleType
 
 
 def run(argv: list[str], env: dict[str, str]) -> None:
-    """Raises `SystemExit`, always: what follows is the interpreter's own way to end."""
+    """Does not come back: the process ends with the script, as an interpreter would, but for taking itself apart."""
     path = argv[-1]
     os.environ.clear()
     os.environ.update(env)
@@ -19,6 +20,10 @@ def run(argv: list[str], env: dict[str, str]) -> None:
         _site_packages(argv[0])
     if not set("IP") & set(options):
         sys.path.insert(0, os.path.dirname(path))
+    _end(_run(path))
+
+
+def _run(path: str) -> int:
     main = ModuleType("__main__")
     main.__dict__.update(__file__=path, __builtins__=__builtins__)
     sys.modules["__main__"] = main
@@ -26,13 +31,35 @@ def run(argv: list[str], env: dict[str, str]) -> None:
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec")
         exec(code, main.__dict__)  # noqa: S102  the program itself, in its own sandbox
-    except SystemExit:
-        raise
+    except SystemExit as end:
+        return _status(end.code)
     except BaseException as error:
         tail = error.__traceback__.tb_next if error.__traceback__ else None
-        traceback.print_exception(type(error), error, tail)
-        raise SystemExit(1) from None
-    raise SystemExit(0)
+        sys.excepthook(type(error), error, tail)
+        return 1
+    return 0
+
+
+def _status(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)  # noqa: T201  what Python does with an exit code that is none
+    return 1
+
+
+def _end(status: int) -> None:
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as an interpreter's end does
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = status or 120
+    finally:
+        os._exit(status)
 
 
 def _site_packages(interpreter: str) -> None:

@@ -8,27 +8,45 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import signal
 
 from . import kernel
-from .landlock import restrict
+from .kernel import signal
+from .landlock import make_ruleset, restrict_to
 from .order import Ends, Order
 
 INSIDE_ID = 1000
 """Whom a program is in a sandbox that has users of its own."""
 
 CHANNEL_FD = 3
+REPORT_FD = 4
 _FIRST_SPARE_FD = 64
 
 
-def seal(order: Order, ends: Ends, filter_code: bytes, report: int) -> int:
-    """Make this process the program's. What could still be reported goes to `report`, which is returned under the
-    number that it has afterwards: it is the only descriptor left beside those that the program is given."""
-    _join_cgroups(ends.cgroups)
+def place(ends: Ends, report: int) -> int:
+    """Join the cgroups, leave the session, and have those descriptors that the program is to have, and no others but
+    `report`, which is returned under the number that it then has."""
+    for descriptor in ends.cgroups:
+        os.write(descriptor, b"0")  # whoever writes it
     os.setsid()
-    report = _descriptors(ends, report)
+    # Out of the way first: any of them may have a number that another is to get.
+    channel, stdout, stderr, report = [_above(number) for number in (ends.channel, ends.stdout, ends.stderr, report)]
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.dup2(channel, CHANNEL_FD)
+    os.dup2(report, REPORT_FD, inheritable=False)
+    for number in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if number > REPORT_FD:
+            _close(number)
+    return REPORT_FD
+
+
+def seal(order: Order, filter_code: bytes) -> None:
+    """Make this process the program's."""
     if order.root:
         kernel.unshare(kernel.CLONE_NEWCGROUP)  # only now is the program's cgroup the root of what it sees
+    ruleset = make_ruleset(order.landlock) if order.landlock is not None else -1  # of paths that root can see
     if order.uid:
         become(order.uid)
     kernel.set_dumpable(True)  # what is a process's own under /proc is its own again
@@ -39,10 +57,9 @@ def seal(order: Order, ends: Ends, filter_code: bytes, report: int) -> int:
     kernel.drop_capabilities()
     kernel.no_new_privileges()
     kernel.die_with_parent(signal.SIGKILL)  # not earlier: a change of user takes it back
-    if order.landlock is not None:
-        restrict(order.landlock)
+    if ruleset >= 0:
+        restrict_to(ruleset)
     kernel.filter_syscalls(filter_code)
-    return report
 
 
 def become(uid: int) -> None:
@@ -61,11 +78,6 @@ def restore_signals(*, python: bool) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
-def _join_cgroups(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.write(descriptor, b"0")  # whoever writes it
-
-
 def _own_user_namespace() -> None:
     uid, gid = os.geteuid(), os.getegid()
     kernel.unshare(kernel.CLONE_NEWUSER)
@@ -80,22 +92,6 @@ def _write(path: str, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
-
-
-def _descriptors(ends: Ends, report: int) -> int:
-    # Out of the way first: any of them may have a number that another is to get.
-    channel, stdout, stderr, report = map(_above, (ends.channel, ends.stdout, ends.stderr, report))
-    nothing = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    os.dup2(channel, CHANNEL_FD)
-    kept = CHANNEL_FD + 1
-    os.dup2(report, kept, inheritable=False)
-    for number in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if number > kept:
-            _close(number)
-    return kept
 
 
 def _above(descriptor: int) -> int:

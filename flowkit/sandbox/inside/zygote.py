@@ -9,7 +9,7 @@ import gc
 import os
 import select
 import signal
-import socket
+from _socket import socket
 from collections.abc import Callable
 
 from . import kernel, order
@@ -27,7 +27,7 @@ WARM = (
 )  # fmt: skip
 
 
-def serve(orders: socket.socket) -> Callable[[], None]:
+def serve(orders: socket) -> Callable[[], None]:
     """Until the parent has gone. Comes back only in a program's process, with what it has to do."""
     _warm_up()
     home = os.open("/proc/self/ns/pid", os.O_RDONLY)
@@ -45,7 +45,7 @@ def serve(orders: socket.socket) -> Callable[[], None]:
             for descriptor in (orders.detach(), home, woken, waker):
                 os.close(descriptor)
             return Init(ends).start()
-        for descriptor in (ends.control, ends.channel, ends.stdout, ends.stderr, ends.order, *ends.cgroups):
+        for descriptor in ends.all():
             os.close(descriptor)
 
 
@@ -64,7 +64,7 @@ def _listen_for_children(waker: int) -> None:
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
 
 
-def _next(orders: socket.socket, woken: int) -> order.Ends | None:
+def _next(orders: socket, woken: int) -> order.Ends | None:
     poll = select.poll()
     poll.register(orders, select.POLLIN)
     poll.register(woken, select.POLLIN)
