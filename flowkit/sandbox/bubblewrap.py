@@ -7,21 +7,21 @@ makes a user namespace, and the program enters another one below it.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterable
 
 from flowkit.sandbox import seccomp
 from flowkit.sandbox.base import Base
 from flowkit.sandbox.box import Box
-from flowkit.sandbox.contained import Contained, Ends, send_order
+from flowkit.sandbox.contained import Contained
 from flowkit.sandbox.egress import Egress
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside.main import ONCE
 from flowkit.sandbox.launch import Launch
-from flowkit.sandbox.orders import check, order_for, some_uid
+from flowkit.sandbox.orders import check, order_for
 from flowkit.sandbox.runtime import Level, Program, Running
-from flowkit.sandbox.zygote import MOST_FORKS, Environment, Zygote, Zygotes
+from flowkit.sandbox.spots import Spot
+from flowkit.sandbox.zygote import MOST_FORKS, SPARES, Environment, Zygote, Zygotes
 
 
 class BubblewrapRuntime(Base):
@@ -29,19 +29,23 @@ class BubblewrapRuntime(Base):
 
     `bwrap`: where bubblewrap is, if it is not on the path. `cgroups`: whether to use those that can be used.
     `reachable`: networks such as `10.1.0.0/16` that programs may reach though they are private, if their own list names
-    a host there. `most_forks`: how many programs begin in one zygote before it is renewed.
+    a host there. `most_forks`: how many programs begin in one zygote before it is renewed; `spares`: how many places
+    each keeps ready.
     """
 
     name = "bubblewrap"
     level = Level.L3
 
     def __init__(
-        self, *, bwrap: str = "", cgroups: bool = True, reachable: Iterable[str] = (), most_forks: int = MOST_FORKS
-    ) -> None:
+        self, *, bwrap: str = "", cgroups: bool = True, reachable: Iterable[str] = (), most_forks: int = MOST_FORKS,
+        spares: int = SPARES,
+    ) -> None:  # fmt: skip
         super().__init__(cgroups=cgroups)
         self._bwrap = bwrap
         self._reachable = tuple(reachable)
-        self._zygotes = Zygotes(lambda: self._bwrap, most_forks=most_forks)
+        self._zygotes = Zygotes(
+            lambda: self._bwrap, lambda orders: self.ask(orders, fresh=True), most_forks=most_forks, spares=spares
+        )
 
     async def start(self, program: Program) -> Running:
         self.open()
@@ -62,22 +66,17 @@ class BubblewrapRuntime(Base):
     async def _start_cold(self, program: Program, egress: Egress | None) -> Contained:
         launch = Launch()
         box = Box(self._bwrap, program.readable, role=ONCE)
-
-        def hand_over(ends: Ends) -> None:
+        try:
             with (
                 box.accounts() as accounts,
                 launch.begin(lambda number: box.argv(number, accounts), accounts) as orders,
             ):
-                send_order(orders, ends)
-
-        async def after() -> None:
-            if egress is not None:
-                await egress.close()
+                spot = await self.ask(orders)
+            return await self._fill(spot, program, launch.gone, egress)
+        except (CannotStart, OSError) as error:
             await launch.gone()
-
-        try:
-            return await self._run(program, hand_over, after, egress)
-        except CannotStart as error:
+            if isinstance(error, OSError):
+                error = CannotStart("E_SANDBOX_START", f"the sandbox ended before the program began: {error}")
             raise launch.explain(error) from None
 
     async def _start_warm(self, program: Program, egress: Egress | None) -> Contained:
@@ -92,28 +91,21 @@ class BubblewrapRuntime(Base):
         return await self._fork(await self._zygotes.get(environment), program, egress)
 
     async def _fork(self, zygote: Zygote, program: Program, egress: Egress | None) -> Contained:
-        forked = False
+        running = await self._fill(await zygote.take(), program, zygote.released, egress)
+        zygote.fill_up()
+        return running
 
-        def hand_over(ends: Ends) -> None:
-            nonlocal forked
-            zygote.fork(ends)
-            forked = True
-
-        async def after() -> None:
+    async def _fill(
+        self, spot: Spot, program: Program, after: Callable[[], Awaitable[None]], egress: Egress | None
+    ) -> Contained:
+        async def gone() -> None:
             if egress is not None:
                 await egress.close()
-            if forked:
-                await zygote.released()
+            await after()
 
-        return await self._run(program, hand_over, after, egress)
-
-    async def _run(
-        self, program: Program, hand_over: Callable[[Ends], None], after: Callable[[], Awaitable[None]],
-        egress: Egress | None,
-    ) -> Contained:  # fmt: skip
-        order = order_for(program, uid=some_uid() if os.geteuid() == 0 else 0, counted=self.counted)
-        order.script = order.fresh = bool(program.warm)
-        return await self.run(
-            program, order, seccomp.build(internet=bool(program.network)), hand_over=hand_over, after=after,
+        order = order_for(program, counted=self.counted)
+        order.script = bool(program.warm)
+        return await self.fill(
+            spot, program, order, seccomp.build(internet=bool(program.network)), after=gone,
             serve=egress.serve if egress is not None else None,
         )  # fmt: skip

@@ -56,8 +56,8 @@ class Cgroups:
             if controller.version == 2:
                 _write(self._homes[controller.folder].folder / "cgroup.subtree_control", f"+{_of_2(controller.name)}")
 
-    def create(self, limits: Limits) -> Group:
-        """A group with these limits and nobody in it. Raises `OSError`."""
+    def create(self) -> Group:
+        """A group with no limits yet and nobody in it. Raises `OSError`."""
         name = f"p{next(self._numbers)}"
         places = {
             controller.name: (controller.version, self._homes[controller.folder].folder / name)
@@ -65,7 +65,7 @@ class Cgroups:
         }
         group = Group(places)
         try:
-            group.make(limits)
+            group.make()
         except OSError:
             group.try_remove()
             raise
@@ -85,14 +85,16 @@ class Group:
         self._places = places
         self._folders = list(dict.fromkeys(folder for _, folder in places.values()))
 
-    def make(self, limits: Limits) -> None:
+    def make(self) -> None:
         for folder in self._folders:
             folder.mkdir()
+
+    def bound(self, limits: Limits) -> None:
+        """Raises `OSError`."""
         for name, (version, folder) in self._places.items():
             for file, value in _settings(name, version, limits):
                 _write(folder / file, value)
-        for file in ("memory.memsw.limit_in_bytes", "memory.swap.max"):
-            self._bound_swap(file, limits)
+        self._bound_swap(limits)
 
     def doors(self) -> list[int]:
         """Descriptors by which whoever writes `0` to all of them joins; the caller closes them."""
@@ -140,10 +142,15 @@ class Group:
         self._folders = [folder for folder in self._folders if not _remove(folder)]
         return not self._folders
 
-    def _bound_swap(self, file: str, limits: Limits) -> None:
-        _, folder = self._places.get("memory", (0, None))
-        if folder is not None and (folder / file).exists():
-            _write(folder / file, "0" if file == "memory.swap.max" else str(limits.memory_mb * MIB))
+    def _bound_swap(self, limits: Limits) -> None:
+        version, folder = self._places.get("memory", (0, None))
+        if folder is None:
+            return
+        file, value = ("memory.swap.max", "0")
+        if version == 1:
+            file, value = ("memory.memsw.limit_in_bytes", str(limits.memory_mb * MIB))
+        with contextlib.suppress(FileNotFoundError):  # a kernel without swap, or that does not account for it
+            _write(folder / file, value)
 
 
 def sweep(parent: Path) -> None:

@@ -15,15 +15,15 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from flowkit.sandbox.cgroups import Group
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside import init
-from flowkit.sandbox.inside.order import LONGEST_MESSAGE, MOST_DESCRIPTORS, Order, write_order
+from flowkit.sandbox.inside.order import LONGEST_MESSAGE, MOST_DESCRIPTORS, Order, send, write_order
 from flowkit.sandbox.launch import settle
 from flowkit.sandbox.runtime import Ending, Limits, Program, Usage, Verdict
+from flowkit.sandbox.spots import Spot
 
 START_SEC: Final = 30.0
 """A program that has not begun by then is not going to: the machine is lost, or it is somebody's mistake."""
@@ -52,22 +52,13 @@ class _Cause(enum.Enum):
 
 @dataclass(slots=True)
 class Ends:
-    """The descriptors of a start: the parent's, and those that are sent away and closed here."""
+    """The parent's ends of what a program is given. Descriptors become -1 when somebody else owns them."""
 
-    control: socket.socket
     channel: socket.socket
     stdout: int
     stderr: int
-    away: list[int] = field(default_factory=list)
-
-    def sent(self) -> None:
-        for descriptor in self.away:
-            os.close(descriptor)
-        self.away.clear()
 
     def close(self) -> None:
-        self.sent()
-        self.control.close()
         self.channel.close()
         for name in ("stdout", "stderr"):
             if (descriptor := getattr(self, name)) >= 0:
@@ -75,24 +66,28 @@ class Ends:
                 setattr(self, name, -1)
 
 
-def make_ends(order: Order, filter_code: bytes, program: Program, doors: list[int]) -> Ends:
-    """The descriptors of this program. `doors` become part of what is sent away."""
-    control, their_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def send_order(control: socket.socket, order: Order, filter_code: bytes, program: Program) -> Ends:
+    """Give the order to a place; the parent's ends come back. Raises `OSError` where nobody is there any more, and
+    `CannotStart` for what cannot be said."""
+    try:
+        written = write_order(order, filter_code, dict(program.files))
+    except ValueError as error:
+        raise CannotStart("E_PROGRAM", str(error)) from None
     channel, their_channel = socket.socketpair()
     stdout, their_stdout = os.pipe()
     stderr, their_stderr = os.pipe()
-    control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    control.setblocking(False)
     channel.setblocking(False)
-    written = write_order(order, filter_code, dict(program.files))
-    away = [their_control.detach(), their_channel.detach(), their_stdout, their_stderr, written, *doors]
-    return Ends(control, channel, stdout, stderr, away)
-
-
-def send_order(orders: socket.socket, ends: Ends) -> None:
-    """Raises `OSError` where nobody takes orders any more."""
-    orders.sendmsg([b"order"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends.away).tobytes())])
-    ends.sent()
+    ends = Ends(channel, stdout, stderr)
+    away = (their_channel.detach(), their_stdout, their_stderr, written)
+    try:
+        send(control, b"order", away)
+    except OSError:
+        ends.close()
+        raise
+    finally:
+        for descriptor in away:
+            os.close(descriptor)
+    return ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +113,21 @@ class _Report:
 
 
 class Contained:
-    """A running program. `serve` is given the socket on which the program's way out arrives, if it has one."""
+    """A running program. `serve` is given the socket on which the program's way out arrives, if it has one; `after` is
+    awaited once its place is empty."""
 
     def __init__(
-        self, ends: Ends, *, limits: Limits, group: Group | None, after: Callable[[], Awaitable[None]],
+        self, spot: Spot, ends: Ends, *, limits: Limits, after: Callable[[], Awaitable[None]],
         serve: Served | None = None,
     ) -> None:  # fmt: skip
         self.pid = 0
         self.channel = ends.channel
         self.stdout = asyncio.StreamReader()
         self.stderr = asyncio.StreamReader()
+        self._spot = spot
         self._ends = ends
         self._limits = limits
-        self._group = group
+        self._group = spot.group
         self._after = after
         self._serve = serve
         self._traffic: Traffic | None = None
@@ -138,16 +135,15 @@ class Contained:
         self._began = time.monotonic()
         self._watch: asyncio.Task[Ending] | None = None
 
-    async def begin(self, hand_over: Callable[[Ends], None]) -> None:
-        """Until the program runs: `hand_over` gives the order to whom it is for. Raises `CannotStart`, and what
-        `hand_over` does; then nothing of it is left."""
+    async def begin(self) -> None:
+        """Until the program runs. Raises `CannotStart`; then nothing of it is left."""
         try:
-            hand_over(self._ends)
             async with asyncio.timeout(START_SEC):
                 await self._until_begun()
                 await self._read_outputs()
         except BaseException as error:
-            await asyncio.shield(self._undo())
+            self._ends.close()
+            await asyncio.shield(self._clean_up())
             if isinstance(error, TimeoutError):
                 raise CannotStart(
                     "E_SANDBOX_START", f"the program had not begun after {START_SEC:g} s", "look at the machine's load"
@@ -195,10 +191,6 @@ class Contained:
             setattr(self._ends, name, -1)
             await loop.connect_read_pipe(functools.partial(asyncio.StreamReaderProtocol, reader), file)
 
-    async def _undo(self) -> None:
-        self._ends.close()
-        await self._clean_up()
-
     # ---- its end
 
     async def _until_ended(self) -> Ending:
@@ -210,7 +202,6 @@ class Contained:
             await asyncio.wait([looking])
         wall = time.monotonic() - self._began
         ending = self._judge(report, wall)
-        self._ends.control.close()
         await self._clean_up()
         return ending
 
@@ -257,7 +248,7 @@ class Contained:
 
     def _say(self, word: bytes) -> None:
         with contextlib.suppress(OSError):  # whoever is not there any more needs not be told
-            self._ends.control.send(word)
+            self._spot.control.send(word)
 
     def _judge(self, report: _Report, wall: float) -> Ending:
         status = report.exit_code
@@ -289,9 +280,9 @@ class Contained:
         )
 
     async def _clean_up(self) -> None:
+        self._spot.control.close()
         await self._after()
-        if self._group is not None:
-            await self._group.remove()
+        await self._spot.remove()
 
     # ---- messages
 
@@ -301,14 +292,14 @@ class Contained:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                data, ancillary, _, _ = self._ends.control.recvmsg(LONGEST_MESSAGE, _ROOM)
+                data, ancillary, _, _ = self._spot.control.recvmsg(LONGEST_MESSAGE, _ROOM)
             except BlockingIOError:
                 ready = loop.create_future()
-                loop.add_reader(self._ends.control, settle, ready)
+                loop.add_reader(self._spot.control, settle, ready)
                 try:
                     await ready
                 finally:
-                    loop.remove_reader(self._ends.control)
+                    loop.remove_reader(self._spot.control)
                 continue
             except ConnectionResetError:
                 return "", 0, []

@@ -19,14 +19,14 @@ from typing import Final
 from flowkit.sandbox import inside, seccomp
 from flowkit.sandbox.base import Base
 from flowkit.sandbox.box import own_interpreter, system_places
-from flowkit.sandbox.contained import Ends, send_order
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside.landlock import abi
 from flowkit.sandbox.inside.main import ONCE
 from flowkit.sandbox.inside.order import Order
 from flowkit.sandbox.launch import Launch
-from flowkit.sandbox.orders import check, order_for, some_uid
+from flowkit.sandbox.orders import check, order_for
 from flowkit.sandbox.runtime import Level, Program, Running
+from flowkit.sandbox.users import some_uid
 
 PREFIX: Final = "flowkit-work-"
 SCOPES_ABI: Final = 6
@@ -54,23 +54,26 @@ class LandlockRuntime(Base):
         if program.network:
             raise CannotStart("E_SANDBOX_NETWORK", "at L2 no program can be given a network", "use L3, or none")
         launch = Launch()
-        work = Work(self._parent, uid := some_uid() if os.geteuid() == 0 else 0)
-
-        def hand_over(ends: Ends) -> None:
-            with launch.begin(_command) as orders:
-                send_order(orders, ends)
+        uid = some_uid() if os.geteuid() == 0 else 0
+        work = Work(self._parent, uid)
 
         async def after() -> None:
             await launch.gone()
             await asyncio.to_thread(work.remove)
 
         try:
-            return await self.run(
-                program, self._order(program, work.folder, uid), seccomp.build(own_ipc=False),
-                hand_over=hand_over, after=after,
-            )  # fmt: skip
+            with launch.begin(_command) as orders:
+                spot = await self.ask(orders, root=False, uid=uid)
+        except (CannotStart, OSError) as error:
+            await after()
+            raise CannotStart("E_SANDBOX_START", f"the sandbox could not be begun: {error}", "flowkit doctor") from None
+        try:
+            order = self._order(program, work.folder)
+            return await self.fill(spot, program, order, seccomp.build(own_ipc=False), after=after)
         except CannotStart as error:
             raise launch.explain(error) from None
+        except OSError as error:
+            raise launch.explain(CannotStart("E_SANDBOX_START", f"the sandbox has ended: {error}")) from None
 
     def open(self) -> None:
         if not abi():
@@ -78,9 +81,8 @@ class LandlockRuntime(Base):
         sweep(self._parent)
         super().open()
 
-    def _order(self, program: Program, folder: Path, uid: int) -> Order:
-        order = order_for(program, uid=uid, counted=self.counted)
-        order.root = False
+    def _order(self, program: Program, folder: Path) -> Order:
+        order = order_for(program, counted=self.counted)
         order.folder = str(folder)
         order.env.setdefault("TMPDIR", order.folder)
         read = [*system_places(), *program.readable]

@@ -106,7 +106,9 @@ def _filters() -> Fact:
     if name not in MACHINES:
         return Fact("seccomp", False, f"no filter is written for {name}, only for {', '.join(MACHINES)}")
     actions = _text("/proc/sys/kernel/seccomp/actions_avail").split()
-    return Fact("seccomp", "errno" in actions, f"{name}, Linux {platform.release()}" if actions else "not in this kernel")
+    return Fact(
+        "seccomp", "errno" in actions, f"{name}, Linux {platform.release()}" if actions else "not in this kernel"
+    )
 
 
 def _landlock() -> Fact:

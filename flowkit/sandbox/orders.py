@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import resource
-import secrets
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -14,12 +13,6 @@ from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside.init import PROXY_PORT, WORK
 from flowkit.sandbox.inside.order import Order
 from flowkit.sandbox.runtime import Limits, Program
-
-FIRST_UID: Final = 0x7000_0000
-UIDS: Final = 0x1000_0000
-"""Users that no account has, by what is usual on Linux: programs that root starts run as one of them."""
-
-NOBODY: Final = 65534
 
 _PLACES_OF_OTHERS: Final = ("/proc", "/sys", "/dev", "/run/flowkit", WORK)
 _TOO_MUCH: Final = ("/", "/etc", "/home", "/root", "/run", "/tmp", "/var")  # noqa: S108  not as a place to write to
@@ -55,7 +48,7 @@ def _check_readable(path: str) -> None:
         raise CannotStart("E_READABLE", f"{path} is not there", "see that the program's environment was built")
 
 
-def order_for(program: Program, *, uid: int, counted: frozenset[str]) -> Order:
+def order_for(program: Program, *, counted: frozenset[str]) -> Order:
     """`counted`: what a control group bounds already, by its controller's name; limits of the system bound the rest."""
     own_tmp = not any(path.startswith("/tmp/") for path in program.readable)  # noqa: S108  the sandbox's
     env = dict(program.env)
@@ -67,7 +60,6 @@ def order_for(program: Program, *, uid: int, counted: frozenset[str]) -> Order:
         argv=list(program.argv),
         env=env,
         rlimits=rlimits(program.limits, counted),
-        uid=uid,
         network=bool(program.network),
         disk_bytes=program.limits.disk_mb * MIB,
         own_tmp=own_tmp,
@@ -93,20 +85,6 @@ def rlimits(limits: Limits, counted: frozenset[str]) -> list[tuple[int, int, int
     if "pids" not in counted:
         found.append((resource.RLIMIT_NPROC, limits.pids, limits.pids))
     return found
-
-
-def some_uid() -> int:
-    """Whom a program that root starts becomes: somebody else each time, where this machine has so many."""
-    uid = FIRST_UID + secrets.randbelow(UIDS)
-    return uid if _mapped(uid) else NOBODY
-
-
-def _mapped(uid: int) -> bool:
-    with open("/proc/self/uid_map") as file:
-        for first, _, count in (map(int, line.split()) for line in file):
-            if first <= uid < first + count:
-                return True
-    return False
 
 
 def _proxy() -> dict[str, str]:

@@ -8,6 +8,7 @@ of the kernel that a program has no business with, and where most ways out of sa
 from __future__ import annotations
 
 import errno
+import functools
 import platform
 from collections.abc import Callable
 from typing import Final
@@ -133,6 +134,7 @@ def machine_name() -> str:
     return {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 
 
+@functools.cache
 def build(*, internet: bool = False, own_ipc: bool = True, machine: str = "") -> bytes:
     """The filter as an array of `struct sock_filter`. `internet`: whether streams to IP addresses may be opened;
     `own_ipc`: whether there is an IPC namespace. Raises `CannotStart` for a machine that it is not written for."""

@@ -8,22 +8,28 @@ the last of its programs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from flowkit.sandbox.box import Box
-from flowkit.sandbox.contained import Ends, send_order
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside.main import ZYGOTE
 from flowkit.sandbox.inside.order import LONGEST_MESSAGE
 from flowkit.sandbox.launch import Launch
 from flowkit.sandbox.runtime import Program
+from flowkit.sandbox.spots import Spot
 
 READY_SEC: Final = 30.0
 MOST_FORKS: Final = 10_000
 MOST_ZYGOTES: Final = 16
+SPARES: Final = 4
+"""Places that are kept ready in each, so that joining a group, which the kernel takes its time for, is done before."""
+
+Ask = Callable[[socket.socket], Awaitable[Spot]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,11 @@ class Environment:
 class Zygote:
     """One such process. It ends when it was retired and none of its programs is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Ask, spares: int) -> None:
+        self._ask = ask
+        self._most_spares = spares
+        self._spares: deque[Spot] = deque()
+        self._filling: asyncio.Task[None] | None = None
         self._launch = Launch()
         self._orders: socket.socket | None = None
         self._retired = False
@@ -64,13 +74,27 @@ class Zygote:
             await asyncio.shield(self.close())
             raise self._launch.explain(error) if isinstance(error, CannotStart) else error from None
 
-    def fork(self, ends: Ends) -> None:
-        """Begin a program; `released` has to be called when it has ended. Raises `OSError` where this one has died."""
+    async def take(self) -> Spot:
+        """A place; `released` has to be called when it is empty again. Raises `OSError` where this one has died."""
         if self._orders is None:
             raise BrokenPipeError("this zygote has ended")
-        send_order(self._orders, ends)
         self.forks += 1
         self.programs += 1
+        try:
+            return self._spares.popleft() if self._spares else await self._ask(self._orders)
+        except BaseException:
+            self.programs -= 1
+            raise
+
+    def fill_up(self) -> None:
+        """Have as many places ready as there should be, in the background: after a program has begun, not before."""
+        if not self._retired and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.create_task(self._fill_up(), name="zygote/spares")
+
+    async def _fill_up(self) -> None:
+        with contextlib.suppress(OSError, CannotStart):  # whoever wants a place next is told
+            while self._orders is not None and not self._retired and len(self._spares) < self._most_spares:
+                self._spares.append(await self._ask(self._orders))
 
     async def released(self) -> None:
         self.programs -= 1
@@ -79,15 +103,24 @@ class Zygote:
 
     async def retire(self) -> None:
         self._retired = True
+        await self._empty_spares()
         if not self.programs:
             await self.close()
 
     async def close(self) -> None:
         """End it, and with it all programs that it has begun."""
+        self._retired = True
         if self._orders is not None:
             self._orders.close()
             self._orders = None
         await self._launch.gone()
+        await self._empty_spares()
+
+    async def _empty_spares(self) -> None:
+        if self._filling is not None:
+            await asyncio.wait([self._filling])
+        while self._spares:
+            await self._spares.popleft().remove()
 
     async def _until_ready(self) -> None:
         assert self._orders is not None
@@ -104,8 +137,13 @@ class Zygote:
 class Zygotes:
     """The zygotes of one runtime, by environment."""
 
-    def __init__(self, bwrap: Callable[[], str], *, most_forks: int = MOST_FORKS, most: int = MOST_ZYGOTES) -> None:
+    def __init__(
+        self, bwrap: Callable[[], str], ask: Ask, *, most_forks: int = MOST_FORKS, most: int = MOST_ZYGOTES,
+        spares: int = SPARES,
+    ) -> None:  # fmt: skip
         self._bwrap = bwrap
+        self._ask = ask
+        self._spares = spares
         self._most_forks = most_forks
         self._most = most
         self._zygotes: dict[Environment, asyncio.Task[Zygote]] = {}
@@ -139,7 +177,7 @@ class Zygotes:
                 await begun.result().close()
 
     async def _begin(self, environment: Environment) -> Zygote:
-        zygote = Zygote()
+        zygote = Zygote(self._ask, self._spares)
         await zygote.begin(self._bwrap(), environment)
         return zygote
 

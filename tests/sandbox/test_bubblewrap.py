@@ -70,7 +70,9 @@ async def test_a_cpu_timeout_counts_all_processes(l3: BubblewrapRuntime) -> None
 
 
 async def test_out_of_memory_is_said_with_the_peak(l3: BubblewrapRuntime) -> None:
-    done = await run(l3, script("x = bytearray(200_000_000); x[::4096] = b'1' * len(x[::4096])", limits=Limits(memory_mb=64)))
+    done = await run(
+        l3, script("x = bytearray(200_000_000); x[::4096] = b'1' * len(x[::4096])", limits=Limits(memory_mb=64))
+    )
 
     assert done.ending.verdict is Verdict.OOM
     assert done.ending.usage.peak_memory_bytes is not None
@@ -103,7 +105,8 @@ async def test_a_daemon_that_left_its_session_does_not_outlive_its_program(l3: B
     mark = f"flowkit-daemon-{time.monotonic_ns()}"
     source = (
         "import os, sys, time\n"
-        "if os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  print('up', flush=True); time.sleep(600)\n os._exit(0)\n"
+        "if os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  print('up', flush=True)\n  time.sleep(600)\n"
+        " os._exit(0)\n"
         "time.sleep(0.2)"
     )
 

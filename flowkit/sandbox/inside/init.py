@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import resource
 import select
-from _socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+from _socket import AF_INET, AF_UNIX, SO_REUSEADDR, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket, socketpair
 
 from . import kernel
 from .kernel import signal
-from .order import Ends, read_order, tell
-from .seal import become, place, restore_signals, seal
+from .order import Order, Place, read_order, receive_ends, send, tell
+from .seal import become, restore_signals, seal, settle, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import BinaryIO, NoReturn
 
 WORK = "/work"
 PROXY_PORT = 3128
@@ -36,115 +36,125 @@ _WAITING_CONNECTIONS = 64
 class Init:
     """`start` gives in the program's process what it has yet to do, and comes back in no other."""
 
-    def __init__(self, ends: Ends) -> None:
-        self._ends = ends
-        self._control = socket(fileno=ends.control)
-        self._order, self._filter, self._files = read_order(ends.order)
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._control = socket(fileno=place.control)
         self._program = 0
         self._io = -1
+        self._own = (0, 0)
 
     def start(self) -> Callable[[], None]:
         """Raises nothing: what goes wrong is reported, and ends this process."""
         try:
             self._io = os.open("/proc/self/io", os.O_RDONLY) if os.path.exists("/proc/self/io") else -1
             self._own = self._moved()
-            if self._order.root:
-                self._own_root()
-            else:
+            if self._place.fresh:
+                self._own_namespaces()
+            if not self._place.root:
                 kernel.adopt_orphans()
-            woken = self._listen_for_children()
+            woken = listen_for_children()
+            inner, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
             began, beginning = os.pipe()
             kernel.set_dumpable(False)
             self._program = os.fork()
         except OSError as error:
-            self._give_up("prepare", error)
+            self._give_up("place", error)
         if self._program == 0:
-            return self._become_program(beginning)
+            inner.close()
+            self._control.detach()
+            return self._become_program(theirs, beginning)
+        theirs.close()
         os.close(beginning)
+        for door in self._place.doors:
+            os.close(door)
+        self._hand_on(inner)
         self._watch(began, woken)
 
     # ---- in the program's process
 
-    def _become_program(self, beginning: int) -> Callable[[], None]:
-        order = self._order
-        stage = "seal"
+    def _become_program(self, orders: socket, report: int) -> Callable[[], None]:
+        stage = "place"
         try:
-            os.umask(0o077)
-            self._control.detach()
-            beginning = place(self._ends, beginning)
-            seal(order, self._filter)
-            stage = "files"
-            os.chdir(WORK if order.root else order.folder)
-            self._unpack()
+            settle(self._place)
+            stage = "order"
+            ends = receive_ends(orders)
+            if ends is None:
+                os._exit(0)
+            number, report = take(ends, report)
+            with open(number, "rb") as file:
+                order = read_order(file)
+                seal(order, file.read(order.filter_bytes))
+                stage = "files"
+                os.umask(0o077)
+                os.chdir(WORK if self._place.root else order.folder)
+                _unpack(order, file)
             restore_signals(python=order.script)
             if order.script:
-                os.close(beginning)
-                return self._script
+                os.close(report)
+                return lambda: _script(order)
             stage = "exec"
             os.execve(order.argv[0], order.argv, order.env)  # noqa: S606  this is what is to be run
         except BaseException as error:  # there is nobody else who could be told
             try:
-                os.write(beginning, f"{stage} {str(error) or type(error).__name__}".encode()[:_LONGEST_FAILURE])
+                os.write(report, f"{stage} {str(error) or type(error).__name__}".encode()[:_LONGEST_FAILURE])
             finally:
                 os._exit(_FAILED)
         raise AssertionError("a program was started twice")
 
-    def _unpack(self) -> None:
-        for path, content in self._files:
-            if folder := os.path.dirname(path):
-                os.makedirs(folder, exist_ok=True)
-            with open(path, "xb") as file:
-                file.write(content)
-        self._files.clear()
-
-    def _script(self) -> None:
-        from .script import run
-
-        run(self._order.argv, self._order.env)
-
     # ---- in the first process
 
-    def _own_root(self) -> None:
-        order = self._order
-        if order.fresh:
-            kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
-            kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    def _own_namespaces(self) -> None:
+        kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
+        kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+
+    def _hand_on(self, inner: socket) -> None:
+        """Wait for the order, make what only this process may make, and let the program's process have it."""
+        ends = receive_ends(self._control)
+        if ends is None:
+            os._exit(0)
+        try:
+            with open(ends.order, "rb", closefd=False) as file:
+                order = read_order(file)
+            if self._place.root:
+                self._own_disk(order)
+            if order.network:
+                self._way_out()
+            send(inner, b"order", ends.all())
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended, and said why
+        except OSError as error:
+            self._give_up("order", error)
+        inner.close()
+        for descriptor in ends.all():
+            os.close(descriptor)
+
+    def _own_disk(self, order: Order) -> None:
+        # One file system, and so one bound, for all places that can be written to.
         inodes = max(1024, order.disk_bytes // 4096)
         kernel.mount(
             "private", WORK, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV,
             f"size={order.disk_bytes},nr_inodes={inodes},mode=0755",
         )  # fmt: skip
-        # One file system, and so one bound, for all places that can be written to.
         for name, target in (("shm", "/dev/shm"), ("tmp", "/tmp"), ("work", WORK)):  # noqa: S108  the sandbox's
             if name == "tmp" and not order.own_tmp:
                 continue
             inner = f"{WORK}/{name}"
             os.mkdir(inner)
             os.chmod(inner, 0o700)
-            if order.uid:
-                os.chown(inner, order.uid, order.uid)
+            if self._place.uid:
+                os.chown(inner, self._place.uid, self._place.uid)
             kernel.mount(inner, target, "", kernel.MS_BIND)
-        if order.network:
-            kernel.raise_loopback()
-            server = socket(AF_INET, SOCK_STREAM)
-            server.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-            server.bind(("127.0.0.1", PROXY_PORT))
-            server.listen(_WAITING_CONNECTIONS)
-            tell(self._control, "listening", descriptors=(server.fileno(),))
-            server.close()
 
-    def _listen_for_children(self) -> int:
-        woken, waker = os.pipe()
-        os.set_blocking(waker, False)
-        os.set_blocking(woken, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        return woken
+    def _way_out(self) -> None:
+        kernel.raise_loopback()
+        server = socket(AF_INET, SOCK_STREAM)
+        server.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", PROXY_PORT))
+        server.listen(_WAITING_CONNECTIONS)
+        tell(self._control, "listening", descriptors=(server.fileno(),))
+        server.close()
 
     def _watch(self, began: int, woken: int) -> NoReturn:
-        for descriptor in (self._ends.channel, self._ends.stdout, self._ends.stderr, *self._ends.cgroups):
-            os.close(descriptor)
-        self._files.clear()
         self._lower()
         failure = _read_all(began)
         if failure:
@@ -157,9 +167,9 @@ class Init:
         os._exit(0)
 
     def _lower(self) -> None:
-        if self._order.root:
-            if self._order.uid:
-                become(self._order.uid)
+        if self._place.root:
+            if self._place.uid:
+                become(self._place.uid)
             kernel.drop_capabilities()
             kernel.set_dumpable(False)
         kernel.die_with_parent(signal.SIGKILL)
@@ -212,7 +222,7 @@ class Init:
             select.select([], [], [], _KILL_ROUND_SEC / 10)
 
     def _kill_all(self) -> None:
-        if self._order.root:
+        if self._place.root:
             _kill(-1)
             return
         for pid in descendants(os.getpid()):
@@ -238,6 +248,16 @@ class Init:
         os._exit(_FAILED)
 
 
+def listen_for_children() -> int:
+    """A descriptor that can be read when a child has ended."""
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    os.set_blocking(woken, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    return woken
+
+
 def descendants(pid: int) -> list[int]:
     """All processes that this one has started, and they, and so on, as /proc shows them now."""
     children: dict[int, list[int]] = {}
@@ -252,6 +272,20 @@ def descendants(pid: int) -> list[int]:
     for one in found:
         found += children.get(one, ())
     return found
+
+
+def _unpack(order: Order, file: BinaryIO) -> None:
+    for path, size in order.files:
+        if folder := os.path.dirname(path):
+            os.makedirs(folder, exist_ok=True)
+        with open(path, "xb") as to:
+            to.write(file.read(size))
+
+
+def _script(order: Order) -> None:
+    from .script import run
+
+    run(order.argv, order.env)
 
 
 def _kill(pid: int) -> None:

@@ -36,25 +36,22 @@ def abi() -> int:
         return 0
 
 
-def make_ruleset(rules: Rules) -> int:
-    """A descriptor of what is to be allowed."""
+def restrict(rules: Rules) -> None:
+    """From now on this process may do only what the rules say. `no_new_privileges` comes first."""
     version = abi()
     handled = _ALL_OF_ABI.get(version, _NEWEST)
     readable, writable, devices = rules
     ruleset = _ruleset(version, handled)
-    for path in readable:
-        _allow(ruleset, path, _READ & handled)
-    for path in writable:
-        _allow(ruleset, path, handled & ~_DEVICES & ~_SOCKETS)
-    for path in devices:
-        _allow(ruleset, path, (_READ_FILE | _WRITE_FILE) & handled)
-    return ruleset
-
-
-def restrict_to(ruleset: int) -> None:
-    """From now on this process may do only that; the descriptor is closed. `no_new_privileges` comes first."""
-    kernel.syscall(kernel.LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
-    os.close(ruleset)
+    try:
+        for path in readable:
+            _allow(ruleset, path, _READ & handled)
+        for path in writable:
+            _allow(ruleset, path, handled & ~_DEVICES & ~_SOCKETS)
+        for path in devices:
+            _allow(ruleset, path, (_READ_FILE | _WRITE_FILE) & handled)
+        kernel.syscall(kernel.LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
+    finally:
+        os.close(ruleset)
 
 
 def _ruleset(version: int, handled: int) -> int:
@@ -70,8 +67,8 @@ def _ruleset(version: int, handled: int) -> int:
 def _allow(ruleset: int, path: str, access: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return  # what is not there cannot be read either
+    except (FileNotFoundError, PermissionError):
+        return  # what is not there, or not for this user, cannot be read anyway
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             access &= _OF_FILES

@@ -33,8 +33,8 @@ def main() -> None:
 
 
 def _once(orders: socket) -> Callable[[], None]:
-    ends = order.receive(orders)
-    if ends is None:
+    place = order.receive_place(orders)
+    if place is None:
         os._exit(0)
     orders.close()
-    return Init(ends).start()
+    return Init(place).start()

@@ -1,6 +1,6 @@
 """The last steps of a program's process before the program: whom it is, what it may use, what it may ask of the kernel.
 
-The order matters: what needs privileges comes first, and the filter of system calls last.
+What needs privileges comes first, and the filter of system calls last.
 """
 
 from __future__ import annotations
@@ -11,54 +11,56 @@ import resource
 
 from . import kernel
 from .kernel import signal
-from .landlock import make_ruleset, restrict_to
-from .order import Ends, Order
+from .landlock import restrict
+from .order import Ends, Order, Place
 
 INSIDE_ID = 1000
 """Whom a program is in a sandbox that has users of its own."""
 
 CHANNEL_FD = 3
-REPORT_FD = 4
 _FIRST_SPARE_FD = 64
 
 
-def place(ends: Ends, report: int) -> int:
-    """Join the cgroups, leave the session, and have those descriptors that the program is to have, and no others but
-    `report`, which is returned under the number that it then has."""
-    for descriptor in ends.cgroups:
-        os.write(descriptor, b"0")  # whoever writes it
+def settle(place: Place) -> None:
+    """Be counted with the program's groups, in a session of one's own, and be whom the program is to be. What it is
+    does not have to be known yet."""
+    for door in place.doors:
+        os.write(door, b"0")  # whoever writes it
     os.setsid()
+    if place.root:
+        kernel.unshare(kernel.CLONE_NEWCGROUP)  # only now is the program's group the root of what it sees
+    if place.uid:
+        become(place.uid)
+    kernel.set_dumpable(True)  # what is a process's own under /proc is its own again
+    if place.root:
+        _own_user_namespace()
+
+
+def take(ends: Ends, report: int) -> tuple[int, int]:
+    """Have those descriptors that the program is to have, and no others but that of the order and `report`, which are
+    returned under the numbers that they then have."""
     # Out of the way first: any of them may have a number that another is to get.
-    channel, stdout, stderr, report = [_above(number) for number in (ends.channel, ends.stdout, ends.stderr, report)]
+    channel, stdout, stderr, order, report = [_above(number) for number in (*ends.all(), report)]
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     os.dup2(channel, CHANNEL_FD)
-    os.dup2(report, REPORT_FD, inheritable=False)
     for number in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if number > REPORT_FD:
+        if number > CHANNEL_FD and number not in (order, report):
             _close(number)
-    return REPORT_FD
+    return order, report
 
 
 def seal(order: Order, filter_code: bytes) -> None:
-    """Make this process the program's."""
-    if order.root:
-        kernel.unshare(kernel.CLONE_NEWCGROUP)  # only now is the program's cgroup the root of what it sees
-    ruleset = make_ruleset(order.landlock) if order.landlock is not None else -1  # of paths that root can see
-    if order.uid:
-        become(order.uid)
-    kernel.set_dumpable(True)  # what is a process's own under /proc is its own again
-    if order.root:
-        _own_user_namespace()
+    """Give up, for good, all that the program is not to have."""
     for number, soft, hard in order.rlimits:
         resource.setrlimit(number, (soft, hard))
     kernel.drop_capabilities()
     kernel.no_new_privileges()
     kernel.die_with_parent(signal.SIGKILL)  # not earlier: a change of user takes it back
-    if ruleset >= 0:
-        restrict_to(ruleset)
+    if order.landlock is not None:
+        restrict(order.landlock)
     kernel.filter_syscalls(filter_code)
 
 

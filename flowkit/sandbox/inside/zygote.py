@@ -13,7 +13,7 @@ from _socket import socket
 from collections.abc import Callable
 
 from . import kernel, order
-from .init import Init
+from .init import Init, listen_for_children
 
 # What a node's program is likely to need, so that it is loaded once: nothing outside of the standard library.
 WARM = (
@@ -31,21 +31,19 @@ def serve(orders: socket) -> Callable[[], None]:
     """Until the parent has gone. Comes back only in a program's process, with what it has to do."""
     _warm_up()
     home = os.open("/proc/self/ns/pid", os.O_RDONLY)
-    woken, waker = os.pipe()
-    os.set_blocking(waker, False)
-    os.set_blocking(woken, False)
+    woken = listen_for_children()
     order.tell(orders, "ready")
     while True:
-        _listen_for_children(waker)
-        ends = _next(orders, woken)
-        if ends is None:
+        place = _next(orders, woken)
+        if place is None:
             os._exit(0)  # the first process of its namespace: nothing that it forked outlives it
         if _fork(home) == 0:
             signal.set_wakeup_fd(-1)
-            for descriptor in (orders.detach(), home, woken, waker):
+            orders.close()
+            for descriptor in (home, woken):
                 os.close(descriptor)
-            return Init(ends).start()
-        for descriptor in ends.all():
+            return Init(place).start()
+        for descriptor in (place.control, *place.doors):
             os.close(descriptor)
 
 
@@ -59,12 +57,7 @@ def _warm_up() -> None:
     gc.freeze()  # what is there now is never looked at again, so that forks go on sharing its pages
 
 
-def _listen_for_children(waker: int) -> None:
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-
-
-def _next(orders: socket, woken: int) -> order.Ends | None:
+def _next(orders: socket, woken: int) -> order.Place | None:
     poll = select.poll()
     poll.register(orders, select.POLLIN)
     poll.register(woken, select.POLLIN)
@@ -74,7 +67,7 @@ def _next(orders: socket, woken: int) -> order.Ends | None:
             os.read(woken, 4096)
             _reap()
         if orders.fileno() in ready:
-            return order.receive(orders)
+            return order.receive_place(orders)
 
 
 def _reap() -> None:
