@@ -84,8 +84,8 @@ class BubblewrapRuntime(Base):
         zygote = await self._zygotes.get(environment)
         try:
             return await self._fork(zygote, program, egress)
-        except (CannotStart, OSError):
-            if zygote.alive:
+        except (CannotStart, OSError) as error:
+            if getattr(error, "code", "E_SANDBOX_START") != "E_SANDBOX_START" or not await zygote.has_died():
                 raise
         await self._zygotes.forget(environment, zygote)
         return await self._fork(await self._zygotes.get(environment), program, egress)

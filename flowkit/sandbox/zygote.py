@@ -29,6 +29,8 @@ MOST_ZYGOTES: Final = 16
 SPARES: Final = 4
 """Places that are kept ready in each, so that joining a group, which the kernel takes its time for, is done before."""
 
+_DEATH_SEC: Final = 1.0
+
 Ask = Callable[[socket.socket], Awaitable[Spot]]
 
 
@@ -59,9 +61,9 @@ class Zygote:
         self.forks = 0
         self.programs = 0
 
-    @property
-    def alive(self) -> bool:
-        return self._launch.alive
+    async def has_died(self) -> bool:
+        """Asked when something of it has ended: whether it was all of it, which may take a moment to be seen."""
+        return await self._launch.has_ended(_DEATH_SEC)
 
     async def begin(self, bwrap: str, environment: Environment) -> None:
         """Until it is ready. Raises `CannotStart`."""
