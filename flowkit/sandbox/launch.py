@@ -26,6 +26,10 @@ class Launch:
         self._complaints = -1
         self._said = ""
 
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     async def has_ended(self, within: float) -> bool:
         """Whether the process ends in this time, in seconds."""
         return self._process is None or await _ended(self._process, within)
