@@ -55,6 +55,7 @@ def test_every_escape_comes_to_what_the_table_says(tree: Path, case: str, user: 
         if claimed(escape, case) and found.get(escape.name) not in expected(escape, case)
     }
     assert not wrong
+    assert found["left"] == "nothing"
     if "memory" in found["counted"].split():
         assert found.get("memory_bomb", "oom") == "oom"
     else:

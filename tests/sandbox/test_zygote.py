@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -18,13 +16,6 @@ from flowkit.sandbox.zygote import Environment
 from tests.sandbox.programs import PYTHON, READABLE, finish, run
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="flowkit-test-") as path:
-        os.chmod(path, 0o755)  # noqa: S103  programs that root starts are other users
-        yield Path(path)
-
-
 def warm(folder: Path, source: str, *, name: str = "base", limits: Limits | None = None, **more: object) -> Program:
     path = folder / "script.py"
     path.write_text(source)
@@ -33,11 +24,6 @@ def warm(folder: Path, source: str, *, name: str = "base", limits: Limits | None
         (PYTHON, str(path)), env={"OWN": "1"}, readable=(*READABLE, str(folder)), warm=name,
         limits=limits or Limits(wall_sec=60), **more,
     )  # fmt: skip
-
-
-def same_script(program: Program, folder: Path, source: str) -> Program:
-    (folder / "script.py").write_text(source)
-    return program
 
 
 async def test_a_warm_program_is_the_script_and_sees_only_what_is_its(l3: BubblewrapRuntime, folder: Path) -> None:

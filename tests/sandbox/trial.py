@@ -26,6 +26,7 @@ from flowkit.sandbox.seccomp import machine_name
 from flowkit.sandbox.syscalls import MACHINES, NUMBERS
 from tests.sandbox.escapes import NOT_CLAIMED, SINGLE, WHOLE, Escape
 from tests.sandbox.hostile import WHOLE as PROGRAMS
+from tests.sandbox.leftovers import counted
 from tests.sandbox.programs import PYTHON, READABLE, finish, script
 
 WARM = "L3 warm"
@@ -39,6 +40,7 @@ SECRET = "canary-of-the-worker"
 
 async def main(case: str) -> dict[str, str]:
     runtime = CASES[case]()
+    before = counted()
     try:
         async with _surroundings(runtime) as given:
             found = await _single(runtime, case, given)
@@ -48,7 +50,19 @@ async def main(case: str) -> dict[str, str]:
             found["counted"] = " ".join(sorted(runtime.counted))
     finally:
         await runtime.close()
+    found["left"] = await _left_after(before)
     return found
+
+
+async def _left_after(before: dict[str, set[str]]) -> str:
+    """What there is more of than before, two seconds later if need be."""
+    more: dict[str, set[str]] = {}
+    for _ in range(40):
+        more = {name: found - before[name] for name, found in counted().items() if found - before[name]}
+        if not more:
+            break
+        await asyncio.sleep(0.05)
+    return str(more or "nothing")
 
 
 def claimed(escape: Escape, case: str) -> bool:
