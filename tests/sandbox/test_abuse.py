@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from flowkit.sandbox.base import Base
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.landlock import LandlockRuntime
 from flowkit.sandbox.runtime import Ending, Limits, Program, Running, Verdict
 from tests.sandbox.hostile import WHOLE
 from tests.sandbox.leftovers import counted
 from tests.sandbox.programs import finish, run, script
+
+Walled = BubblewrapRuntime | LandlockRuntime
 
 GONE_WITHIN_SEC = 2.0
 EXPECTED = {
@@ -59,13 +60,13 @@ async def end(name: str, running: Running) -> Ending:
 
 
 @pytest.fixture(params=[BubblewrapRuntime, LandlockRuntime], ids=["L3", "L2"])
-async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[Base]:
+async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[Walled]:
     made = request.param()
     yield made
     await made.close()
 
 
-async def once(runtime: Base, *, wall_sec: float = 1.5) -> None:
+async def once(runtime: Walled, *, wall_sec: float = 1.5) -> None:
     running = await asyncio.gather(*(runtime.start(program(name, wall_sec=wall_sec)) for name in EXPECTED))
     endings = await asyncio.gather(*map(end, EXPECTED, running))
     expected = dict(EXPECTED)
@@ -84,7 +85,7 @@ async def nothing_more_than(before: dict[str, set[str]]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_abuse_gets_its_verdict_and_leaves_nothing(runtime: Base) -> None:
+async def test_abuse_gets_its_verdict_and_leaves_nothing(runtime: Walled) -> None:
     await warmed_up(runtime)
     before = counted()
 
@@ -95,7 +96,7 @@ async def test_abuse_gets_its_verdict_and_leaves_nothing(runtime: Base) -> None:
 
 
 @pytest.mark.slow
-async def test_abuse_a_hundred_times_in_a_row_leaves_nothing(runtime: Base) -> None:
+async def test_abuse_a_hundred_times_in_a_row_leaves_nothing(runtime: Walled) -> None:
     await warmed_up(runtime)
     before = counted()
 
@@ -104,7 +105,7 @@ async def test_abuse_a_hundred_times_in_a_row_leaves_nothing(runtime: Base) -> N
         await nothing_more_than(before)
 
 
-async def test_a_neighbour_runs_while_a_program_forks_without_end(runtime: Base) -> None:
+async def test_a_neighbour_runs_while_a_program_forks_without_end(runtime: Walled) -> None:
     running = await runtime.start(program("fork_bomb", wall_sec=5.0))
     await asyncio.sleep(0.3)
 
@@ -115,7 +116,7 @@ async def test_a_neighbour_runs_while_a_program_forks_without_end(runtime: Base)
     assert (await finish(running)).ending.verdict is Verdict.KILLED
 
 
-async def warmed_up(runtime: Base) -> None:
+async def warmed_up(runtime: Walled) -> None:
     """What is made once stays: threads, a child watcher, the runtime's own folders."""
     await asyncio.gather(run(runtime, script("pass")), run(runtime, script("pass")))
     await asyncio.to_thread(int)
