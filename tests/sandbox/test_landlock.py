@@ -46,6 +46,20 @@ async def test_limits_and_verdicts_hold(l2: LandlockRuntime) -> None:
     assert wall.ending.verdict is Verdict.WALL
 
 
+async def test_processes_are_bounded_without_control_groups_too() -> None:
+    runtime = LandlockRuntime(cgroups=False)
+    source = (
+        "import os, time\nn = 0\ntry:\n while True:\n  if os.fork() == 0: time.sleep(60)\n  n += 1\n"
+        "except BlockingIOError:\n print(n)"
+    )
+    try:
+        done = await run(runtime, script(source, limits=Limits(pids=8)))
+    finally:
+        await runtime.close()
+
+    assert 1 <= int(done.out) <= 8, done.err
+
+
 async def test_a_daemon_does_not_outlive_its_program(l2: LandlockRuntime) -> None:
     mark = f"flowkit-daemon-{time.monotonic_ns()}"
     source = (
