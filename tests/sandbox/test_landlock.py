@@ -35,7 +35,7 @@ async def test_a_folder_that_resists_is_removed_all_the_same(l2: LandlockRuntime
     done = await run(l2, script(shut))
 
     assert not Path(done.out.strip()).exists()
-    assert not list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"{PREFIX}{os.getpid()}-*"))
 
 
 async def test_limits_and_verdicts_hold(l2: LandlockRuntime) -> None:
