@@ -7,6 +7,7 @@
 VENV        ?= .venv
 PYTHON      ?=
 PYTEST_ARGS ?=
+JOBS        ?= 3
 BIN         := $(VENV)/bin
 BASE        := $(VENV)/.installed-base
 DEV         := $(VENV)/.installed-dev
@@ -23,9 +24,10 @@ help:
 run: $(BASE)
 	$(BIN)/python examples/quickstart.py
 
-# Two at a time: much of it waits for real servers and real deaths. A file's tests stay together, and share its servers.
-test: install-services
-	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(PYTEST_ARGS)
+# More at a time than there are cores: much of it waits for real servers and real deaths. Tests that share servers stay
+# together (`xdist_group`), all others go to whoever is free: a file may take minutes.
+test: install-services install-bubblewrap
+	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
@@ -42,7 +44,7 @@ bench: install-services
 	$(BIN)/python -m bench --backend embedded
 
 # No limit per test but a generous one: these are the long runs.
-nightly: install-services
+nightly: install-services install-bubblewrap
 	$(BIN)/python -m flowkit.testing run --seeds 0:5000
 	$(BIN)/python -m flowkit.testing run --seeds 0:2000 --directed rich
 	$(BIN)/python -m flowkit.testing guards --measure
@@ -89,7 +91,7 @@ install-bubblewrap:
 	fi
 
 # Says itself what is missing (java, mvn) and how to get it. mongod needs libcurl4, which a bare machine may lack.
-install-services: $(DEV) install-bubblewrap
+install-services: $(DEV)
 	if ! PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libcurl\.so\.4'; then \
 	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	        apt-get update -qq && apt-get install -y -qq --no-install-recommends libcurl4 >/dev/null; \

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flowkit.core.bounds import UNBOUNDED
 from flowkit.core.derived import base_of, steps_of
 from flowkit.core.facts import ErrorInfo
 from flowkit.core.graph import Graph, Node
@@ -216,7 +217,10 @@ class Runs(dict[str, NodeRun]):
         return len(self.graph.nodes) + len(self.derived)
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default  # noqa: SIM401 - this is `get`
+        run = super().get(name)
+        if run is None and name in self:
+            return self[name]
+        return default if run is None else run
 
     def keys(self) -> Any:
         return self.graph.nodes.keys() | self.derived.keys() if self.derived else self.graph.nodes.keys()
@@ -256,11 +260,12 @@ class Task:
     still to be undone, the next one last (None: nothing is). `ended_by` is the `end` node that gives the task's output.
     `edition` is the reference of the graph that a restart brought, empty for the first; `editions` are the graphs of
     those that its facts name, and `edited_params` says that `params` are not those of the head. `memo` holds what was
-    fetched for decisions, and is no part of the state. `ran_on` are the workers of the graph's anchors.
+    fetched for decisions, and is no part of the state; nor are `bounds`, which its coordinator has set. `ran_on` are
+    the workers of the graph's anchors.
     """
 
     __slots__ = (
-        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
+        "agenda", "applied", "attempts", "bounds", "cancel_error", "cancel_outcome", "children", "created_at", "done",
         "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "gated",
         "gated_anew", "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused",
         "ran_on", "ready", "reason", "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant",
@@ -310,13 +315,17 @@ class Task:
         self.editions: dict[str, Graph] = {}
         self.edited_params = False
         self.memo: dict[str, Any] = {}
+        self.bounds = UNBOUNDED
         self.ran_on: dict[str, str] = {}
 
     def node(self, name: str) -> Node:
         """What a node does: of the graph, or of one derived from it. Raises `KeyError` for any other id."""
-        found = self.graph.nodes.get(name)
-        if found is not None:
-            return found
+        try:
+            return self.graph.nodes[name]
+        except KeyError:
+            return self._derived_node(name)
+
+    def _derived_node(self, name: str) -> Node:
         if name.endswith("]"):  # an item, most likely of a node of the graph
             group = self.graph.nodes.get(name[: name.rindex("[")])
             if group is not None and group.foreach is not None and group.body is not None:
@@ -360,15 +369,44 @@ class Task:
     def set_ready(self, name: str) -> None:
         if name in self.held:
             return
-        if self.graph.limited and self.node(name).limits:
+        node = self.node(name)
+        if node.limits or (self.bounds is not UNBOUNDED and self.bounds.of(node.type)):
             self.gated[name] = None
             self.gated_anew.append(name)
         else:
-            self.let_through(name)
+            self._queue(name, node)
+
+    @property
+    def limited(self) -> bool:
+        """Whether any of its nodes may need permits."""
+        return self.graph.limited or self.bounds is not UNBOUNDED
+
+    def is_limited(self, name: str) -> bool:
+        """Whether an attempt of a node needs permits."""
+        if not self.limited:
+            return False
+        node = self.node(name)
+        return bool(node.limits or self.bounds.of(node.type))
+
+    def gate_anew(self) -> None:
+        """What was ready under other bounds, and waits for no worker yet, needs the permits of these."""
+        waiting = [name for lane in self.ready.values() for name in lane]
+        for name in (*waiting, *self.gated):
+            if self.is_limited(name) != (name in self.gated):
+                self.unset_ready(name)
+                self.set_ready(name)
+        self.gated_anew = list(self.gated)
 
     def let_through(self, name: str) -> None:
         """Its permits are at hand: it waits for a worker. Not recorded; who loads the task asks for them again."""
-        self.ready.setdefault(_lane(self.node(name)), OrderedDict())[name] = None
+        self._queue(name, self.node(name))
+
+    def _queue(self, name: str, node: Node) -> None:
+        lane = _lane(node)
+        names = self.ready.get(lane)
+        if names is None:
+            names = self.ready[lane] = OrderedDict()
+        names[name] = None
 
     def unset_ready(self, name: str) -> None:
         if self.gated:

@@ -19,9 +19,9 @@ from .init import Init, listen_for_children
 # what few programs need costs the others more than it saves those.
 WARM = (
     "asyncio", "base64", "bisect", "collections", "contextlib", "contextvars", "copy", "dataclasses", "datetime",
-    "enum", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "linecache", "logging", "math", "operator",
-    "os", "pathlib", "random", "re", "select", "signal", "site", "socket", "string", "struct", "tempfile", "textwrap",
-    "threading", "time", "traceback", "types", "typing", "urllib.parse", "uuid", "warnings", "weakref",
+    "enum", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "linecache", "logging", "math",
+    "operator", "os", "pathlib", "random", "re", "select", "signal", "site", "socket", "string", "struct", "tempfile",
+    "textwrap", "threading", "time", "traceback", "types", "typing", "urllib.parse", "uuid", "warnings", "weakref",
 )  # fmt: skip
 
 
