@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from flowkit.core.signature import Signature
 from flowkit.errors import ConfigError
-from flowkit.ports import Bus, Store
+from flowkit.ports import Bus, SecretStore, Store
 
 if TYPE_CHECKING:
     from flowkit.adapters.sqlite import SqliteStore
@@ -39,6 +39,12 @@ class Backend:
     @property
     def embedded(self) -> bool:
         return self.file is not None
+
+    @property
+    def secrets(self) -> SecretStore | None:
+        """Where sealed secrets are kept; None where the store keeps none."""
+        found: SecretStore | None = getattr(self.store, "secrets", None)
+        return found
 
     def signatures_of(self, role: str) -> list[Signature | None]:
         """What the workers of this process that serve a role take; None for one that does not say."""

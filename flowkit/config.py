@@ -144,6 +144,9 @@ class CoordinatorConfig(CommonSettings):
     `retention_failed_sec`: the same for tasks that failed; None: as long as the others.
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
+    `secrets_keys`: where the master keys of secrets are, `file:PATH`, `env:VARIABLE` or `transit:KEY`; empty: in
+    `FLOWKIT_MASTER_KEYS`, else beside the SQLite file. `secrets_tickets`: where the keys are that coordinators and the
+    secret manager share, `file:PATH` or `env:VARIABLE`; empty: in `FLOWKIT_TICKET_KEYS`.
     `worker_types`: the roles there are (also from `WORKER_TYPES`); given any, a graph with another role is refused.
     """
 
@@ -164,6 +167,8 @@ class CoordinatorConfig(CommonSettings):
     priority_ageing_sec: float = 60.0
     sticky_patience_sec: float = 5.0
     tenant_weights: dict[str, float] = field(default_factory=dict)
+    secrets_keys: str = ""
+    secrets_tickets: str = ""
     worker_types: list[str] = field(default_factory=list)
     tune_gc: bool = True
 

@@ -567,8 +567,8 @@ class AuditFilter:
 
 
 class SecretStore(Protocol):
-    """Where sealed secrets and the record of their use are kept. It sees no value and no key. As durable, and answering,
-    as a `Store`."""
+    """Where sealed secrets and the record of their use are kept. It sees no value and no key. As durable, and
+    answering, as a `Store`."""
 
     async def start(self) -> None:
         """Create what is missing. The store that it is in has been started. Raises `StoreUnavailable`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from flowkit.adapters import missing
@@ -57,7 +58,7 @@ class MongoSecrets:
 
     async def start(self) -> None:
         for name, indexes in INDEXES.items():
-            await self._reading(lambda name=name, indexes=indexes: self._collection(name).create_indexes(indexes))
+            await self._reading(partial(self._collection(name).create_indexes, indexes))
 
     async def insert_secret(self, secret: SealedSecret) -> Outcome:
         return (await self._insert("secrets", [secret], _secret_doc))[0]
@@ -240,5 +241,3 @@ def _doc_audit(doc: Doc) -> AuditRow:
         worker=doc["worker"],
         note=doc["note"],
     )
-
-

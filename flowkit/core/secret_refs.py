@@ -53,8 +53,8 @@ def checked_secret_name(name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Which flows and which nodes may use a secret, beside that the node has to list it: names, or patterns with `*` and
-    `?`. Empty: any. A task that is of no flow has the flow `` (nothing), which only `*` and none at all allow."""
+    """Which flows and which nodes may use a secret, beside that the node has to list it: names, or patterns with `*`
+    and `?`. Empty: any. A task that is of no flow has the flow `` (nothing), which only `*` and none at all allow."""
 
     flows: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ def checked_allowed(flows: Iterable[str], nodes: Iterable[str]) -> Allowed:
     for what, given in (("flow", flows), ("node", nodes)):
         patterns = tuple(dict.fromkeys([given] if isinstance(given, str) else given))
         for pattern in patterns:
-            if not isinstance(pattern, str) or not PATTERN_RULE.fullmatch(pattern):
+            if not PATTERN_RULE.fullmatch(pattern):
                 raise SecretNameError(
                     f"{shown(pattern)} is no pattern for the name of a {what}: write letters, digits, "
                     "`_ - . :`, and `*` or `?`"

@@ -23,8 +23,8 @@ QUOTES: Final = (("", ""), ("'", "\\'"), ('"', '\\"'))
 
 
 def variants_of(value: str) -> set[bytes]:
-    """The byte strings of which at least one is in every text that holds the value, or one of its lines, in one of these
-    forms: UTF-8, base64 (standard and URL-safe, at each of the three alignments), hex, URL-quoted, JSON, Python's
+    """The byte strings of which at least one is in every text that holds the value, or one of its lines, in one of
+    these forms: UTF-8, base64 (standard and URL-safe, at each of the three alignments), hex, URL-quoted, JSON, Python's
     `repr`, HTML. Each is `SHORTEST` bytes or longer; none for a value that is shorter. Where the value is found, what
     is found of it covers it, but for the characters of base64 that it shares with its neighbours."""
     found: set[bytes] = set()
@@ -89,9 +89,7 @@ def _as_python(piece: str) -> Iterator[str]:
 
 
 def _in_python(piece: str, keep: Callable[[str], bool]) -> str:
-    return "".join(
-        char if keep(char) and char != "\\" else char.encode("unicode_escape").decode() for char in piece
-    )
+    return "".join(char if keep(char) and char != "\\" else char.encode("unicode_escape").decode() for char in piece)
 
 
 def _is_plain(char: str) -> bool:

@@ -61,8 +61,9 @@ class FileKeys:
         return self._ring
 
     async def _fresh(self) -> Ring:
-        self._ring, self._mark = await asyncio.to_thread(self._read_if_changed, self._ring, self._mark)
-        return self._ring
+        ring, self._mark = await asyncio.to_thread(self._read_if_changed, self._ring, self._mark)
+        self._ring = ring
+        return ring
 
     def _read_if_changed(self, ring: Ring | None, mark: Mark | None) -> tuple[Ring, Mark]:
         try:
@@ -118,8 +119,8 @@ def _add_key(path: Path) -> None:
             os.close(fd)
     except OSError as error:
         raise MasterKeyError(
-            f"cannot add a key to {path}: {error.strerror}; put a line `ID BASE64` (openssl rand -base64 32) before the "
-            "others yourself, then rotate again"
+            f"cannot add a key to {path}: {error.strerror}; put a line `ID BASE64` (openssl rand -base64 32) before "
+            "the others yourself, then rotate again"
         ) from error
 
 

@@ -30,9 +30,7 @@ class Ledger:
     async def write(self, rows: Sequence[AuditRow]) -> None:
         """Record these; their ids and times are given here. Raises `StoreUnavailable`."""
         now = self._clock.wall()
-        waiting = [
-            replace(row, id=secrets.token_hex(12), at=now, note=row.note[:LONGEST_NOTE]) for row in rows
-        ]
+        waiting = [replace(row, id=secrets.token_hex(12), at=now, note=row.note[:LONGEST_NOTE]) for row in rows]
         for attempt in range(TRIES):
             outcomes = await self._store.insert_audit(waiting)
             # One that is there already is our own, from a try whose outcome was unknown.

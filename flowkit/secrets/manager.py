@@ -33,6 +33,13 @@ class SecretManager:
     def __init__(self, store: SecretStore, keys: MasterKeys, clock: Clock) -> None:
         self.cabinet = Cabinet(store, keys, clock)
         self.ledger = Ledger(store, clock)
+        self._started = False
+
+    async def start(self) -> None:
+        """Prepare the store, once; whatever needs it calls this. Raises `StoreUnavailable`."""
+        if not self._started:
+            await self.cabinet.store.start()
+            self._started = True
 
     async def resolve(self, tenant: str, names: Sequence[str], use: SecretUse, *, listed: Collection[str]) -> Resolved:
         """The values of these secrets (`NAME`, or `NAME@2`) for this attempt, all of them or none.
@@ -45,12 +52,14 @@ class SecretManager:
         """
         try:
             async with asyncio.timeout(RESOLVE_SEC):
+                await self.start()
                 return await self._resolve(tenant, names, use, listed)
         except TimeoutError as error:
             raise SecretsUnavailable(f"the secrets were not there within {RESOLVE_SEC:g} s; try again") from error
 
     async def record_refusal(self, use: SecretUse, error: FlowKitError, *, note: str = "") -> None:
         """Record that somebody was refused before it was clear which secrets it was about."""
+        await self.start()
         await self.ledger.write([_row(use, "", 0, error.code, note or str(error))])
 
     async def _resolve(self, tenant: str, names: Sequence[str], use: SecretUse, listed: Collection[str]) -> Resolved:
@@ -104,7 +113,8 @@ def _check_listed(tenant: str, name: str, use: SecretUse, listed: Collection[str
         raise SecretRefused(f"an attempt of tenant {use.tenant!r} asked for a secret of tenant {tenant!r}")
     if name not in listed:
         raise SecretRefused(
-            f"node {use.node!r} does not list secret {name!r}{did_you_mean(name, listed)}: name it in the node's `secrets`"
+            f"node {use.node!r} does not list secret {name!r}{did_you_mean(name, listed)}: "
+            "name it in the node's `secrets`"
         )
 
 

@@ -1,4 +1,4 @@
-"""What wraps the keys of secrets: a ring of master keys, of which some are of yesterday and still open what is theirs."""
+"""What wraps the keys of secrets: a ring of master keys, some of them of yesterday, which still open what is theirs."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ async def rotate(cabinet: Cabinet, *, new_key: bool | None = None, at_once: int 
     otherwise).
 
     Each version is changed by one guarded write, from under its old key to under the new; so a rotation that breaks off
-    anywhere loses nothing, and the next one goes on where it ended. The values stay as they are. The old keys stay where
-    they are, too: see `docs/secrets.md` for when one may go. Raises `MasterKeyError`, `StoreUnavailable`.
+    anywhere loses nothing, and the next one goes on where it ended. The values stay as they are. The old keys stay
+    where they are, too: see `docs/secrets.md` for when one may go. Raises `MasterKeyError`, `StoreUnavailable`.
     """
     keys = cabinet.keys
     unfinished = bool(await cabinet.store.secrets_of_other_keys(await keys.current(), limit=1))
@@ -54,5 +54,3 @@ async def _move(cabinet: Cabinet, secret: SealedSecret, failed: dict[tuple[str, 
     except (SecretTampered, MasterKeyUnknown) as error:
         failed[secret.tenant, secret.name, secret.version] = f"{secret.tenant}: {error} [{error.code}]"
         return None
-
-

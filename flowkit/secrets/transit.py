@@ -77,8 +77,8 @@ class TransitKeys:
         except _Refused as refusal:
             if "version" in refusal.why and ("disallowed" in refusal.why or "too old" in refusal.why):
                 raise MasterKeyUnknown(
-                    f"{place} is under {key_id}, which {self._where} does not open any more ({refusal.why}): lower its "
-                    "min_decryption_version, or set the secret anew"
+                    f"{place} is under {key_id}, which {self._where} does not open any more ({refusal.why}): lower "
+                    "its min_decryption_version, or set the secret anew"
                 ) from refusal
             if refusal.status == 400:
                 raise SecretTampered(f"{place} does not open ({refusal.why}); restore it, or set it anew") from refusal
@@ -157,8 +157,4 @@ def open_transit(path: str, environment: Mapping[str, str] = os.environ) -> Tran
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"cannot read the certificates of {given('CACERT')}: {error}") from error
     address = given("ADDR") or "https://127.0.0.1:8200"
-    return TransitKeys(
-        address, token, key, mount=mount or "transit", namespace=given("NAMESPACE"), context=context
-    )
-
-
+    return TransitKeys(address, token, key, mount=mount or "transit", namespace=given("NAMESPACE"), context=context)

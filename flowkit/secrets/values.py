@@ -34,8 +34,8 @@ def warnings_for(name: str, value: str) -> tuple[str, ...]:
     short = [line for line in (value, *value.splitlines()) if line.strip() and len(line.strip()) < SHORTEST]
     if len(value) < SHORTEST:
         return (
-            f"secret {name!r} has fewer than {SHORTEST} characters, so it cannot be redacted safely: what is so short is "
-            "in many texts by chance, and is left visible in logs and outputs",
+            f"secret {name!r} has fewer than {SHORTEST} characters, so it cannot be redacted safely: what is so short "
+            "is in many texts by chance, and is left visible in logs and outputs",
         )
     if short:
         return (

@@ -63,7 +63,7 @@ def read_ticket(text: str, keys: Mapping[str, bytes], now: float, *, leeway_sec:
     """What a ticket says, if it is genuine and good now. Raises `TicketRefused`."""
     if len(text) > LONGEST_TICKET:
         raise TicketRefused(f"a ticket of {len(text)} bytes: no coordinator issues such")
-    form, key_id, body, mac = (text.split(".") + ["", "", "", ""])[:4] if text.count(".") == 3 else ("", "", "", "")
+    form, key_id, body, mac = parts if len(parts := text.split(".")) == 4 else [""] * 4
     key = keys.get(key_id)
     if form != FORM or key is None:
         raise TicketRefused(
@@ -81,8 +81,8 @@ def read_ticket(text: str, keys: Mapping[str, bytes], now: float, *, leeway_sec:
         )
     if now < ticket.issued_at - leeway_sec:
         raise TicketRefused(
-            f"the ticket was issued {ticket.issued_at - now:.0f} s in the future: the clocks of the coordinators and of "
-            "the secret manager differ"
+            f"the ticket was issued {ticket.issued_at - now:.0f} s in the future: the clocks of the coordinators and "
+            "of the secret manager differ"
         )
     return ticket
 
