@@ -106,8 +106,8 @@ class TransitKeys:
         found = KEY_ID.fullmatch(key_id)
         if found is None or found["path"] != f"{self._mount}/{self._key}":
             raise MasterKeyUnknown(
-                f"{place} is under the master key {key_id!r}, and this process has {self._where}: let it have the other "
-                "one, or set the secret anew"
+                f"{place} is under the master key {key_id!r}, and this process has {self._where}: let it have "
+                "the other, or set the secret anew"
             )
         return int(found["version"])
 
