@@ -30,7 +30,7 @@ class Attempts:
 
     def attempt(self, report: r.AttemptReport) -> None:
         run = self.task.runs.get(report.node)
-        known = self.task.last_attempt(report.node)
+        known = self.task.last_attempt(report.node) if run is None else run.attempt
         if report.attempt < known or (run is None and report.attempt == known):
             self.decision.stale += 1
             return

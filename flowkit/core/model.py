@@ -216,7 +216,10 @@ class Runs(dict[str, NodeRun]):
         return len(self.graph.nodes) + len(self.derived)
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default  # noqa: SIM401 - this is `get`
+        run = super().get(name)
+        if run is None and name in self:
+            return self[name]
+        return default if run is None else run
 
     def keys(self) -> Any:
         return self.graph.nodes.keys() | self.derived.keys() if self.derived else self.graph.nodes.keys()
@@ -314,9 +317,12 @@ class Task:
 
     def node(self, name: str) -> Node:
         """What a node does: of the graph, or of one derived from it. Raises `KeyError` for any other id."""
-        found = self.graph.nodes.get(name)
-        if found is not None:
-            return found
+        try:
+            return self.graph.nodes[name]
+        except KeyError:
+            return self._derived_node(name)
+
+    def _derived_node(self, name: str) -> Node:
         if name.endswith("]"):  # an item, most likely of a node of the graph
             group = self.graph.nodes.get(name[: name.rindex("[")])
             if group is not None and group.foreach is not None and group.body is not None:

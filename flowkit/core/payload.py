@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from flowkit.core.immutable import immutable
 
@@ -20,6 +20,10 @@ class Artifact:
 
     def at(self, path: tuple[str | int, ...]) -> Artifact:
         return replace(self, path=self.path + path)
+
+
+PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+"""The types of values in which nothing else stands."""
 
 
 @immutable
@@ -54,13 +58,15 @@ def lift_artifacts(value: Any) -> tuple[Any, list[tuple[tuple[str | int, ...], A
 
 def holds_artifacts(value: Any) -> bool:
     """Whether an `Artifact` stands anywhere inside the value."""
+    if type(value) in PLAIN:
+        return False
     stack = [value]
     while stack:
         part = stack.pop()
         if isinstance(part, Artifact):
             return True
         if isinstance(part, dict):
-            stack.extend(part.values())
+            stack += [inner for inner in part.values() if type(inner) not in PLAIN]
         elif isinstance(part, list):
-            stack.extend(part)
+            stack += [inner for inner in part if type(inner) not in PLAIN]
     return False

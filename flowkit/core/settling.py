@@ -69,7 +69,7 @@ class Settling:
                 waiting.append(name)
                 continue
             stuck = run.state is NodeState.PENDING and not run.due and name in task.graph.nodes
-            if streams.lost_source(task, name, run):
+            if task.graph.stream_readers and streams.lost_source(task, name, run):
                 self.desk.revoke(name, "a stream that it reads is broken", CANCEL_GRACE_SEC)
                 stuck = True
             hopeless = stuck and self.skip_if_stuck(name, run)
