@@ -46,7 +46,7 @@ def main(args: Namespace) -> int:
 
 
 async def _use(db: str, cfg: CoordinatorConfig, args: Namespace) -> int:
-    async with opened(db, cfg) as (backend, secrets):
+    async with opened(db, cfg) as (_, secrets):
         return await VERBS[args.verb](secrets, args) or cli.FINISHED
 
 
@@ -66,8 +66,8 @@ async def opened(db: str, cfg: CoordinatorConfig) -> AsyncIterator[tuple[Backend
 def _tell(happening: Happening) -> None:
     if isinstance(happening, MasterKeyMade):
         say(
-            f"made a master key, in {clean(happening.path)} (mode 0600). Keep a copy of that file, apart from copies of "
-            "the database: without it no secret can be opened, and with both anybody can"
+            f"made a master key, in {clean(happening.path)} (mode 0600). Keep a copy of that file, apart from copies "
+            "of the database: without it no secret can be opened, and with both anybody can"
         )
 
 

@@ -76,13 +76,15 @@ class FileKeys:
 def read_key_file(path: Path) -> tuple[Ring, Mark]:
     """The ring, and what tells whether the file has changed since. Raises `MasterKeyError`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # of a pipe, nobody might ever write
+        try:
+            found = os.fstat(fd)
+            _check_mode(path, found)
+            text = os.read(fd, LARGEST + 1)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise _cannot_read(path, error) from error
-    with os.fdopen(fd, "rb") as file:
-        found = os.fstat(fd)
-        _check_mode(path, found)
-        text = file.read(LARGEST + 1)
     if len(text) > LARGEST:
         raise MasterKeyError(f"{path} is too large for a file of master keys: name another file")
     return read_ring(text.decode("utf-8", "replace"), str(path)), _mark_of(found)

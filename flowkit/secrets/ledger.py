@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ PAUSE_SEC: Final = 0.05
 REMEMBERED: Final = 10_000
 CHANGES: Final = ("set", "allow", "delete")
 LONGEST_NOTE: Final = 500
+CHANGES_LOOKED_AT: Final = 20
 
 
 class Ledger:
@@ -25,12 +27,13 @@ class Ledger:
     def __init__(self, store: SecretStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._numbers = itertools.count(1)
         self._highest: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     async def write(self, rows: Sequence[AuditRow]) -> None:
         """Record these; their ids and times are given here. Raises `StoreUnavailable`."""
         now = self._clock.wall()
-        waiting = [replace(row, id=secrets.token_hex(12), at=now, note=row.note[:LONGEST_NOTE]) for row in rows]
+        waiting = [replace(row, id=self._new_id(), at=now, note=row.note[:LONGEST_NOTE]) for row in rows]
         for attempt in range(TRIES):
             outcomes = await self._store.insert_audit(waiting)
             # One that is there already is our own, from a try whose outcome was unknown.
@@ -43,13 +46,18 @@ class Ledger:
             await asyncio.sleep(PAUSE_SEC * 2**attempt)
         raise StoreUnavailable("the record of what is done with secrets cannot be written, so nothing was given out")
 
+    def _new_id(self) -> str:
+        """Those of one process are in order, also of the same moment."""
+        return f"{next(self._numbers):010x}{secrets.token_hex(10)}"
+
     async def highest(self, tenant: str, name: str) -> int:
         """The highest version that this process has seen, or that is recorded to have been set."""
         known = self._highest.get((tenant, name))
         if known is None:
             where = AuditFilter(tenant, name, CHANGES, "ok")
-            rows = await self._store.list_audit(where, limit=1)
-            known = rows[0].version if rows else 0
+            # Several, for the clocks of those who set it may differ.
+            rows = await self._store.list_audit(where, limit=CHANGES_LOOKED_AT)
+            known = max((row.version for row in rows), default=0)
             self.saw(tenant, name, known)
         return max(known, self._highest.get((tenant, name), 0))
 

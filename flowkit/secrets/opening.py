@@ -41,7 +41,7 @@ def open_master_keys(where: str, *, beside: Path | None = None, on_made: Callabl
         return StaticKeys(_of_variable(rest, environment))
     if kind == "transit" and rest:
         return open_transit(rest, environment)
-    raise ConfigError(f"secrets_keys: {kind or where!r} names no master keys; {SAYS}")
+    raise ConfigError(f"secrets_keys: {_shown(where)} names no master keys; {SAYS}")
 
 
 def open_ticket_keys(where: str, environment: Mapping[str, str] = os.environ) -> Mapping[str, bytes]:
@@ -54,7 +54,7 @@ def open_ticket_keys(where: str, environment: Mapping[str, str] = os.environ) ->
         return read_key_file(Path(rest))[0].keys
     if kind == "env" and rest:
         return _of_variable(rest, environment).keys
-    raise ConfigError(f"secrets_tickets: {where!r} names no ticket keys; write file:PATH or env:VARIABLE")
+    raise ConfigError(f"secrets_tickets: {_shown(where)} names no ticket keys; write file:PATH or env:VARIABLE")
 
 
 def own_ticket_keys() -> Mapping[str, bytes]:
@@ -64,6 +64,12 @@ def own_ticket_keys() -> Mapping[str, bytes]:
 
 def key_file_beside(database: Path) -> Path:
     return database.with_name(f"{database.name}.keys")
+
+
+def _shown(where: str) -> str:
+    # Somebody may have put the key itself there.
+    kind, found, _ = where.partition(":")
+    return f"{kind}:..." if found and kind.isalpha() and len(kind) < 16 else "what it says"
 
 
 def _of_variable(name: str, environment: Mapping[str, str]) -> Ring:
