@@ -1,4 +1,4 @@
-"""A real Kafka, a real MongoDB and a real OpenBao on this machine, for development and tests, without a container engine."""
+"""A real Kafka, MongoDB and OpenBao on this machine, for development and tests, without a container engine."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class SecretClient:
                 f"the secret manager at {self._address} gave no answer: {str(error) or 'it took too long'}"
             ) from error
         finally:
-            writer.close()
+            await frames.hang_up(writer)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         at = self._address

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from flowkit import errors
@@ -17,6 +18,7 @@ VERSION: Final = 1
 LARGEST_QUESTION: Final = 64 * 1024
 LARGEST_ANSWER: Final = 8 * 1024 * 1024
 LONGEST_HOLDER: Final = 128
+HANG_UP_SEC: Final = 1.0
 LONGEST_WORD: Final = 1024
 KNOWN: Final = {
     kind.code: kind
@@ -44,6 +46,14 @@ async def read_frame(reader: asyncio.StreamReader, largest: int, *, wait_sec: fl
             return await reader.readexactly(size)
     except asyncio.IncompleteReadError as error:
         raise Corrupt("the connection ended within a frame") from error
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, and wait a moment for the other side to take note."""
+    writer.close()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(HANG_UP_SEC):
+            await writer.wait_closed()
 
 
 def frame(content: Any) -> bytes:

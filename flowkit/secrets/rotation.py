@@ -25,9 +25,11 @@ async def rotate(cabinet: Cabinet, *, new_key: bool | None = None, at_once: int 
     keys = cabinet.keys
     unfinished = bool(await cabinet.store.secrets_of_other_keys(await keys.current(), limit=1))
     added = not unfinished if new_key is None else new_key
-    key_id = await keys.add_key() if added else await keys.current()
+    if added:
+        await keys.add_key()
     rewrapped, failed = 0, dict[tuple[str, str, int], str]()
     for _ in range(TRIES):
+        key_id = await keys.current()  # another may rotate at the same time: the later key counts for both
         moved, again = 0, 0
         after = ("", "", 0)
         while page := await cabinet.store.secrets_of_other_keys(key_id, limit=at_once, after=after):
@@ -41,6 +43,7 @@ async def rotate(cabinet: Cabinet, *, new_key: bool | None = None, at_once: int 
         rewrapped += moved
         if not again:
             break
+    key_id = await keys.current()
     left = await cabinet.store.secrets_of_other_keys(key_id, limit=MOST_FAILURES + 1)
     for secret in left:
         place = (secret.tenant, secret.name, secret.version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import stat
 from contextlib import suppress
 from typing import Final
 
@@ -96,10 +97,7 @@ class SecretService:
             self._telemetry.count("secret_connections_broken")
         finally:
             self._talks.discard(talk)
-            writer.close()
-            with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(STOP_SEC):
-                    await writer.wait_closed()
+            await frames.hang_up(writer)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -125,8 +123,11 @@ class SecretService:
 
 async def _remove_dead_socket(path: str) -> None:
     """Take away what a killed service left; one that answers stays, and its address is then taken."""
-    if not await asyncio.to_thread(os.path.exists, path):
+    found = await asyncio.to_thread(_mode_of, path)
+    if found is None:
         return
+    if not stat.S_ISSOCK(found):
+        raise ConfigError(f"{path} is there, and is no socket: name another")
     try:
         async with asyncio.timeout(QUESTION_SEC):
             _, writer = await asyncio.open_unix_connection(path)
@@ -135,5 +136,12 @@ async def _remove_dead_socket(path: str) -> None:
         return
     except (OSError, TimeoutError) as error:
         raise ConfigError(f"{path} is there, and is no socket of a secret manager's: name another") from error
-    writer.close()
+    await frames.hang_up(writer)
     raise ConfigError(f"another secret manager listens on unix:{path}")
+
+
+def _mode_of(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None

@@ -50,7 +50,7 @@ def test_a_file_of_its_owner_is_read(path: Path, mode: int) -> None:
 
 
 async def test_a_missing_file_a_folder_and_a_large_file_are_told(tmp_path: Path) -> None:
-    with pytest.raises(MasterKeyError, match="there is no file of master keys .*none: put it back"):
+    with pytest.raises(MasterKeyError, match=r"there is no file of master keys .*none: put it back"):
         await FileKeys(tmp_path / "none").current()
     with pytest.raises(MasterKeyError, match="is not a file"):
         read_key_file(tmp_path)

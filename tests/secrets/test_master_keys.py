@@ -59,7 +59,7 @@ async def test_each_key_of_the_ring_opens_and_the_first_wraps() -> None:
 
 
 async def test_a_static_ring_says_how_a_key_is_added() -> None:
-    with pytest.raises(MasterKeyError, match="put ID=BASE64 .* there as the first, keep the others"):
+    with pytest.raises(MasterKeyError, match=r"put ID=BASE64 .* there as the first, keep the others"):
         await ring("k1").add_key()
     about = await StaticKeys(Ring({"a": KEY_1, "b": KEY_2}, "the variable X")).describe()
     assert about == {"kind": "static", "where": "the variable X", "current": "a", "ids": "a, b"}

@@ -111,7 +111,7 @@ async def test_a_deletion_that_broke_off_is_done_by_the_next_and_by_a_new_value(
             await room.secrets.get("KEY@1")
         monkeypatch.setattr(room.store, "destroy_secrets", real)
         await finish()
-        assert not any(b"" != one.sealed for one in room.data.secrets.values() if one.version == 1)
+        assert not any(one.sealed != b"" for one in room.data.secrets.values() if one.version == 1)
 
 
 async def test_older_versions_can_be_deleted_and_the_newest_stays() -> None:
