@@ -3,6 +3,7 @@ over."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class Backend:
     """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a
     coordinator and a worker meet. `file` is the SQLite store where there is one; `coordinated`: a coordinator of this
-    process runs on it, or stands by. `workers`: for each worker of this process on it, what its roles take."""
+    process runs on it, or stands by. `workers`: for each worker of this process on it, what its roles take.
+    `ticket_keys`: under which tickets for secrets are sealed where nobody but this process issues and takes them."""
 
     store: Store
     bus: Bus
@@ -34,6 +36,7 @@ class Backend:
     temporary: bool = False
     coordinated: bool = False
     workers: list[Mapping[str, Signature | None]] = field(default_factory=list)
+    ticket_keys: Mapping[str, bytes] = field(default_factory=lambda: {"own": os.urandom(32)}, repr=False)
     _users: int = 0
 
     @property

@@ -195,7 +195,9 @@ class WorkerConfig(CommonSettings):
     """Settings of a worker.
 
     `slots` is how many attempts run at once; `drain_sec` how long a draining worker lets them finish;
-    `started_after_sec` after which an attempt is announced as running.
+    `started_after_sec` after which an attempt is announced as running. `secrets_address`: where the secret manager
+    listens, `host:port` or `unix:/path`; `secrets_ca`, `secrets_certificate`, `secrets_private_key`: files, for TLS:
+    whose certificate it has to have, and the worker's own.
     """
 
     roles: list[str] = field(default_factory=list)
@@ -206,6 +208,10 @@ class WorkerConfig(CommonSettings):
     drain_sec: float = 30.0
     started_after_sec: float = 0.5
     max_output_bytes: int = 64 * 1024 * 1024
+    secrets_address: str = ""
+    secrets_ca: str = ""
+    secrets_certificate: str = ""
+    secrets_private_key: str = ""
 
 
 def _check_seconds(what: str, value: object) -> None:

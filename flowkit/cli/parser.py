@@ -229,9 +229,21 @@ def _secrets(commands: Any) -> None:
     delete.add_argument("--below", type=_count, metavar="VERSION", help="only the versions below this one")
     rotate = _verb(verbs, "rotate", "bring all secrets, of all tenants, under a new master key", task=False)
     rotate.add_argument("--new-key", action="store_true", help="make one even if the last rotation is not done yet")
+    _secrets_serve(verbs)
     audit = _verb(verbs, "audit", "who did what with secrets, newest first", task=False)
     audit.add_argument("name", nargs="?", metavar="NAME", help="only with this one")
     _paged(audit)
+
+
+def _secrets_serve(verbs: Any) -> None:
+    serve = _verb(verbs, "serve", "give workers the secrets of their attempts, until SIGTERM", task=False)
+    serve.set_defaults(home="flowkit.cli.secrets_serve")
+    serve.add_argument("--listen", default="127.0.0.1:8000", metavar="ADDRESS",
+                       help="host:port or unix:/path (default: 127.0.0.1:8000); other machines need TLS")  # fmt: skip
+    serve.add_argument("--tls-cert", metavar="FILE", help="the certificate to show")
+    serve.add_argument("--tls-key", metavar="FILE", help="its private key")
+    serve.add_argument("--client-ca", metavar="FILE", help="hear only workers with a certificate of this authority")
+    _log_level(serve)
 
 
 def _secret_verb(verbs: Any, name: str, about: str, *, ref: bool = False) -> ArgumentParser:

@@ -141,7 +141,8 @@ async def _rotate(secrets: Secrets, args: Namespace) -> int:
 def rotated(done: Rotation) -> str:
     """What a rotation did, in a sentence."""
     new = "new master key" if done.added else "master key"
-    said = f"{done.rewrapped} versions are now under the {new} {done.key_id}"
+    count = "1 version is" if done.rewrapped == 1 else f"{done.rewrapped} versions are"
+    said = f"{count} now under the {new} {done.key_id}"
     return f"{said}; {len(done.failed)} are not" if done.failed else f"{said}, and none under another"
 
 

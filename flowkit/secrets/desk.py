@@ -32,6 +32,11 @@ class Desk:
         self._room_at = clock.mono()
         self._unrecorded = 0
 
+    async def start(self) -> None:
+        """Prepare the store, and see that there is a master key. Raises `StoreUnavailable`, `MasterKeyError`."""
+        await self._manager.start()
+        await self._manager.cabinet.keys.current()
+
     async def values_for(self, use: SecretUse, ticket: str, holder: str) -> Mapping[str, str]:
         """The values by name. `holder` is a random text of the asking worker's own. Raises `TicketRefused`, and as
         `SecretManager.resolve`."""

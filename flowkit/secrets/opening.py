@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -55,11 +54,6 @@ def open_ticket_keys(where: str, environment: Mapping[str, str] = os.environ) ->
     if kind == "env" and rest:
         return _of_variable(rest, environment).keys
     raise ConfigError(f"secrets_tickets: {_shown(where)} names no ticket keys; write file:PATH or env:VARIABLE")
-
-
-def own_ticket_keys() -> Mapping[str, bytes]:
-    """For a coordinator and a manager in one process: nobody else has to know them."""
-    return {"own": secrets.token_bytes(32)}
 
 
 def key_file_beside(database: Path) -> Path:

@@ -64,7 +64,7 @@ def test_a_value_by_itself_in_base64_leaves_nothing() -> None:
 def test_each_line_of_a_secret_is_covered() -> None:
     redactor = Redactor([MULTI])
     assert redactor.text("got MIIEvQIBADANBgkq!") == f"got {MARK}!"
-    assert redactor.text("got " + "hkiG9w0BAQEFAASC".encode().hex()) == f"got {MARK}"
+    assert redactor.text("got " + b"hkiG9w0BAQEFAASC".hex()) == f"got {MARK}"
     assert redactor.text(f"<{MULTI}>") == f"<{MARK}>"
 
 
