@@ -1,7 +1,7 @@
 """`python -m bench.secrets`: what covering secrets in a program's output costs, and what giving them out does.
 
-The first table is in megabytes a second of one core, by how many secrets of which length an attempt has: for a stream in
-chunks of 64 KiB, and for lines that are fed one by one. `hostile` is output that nearly is the secret, everywhere.
+The first table is in megabytes a second of one core, by how many secrets of which length an attempt has: for a stream
+in chunks of 64 KiB, and for lines that are fed one by one. `hostile` is output that nearly is the secret, everywhere.
 The second is of a manager on a SQLite file, by one caller after the other.
 """
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import io
 import os
 import pty
+import signal
+import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flowkit.cli import checks_secrets, parser
-from tests.cli.conftest import Cli, Ran, environment
+import flowkit
+from flowkit.cli import parser
+from flowkit.clock import SystemClock
+from flowkit.ports import SecretUse
+from flowkit.secrets.client import SecretClient
+from flowkit.wire.tickets import TicketOffice
+from tests.cli.conftest import Begin, Cli, Ran, environment
 
 DB = ("--db", "flow.db")
 VALUE = "correct horse battery"
@@ -212,7 +224,6 @@ def test_the_doctor_says_whether_the_secrets_open(cli: Cli, feed: Feed, folder: 
     keys.unlink()
     assert said().startswith("FAIL  secrets: 1 version of a secret, and: there is no file of master keys")
     assert not keys.exists()
-    assert checks_secrets.MOST_COUNTED
 
 
 def test_serving_a_file_and_half_of_tls_are_refused(cli: Cli) -> None:
@@ -231,3 +242,68 @@ def test_encryption_is_an_extra_and_what_is_missing_is_told(folder: Path) -> Non
         text=True, check=False,
     )  # fmt: skip
     assert "cryptography is not installed: pip install 'flowkit-engine[secrets]'" in done.stderr
+
+
+async def test_a_rotation_that_is_killed_loses_nothing_and_is_gone_on_with(
+    cli: Cli, feed: Feed, folder: Path, begin: Begin
+) -> None:
+    values = {f"K{n}": f"value-number-{n}" for n in range(150)}
+    async with flowkit.Client(db=folder / "flow.db") as client:
+        for name, value in values.items():
+            await client.secrets.set(name, value)
+
+    def keys() -> dict[str, int]:
+        with closing(sqlite3.connect(folder / "flow.db")) as connection:
+            return dict(connection.execute("SELECT key_id, count(*) FROM secrets GROUP BY key_id").fetchall())
+
+    process = begin("secrets", "rotate", *DB)
+    deadline = time.monotonic() + 30
+    while len(keys()) == 1:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.002)
+    process.signal(signal.SIGKILL)
+    process.finish()
+    between = keys()
+    assert len(between) == 2, "it was too fast to be killed: set more secrets"
+    assert sum(between.values()) == len(values)
+
+    async with flowkit.Client(db=folder / "flow.db") as client:
+        assert [await client.secrets.reveal(f"K{n}") for n in range(count)] == [
+            f"value-number-{n}" for n in range(count)
+        ]
+        done = await client.secrets.rotate()
+        left = next(number for key, number in between.items() if key != done.key_id)
+        assert (done.added, done.rewrapped, done.failed) == (False, left, ())
+        assert keys() == {done.key_id: len(values)}
+        assert [await client.secrets.reveal(f"K{n}") for n in range(count)] == [
+            f"value-number-{n}" for n in range(count)
+        ]
+
+
+@pytest.mark.mongo
+async def test_a_manager_of_its_own_serves_workers_until_it_is_told_to_stop(
+    begin: Begin, mongo_url: str, mongo_database: Any, folder: Path
+) -> None:
+    db = mongo_url.replace("/?", f"/{mongo_database.name}?")
+    master, ticket = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))
+    settings = {"FLOWKIT_MASTER_KEYS": f"m1={master}", "FLOWKIT_TICKET_KEYS": f"t1={ticket}"}
+    manager = begin("secrets", "serve", "--db", db, "--listen", "127.0.0.1:0", **settings)
+    address = manager.heard("secret manager at 127.0.0.1:").partition("secret manager at ")[2].partition(",")[0]
+
+    def set_it() -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "flowkit", "secrets", "set", "KEY", "--db", db]
+        return subprocess.run(
+            words, input=VALUE, cwd=folder, env=environment(**settings), capture_output=True, text=True, check=False,
+            timeout=60,
+        )  # fmt: skip
+
+    done = await asyncio.to_thread(set_it)
+    assert (done.returncode, done.stdout) == (0, "KEY@1\n"), done.stderr
+
+    use = SecretUse("default", "task-1", "load", 1, "tok-1", "w1")
+    office = TicketOffice({"t1": base64.b64decode(ticket)}, SystemClock())
+    assert await SecretClient(address).values_for(use, office.issue(use, ["KEY"])) == {"KEY": VALUE}
+    manager.signal(signal.SIGTERM)
+    ran = await asyncio.to_thread(manager.finish)
+    assert (ran.code, "stopped" in ran.err) == (0, True)
+    assert VALUE not in ran.err + ran.out
