@@ -110,7 +110,8 @@ class TicketRefused(FlowKitError):
 
 
 class SecretsUnavailable(FlowKitError):
-    """The secret manager could not be reached, or did not answer in time; the message has its address."""
+    """The secret manager, or where its master keys are, could not be reached or did not answer in time; the message has
+    the address. Asking again may help."""
 
     code = "E_SECRETS_UNAVAILABLE"
 

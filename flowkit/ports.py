@@ -607,8 +607,8 @@ class SecretStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """Who asks for secrets: one attempt. `flow` is the name of the flow that its task is of, without a version, or
-    empty; `token` is that of its lease."""
+    """Who asks for secrets: one attempt. `token` is that of its lease. `flow` is the name of the flow that its task is
+    of, without a version, or empty; it is the ticket that says so, a worker need not know it."""
 
     tenant: str
     task_id: str

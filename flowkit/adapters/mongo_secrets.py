@@ -23,7 +23,7 @@ FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
 INDEXES = {
     "secrets": [
         IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="newest"),
-        IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", ASCENDING)], name="order"),
+        IndexModel([("order", ASCENDING)], name="order"),
     ],
     "audit": [
         IndexModel([("tenant", ASCENDING), ("at", DESCENDING), ("_id", DESCENDING)], name="age"),
@@ -90,14 +90,8 @@ class MongoSecrets:
     async def secrets_of_other_keys(
         self, key_id: str, *, limit: int, after: tuple[str, str, int] = ("", "", 0)
     ) -> list[SealedSecret]:
-        tenant, name, version = after
-        later = [
-            {"tenant": {"$gt": tenant}},
-            {"tenant": tenant, "name": {"$gt": name}},
-            {"tenant": tenant, "name": name, "version": {"$gt": version}},
-        ]
-        query = {"$or": later, "key_id": {"$ne": key_id}, "deleted": False}
-        return await self._find("secrets", query, _doc_secret, [("tenant", 1), ("name", 1), ("version", 1)], limit)
+        query = {"order": {"$gt": _order(*after)}, "key_id": {"$ne": key_id}, "deleted": False}
+        return await self._find("secrets", query, _doc_secret, [("order", 1)], limit)
 
     async def rewrap_secret(self, rewrap: Rewrap) -> Outcome:
         was = rewrap.before
@@ -175,12 +169,18 @@ def _secret_key(secret: SealedSecret) -> str:
     return f"{secret.tenant}/{secret.name}@{secret.version}"
 
 
+def _order(tenant: str, name: str, version: int) -> str:
+    """All versions of all secrets in a row: one field, so that going on after one is one range of one index."""
+    return f"{tenant}\0{name}\0{version:010d}"
+
+
 def _secret_doc(secret: SealedSecret) -> Doc:
     return {
         "_id": _secret_key(secret),
         "tenant": secret.tenant,
         "name": secret.name,
         "version": secret.version,
+        "order": _order(secret.tenant, secret.name, secret.version),
         "key_id": secret.key_id,
         "wrapped": secret.wrapped,
         "sealed": secret.sealed,

@@ -47,7 +47,8 @@ class Desk:
         except TicketRefused as error:
             await self._record(use, error)
             raise
-        resolved = await self._manager.resolve(use.tenant, genuine.names, use, listed=genuine.names)
+        whose = genuine.use  # not as it was asked, but as it is sealed
+        resolved = await self._manager.resolve(whose.tenant, genuine.names, whose, listed=genuine.names)
         return resolved.values
 
     def _check_holder(self, ticket: Ticket, holder: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any, Final
 from flowkit import errors
 from flowkit.errors import Corrupt, FlowKitError, SecretsUnavailable
 from flowkit.ports import SecretUse
-from flowkit.wire.tickets import LONGEST_TICKET
+from flowkit.wire.tickets import LONGEST_TICKET, OF_THE_ATTEMPT
 
 VERSION: Final = 1
 LARGEST_QUESTION: Final = 64 * 1024
@@ -62,7 +61,8 @@ def frame(content: Any) -> bytes:
 
 
 def question(use: SecretUse, ticket: str, holder: str) -> bytes:
-    return frame({"v": VERSION, "use": dataclasses.asdict(use), "ticket": ticket, "holder": holder})
+    whose = {name: getattr(use, name) for name in OF_THE_ATTEMPT}
+    return frame({"v": VERSION, "use": whose, "ticket": ticket, "holder": holder})
 
 
 def read_question(data: bytes) -> tuple[SecretUse, str, str]:
@@ -75,9 +75,9 @@ def read_question(data: bytes) -> tuple[SecretUse, str, str]:
         raise Corrupt("a question has `use`, `ticket` and `holder`")
     if len(ticket) > LONGEST_TICKET or len(holder) > LONGEST_HOLDER:
         raise Corrupt("a question's ticket or holder is too long")
-    words = {field.name: told.get(field.name) for field in dataclasses.fields(SecretUse)}
+    words = {name: told.get(name) for name in OF_THE_ATTEMPT}
     attempt = words.pop("attempt")
-    if isinstance(attempt, bool) or not isinstance(attempt, int) or told.keys() - words.keys() != {"attempt"}:
+    if isinstance(attempt, bool) or not isinstance(attempt, int) or told.keys() != set(OF_THE_ATTEMPT):
         raise Corrupt("a question's `use` has the fields of an attempt, and no others")
     if not all(isinstance(word, str) and len(word) <= LONGEST_WORD for word in words.values()):
         raise Corrupt(f"what a question's `use` says is text of at most {LONGEST_WORD} characters")

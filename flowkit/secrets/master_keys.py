@@ -17,7 +17,7 @@ ID_RULE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 class MasterKeys(Protocol):
     """Wraps and unwraps under keys that never leave it. A new provider (a KMS, an HSM) answers these five; each is
-    bounded in time."""
+    bounded in time, and raises `SecretsUnavailable` where asking again may help."""
 
     async def current(self) -> str:
         """The id of the key that what is new goes under. Raises `MasterKeyError`."""

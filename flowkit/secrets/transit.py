@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flowkit.errors import ConfigError, MasterKeyError, MasterKeyUnknown, SecretTampered
+from flowkit.errors import ConfigError, MasterKeyError, MasterKeyUnknown, SecretsUnavailable, SecretTampered
 from flowkit.secrets.envelope import Place, key_bound_to
 from flowkit.secrets.http_json import NoAnswer, ask_json
 
@@ -118,11 +118,17 @@ class TransitKeys:
                 method, url, headers=self._headers, body=body, timeout=self._timeout, context=self._context
             )
         except NoAnswer as error:
-            raise MasterKeyError(f"{self._address} does not answer: {error}; is it running, and unsealed?") from error
+            raise SecretsUnavailable(
+                f"{self._address} does not answer: {error}; is it running, and unsealed?"
+            ) from error
         if status in (200, 204):
             return (found or {}).get("data") or {}
         errors = found.get("errors") if isinstance(found, dict) else None
-        raise _Refused(self._where, status, "; ".join(map(str, errors or ())) or "no reason given")
+        why = "; ".join(map(str, errors or ())) or "no reason given"
+        if status >= 500 or status == 429:
+            do = "unseal it: bao operator unseal" if status == 503 else "see its log"
+            raise SecretsUnavailable(f"{self._where}: status {status}: {why}; {do}")
+        raise _Refused(self._where, status, why)
 
 
 class _Refused(MasterKeyError):
@@ -130,7 +136,6 @@ class _Refused(MasterKeyError):
         do = {
             403: "may its token encrypt, decrypt and read the key?",
             404: "make it: bao secrets enable transit; bao write -f transit/keys/flowkit",
-            503: "unseal it: bao operator unseal",
         }.get(status, "see its log")
         super().__init__(f"{where}: status {status}: {why}; {do}")
         self.status = status

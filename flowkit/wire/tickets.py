@@ -19,6 +19,7 @@ from flowkit.errors import TicketRefused
 from flowkit.ports import Clock, SecretUse
 
 FORM: Final = "fk1"
+OF_THE_ATTEMPT: Final = ("tenant", "task_id", "node", "attempt", "token", "worker")
 LONGEST_TICKET: Final = 32 * 1024
 MOST_NAMES: Final = 64
 GOOD_SEC: Final = 120.0
@@ -88,9 +89,10 @@ def read_ticket(text: str, keys: Mapping[str, bytes], now: float, *, leeway_sec:
 
 
 def check_use(ticket: Ticket, use: SecretUse) -> None:
-    """Raise `TicketRefused` unless the ticket is for this very attempt, in the hands of this worker."""
-    if use != ticket.use:
-        parts = [name for name in SecretUse.__dataclass_fields__ if getattr(use, name) != getattr(ticket.use, name)]
+    """Raise `TicketRefused` unless the ticket is for this very attempt, in the hands of this worker. What the ticket
+    alone says, the flow, is not compared."""
+    parts = [name for name in OF_THE_ATTEMPT if getattr(use, name) != getattr(ticket.use, name)]
+    if parts:
         raise TicketRefused(f"the ticket is for another attempt: {', '.join(parts)} differ")
 
 

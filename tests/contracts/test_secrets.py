@@ -75,11 +75,12 @@ class TestSecrets:
         for one in (secret("B", 1, tenant="u"), secret("B", 2), secret("B", 1), secret("A", 3), grave("A", 4)):
             await secrets.insert_secret(one)
         await secrets.insert_secret(secret("C", 1, key_id="k2"))
+        await secrets.insert_secret(secret("B", 10))
 
         found = await secrets.secrets_of_other_keys("k2", limit=3)
         assert found == [secret("A", 3), secret("B", 1), secret("B", 2)]
         after = await secrets.secrets_of_other_keys("k2", limit=3, after=("t", "B", 2))
-        assert after == [secret("B", 1, tenant="u")]
+        assert after == [secret("B", 10), secret("B", 1, tenant="u")]
         assert await secrets.secrets_of_other_keys("k1", limit=9) == [secret("C", 1, key_id="k2")]
 
     async def test_only_the_key_of_a_version_is_replaced_and_only_as_it_was(self, secrets: SecretStore) -> None:

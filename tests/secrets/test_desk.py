@@ -65,7 +65,7 @@ async def test_a_copy_in_other_hands_is_refused_and_recorded(counter: Counter) -
     "other",
     [
         attempt(task_id="task-2"), attempt(node="other"), attempt(attempt=2), attempt(token="tok-9"),
-        attempt(worker="w2"), attempt("globex"), attempt(flow="web"),
+        attempt(worker="w2"), attempt("globex"),
     ],
     ids=lambda use: f"{use.tenant}-{use.task_id}-{use.node}-{use.attempt}-{use.worker}-{use.flow}",
 )  # fmt: skip
@@ -75,6 +75,15 @@ async def test_a_ticket_of_another_attempt_is_refused_and_recorded(counter: Coun
     rows = await counter.room.rows(other.tenant)
     assert (rows[-1].outcome, rows[-1].task_id, rows[-1].node) == ("E_TICKET", other.task_id, other.node)
     assert rows[-1].note.startswith("as it said itself: the ticket is for another attempt")
+
+
+async def test_of_which_flow_it_is_the_ticket_says_and_not_the_worker(counter: Counter) -> None:
+    await counter.room.secrets.allow("KEY", flows=["etl"])
+    assert await counter.desk.values_for(attempt(flow=""), counter.ticket("KEY"), "me")
+    web = attempt(flow="web", token="tok-2")
+    with pytest.raises(SecretRefused, match="flow 'web' may not use it"):
+        await counter.desk.values_for(attempt(flow="etl", token="tok-2"), counter.ticket("KEY", use=web), "me")
+    assert (await counter.room.rows())[-1].flow == "web"
 
 
 async def test_time_runs_out(counter: Counter) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local import OpenBaoServer
 from deploy.local.openbao import TOKEN
-from flowkit.errors import ConfigError, MasterKeyError, MasterKeyUnknown, SecretTampered
+from flowkit.errors import ConfigError, MasterKeyError, MasterKeyUnknown, SecretsUnavailable, SecretTampered
 from flowkit.secrets.envelope import Place, new_key
 from flowkit.secrets.opening import open_master_keys
 from flowkit.secrets.transit import TransitKeys, open_transit
@@ -144,15 +144,27 @@ async def test_a_server_that_is_away_frozen_or_no_openbao_is_told(tmp_path: Any)
         writer.close()
         await writer.wait_closed()
 
-    with pytest.raises(MasterKeyError, match=r"http://127.0.0.1:1 does not answer: .*refused"):
+    with pytest.raises(SecretsUnavailable, match=r"http://127.0.0.1:1 does not answer: .*refused"):
         await TransitKeys("http://127.0.0.1:1", "t", "k").current()
     for talk, why in ((babble, "status 200, and what is no JSON"), (mute, "timed out|no answer within")):
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(MasterKeyError, match=why):
+        with pytest.raises(SecretsUnavailable, match=why):
             await TransitKeys(address, "t", "k", timeout=0.3).current()
         server.close()
         await asyncio.sleep(0.05)
+
+
+async def test_a_sealed_one_is_told_and_may_be_asked_again(openbao: OpenBaoServer) -> None:
+    assert openbao.running  # or this would fail, not be skipped, where there is none
+    with OpenBaoServer() as own:
+        own.ask("POST", "sys/mounts/transit", {"type": "transit"})
+        own.ask("POST", "transit/keys/k", {"type": "aes256-gcm96"})
+        keys = TransitKeys(own.address, TOKEN, "k")
+        assert await keys.current()
+        own.ask("PUT", "sys/seal")
+        with pytest.raises(SecretsUnavailable, match=r"status 503: .*unseal it: bao operator unseal"):
+            await keys.current()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def test_a_ticket_says_whose_it_is_and_what_for() -> None:
     assert ticket.names == ("KEY", "OTHER@2")
     assert (ticket.issued_at, ticket.good_until) == (NOW, NOW + 120)
     check_use(ticket, replace(USE))
+    check_use(ticket, replace(USE, flow=""))  # the worker need not know it
 
 
 def test_the_first_key_seals_and_each_opens() -> None:
@@ -40,7 +41,7 @@ def test_the_first_key_seals_and_each_opens() -> None:
         read_ticket(office("b").issue(USE, ["K"]), {"a": KEYS["a"]}, NOW)
 
 
-@pytest.mark.parametrize("field", ["tenant", "task_id", "node", "attempt", "token", "worker", "flow"])
+@pytest.mark.parametrize("field", ["tenant", "task_id", "node", "attempt", "token", "worker"])
 def test_a_ticket_is_for_no_other_attempt(field: str) -> None:
     ticket = read_ticket(office().issue(USE, ["K"]), KEYS, NOW)
     other = replace(USE, **{field: 3 if field == "attempt" else "other"})
