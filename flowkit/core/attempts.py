@@ -22,6 +22,8 @@ from flowkit.core.transitions import TABLE, AttemptState, Verdict
 
 
 class Attempts:
+    __slots__ = ("decision", "desk", "now", "task")
+
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.task = desk.task
@@ -140,7 +142,7 @@ class Attempts:
         node = task.node(placed.node)
         permitted = not node.limits or placed.permits == tuple(need.limit_id for need in needs_of(task, placed.node))
         startable = run.state is NodeState.READY and task.placing and placed.node not in task.held
-        if not (startable and permitted) or self.desk.out_of_budget():
+        if not (startable and permitted) or (task.graph.budget is not None and self.desk.out_of_budget()):
             self.decision.unused.append(placed)
             return
         try:

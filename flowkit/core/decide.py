@@ -32,6 +32,8 @@ class Deciding:
     """One decision in the making, for what is known only once a part of it is decided: reports are heard in rounds, and
     each is settled before the next. Arguments as in `decide`."""
 
+    __slots__ = ("attempts", "desk", "now", "settling", "task")
+
     def __init__(self, task: Task, now: float, detector: Detector = looks_secret) -> None:
         self.task = task
         self.now = now
@@ -42,11 +44,12 @@ class Deciding:
     def hear(self, reports: Iterable[r.Report]) -> Decision:
         """Answer these reports in order, and settle what follows; the decision with all rounds so far in it."""
         decision = self.desk.decision
-        before = len(decision.recorded)
+        streaming = bool(self.task.graph.stream_readers)
+        before = len(decision.recorded) if streaming else 0
         for report in reports:
             self._answer(report)
         self.settling.settle()
-        if self.task.graph.stream_readers:
+        if streaming:
             decision.effects += streams.news(self.task, decision.recorded[before:])
         return decision
 

@@ -366,15 +366,23 @@ class Task:
     def set_ready(self, name: str) -> None:
         if name in self.held:
             return
-        if self.graph.limited and self.node(name).limits:
+        node = self.node(name)
+        if node.limits:
             self.gated[name] = None
             self.gated_anew.append(name)
         else:
-            self.let_through(name)
+            self._queue(name, node)
 
     def let_through(self, name: str) -> None:
         """Its permits are at hand: it waits for a worker. Not recorded; who loads the task asks for them again."""
-        self.ready.setdefault(_lane(self.node(name)), OrderedDict())[name] = None
+        self._queue(name, self.node(name))
+
+    def _queue(self, name: str, node: Node) -> None:
+        lane = _lane(node)
+        names = self.ready.get(lane)
+        if names is None:
+            names = self.ready[lane] = OrderedDict()
+        names[name] = None
 
     def unset_ready(self, name: str) -> None:
         if self.gated:
