@@ -122,6 +122,18 @@ def test_what_uses_no_secrets_loads_no_encryption() -> None:
     assert done.stdout.strip() == "False"
 
 
+def test_a_worker_that_asks_a_manager_needs_no_encryption_library() -> None:
+    script = """
+import sys
+sys.modules["cryptography"] = None
+from flowkit.core.redaction import Redactor
+from flowkit.secrets.address import client_tls
+from flowkit.secrets.client import SecretClient
+SecretClient("127.0.0.1:8000")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 async def test_a_cancelled_use_ends_at_once(tmp_path: Path) -> None:
     async with flowkit.Embedded(tmp_path / "flow.db") as engine:
         asking = asyncio.create_task(engine.secrets.list())

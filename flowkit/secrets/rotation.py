@@ -11,7 +11,6 @@ from flowkit.secrets.views import Rotation
 
 AT_ONCE: Final = 100
 TRIES: Final = 5
-MOST_FAILURES: Final = 100
 
 
 async def rotate(cabinet: Cabinet, *, new_key: bool | None = None, at_once: int = AT_ONCE) -> Rotation:
@@ -27,27 +26,29 @@ async def rotate(cabinet: Cabinet, *, new_key: bool | None = None, at_once: int 
     added = not unfinished if new_key is None else new_key
     if added:
         await keys.add_key()
-    rewrapped, failed = 0, dict[tuple[str, str, int], str]()
+    failed: dict[tuple[str, str, int], str] = {}
+    rewrapped, unclear = 0, list[SealedSecret]()
     for _ in range(TRIES):
-        key_id = await keys.current()  # another may rotate at the same time: the later key counts for both
-        moved, again = 0, 0
-        after = ("", "", 0)
+        key_id = await keys.current()
+        changed, unclear, after = False, [], ("", "", 0)
         while page := await cabinet.store.secrets_of_other_keys(key_id, limit=at_once, after=after):
             for secret in page:
                 after = (secret.tenant, secret.name, secret.version)
                 if after in failed:
                     continue
-                outcome = await _move(cabinet, secret, failed)
-                moved += outcome is Outcome.OK
-                again += outcome in (Outcome.UNKNOWN, Outcome.NO_MATCH)
-        rewrapped += moved
-        if not again:
+                match await _move(cabinet, secret, failed):
+                    case Outcome.OK:
+                        rewrapped += 1
+                    case Outcome.NO_MATCH:
+                        changed = True
+                    case Outcome.UNKNOWN:
+                        unclear.append(secret)
+        # Another may rotate at the same time: then the later key counts for both.
+        if not changed and not unclear and await keys.current() == key_id:
             break
-    key_id = await keys.current()
-    left = await cabinet.store.secrets_of_other_keys(key_id, limit=MOST_FAILURES + 1)
-    for secret in left:
-        place = (secret.tenant, secret.name, secret.version)
-        failed.setdefault(place, f"{secret.tenant}/{secret.name}@{secret.version}: not confirmed; rotate again")
+    for secret in unclear:
+        place = f"{secret.tenant}: secret {secret.name!r}, version {secret.version}"
+        failed[secret.tenant, secret.name, secret.version] = f"{place}: its change was not confirmed; rotate again"
     return Rotation(key_id, added, rewrapped, tuple(failed.values()))
 
 

@@ -9,12 +9,14 @@ import pytest
 
 from flowkit.adapters.memory_secrets import MemorySecretData, MemorySecrets
 from flowkit.errors import MasterKeyError, StoreUnavailable
-from flowkit.ports import Outcome, Rewrap
+from flowkit.ports import Outcome, Rewrap, SealedSecret
+from flowkit.secrets.envelope import Place
 from flowkit.secrets.key_file import FileKeys, make_key_file
 from flowkit.secrets.manager import SecretManager
+from flowkit.secrets.master_keys import Ring, StaticKeys
 from flowkit.secrets.rotation import rotate
 from flowkit.secrets.secrets import Secrets
-from tests.secrets.room import Room, attempt, ring
+from tests.secrets.room import KEY_1, KEY_2, Room, attempt, ring
 
 
 @pytest.fixture
@@ -151,13 +153,80 @@ async def test_secrets_are_set_used_and_deleted_while_it_rotates_and_none_is_los
     assert await whole(Room(room.data, FileKeys(path)), values | fresh)
 
 
+async def test_what_was_sealed_before_a_rotation_and_is_inserted_after_it_comes_under_the_new_key_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(keys=FileKeys(path))
+    real = room.store.insert_secret
+
+    async def late(secret: SealedSecret) -> Outcome:
+        await Room(room.data, FileKeys(path)).secrets.rotate(new_key=True)
+        return await real(secret)
+
+    monkeypatch.setattr(room.store, "insert_secret", late)
+    await room.secrets.set("KEY", "some-value")
+    assert key_ids(room.data) == {await FileKeys(path).current()}
+    assert await whole(Room(room.data, FileKeys(path)), {("acme", "KEY"): "some-value"})
+
+
+async def test_a_change_that_is_never_confirmed_is_told() -> None:
+    room = Room()
+    await filled(room, 1)
+
+    class Fog(MemorySecrets):
+        async def rewrap_secret(self, rewrap: Rewrap) -> Outcome:
+            return Outcome.UNKNOWN
+
+    done = await Secrets(SecretManager(Fog(room.data), ring("k2", "k1"), room.clock)).rotate()
+    assert done.failed == (
+        "acme: secret 'K0', version 1: its change was not confirmed; rotate again",
+        "globex: secret 'K0', version 1: its change was not confirmed; rotate again",
+    )
+
+
+async def test_a_key_that_another_adds_meanwhile_counts_for_all(path: Path) -> None:
+    room = Room(keys=FileKeys(path))
+    values = await filled(room, 3)
+
+    class Interrupted(MemorySecrets):
+        left = len(values)
+
+        async def rewrap_secret(self, rewrap: Rewrap) -> Outcome:
+            outcome = await super().rewrap_secret(rewrap)
+            Interrupted.left -= 1
+            if Interrupted.left == 0:
+                await FileKeys(path).add_key()
+            return outcome
+
+    done = await rotate(SecretManager(Interrupted(room.data), FileKeys(path), room.clock).cabinet)
+    assert key_ids(room.data) == {await FileKeys(path).current()} == {done.key_id}
+    assert done.rewrapped == 2 * len(values)
+    assert await whole(Room(room.data, FileKeys(path)), values)
+
+
+async def test_what_was_wrapped_wrong_is_not_written() -> None:
+    room = Room()
+    values = await filled(room, 3)
+
+    class Broken(StaticKeys):
+        async def wrap(self, key: bytes, place: Place, key_id: str) -> bytes:
+            return await super().wrap(bytes(32), place, key_id)
+
+    keys = Broken(Ring({"k2": KEY_2, "k1": KEY_1}, "the ring"))
+    done = await Secrets(SecretManager(room.store, keys, room.clock)).rotate()
+    assert done.rewrapped == 0
+    assert len(done.failed) == len(values)
+    assert all("what was wrapped under k2 does not open again; nothing was changed" in one for one in done.failed)
+    assert await whole(room, values)
+
+
 async def test_two_that_rotate_at_once_do_no_harm(path: Path) -> None:
     room = Room(keys=FileKeys(path))
     values = await filled(room)
     rotations = (Room(room.data, FileKeys(path)).secrets.rotate(new_key=True) for _ in range(3))
     done = await asyncio.gather(*rotations)
     assert [one.failed for one in done] == [()] * 3
-    await Room(room.data, FileKeys(path)).secrets.rotate(new_key=False)
+    assert (await Room(room.data, FileKeys(path)).secrets.rotate(new_key=False)).failed == ()
     assert len(key_ids(room.data)) == 1
     assert await whole(room, values)
 
