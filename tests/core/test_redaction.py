@@ -61,6 +61,17 @@ def test_a_value_by_itself_in_base64_leaves_nothing() -> None:
         assert Redactor([value]).text(f"<{encoded}>") == f"<{MARK}>"
 
 
+@pytest.mark.parametrize("alignment", [0, 1, 2])
+def test_of_a_value_within_base64_only_what_it_shares_with_its_neighbours_is_left(alignment: int) -> None:
+    for length in (*range(SHORTEST, 100, 9), *range(100, 400, 37)):
+        value = "".join(chr(33 + (i * 31 + i // 90) % 90) for i in range(length))
+        encoded = base64.b64encode(b"x" * alignment + value.encode() + b"zzz").decode()
+        said = Redactor([value]).text(encoded)
+        assert said.count(MARK) == 1
+        # At each side as many characters as the neighbours' bytes take, and one that has bits of both.
+        assert len(said) - len(MARK) <= -(-8 * alignment // 6) + 4 + 1 + 2, (length, said)
+
+
 def test_each_line_of_a_secret_is_covered() -> None:
     redactor = Redactor([MULTI])
     assert redactor.text("got MIIEvQIBADANBgkq!") == f"got {MARK}!"
