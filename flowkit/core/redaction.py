@@ -24,8 +24,8 @@ Span = tuple[int, int]
 
 
 class Redactor:
-    """Covers these values. Those of fewer than `SHORTEST` characters are not looked for. To make one takes a millisecond
-    for usual values, and half a second for one of 64 KiB.
+    """Covers these values. Those of fewer than `SHORTEST` characters are not looked for. To make one takes a
+    millisecond for usual values, and half a second for one of 64 KiB.
 
     A form of at least m bytes has a gram (four bytes) at each of its first m - 3 places; so wherever it stands, a look
     at every (m - 3)-rd place of a text meets one. Only there is looked closer.

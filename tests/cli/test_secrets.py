@@ -247,7 +247,7 @@ def test_encryption_is_an_extra_and_what_is_missing_is_told(folder: Path) -> Non
 async def test_a_rotation_that_is_killed_loses_nothing_and_is_gone_on_with(
     cli: Cli, feed: Feed, folder: Path, begin: Begin
 ) -> None:
-    values = {f"K{n}": f"value-number-{n}" for n in range(150)}
+    values = {f"K{n}": f"value-number-{n}" for n in range(60)}
     async with flowkit.Client(db=folder / "flow.db") as client:
         for name, value in values.items():
             await client.secrets.set(name, value)

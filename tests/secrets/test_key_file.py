@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -114,14 +116,18 @@ async def test_a_key_that_was_taken_out_opens_nothing(path: Path) -> None:
         await FileKeys(path).unwrap(wrapped, PLACE, old)
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-async def test_where_the_file_cannot_be_written_it_is_told_how_a_key_is_added(path: Path) -> None:
-    path.parent.chmod(0o500)
-    try:
-        with pytest.raises(MasterKeyError, match="put a line `ID BASE64`"):
-            await FileKeys(path).add_key()
-    finally:
-        path.parent.chmod(0o700)
+async def test_where_the_file_cannot_be_written_it_is_told_how_a_key_is_added(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **named: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")  # as mounted secrets are
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    before = path.read_bytes()
+    with pytest.raises(MasterKeyError, match=r"Read-only file system; put a line `ID BASE64` .* before the others"):
+        await FileKeys(path).add_key()
+    assert path.read_bytes() == before
+    assert await FileKeys(path).current()
 
 
 class TestWhereTheKeysAre:
