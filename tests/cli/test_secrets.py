@@ -23,6 +23,7 @@ import pytest
 import flowkit
 from flowkit.cli import parser
 from flowkit.clock import SystemClock
+from flowkit.core.redaction import Redactor
 from flowkit.ports import SecretUse
 from flowkit.secrets.client import SecretClient
 from flowkit.wire.tickets import TicketOffice
@@ -57,8 +58,8 @@ def test_the_first_secret_makes_a_master_key_for_its_owner_and_says_so(feed: Fee
     assert stat.S_IMODE((folder / "flow.db.keys").stat().st_mode) == 0o600
     again = feed("another value of it", "set", "DB_PASSWORD")
     assert (again.code, again.out, again.err) == (0, "DB_PASSWORD@2\n", "")
-    stored = b"".join(path.read_bytes() for path in folder.glob("flow.db*"))
-    assert not any(part in stored for part in (VALUE.encode(), b"another value", VALUE.encode().hex().encode()))
+    stored = b" ".join(path.read_bytes() for path in folder.glob("flow.db*"))
+    assert not Redactor([VALUE, "another value of it"]).spans(stored)  # in no form
 
 
 def test_what_is_shown_has_no_value_unless_it_is_asked_for(feed: Feed, cli: Cli) -> None:
