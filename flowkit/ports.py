@@ -413,7 +413,8 @@ class Store(Protocol):
 @immutable
 class Record:
     """One message. To publish: `partition` is given (the engine always knows it). As received: `offset` is set,
-    and `value` None means an empty message."""
+    and `value` None means an empty message. Where messages are signed, `signer` is the pool of whoever signed it, empty
+    for nobody, and `refused` why it must not be acted on."""
 
     topic: str
     partition: int
@@ -421,6 +422,8 @@ class Record:
     key: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
     offset: int = -1
+    signer: str = ""
+    refused: str = ""
 
 
 class Tail(Protocol):

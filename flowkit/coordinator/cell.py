@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class Item:
     """A report that waits to be decided, or a letter of a limit. `receipt` is what it owes to the offset of the record
-    that brought it; `tenant` what the sender claimed, empty for the coordinator's own."""
+    that brought it; `tenant` what the sender claimed, empty for the coordinator's own; `signer` the pool that signed
+    it, empty for the coordinator's own and where nobody signed."""
 
     report: Report | ToTask
     receipt: Receipt | None = None
     tenant: str = ""
+    signer: str = ""
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ from flowkit.errors import ConfigError, FlowKitError
 from flowkit.ports import Bus, Clock
 from flowkit.safe import open_secrets
 from flowkit.telemetry import Telemetry
+from flowkit.wire.seals import COORDINATORS
 
 if TYPE_CHECKING:
     from flowkit.secrets.secrets import Secrets
@@ -80,6 +81,11 @@ class Coordinator:
         hint."""
         if self._runtime is not None:
             raise ConfigError("this coordinator has been started already")
+        if self._backend.pool not in ("", COORDINATORS):
+            raise ConfigError(
+                f"the first of this coordinator's message keys is of the pool {self._backend.pool!r}: a coordinator "
+                f"signs with one of {COORDINATORS!r}, and holds those of all pools whose workers it gives work"
+            )
         await self._backend.start()
         try:
             self._runtime = CoordinatorRuntime(

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count, islice
 
+from flowkit.coordinator.authority import foreign
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell, Flight, Item
 from flowkit.coordinator.commits import CommitLog
@@ -199,6 +200,10 @@ class Engine:
             weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
+                self._settle([item])
+            elif item.signer and (worker := foreign(task, item.report, item.signer)):
+                self.telemetry.count("foreign_reports")
+                self.carrier.refuse(cell, item, f"signed by the pool {item.signer!r}, and leased to {worker!r}")
                 self._settle([item])
             else:
                 self._mark_again(cell, item.report)

@@ -175,7 +175,7 @@ class Worker:
         return WorkerRuntime(
             store=backend.store, bus=backend.bus, clock=whole_clock(self.clock), cfg=self.cfg, registry=self._registry,
             telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
-            heart_bus=self._heart_bus, heart_store=self._heart_store,
+            heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool,
         )  # fmt: skip
 
     def _heart_bus(self) -> Bus:
