@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.local.certificates import Authority
 from flowkit.errors import (
     ConfigError,
     Corrupt,
@@ -33,7 +34,6 @@ from flowkit.secrets import service as services
 from flowkit.secrets.address import Address, client_tls, read_address, server_tls
 from flowkit.secrets.client import SecretClient
 from flowkit.secrets.service import SecretService
-from tests.secrets.certificates import Authority
 from tests.secrets.room import attempt
 from tests.secrets.test_desk import Counter
 
@@ -147,8 +147,10 @@ class TestTls:
         monkeypatch.setattr(clients, "PAUSE_SEC", 0.0)
 
     async def test_values_travel_encrypted_to_whom_the_worker_trusts(self, counter: Counter, tmp_path: Path) -> None:
-        ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
-        service = SecretService(counter.desk, "127.0.0.1:0", tls=server_tls(*ours.issue("manager")))
+        ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+        service = SecretService(
+            counter.desk, "127.0.0.1:0", tls=server_tls((own := ours.issue("manager")).cert, own.key)
+        )
         await service.start()
         try:
             good = SecretClient(service.address, tls=client_tls(ours.ca))
@@ -165,15 +167,18 @@ class TestTls:
     async def test_only_workers_with_a_certificate_are_heard_where_that_is_asked_for(
         self, counter: Counter, tmp_path: Path
     ) -> None:
-        ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
-        tls = server_tls(*ours.issue("manager"), client_ca=ours.ca)
+        ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+        manager = ours.issue("manager")
+        tls = server_tls(manager.cert, manager.key, client_ca=ours.ca)
         service = SecretService(counter.desk, "127.0.0.1:0", tls=tls)
         await service.start()
         try:
 
             def client(authority: Authority | None) -> SecretClient:
-                own = authority.issue("worker") if authority is not None else (None, None)
-                return SecretClient(service.address, tls=client_tls(ours.ca, certificate=own[0], key=own[1]))
+                if authority is None:
+                    return SecretClient(service.address, tls=client_tls(ours.ca))
+                own = authority.issue("worker")
+                return SecretClient(service.address, tls=client_tls(ours.ca, certificate=own.cert, key=own.key))
 
             assert await client(ours).values_for(attempt(), counter.ticket("KEY"))
             for stranger in (None, theirs):
@@ -182,6 +187,23 @@ class TestTls:
             assert await counter.outcomes() == ["ok"]
         finally:
             await service.stop()
+
+    @pytest.mark.parametrize("wrong", [{"expired": True}, {"hosts": ("elsewhere",)}], ids=["expired", "another host's"])
+    async def test_a_certificate_that_is_no_good_is_told(
+        self, counter: Counter, tmp_path: Path, wrong: dict[str, Any]
+    ) -> None:
+        ours = Authority(tmp_path)
+        own = ours.issue("manager", **wrong)
+        service = SecretService(counter.desk, "127.0.0.1:0", tls=server_tls(own.cert, own.key))
+        await service.start()
+        try:
+            with pytest.raises(SecretsUnavailable, match=r"no certificate that is trusted here: .*(expired|mismatch)"):
+                await SecretClient(service.address, tls=client_tls(ours.ca)).values_for(
+                    attempt(), counter.ticket("KEY")
+                )
+        finally:
+            await service.stop()
+        assert await counter.outcomes() == []
 
     def test_nothing_travels_in_the_clear_to_other_machines(self, counter: Counter, tmp_path: Path) -> None:
         for make in (lambda: SecretService(counter.desk, "0.0.0.0:8000"), lambda: SecretClient("10.0.0.1:8000")):
