@@ -1,4 +1,4 @@
-"""The secret manager does its work with the rights of `deploy/hardened`, and no worker can look where it keeps things."""
+"""The secret manager needs no more rights than `deploy/hardened` gives it, and no worker can look into its things."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from flowkit.safe import open_secrets
 from flowkit.telemetry import Telemetry
 from tests.conftest import _cannot_have
 from tests.integration.guarded import HARDENED
+
+pytestmark = [pytest.mark.slow, pytest.mark.mongo]
 
 ROLES = {"coordinator": "flowkitCoordinator", "secrets": "flowkitSecrets", "worker": "flowkitWorker"}
 USE = SecretUse("default", "task-1", "load", 1, "tok-1", "w1")
@@ -77,7 +79,6 @@ async def begin(backend: Backend) -> None:
     await backend.store.stop()
 
 
-@pytest.mark.mongo
 async def test_the_manager_needs_no_more_than_its_role(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWKIT_MASTER_KEYS", KEYS)
     backend = place.backend("secrets")
@@ -93,7 +94,6 @@ async def test_the_manager_needs_no_more_than_its_role(place: Place, monkeypatch
     await backend.store.stop()
 
 
-@pytest.mark.mongo
 async def test_the_record_is_only_appended_to_and_the_rest_is_not_seen_by_the_manager(place: Place) -> None:
     async with place.client("secrets") as client:
         audit = client["flowkit"]["audit"]
@@ -106,7 +106,6 @@ async def test_the_record_is_only_appended_to_and_the_rest_is_not_seen_by_the_ma
                 await client["flowkit"][name].find_one({})
 
 
-@pytest.mark.mongo
 async def test_a_worker_sees_neither_secrets_nor_the_record(place: Place) -> None:
     async with place.client("worker") as client:
         for name in ("secrets", "audit"):
