@@ -156,6 +156,8 @@ def in_words(kind: object) -> str:
             return "object" if only_object else "any JSON"
         case kinds.Holes():
             return "any JSON, with holes such as `$from`"
+        case kinds.Moment(holes=holes):
+            return "time with its zone, or epoch seconds" + ("; or a template of the params" if holes else "")
         case kinds.Formula(roots=roots):
             return f"expression over {', '.join(f'`{root}`' for root in roots)}"
         case kinds.SubGraph():
@@ -194,6 +196,7 @@ MISTAKES: dict[str, Any] = {
     "E_KEY_UNKNOWN": {"nodes": [N | {"input": {}}]},
     "E_KEY_CONFLICT": {"nodes": [N | {"timeout_sec": 1, "timeouts": {"run_sec": 2}}]},
     "E_NODE_ID": {"nodes": [N | {"node_id": "a/b"}]},
+    "E_DEADLINE": {"nodes": [N | {"deadline": "2030-01-01T00:00:00"}]},
     "E_NODE_TYPE": {"nodes": [N | {"type": "say hello"}]},
     "E_NODE_DUPLICATE_ID": {"nodes": [N, N]},
     "E_PARENT_UNKNOWN": {"nodes": [{"node_id": "load", "type": "load"}, N | {"depends_on": ["laod"]}]},
@@ -497,6 +500,11 @@ def more_stories() -> Iterator[Story]:
         child = story.task.runs["a"].child
         story.tell(r.ChildEnded("a", 1, child, status, Payload(1), None if status == "finished" else error))
         yield story
+        if status == "failed":
+            story.ask("restart", failed_only=True)
+            story.tell(r.ChildGone("a", 2, child, "it was deleted"))
+    yield Story(chain()).tell(begun).ask("continue", attempt=2)
+    yield Story(chain(deadline=BEGAN + 5)).tell(begun).later(5)
     count = {"node_id": "a", "type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n"}}}
     yield Story({"nodes": [count]}).tell(begun)
     yield Story(chain()).tell(begun).ask("pause", node_id="a").ask("resume", node_id="a")

@@ -14,7 +14,9 @@ from flowkit.cli.fleet import roles_of, roll_call
 from flowkit.cli.times import show_seconds
 from flowkit.config import CoordinatorConfig
 from flowkit.connections import kafka_bus, kafka_clients, message_seals, mongo_handle, mongo_store
+from flowkit.coordinator.lease_times import dangers
 from flowkit.errors import ConfigError, FlowKitError
+from flowkit.wire.messages import Hello
 from flowkit.wire.topics import Topics
 
 ANSWER_SEC = 5.0
@@ -213,6 +215,9 @@ async def _of_traffic(clients: Any, topics: Topics, cfg: CoordinatorConfig) -> A
         if workers:
             roles = ", ".join(roles_of(workers.values())) or "nothing: they drain"
             yield ok("workers", f"{len(workers)} answered the roll call: they serve {roles}")
+            for said in workers.values():
+                for danger in dangers(said, cfg.lease_ttl_sec, cfg.heartbeat_sec) if isinstance(said, Hello) else ():
+                    yield warn("leases", f"{danger.code}: {danger.message}")
             if seals is not None:
                 yield of_signers(workers, unsigned)
         else:

@@ -42,12 +42,20 @@ async def _listen(tail: Tail, seconds: float, unsigned: set[str] | None) -> dict
             except Corrupt:
                 continue
             if isinstance(message, Hello | Heartbeat):
-                workers[message.worker] = message
+                if not _says_more(workers.get(message.worker), message):
+                    workers[message.worker] = message
                 if unsigned is not None and not record.signer:
                     unsigned.add(message.worker)
             elif isinstance(message, Goodbye):
                 workers.pop(message.worker, None)
     return workers
+
+
+def _says_more(known: Hello | Heartbeat | None, heard: Hello | Heartbeat) -> bool:
+    """Whether a worker's hello is not to be forgotten for a heartbeat, which says less."""
+    if not (isinstance(known, Hello) and isinstance(heard, Heartbeat)):
+        return False
+    return (known.incarnation, known.draining) == (heard.incarnation, heard.draining)
 
 
 def roles_of(workers: Iterable[Hello | Heartbeat]) -> list[str]:

@@ -168,10 +168,11 @@ class Cell:
         self.published_beyond.add(seq)
         self._advance()
 
-    def told(self) -> None:
-        """The parent has heard of the end."""
-        self.untold = 0
-        self._advance()
+    def told(self, seq: int) -> None:
+        """The parent has heard of the end that commit `seq` told of; of a later one it has yet to hear."""
+        if self.untold == seq:
+            self.untold = 0
+            self._advance()
 
     def _advance(self) -> None:
         while self.published + 1 in self.published_beyond and self.published + 1 != self.untold:

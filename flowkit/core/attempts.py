@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flowkit.core import deadlines, streams
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core import streams
 from flowkit.core.derived import base_of
 from flowkit.core.desk import UNFIT, Desk
 from flowkit.core.effects import Dispatch, Keep
@@ -111,9 +111,10 @@ class Attempts:
             name=f"{self.task.task_id}/{report.node}/{report.attempt}",
             now=self.now,
         )
-        self.desk.put(
-            f.AttemptFailed(report.node, report.attempt, report.token, report.error, again, budget, report.run_sec)
-        )
+        error, latest = report.error, self.task.deadline_of(report.node)
+        if again is not None and latest is not None and again >= latest:
+            error, again = deadlines.too_late(error, latest), None
+        self.desk.put(f.AttemptFailed(report.node, report.attempt, report.token, error, again, budget, report.run_sec))
 
     def lost(self, run: NodeRun, report: r.AttemptReport) -> None:
         name, attempt, token = report.node, report.attempt, report.token
@@ -173,7 +174,7 @@ class Attempts:
 
     def child_ended(self, report: r.ChildEnded) -> None:
         run = self.task.runs.get(report.node)
-        if run is None or run.child != report.token:
+        if run is None or run.child != report.token or run.attempt != report.attempt:
             self.decision.stale += 1
         elif run.stopping:
             self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser))
@@ -186,6 +187,16 @@ class Attempts:
             error.setdefault("message", f"task {report.token} is {report.status}")
             permanent = report.status == TaskStatus.CANCELLED or not self.task.node(report.node).retry_given
             self.failed(run, r.Failed(report.node, report.attempt, report.token, error, permanent))
+
+    def child_gone(self, report: r.ChildGone) -> None:
+        run = self.task.runs.get(report.node)
+        if run is None or run.child != report.token or run.attempt != report.attempt:
+            self.decision.stale += 1
+        elif run.stopping:
+            self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser))
+        else:
+            error = {"code": "child_gone", "message": f"task {report.token} cannot go on: {report.why}"}
+            self.desk.put(f.LeaseLost(report.node, report.attempt, report.token, "child_gone", self.now, False, error))
 
 
 def attempt_state(run: NodeRun, token: str) -> AttemptState:

@@ -31,6 +31,8 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
     said |= {name: fields[name] for name in ("continue_on_failure", "when") if name in fields}
     if "io" in fields:
         said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
+    if "deadline" in fields:
+        said["deadline"] = fields["deadline"].value
     if not lane.KEYS.isdisjoint(fields):
         said["lane"] = lane.lane_of(fields)
     return said | starts.of(fields)

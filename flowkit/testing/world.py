@@ -305,7 +305,13 @@ class World:
         if (graph := self.graph(head.graph_ref)) is None:
             return None
         task = Task(
-            task_id=task_id, graph=graph, params=loads(head.params), tenant=head.tenant, timeout_sec=head.timeout_sec
+            task_id=task_id,
+            graph=graph,
+            params=loads(head.params),
+            tenant=head.tenant,
+            timeout_sec=head.timeout_sec,
+            parent_attempt=head.parent_attempt,
+            deadline=head.deadline,
         )
         task.bounds = bounds_of(self.settings.get("limits", {}))
         return task

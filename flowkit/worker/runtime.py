@@ -101,6 +101,7 @@ class WorkerRuntime:
         self._identity = Identity(
             self.worker_id, self.incarnation, tuple(self._registry.roles), self._registry.room(self._cfg.slots),
             dict(self._cfg.labels), self._cfg.worker_version, self.schemas,
+            self._cfg.lease_ttl_sec, self._cfg.heartbeat_sec,
         )  # fmt: skip
         self.loop = asyncio.get_running_loop()
         await self._bus.ensure_topics(self._topics.specs())
