@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from flowkit.adapters.memory_secrets import MemorySecretData, MemorySecrets
 from flowkit.clock import ManualClock
@@ -68,3 +70,24 @@ class Weather(MemorySecrets):
             self.lost_answers -= 1
             return Outcome.UNKNOWN
         return outcome
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def pretender(talk: Talk) -> AsyncIterator[str]:
+    """The address of a server that says whatever `talk` says; its connections end with it."""
+    talks: list[asyncio.Task[None]] = []
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        talks.append(task)
+        await talk(reader, writer)
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    if talks:
+        await asyncio.wait(talks, timeout=20)

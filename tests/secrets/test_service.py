@@ -6,8 +6,8 @@ import asyncio
 import json
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from flowkit.secrets import service as services
 from flowkit.secrets.address import Address, client_tls, read_address, server_tls
 from flowkit.secrets.client import SecretClient
 from flowkit.secrets.service import SecretService
-from tests.secrets.room import attempt
+from tests.secrets.room import attempt, pretender
 from tests.secrets.test_desk import Counter
 
 
@@ -213,26 +213,6 @@ class TestTls:
         for make in (lambda: server_tls(tmp_path / "none", tmp_path / "none"), lambda: client_tls(tmp_path / "none")):
             with pytest.raises(ConfigError, match="cannot be read"):
                 make()
-
-
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def pretender(talk: Talk) -> AsyncIterator[str]:
-    """The address of a server that says whatever `talk` says; its connections end with it."""
-    talks: list[asyncio.Task[None]] = []
-
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        talks.append(task)
-        await talk(reader, writer)
-
-    server = await asyncio.start_server(meet, "127.0.0.1", 0)
-    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
-    await asyncio.wait(talks, timeout=5)
 
 
 class TestBounds:

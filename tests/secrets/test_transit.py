@@ -14,9 +14,10 @@ from deploy.local import OpenBaoServer
 from deploy.local.openbao import TOKEN
 from flowkit.errors import ConfigError, MasterKeyError, MasterKeyUnknown, SecretsUnavailable, SecretTampered
 from flowkit.secrets.envelope import Place, new_key
+from flowkit.secrets.frames import hang_up
 from flowkit.secrets.opening import open_master_keys
 from flowkit.secrets.transit import TransitKeys, open_transit
-from tests.secrets.room import Room
+from tests.secrets.room import Room, pretender
 
 PLACE = Place("acme", "KEY", 1)
 
@@ -136,23 +137,20 @@ async def test_a_server_that_is_away_frozen_or_no_openbao_is_told(tmp_path: Any)
         await reader.readline()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        await reader.read()
+        await hang_up(writer)
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
-        await writer.wait_closed()
+        await hang_up(writer)
 
     with pytest.raises(SecretsUnavailable, match=r"http://127.0.0.1:1 does not answer: .*refused"):
         await TransitKeys("http://127.0.0.1:1", "t", "k").current()
-    for talk, why in ((babble, "status 200, and what is no JSON"), (mute, "timed out|no answer within")):
-        server = await asyncio.start_server(talk, "127.0.0.1", 0)
-        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(SecretsUnavailable, match=why):
-            await TransitKeys(address, "t", "k", timeout=0.3).current()
-        server.close()
-        await asyncio.sleep(0.05)
+    cases = ((babble, 20.0, "status 200, and what is no JSON"), (mute, 0.3, "timed out|no answer within"))
+    for talk, timeout, why in cases:
+        async with pretender(talk) as address:
+            with pytest.raises(SecretsUnavailable, match=why):
+                await TransitKeys(f"http://{address}", "t", "k", timeout=timeout).current()
 
 
 async def test_a_sealed_one_is_told_and_may_be_asked_again(openbao: OpenBaoServer) -> None:
