@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.backend import open_backend, temporary_backend
 from flowkit.config import CoordinatorConfig, WorkerConfig
@@ -19,18 +19,27 @@ from flowkit.core.graph_diff import GraphDiff
 from flowkit.errors import ConfigError
 from flowkit.worker.worker import Worker
 
+if TYPE_CHECKING:
+    from flowkit.secrets.secrets import Secrets
+
 
 class Embedded:
-    """A coordinator and a worker in this process. `db` is a file's path, or None for a temporary one."""
+    """A coordinator and a worker in this process. `db` is a file's path, or None for a temporary one; `handlers` and
+    `input_adapters` are those of the worker."""
 
     def __init__(self, db: str | Path | None = None, *, handlers: Any = (), cfg: CoordinatorConfig | None = None,
-                 worker_cfg: WorkerConfig | None = None) -> None:  # fmt: skip
+                 worker_cfg: WorkerConfig | None = None,
+                 input_adapters: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         coordinator_cfg = cfg if cfg is not None else CoordinatorConfig.load()
         backend = temporary_backend() if db is None else open_backend(db, coordinator_cfg)
         if not backend.embedded:
             raise ConfigError(f"Embedded runs on a file, not on {db}: use Coordinator and Worker there")
         self.coordinator = Coordinator(db=db, cfg=coordinator_cfg, backend=backend)
-        self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=backend) if handlers else None
+        self.worker: Worker | None = None
+        if handlers:
+            self.worker = Worker(
+                db=db, cfg=worker_cfg, handlers=handlers, backend=backend, input_adapters=input_adapters
+            )
 
     async def start(self) -> None:
         await self.coordinator.start()
@@ -54,6 +63,11 @@ class Embedded:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.stop(0.0 if kind is not None else None)
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets: set, list, delete, rotate. Needs the extra `secrets`. Raises `ConfigError`, `MasterKeyError`."""
+        return self.coordinator.secrets
 
     async def submit(self, graph: Any = None, *, params: Mapping[str, Any] | None = None, **options: Any) -> TaskHandle:
         """Create a task of a graph, or of a flow (`flow="etl"`), and give its handle. Options are those of

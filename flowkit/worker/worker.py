@@ -6,7 +6,7 @@ import asyncio
 import copy
 import signal
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +24,7 @@ from flowkit.worker.runtime import WorkerRuntime
 if TYPE_CHECKING:
     from flowkit.backend import Backend
     from flowkit.wire.messages import Held
+    from flowkit.worker.input_adapters import InputAdapters, OwnAdapter
 
 RENEW_SEC = 5.0
 ALONE_SEC = 2.0
@@ -35,12 +36,15 @@ class Worker:
     `db` is a PyMongo `AsyncDatabase`, a Motor database, a `mongodb://` or `sqlite:///` URL, or None (embedded: then it
     serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
     `role -> handler`, or a module; `roles` chooses among them. `labels` are for nodes that ask for them.
-    Raises `ConfigError` for roles without a handler, and for labels that are no texts.
+    `input_adapters` are async generator functions by name, which make a class's batches where a graph names them.
+    Raises `ConfigError` for roles without a handler, for labels that are no texts, and for adapters that could never be
+    called.
     """
 
     def __init__(self, *, db: Any = None, cfg: WorkerConfig | None = None, clock: Clock | None = None,
                  roles: Sequence[str] | None = None, handlers: Any = None, telemetry: Telemetry | None = None,
-                 backend: Backend | None = None, labels: Mapping[str, str] | None = None) -> None:  # fmt: skip
+                 backend: Backend | None = None, labels: Mapping[str, str] | None = None,
+                 input_adapters: Mapping[str, OwnAdapter] | None = None) -> None:  # fmt: skip
         self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
         self.cfg.labels = _labels(self.cfg.labels if labels is None else labels)
         self._registry = _registry(handlers, self.cfg.roles if roles is None else list(roles))
@@ -51,6 +55,7 @@ class Worker:
         self._backend = backend if backend is not None else _open(db, self.cfg)
         if self._backend.embedded:
             self.cfg.facts_partitions = 1
+        self._adapters = _input_adapters(input_adapters) if input_adapters else None
         self._runtime = self._make_runtime(self._backend)
         schemas = self._runtime.schemas
         self._signatures = {role: read_signature(schemas.get(role)) for role in self._registry.roles}
@@ -68,6 +73,11 @@ class Worker:
     def handlers(self) -> dict[str, Any]:
         """The handlers by role, as they were given."""
         return {role.name: role.given for role in self._registry}
+
+    @property
+    def input_adapters(self) -> Mapping[str, Callable[..., AsyncIterator[Any]]]:
+        """The input adapters by name: those that every worker has, and its own."""
+        return (self._adapters or _input_adapters({})).by_name
 
     @property
     def active(self) -> list[Held]:
@@ -175,7 +185,7 @@ class Worker:
         return WorkerRuntime(
             store=backend.store, bus=backend.bus, clock=whole_clock(self.clock), cfg=self.cfg, registry=self._registry,
             telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
-            heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool,
+            heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool, adapters=self._adapters,
         )  # fmt: skip
 
     def _heart_bus(self) -> Bus:
@@ -229,6 +239,12 @@ def _registry(handlers: Any, roles: Sequence[str]) -> Registry:
     if not len(registry):
         raise ConfigError("a worker needs handlers: Worker(handlers=[greet]) or Worker(handlers={'greet': greet})")
     return registry
+
+
+def _input_adapters(own: Mapping[str, OwnAdapter]) -> InputAdapters:
+    from flowkit.worker.input_adapters import InputAdapters  # what it needs of pydantic takes a while to import
+
+    return InputAdapters(own)
 
 
 def _open(db: Any, cfg: WorkerConfig) -> Backend:
