@@ -11,11 +11,11 @@ JOBS        ?= 3
 BIN         := $(VENV)/bin
 BASE        := $(VENV)/.installed-base
 DEV         := $(VENV)/.installed-dev
-REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo
+REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo,openbao
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test check counts bench nightly services install-services clean
+.PHONY: help run test check counts bench nightly services install-services install-bubblewrap clean
 .SILENT:
 
 help:
@@ -26,7 +26,7 @@ run: $(BASE)
 
 # More at a time than there are cores: much of it waits for real servers and real deaths. Tests that share servers stay
 # together (`xdist_group`), all others go to whoever is free: a file may take minutes.
-test: install-services
+test: install-services install-bubblewrap
 	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 check: $(DEV)
@@ -44,7 +44,7 @@ bench: install-services
 	$(BIN)/python -m bench --backend embedded
 
 # No limit per test but a generous one: these are the long runs.
-nightly: install-services
+nightly: install-services install-bubblewrap
 	$(BIN)/python -m flowkit.testing run --seeds 0:5000
 	$(BIN)/python -m flowkit.testing run --seeds 0:2000 --directed rich
 	$(BIN)/python -m flowkit.testing guards --measure
@@ -79,6 +79,16 @@ $(BASE): pyproject.toml | $(BIN)/python
 $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[cluster,dev]'
 	touch $(BASE) $@
+
+# The tests of sandboxes fail where there is no bubblewrap: what they claim would not have been tried.
+install-bubblewrap:
+	if ! command -v bwrap >/dev/null; then \
+	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	        apt-get update -qq && apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null; \
+	    else \
+	        echo 'bwrap is missing, in which programs are shut in (Debian, as root: apt-get install bubblewrap).' >&2; exit 1; \
+	    fi; \
+	fi
 
 # Says itself what is missing (java, mvn) and how to get it. mongod needs libcurl4, which a bare machine may lack.
 install-services: $(DEV)

@@ -130,7 +130,7 @@ async def _of_one_task(store: MongoStore, now: float) -> dict[str, Callable[[], 
         params = dumps({"items": list(range(ITEMS))}).decode()
         await store.insert_heads([Head(task_id, 0, ref, params, created_at=now, seq=0)])
         assert set(await store.insert_commits(list(_commits(task_id, now)))) == {Outcome.OK}
-    backend = Backend(store, cast("Any", None), store.logs, store.traces)
+    backend = Backend(store, cast("Any", None))
     traces = traces_of(History(store, Graphs(store)), backend, SystemClock())
     return {
         "path of a task of 1,000 attempts": lambda: traces.show("one"),

@@ -35,6 +35,7 @@ from flowkit.core.model import Task
 from flowkit.core.payload import Payload
 from flowkit.core.transitions import TABLE, to_mermaid
 from flowkit.ports import Commit, Record
+from flowkit.sandbox.seccomp import REFUSED, SHARED_IPC, UNKNOWN
 from flowkit.testing import teeth
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.guards import GUARDS, HARMLESS, Guard
@@ -46,6 +47,7 @@ from flowkit.wire.logs import LEVELS, SaidBlock, encode_line, encode_logs
 from flowkit.wire.topics import Topics
 from flowkit.worker.registry import Registry
 from flowkit.worker.schema import schemas_of
+from tests.sandbox.escapes import GROUPS, NOT_CLAIMED
 
 DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "flowkit"
@@ -830,6 +832,31 @@ def directed_faults() -> str:
     return table(("fault", "what it does"), rows)
 
 
+def escapes() -> str:
+    parts = []
+    for title, found in GROUPS.items():
+        rows = (
+            (f"{escape.about}{f' ({escape.machine})' if escape.machine else ''}", _words(escape.l3), _words(escape.l2))
+            for escape in found
+        )
+        parts.append(f"**{title}**\n\n" + table(("attempt", "L3", "L2"), rows))
+    count = len({escape.name for found in GROUPS.values() for escape in found})
+    return f"{count} attempts.\n\n" + "\n\n".join(parts)
+
+
+def _words(words: tuple[str, ...]) -> str:
+    return words[0] if words == (NOT_CLAIMED,) else " or ".join(f"`{word}`" for word in words)
+
+
+def refused_calls() -> str:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for calls, answer in ((REFUSED, "`EPERM`"), (SHARED_IPC, "`EPERM` at L2"), (UNKNOWN, "`ENOSYS`")):
+        for name, why in calls.items():
+            reasons.setdefault((why, answer), []).append(f"`{name}`")
+    rows = ((", ".join(names), answer, why) for (why, answer), names in reasons.items())
+    return table(("system calls", "answer", "because it"), rows)
+
+
 PARTS: dict[str, Part] = {
     "attempt-states": attempt_states,
     "attempt-table": attempt_table,
@@ -838,6 +865,7 @@ PARTS: dict[str, Part] = {
     "dead": dead_messages,
     "directed-faults": directed_faults,
     "error-codes": error_codes,
+    "escapes": escapes,
     "events": event_messages,
     "exceptions": exceptions,
     "facts": facts_messages,
@@ -849,6 +877,7 @@ PARTS: dict[str, Part] = {
     "node-states": node_states,
     "logs": log_messages,
     "not-yet": not_yet,
+    "refused-calls": refused_calls,
     "settings": settings,
     "task-states": task_states,
     "topics": topics,

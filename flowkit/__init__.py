@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowkit.coordinator.coordinator import Coordinator as Coordinator
     from flowkit.coordinator.tasks import Creation as Creation
     from flowkit.coordinator.views import TaskResult as TaskResult
+    from flowkit.core.redaction import Redactor as Redactor
     from flowkit.embedded import Embedded as Embedded
     from flowkit.embedded import arun as arun
     from flowkit.embedded import run as run
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from flowkit.errors import Permanent as Permanent
     from flowkit.errors import Retry as Retry
     from flowkit.errors import TaskFailed as TaskFailed
+    from flowkit.secrets.secrets import Secrets as Secrets
     from flowkit.worker.context import Context as Context
     from flowkit.worker.registry import handler as handler
     from flowkit.worker.results import Next as Next
@@ -46,7 +48,9 @@ _HOMES = {
     "GraphError": "flowkit.errors",
     "Next": "flowkit.worker.results",
     "Permanent": "flowkit.errors",
+    "Redactor": "flowkit.core.redaction",
     "Retry": "flowkit.errors",
+    "Secrets": "flowkit.secrets.secrets",
     "Stream": "flowkit.worker.stream",
     "TaskFailed": "flowkit.errors",
     "TaskResult": "flowkit.coordinator.views",

@@ -3,6 +3,7 @@ over."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -16,7 +17,7 @@ from weakref import WeakValueDictionary
 from flowkit.core.signature import Signature
 from flowkit.errors import ConfigError
 from flowkit.monitor_ports import LogStore, TraceStore
-from flowkit.ports import Bus, Store
+from flowkit.ports import Bus, SecretStore, Store
 
 if TYPE_CHECKING:
     from flowkit.adapters.sqlite import SqliteStore
@@ -29,22 +30,40 @@ class Backend:
     """A store, a bus, and where log lines and traces are kept. Embedded, those of one file are shared by all parts of
     the process: that is how a coordinator and a worker meet. `file` is the SQLite store where there is one;
     `coordinated`: a coordinator of this process runs on it, or stands by. `workers`: for each worker of this process on
-    it, what its roles take. `seals`: how its messages are signed, None where they are not."""
+    it, what its roles take. `seals`: how its messages are signed, None where they are not.
+    `ticket_keys`: under which tickets for secrets are sealed where nobody but this process issues and takes them."""
 
     store: Store
     bus: Bus
-    logs: LogStore
-    traces: TraceStore
     file: SqliteStore | None = None
     temporary: bool = False
     coordinated: bool = False
     workers: list[Mapping[str, Signature | None]] = field(default_factory=list)
+    ticket_keys: Mapping[str, bytes] = field(default_factory=lambda: {"own": os.urandom(32)}, repr=False)
     seals: Seals | None = None
     _users: int = 0
 
     @property
     def embedded(self) -> bool:
         return self.file is not None
+
+    @property
+    def logs(self) -> LogStore:
+        """Where log lines are kept: every adapter's store has one beside it."""
+        found: LogStore = self.store.logs  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def traces(self) -> TraceStore:
+        """Where the index of ended attempts is kept, beside the store as well."""
+        found: TraceStore = self.store.traces  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def secrets(self) -> SecretStore | None:
+        """Where sealed secrets are kept; None where the store keeps none."""
+        found: SecretStore | None = getattr(self.store, "secrets", None)
+        return found
 
     @property
     def pool(self) -> str:
@@ -117,7 +136,7 @@ def _embedded(path: Path) -> Backend:
     backend = _FILES.get(path)
     if backend is None:
         store = SqliteStore(path)
-        backend = _FILES[path] = Backend(store, MemoryBus(), store.logs, store.traces, store)
+        backend = _FILES[path] = Backend(store, MemoryBus(), store)
     return backend
 
 
@@ -125,5 +144,4 @@ def _cluster(db: object, cfg: CommonSettings) -> Backend:
     from flowkit.connections import kafka_bus, message_seals, mongo_store
 
     seals = message_seals(cfg)
-    store = mongo_store(db, cfg)
-    return Backend(store, kafka_bus(cfg, seals=seals), store.logs, store.traces, seals=seals)
+    return Backend(mongo_store(db, cfg), kafka_bus(cfg, seals=seals), seals=seals)

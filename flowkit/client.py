@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
@@ -28,12 +28,16 @@ from flowkit.core.signature import agreed
 from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
 from flowkit.monitor import traces_of
 from flowkit.ports import Clock
+from flowkit.safe import open_secrets
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogPage, LogReader
 from flowkit.trace.traces import Traces
 from flowkit.wire.logs import LogLine
 from flowkit.wire.topics import Topics
+
+if TYPE_CHECKING:
+    from flowkit.secrets.secrets import Secrets
 
 CHANGED_SEC = 0.05
 UNANSWERED_SEC = 1.0
@@ -59,6 +63,7 @@ class Client:
         self._supervisor = Supervisor("client", self.telemetry)
         self._api: Tasks | None = None
         self._logs = LogReader(self.backend.store, self.backend.logs, self._clock)
+        self._secrets: Secrets | None = None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -104,6 +109,14 @@ class Client:
         if self._api is None:
             raise FlowKitError("the client is not running: await start(), or use `async with`", code="E_NOT_STARTED")
         return self._api
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets: set, list, delete, rotate. Needs the extra `secrets`, and a client that was started. Raises
+        `ConfigError`, `MasterKeyError`."""
+        if self._secrets is None:
+            self._secrets = open_secrets(self.backend, self.cfg, self._clock, self.telemetry)
+        return self._secrets
 
     async def _look_for_changes(self) -> None:
         if self.backend.file is not None and self.backend.file.changed():

@@ -184,6 +184,9 @@ class CoordinatorConfig(CommonSettings):
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
     `limits`: how many attempts of a role may run at a time, in the whole cluster, and of all roles together (`*`).
+    `secrets_keys`: where the master keys of secrets are, `file:PATH`, `env:VARIABLE` or `transit:KEY`; empty: in
+    `FLOWKIT_MASTER_KEYS`, else beside the SQLite file. `secrets_tickets`: where the keys are that coordinators and the
+    secret manager share, `file:PATH` or `env:VARIABLE`; empty: in `FLOWKIT_TICKET_KEYS`.
     `worker_types`: the roles there are (also from `WORKER_TYPES`); given any, a graph with another role is refused.
     """
 
@@ -207,6 +210,8 @@ class CoordinatorConfig(CommonSettings):
     sticky_patience_sec: float = 5.0
     tenant_weights: dict[str, float] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
+    secrets_keys: str = ""
+    secrets_tickets: str = ""
     worker_types: list[str] = field(default_factory=list)
     tune_gc: bool = True
 
@@ -241,7 +246,10 @@ class WorkerConfig(CommonSettings):
     """Settings of a worker.
 
     `slots` is how many attempts run at once; `drain_sec` how long a draining worker lets them finish;
-    `started_after_sec` after which an attempt is announced as running. Of what an attempt logs, the lines from
+    `started_after_sec` after which an attempt is announced as running. `secrets_address`: where the secret manager
+    listens, `host:port` or `unix:/path`; `secrets_ca`, `secrets_certificate`, `secrets_private_key`: files, for TLS:
+    whose certificate it has to have, and the worker's own.
+    Of what an attempt logs, the lines from
     `log_level` on are kept, `log_lines` of them at most, and `log_bytes`. `capture_logging`: what libraries log by
     Python's `logging` while an attempt runs is kept as its own.
     """
@@ -258,6 +266,10 @@ class WorkerConfig(CommonSettings):
     log_lines: int = 10_000
     log_bytes: int = 4 * 1024 * 1024
     capture_logging: bool = False
+    secrets_address: str = ""
+    secrets_ca: str = ""
+    secrets_certificate: str = ""
+    secrets_private_key: str = ""
 
     def __post_init__(self) -> None:
         if self.log_level not in LOG_LEVELS:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.backend import open_backend, temporary_backend
 from flowkit.config import CoordinatorConfig, WorkerConfig
@@ -21,6 +21,9 @@ from flowkit.trace.log_reader import LogPage
 from flowkit.trace.traces import Traces
 from flowkit.wire.logs import LogLine
 from flowkit.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from flowkit.secrets.secrets import Secrets
 
 
 class Embedded:
@@ -63,6 +66,11 @@ class Embedded:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.stop(0.0 if kind is not None else None)
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets: set, list, delete, rotate. Needs the extra `secrets`. Raises `ConfigError`, `MasterKeyError`."""
+        return self.coordinator.secrets
 
     async def submit(self, graph: Any = None, *, params: Mapping[str, Any] | None = None, **options: Any) -> TaskHandle:
         """Create a task of a graph, or of a flow (`flow="etl"`), and give its handle. Options are those of

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
 from flowkit.adapters.memory_logs import MemoryLogs
+from flowkit.adapters.memory_secrets import MemorySecretData, MemorySecrets
 from flowkit.adapters.memory_traces import MemoryTraces, TraceData
 from flowkit.monitor_ports import LogBlock
 from flowkit.ports import (
@@ -58,6 +59,7 @@ class MemoryData:
     kept: dict[str, Kept] = field(default_factory=dict)
     logs: dict[str, dict[tuple[str, int, int], LogBlock]] = field(default_factory=dict)
     traces: TraceData = field(default_factory=TraceData)
+    sealed: MemorySecretData = field(default_factory=MemorySecretData)
     # Derived: what a database would keep as indexes.
     by_age: list[tuple[float, str]] = field(default_factory=list)
     active: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -76,6 +78,7 @@ class MemoryStore:
         self.data = data if data is not None else MemoryData()
         self.logs = MemoryLogs(self.data.logs)
         self.traces = MemoryTraces(self.data.traces)
+        self.secrets = MemorySecrets(self.data.sealed)
 
     async def start(self) -> None:
         await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
 from flowkit.adapters.mongo_logs import LOG_INDEXES, MongoLogs
 from flowkit.adapters.mongo_removal import MongoRemoval
+from flowkit.adapters.mongo_secrets import MongoSecrets
 from flowkit.adapters.mongo_security import what_to_do
 from flowkit.adapters.mongo_traces import TRACE_INDEXES, MongoTraces
 from flowkit.errors import StoreUnavailable
@@ -78,6 +79,7 @@ class MongoStore:
         self._removal = MongoRemoval(self._reading, self._collection)
         self.logs = MongoLogs(self._insert, self._reading, self._collection)
         self.traces = MongoTraces(self._insert, self._reading, self._write, self._collection)
+        self.secrets = MongoSecrets(self._reading, self._bounded, self._collection)
 
     # life
 

@@ -18,8 +18,9 @@ from flowkit.adapters import sqlite_schema as schema
 from flowkit.adapters.limits import MAX_INT, chunks, storable
 from flowkit.adapters.sqlite_logs import SqliteLogs
 from flowkit.adapters.sqlite_schema import Row
+from flowkit.adapters.sqlite_secrets import SqliteSecrets
 from flowkit.adapters.sqlite_traces import SqliteTraces
-from flowkit.adapters.sqlite_writer import Writer, write_rows
+from flowkit.adapters.sqlite_writer import Write, Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
 from flowkit.monitor_ports import AttemptRecord, LogBlock
 from flowkit.ports import (
@@ -70,6 +71,7 @@ class SqliteStore:
         self._seen = (0, 0)
         self.logs = SqliteLogs(self._read, self._write_all, self._write_one)
         self.traces = SqliteTraces(self._read, self._write_all, self._write_one)
+        self.secrets = SqliteSecrets(self._read, self._write_many)
 
     # life
 
@@ -504,6 +506,9 @@ class SqliteStore:
             return answer
         outcomes = iter(answer)
         return [next(outcomes) if storable(document) else Outcome.UNKNOWN for document in documents]
+
+    async def _write_many(self, write: Write) -> list[Outcome] | None:
+        return await self._running_writer().write(write, self._timeout)
 
     async def _write_one(self, write: Callable[[sqlite3.Connection], list[Outcome]]) -> Outcome:
         answer = await self._running_writer().write(write, self._timeout)

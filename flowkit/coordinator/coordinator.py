@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
@@ -27,11 +27,15 @@ from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.monitor import Monitor, traces_of
 from flowkit.ports import Bus, Clock
+from flowkit.safe import open_secrets
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogPage
 from flowkit.trace.traces import Traces
 from flowkit.wire.logs import LogLine
 from flowkit.wire.seals import COORDINATORS
+
+if TYPE_CHECKING:
+    from flowkit.secrets.secrets import Secrets
 
 CHANGED_SEC = 0.05
 OWNERSHIP_SEC = 1.0
@@ -73,6 +77,7 @@ class Coordinator:
         self._collection = CycleCollection()
         self._companion: Any = None
         self._monitor = Monitor(backend=self._backend, cfg=self.cfg, clock=self._clock, telemetry=self.telemetry)
+        self._secrets: Secrets | None = None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -201,6 +206,14 @@ class Coordinator:
     def bus(self) -> Bus:
         """What carries its messages."""
         return self._backend.bus
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets: set, list, delete, rotate. Needs the extra `secrets`, and a coordinator that was started. Raises
+        `ConfigError`, `MasterKeyError`."""
+        if self._secrets is None:
+            self._secrets = open_secrets(self._backend, self.cfg, self._clock, self.telemetry)
+        return self._secrets
 
     @property
     def coordinating(self) -> bool:

@@ -1,0 +1,116 @@
+"""Runs a script in this process as if the interpreter had been started with it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import site
+import sys
+import threading
+from importlib.machinery import PathFinder, SourceFileLoader
+from types import ModuleType
+
+
+def run(argv: list[str], env: dict[str, str], packages: Site) -> None:
+    """Does not come back: the process ends with the script, as an interpreter would, but for taking itself apart."""
+    path = argv[-1]
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = [path]
+    sys.executable = argv[0]
+    sys._base_executable = os.path.realpath(argv[0])  # type: ignore[attr-defined]
+    options = "".join(word[1:] for word in argv[1:-1] if word.startswith("-") and not word.startswith("--"))
+    if "S" not in options:
+        packages.load()
+    if not set("IP") & set(options):
+        sys.path.insert(0, os.path.dirname(path))
+    _end(_run(path))
+
+
+def _run(path: str) -> int:
+    main = ModuleType("__main__")
+    main.__dict__.update(__file__=path, __builtins__=__builtins__)
+    sys.modules["__main__"] = main
+    try:
+        code = SourceFileLoader("__main__", path).get_code("__main__")  # compiled already, if it was once
+        assert code is not None
+        exec(code, main.__dict__)  # noqa: S102  the program itself, in its own sandbox
+    except SystemExit as end:
+        return _status(end.code)
+    except BaseException as error:
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # without this function
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    return 0
+
+
+def _status(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)  # noqa: T201  what Python does with an exit code that is none
+    return 1
+
+
+def _end(status: int) -> None:
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as an interpreter's end does
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = status or 120
+    finally:
+        os._exit(status)
+
+
+class Site:
+    """What `site` does when an interpreter starts, in two parts: `look` before the walls are up, which finds out
+    what there is and runs none of it, and `load` behind them, which runs what is to be run."""
+
+    def __init__(self) -> None:
+        self._paths: list[str] = []
+        self._pth: list[tuple[str, str]] = []
+        self._customised = False
+
+    def look(self) -> None:
+        site.removeduppaths()
+        self._paths = list(sys.path)
+        for folder in site.getsitepackages(_prefixes()):
+            if os.path.isdir(folder) and folder not in self._paths:
+                self._paths.append(folder)
+                self._pth += [(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".pth")]
+        # Looking for it fills the caches of what is in all these folders, which forks then have.
+        self._customised = PathFinder.find_spec("sitecustomize", self._paths) is not None
+        site.setquit()
+        site.setcopyright()
+        site.sethelper()
+
+    def load(self) -> None:
+        sys.path[:] = self._paths
+        site.ENABLE_USER_SITE = False  # there is no home
+        known = {os.path.normcase(path) for path in self._paths} if self._pth else set()
+        for folder, name in self._pth:
+            site.addpackage(folder, name, known)
+        if self._customised:
+            site.execsitecustomize()
+
+
+def _prefixes() -> list[str]:
+    """Where packages are looked for. An environment is told by a file beside its interpreter, or above it."""
+    folder = os.path.dirname(os.path.abspath(sys.executable))
+    for place in (folder, os.path.dirname(folder)):
+        settings = os.path.join(place, "pyvenv.cfg")
+        if os.path.isfile(settings):
+            system = [sys.base_prefix, sys.base_exec_prefix] if _takes_system_packages(settings) else []
+            sys.prefix = sys.exec_prefix = os.path.dirname(folder)
+            return [sys.prefix, *system]
+    return [sys.prefix, sys.exec_prefix]
+
+
+def _takes_system_packages(settings: str) -> bool:
+    with open(settings, encoding="utf-8") as file:
+        found = {key.strip().lower(): value.strip().lower() for key, _, value in (line.partition("=") for line in file)}
+    return found.get("include-system-site-packages") == "true"
