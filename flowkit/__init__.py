@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from flowkit.errors import Permanent as Permanent
     from flowkit.errors import Retry as Retry
     from flowkit.errors import TaskFailed as TaskFailed
+    from flowkit.log import Logger as Logger
+    from flowkit.node import Node as Node
     from flowkit.worker.context import Context as Context
     from flowkit.worker.registry import handler as handler
     from flowkit.worker.results import Next as Next
@@ -44,7 +46,9 @@ _HOMES = {
     "Embedded": "flowkit.embedded",
     "FlowKitError": "flowkit.errors",
     "GraphError": "flowkit.errors",
+    "Logger": "flowkit.log",
     "Next": "flowkit.worker.results",
+    "Node": "flowkit.node",
     "Permanent": "flowkit.errors",
     "Retry": "flowkit.errors",
     "Stream": "flowkit.worker.stream",
