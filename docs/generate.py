@@ -30,7 +30,6 @@ from flowkit.core import reports as r
 from flowkit.core.decide import decide
 from flowkit.core.dialect import parse_graph
 from flowkit.core.evolve import evolve
-from flowkit.core.later import NOT_YET
 from flowkit.core.model import Task
 from flowkit.core.payload import Payload
 from flowkit.core.transitions import TABLE, to_mermaid
@@ -179,11 +178,6 @@ def _low(number: float) -> str:
     return f"{number:,.0f}" if number == int(number) else f"{number:g}"
 
 
-def not_yet() -> str:
-    rows = [(place, ", ".join(f"`{name}`" for name in sorted(names))) for place, names in NOT_YET.items() if names]
-    return table(("where", "not yet"), rows)
-
-
 N = {"node_id": "a", "type": "greet"}
 
 # The smallest graph that provokes each code. What the engine says about it is what the page shows.
@@ -230,7 +224,8 @@ MISTAKES: dict[str, Any] = {
     "E_DEPTH": None,
     "E_SIZE": None,
     "E_MORE": None,
-    "E_NOT_YET": {"nodes": [N | {"code": {}}]},
+    "E_CODE": {"nodes": [{"node_id": "a", "type": "code", "code": {"file": "../clean.py"}}]},
+    "E_SECRET": {"nodes": [{"node_id": "a", "type": "code", "code": {"source": "key = '{{{secret::API_KEY}}}'"}}]},
     "E_PARAMS_SIZE": None,
     "E_TARGET_UNKNOWN": None,
     "E_INPUTS": None,
@@ -821,7 +816,6 @@ PARTS: dict[str, Part] = {
     "keys": keys_of_graphs,
     "kinds-of-violations": kinds_of_violations,
     "node-states": node_states,
-    "not-yet": not_yet,
     "settings": settings,
     "task-states": task_states,
     "topics": topics,

@@ -17,7 +17,7 @@ from flowkit.coordinator.handle import TaskHandle, raise_if_failed
 from flowkit.coordinator.views import TaskResult
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.errors import ConfigError
-from flowkit.worker.worker import Worker
+from flowkit.worker.worker import Worker, runs_code
 
 
 class Embedded:
@@ -30,7 +30,8 @@ class Embedded:
         if not backend.embedded:
             raise ConfigError(f"Embedded runs on a file, not on {db}: use Coordinator and Worker there")
         self.coordinator = Coordinator(db=db, cfg=coordinator_cfg, backend=backend)
-        self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=backend) if handlers else None
+        serves = bool(handlers) or runs_code(worker_cfg)
+        self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=backend) if serves else None
 
     async def start(self) -> None:
         await self.coordinator.start()

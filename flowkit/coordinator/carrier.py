@@ -13,7 +13,7 @@ from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.core import streams
 from flowkit.core.effects import Dispatch, Revoke, Tell
 from flowkit.core.graph import MISSING
-from flowkit.core.payload import lift_artifacts
+from flowkit.core.payload import lift_artifacts, lift_secrets
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Clock, Commit, Record, Store
 from flowkit.service import Supervisor
@@ -26,7 +26,7 @@ LARGE_INPUT_BYTES = 40 * 1024
 LARGE_PARAMS_BYTES = 2 * 1024
 """Params travel with every job of a task; workers read larger ones in the head."""
 FOR_HANDLERS = frozenset({"input_ref", "batching"})
-Body = tuple[Any, list[Any], Any, dict[str, Any] | None]
+Body = tuple[Any, list[Any], Any, dict[str, Any] | None, dict[str, Any] | None]
 
 
 class Carrier:
@@ -82,10 +82,14 @@ class Carrier:
         assert task is not None
         assert head is not None
         inputs, found = lift_artifacts(effect.inputs)
+        code = effect.code
+        if code is not None:
+            inputs, holes = lift_secrets(inputs)
+            code = code | {"holes": [[list(place), one.name] for place, one in holes]} if holes else code
         apart = len(head.params) > LARGE_PARAMS_BYTES and not task.edited_params
         params: Any = task.params if task.params and not apart else None
         io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
-        body: Body = (inputs, pack_artifacts(found), params, io)
+        body: Body = (inputs, pack_artifacts(found), params, io, code)
         large = self._large(body)
         job = Job(
             task_id=task.task_id,
@@ -107,6 +111,7 @@ class Carrier:
             body_ref=hashlib.sha256(large).hexdigest() if large else "",
             params_in_head=apart,
             io=None if large else io,
+            code=None if large else code,
             stream=streams.job(task, effect.node),
         )
         if large:
@@ -116,7 +121,7 @@ class Carrier:
 
     def _large(self, body: Body) -> bytes:
         """The body's bytes where they are too many to travel, else nothing."""
-        if _surely_small(body[0]) and _surely_small(body[2]) and _surely_small(body[3]) and not body[1]:
+        if not body[1] and not body[4] and all(map(_surely_small, (body[0], body[2], body[3]))):
             return b""
         data = dumps(body)
         return data if len(data) > LARGE_INPUT_BYTES else b""

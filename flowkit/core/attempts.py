@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from flowkit.core import facts as f
 from flowkit.core import reports as r
 from flowkit.core import streams
+from flowkit.core.code import OOM
 from flowkit.core.derived import base_of
 from flowkit.core.desk import UNFIT, Desk
 from flowkit.core.effects import Dispatch, Keep
@@ -60,17 +61,18 @@ class Attempts:
             case Verdict.IS_LOST:
                 self.lost(run, report)
             case Verdict.IS_CANCELLED:
-                self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser))
+                self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser, getattr(report, "usage", None)))
 
     def succeeded(self, run: NodeRun, report: r.Succeeded) -> None:
         if report.next and (wrong := self.no_successor(report.node, report.next)):
             error = {"code": "bad_output", "message": wrong}
-            failed = r.Failed(report.node, report.attempt, report.token, error, True, run_sec=report.run_sec)
+            failed = r.Failed(report.node, report.attempt, report.token, error, True, run_sec=report.run_sec,
+                              usage=report.usage)  # fmt: skip
             self.failed(run, failed)
             return
         self.keep(report.node, report.output)
         self.desk.put(f.AttemptSucceeded(report.node, report.attempt, report.token, report.output, report.next,
-                                    report.run_sec))  # fmt: skip
+                                    report.run_sec, report.usage))  # fmt: skip
 
     def keep(self, name: str, output: Payload) -> None:
         """Keep an output for those that come with the same key."""
@@ -98,6 +100,11 @@ class Attempts:
 
     def failed(self, run: NodeRun, report: r.Failed) -> None:
         node = self.task.node(report.node)
+        if node.code is not None and report.error.get("code") == OOM and node.code.times and not report.final:
+            more = node.code.memory_after(self.ooms(run) + 1) > node.code.memory_after(self.ooms(run))
+            self.desk.put(f.AttemptFailed(report.node, report.attempt, report.token, report.error,
+                                     self.now if more else None, OOM, report.run_sec, report.usage))  # fmt: skip
+            return
         theirs = None if node.retry_given or report.policy is None else handlers_policy(report.policy)
         again, budget = retry_at(
             node.retry if theirs is None else theirs,
@@ -110,8 +117,14 @@ class Attempts:
             now=self.now,
         )
         self.desk.put(
-            f.AttemptFailed(report.node, report.attempt, report.token, report.error, again, budget, report.run_sec)
+            f.AttemptFailed(
+                report.node, report.attempt, report.token, report.error, again, budget, report.run_sec, report.usage
+            )
         )
+
+    def ooms(self, run: NodeRun) -> int:
+        """How many attempts of a node whose memory grows have run out of it."""
+        return (run.budgets or {}).get(OOM, 0)
 
     def lost(self, run: NodeRun, report: r.AttemptReport) -> None:
         name, attempt, token = report.node, report.attempt, report.token
@@ -132,7 +145,8 @@ class Attempts:
                     self.desk.put(f.LeaseLost(name, attempt, token, "expired", self.now, True))
             case _:
                 why = "unaccepted" if isinstance(report, r.Expired) else "released"
-                self.desk.put(f.LeaseLost(name, attempt, token, why, self.now, False))
+                usage = report.usage if isinstance(report, r.Released) else None
+                self.desk.put(f.LeaseLost(name, attempt, token, why, self.now, False, usage=usage))
 
     def placed(self, placed: r.Placed) -> None:
         task = self.task
@@ -159,7 +173,15 @@ class Attempts:
                                  placed.accept_by, placed.permits))  # fmt: skip
         self.decision.effects.append(
             Dispatch(
-                placed.node, node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by, inputs
+                placed.node,
+                node,
+                attempt,
+                placed.token,
+                placed.worker,
+                placed.incarnation,
+                placed.accept_by,
+                inputs,
+                None if node.code is None else node.code.job(self.ooms(run)),
             )
         )
 

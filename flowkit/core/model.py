@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowkit.core.derived import base_of, steps_of
-from flowkit.core.facts import ErrorInfo
+from flowkit.core.facts import ErrorInfo, Usage
 from flowkit.core.graph import Graph, Node
 from flowkit.core.payload import Payload
 
@@ -97,6 +97,7 @@ class NodeRun:
     `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
     holds. `routes` are the targets of the conditional edges that were taken, None until that is decided. `child` is the
     task that a sub-graph's attempt is; `signal` what it waits for; `stopping`: it was told to end, and holds no lease.
+    `usage` is what the program of its last attempt used, where a program ran it.
     `peak` is the highest attempt among the nodes derived from this one, `floor` what it was when this generation began.
     """
 
@@ -134,6 +135,7 @@ class NodeRun:
         "turn",
         "undecided",
         "unread",
+        "usage",
         "wake",
     )
 
@@ -167,6 +169,7 @@ class NodeRun:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.run_sec = 0.0
+        self.usage: Usage | None = None
         self.due = False
         self.opened = False
         self.routes: tuple[str, ...] | None = None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flowkit.core.facts import Usage
 from flowkit.core.reports import AttemptReport, Failed, Released
 from flowkit.wire.messages import Held, Job
 from flowkit.worker.registry import Kind, Role
@@ -56,7 +57,7 @@ class Attempt:
     __slots__ = (
         "abandon", "announced", "base", "begun", "context", "flow", "groups", "handler", "job", "limits", "lost",
         "order", "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at",
-        "stop_by", "task",
+        "stop_by", "task", "usage",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
@@ -73,6 +74,7 @@ class Attempt:
         self.progress: tuple[float | None, float | None, str] | None = None
         self.progress_at = received_at
         self.run_sec = 0.0
+        self.usage: Usage | None = None
         self.order: Order | None = None
         self.stop_by: float | None = None
         self.task: asyncio.Task[None] | None = None
@@ -119,5 +121,9 @@ class Attempt:
             return None
         if order.cause is Cause.TIME:
             error = {"code": order.code, "message": order.why, "type": "TimeoutError"}
-            return Failed(job.node, job.attempt, job.token, error, run_sec=self.run_sec)
-        return Released(job.node, job.attempt, job.token, order.why)
+            return Failed(job.node, job.attempt, job.token, error, run_sec=self.run_sec, usage=self._used(order.code))
+        return Released(job.node, job.attempt, job.token, order.why, self._used("cancelled"))
+
+    def _used(self, verdict: str) -> Usage | None:
+        """What a program that was told to end has used up to then."""
+        return None if self.usage is None else {**self.usage, "verdict": verdict}

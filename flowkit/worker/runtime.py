@@ -6,6 +6,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flowkit.clock import whole_clock
 from flowkit.config import WorkerConfig
@@ -30,6 +31,9 @@ from flowkit.worker.slots import LOOK_SEC, Slots
 from flowkit.worker.stream_hub import StreamHub
 from flowkit.worker.threads import Threads
 
+if TYPE_CHECKING:
+    from flowkit.worker.programs import Programs
+
 SPARE_THREADS = 32
 """Beyond the slots, for those that a plain handler which cannot be stopped still occupies."""
 HAND_BACK_SEC = 5.0
@@ -47,14 +51,16 @@ class WorkerRuntime:
     With `heart_in_thread`, heartbeats come from a thread that has a bus and a store of its own, made there by
     `heart_bus` and `heart_store`. `run_sync` runs plain handlers, in threads by default; `gauge` tells the CPU share
     and the memory (MB) for the heartbeats; `new_id` makes ids of so many bytes. `alone` says that its coordinator lives
-    and stalls with it, so that nobody could take a lease away behind its back.
+    and stalls with it, so that nobody could take a lease away behind its back. `programs` runs the code of nodes that
+    bring their own.
     """
 
     def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: WorkerConfig, registry: Registry,
                  telemetry: Telemetry | None = None, heart_in_thread: bool = False,
                  heart_bus: Callable[[], Bus] | None = None, heart_store: Callable[[], Renewer] | None = None,
                  run_sync: RunSync | None = None, gauge: Gauge = no_gauge, alone: bool = False,
-                 new_id: Callable[[int], str] = secrets.token_hex) -> None:  # fmt: skip
+                 new_id: Callable[[int], str] = secrets.token_hex,
+                 programs: Programs | None = None) -> None:  # fmt: skip
         if heart_in_thread and (heart_bus is None or heart_store is None):
             raise ConfigError("heart_in_thread needs heart_bus and heart_store: connections belong to one loop")
         if cfg.slots < 1:
@@ -73,6 +79,7 @@ class WorkerRuntime:
         self._gauge = gauge
         self._alone = alone
         self._new_id = new_id
+        self._programs = programs
         self._topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self._undertaker = Undertaker()
         self._supervisor = Supervisor(self.worker_id, self.telemetry)
@@ -154,6 +161,8 @@ class WorkerRuntime:
         await self._intake.close()
         await self._hub.close()
         await self._supervisor.stop()
+        if self._programs is not None:
+            await self._programs.close()
         self._threads.stop()
         self._undertaker.stop()
 
@@ -181,7 +190,7 @@ class WorkerRuntime:
         )  # fmt: skip
         self._slots = Slots(
             kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._identity.slots,
-            performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes),
+            performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes, programs=self._programs),
             started_after_sec=self._cfg.started_after_sec, send=self._outbox.add,
             defence_sec=math.inf if self._alone else DEFENCE * self._cfg.lease_ttl_sec,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.clock import SystemClock, whole_clock
 from flowkit.config import WorkerConfig
+from flowkit.core.code import CODE
 from flowkit.core.signature import read_signature
 from flowkit.errors import ConfigError
 from flowkit.ports import Bus, Clock, Outcome, Renewal, Store
@@ -24,6 +25,7 @@ from flowkit.worker.runtime import WorkerRuntime
 if TYPE_CHECKING:
     from flowkit.backend import Backend
     from flowkit.wire.messages import Held
+    from flowkit.worker.programs import Programs, Secrets
 
 RENEW_SEC = 5.0
 ALONE_SEC = 2.0
@@ -34,23 +36,31 @@ class Worker:
 
     `db` is a PyMongo `AsyncDatabase`, a Motor database, a `mongodb://` or `sqlite:///` URL, or None (embedded: then it
     serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
-    `role -> handler`, or a module; `roles` chooses among them. `labels` are for nodes that ask for them.
-    Raises `ConfigError` for roles without a handler, and for labels that are no texts.
+    `role -> handler`, or a module; `roles` chooses among them, and `code` is the role of nodes that bring their own;
+    embedded, that is served beside the others wherever it can be. `labels` are for nodes that ask for them; `secrets`
+    is where the secrets of code come from.
+    Raises `ConfigError` for roles without a handler, for `code` where no program may be run, and for labels that are no
+    texts.
     """
 
     def __init__(self, *, db: Any = None, cfg: WorkerConfig | None = None, clock: Clock | None = None,
                  roles: Sequence[str] | None = None, handlers: Any = None, telemetry: Telemetry | None = None,
-                 backend: Backend | None = None, labels: Mapping[str, str] | None = None) -> None:  # fmt: skip
+                 backend: Backend | None = None, labels: Mapping[str, str] | None = None,
+                 secrets: Secrets | None = None) -> None:  # fmt: skip
         self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
         self.cfg.labels = _labels(self.cfg.labels if labels is None else labels)
-        self._registry = _registry(handlers, self.cfg.roles if roles is None else list(roles))
-        self.cfg.roles = self._registry.roles
         self.db = db
         self.clock = clock if clock is not None else SystemClock()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self._backend = backend if backend is not None else _open(db, self.cfg)
         if self._backend.embedded:
             self.cfg.facts_partitions = 1
+        wanted = self.cfg.roles if roles is None else list(roles)
+        self._programs = _programs(self.cfg, wanted, secrets, anyway=self._backend.embedded)
+        self._registry = _registry(handlers, wanted, code=self._programs is not None)
+        self.cfg.roles = self._registry.roles
+        if self._programs is not None:
+            self.cfg.labels = self._programs.labels | self.cfg.labels
         self._runtime = self._make_runtime(self._backend)
         schemas = self._runtime.schemas
         self._signatures = {role: read_signature(schemas.get(role)) for role in self._registry.roles}
@@ -67,7 +77,7 @@ class Worker:
     @property
     def handlers(self) -> dict[str, Any]:
         """The handlers by role, as they were given."""
-        return {role.name: role.given for role in self._registry}
+        return {role.name: role.given for role in self._registry if role.name != CODE}
 
     @property
     def active(self) -> list[Held]:
@@ -175,7 +185,7 @@ class Worker:
         return WorkerRuntime(
             store=backend.store, bus=backend.bus, clock=whole_clock(self.clock), cfg=self.cfg, registry=self._registry,
             telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
-            heart_bus=self._heart_bus, heart_store=self._heart_store,
+            heart_bus=self._heart_bus, heart_store=self._heart_store, programs=self._programs,
         )  # fmt: skip
 
     def _heart_bus(self) -> Bus:
@@ -218,8 +228,28 @@ def _labels(given: Mapping[Any, Any]) -> dict[str, str]:
     return dict(given)
 
 
-def _registry(handlers: Any, roles: Sequence[str]) -> Registry:
+def runs_code(cfg: WorkerConfig | None = None) -> bool:
+    """Whether an embedded worker with these settings serves the role `code`, whatever handlers it has."""
+    cfg = cfg if cfg is not None else WorkerConfig.load()
+    return CODE in cfg.roles or _programs(cfg, cfg.roles, None, anyway=True) is not None
+
+
+def _programs(cfg: WorkerConfig, roles: Sequence[str], secrets: Secrets | None, *, anyway: bool) -> Programs | None:
+    from flowkit.sandbox.errors import CannotStart
+    from flowkit.worker.program_setup import open_programs, programs_if_any
+
+    if CODE not in roles:
+        return programs_if_any(cfg, secrets) if anyway and not roles else None
+    try:
+        return open_programs(cfg, secrets)
+    except CannotStart as error:
+        raise ConfigError(f"this worker cannot serve the role 'code': {error}") from error
+
+
+def _registry(handlers: Any, roles: Sequence[str], *, code: bool) -> Registry:
     registry = Registry(handlers)
+    if code:
+        registry.serve_code()
     if "echo" in roles and registry.get("echo") is None:
         from flowkit.worker.handlers.echo import EchoHandler
 
