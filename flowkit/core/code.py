@@ -26,7 +26,7 @@ RUNTIME_LABEL: Final = "flowkit.runtime."
 beside Python they have an interpreter."""
 
 PLACEHOLDER: Final = re.compile(r"\{\{\{secret::([^{}\n]{1,200})\}\}\}")
-SECRET_RULE: Final = re.compile(r"[A-Za-z0-9_.-]+")
+SECRET_RULE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(@[1-9][0-9]{0,8})?")
 REQUIREMENT_RULE: Final = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._, -]+\])?"
     r" *((===|==|>=|<=|~=|!=|<|>) *[A-Za-z0-9.*+!_-]+( *, *(===|==|>=|<=|~=|!=|<|>) *[A-Za-z0-9.*+!_-]+)*)?"
@@ -161,7 +161,7 @@ def _check_secrets(fields: Mapping[str, Any], place: Place, problems: Problems) 
     source = fields.get("code", {}).get("source", "")
     for name in dict.fromkeys(PLACEHOLDER.findall(source)):
         if not SECRET_RULE.fullmatch(name):
-            say = f"{shown(name)} is no secret's name: letters, digits and `_ . -`"
+            say = f"{shown(name)} is no secret's name: letters, digits and `_ . -`, perhaps `@` and a version"
             problems.add("E_SECRET", ((place, "code"), "source"), say)
         elif name not in named:
             problems.add("E_SECRET", ((place, "code"), "source"), _undeclared(name, named, problems))

@@ -25,7 +25,9 @@ REQUIREMENT: Final = Text(
     256, REQUIREMENT_RULE, "a package, such as 'requests>=2.31,<3' (no address, no option)", "E_CODE"
 )
 ADDRESS: Final = Text(261, ADDRESS_RULE, "an address such as 'api.example.com:443'", "E_CODE")
-SECRET: Final = Text(LONGEST_NAME, SECRET_RULE, "a secret's name: letters, digits and `_ . -`", "E_SECRET")
+SECRET: Final = Text(
+    LONGEST_NAME + 10, SECRET_RULE, "a secret's name, such as 'DB_PASSWORD' or 'DB_PASSWORD@2'", "E_SECRET"
+)
 MEMORY: Final = Number(16, MOST_MEMORY_MB, whole=True)
 SECONDS: Final = Number(0, 1e9, above=True)
 

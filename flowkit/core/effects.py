@@ -12,7 +12,7 @@ from flowkit.core.payload import Payload
 @immutable
 class Dispatch:
     """Send one attempt of the node `name` to the worker that holds its lease. `inputs` may hold `Artifact`s, and
-    `SecretRef`s where `code` says what program to run."""
+    `SecretHole`s where `code` says what program to run."""
 
     name: str
     node: Node

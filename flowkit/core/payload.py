@@ -26,7 +26,7 @@ class Artifact:
 
 
 @immutable
-class SecretRef:
+class SecretHole:
     """Stands in a node's inputs for the value of the secret `name`, which only the node's program gets to see."""
 
     name: str
@@ -50,9 +50,9 @@ def lift_artifacts(value: Any) -> tuple[Any, list[tuple[Place, Artifact]]]:
     return _lift(value, Artifact)
 
 
-def lift_secrets(value: Any) -> tuple[Any, list[tuple[Place, SecretRef]]]:
-    """The same for every `SecretRef`."""
-    return _lift(value, SecretRef)
+def lift_secrets(value: Any) -> tuple[Any, list[tuple[Place, SecretHole]]]:
+    """The same for every `SecretHole`."""
+    return _lift(value, SecretHole)
 
 
 def _lift(value: Any, kind: type[T]) -> tuple[Any, list[tuple[Place, T]]]:

@@ -7,7 +7,6 @@ from typing import Any, Final
 from flowkit.core.code import SECRET_RULE
 from flowkit.core.keys import GRAPH
 from flowkit.core.kinds import LONGEST_EXPRESSION
-from flowkit.core.problems import LONGEST_NAME
 from flowkit.core.template import COMPANY, EXPR, FORMS, INDEX, LITERAL, LONGEST_REFERENCE, SECRET, STREAM
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -71,7 +70,7 @@ def _form(name: str) -> dict[str, Any]:
     elif name == EXPR:
         value["maxLength"] = LONGEST_EXPRESSION
     elif name == SECRET:
-        value = {"type": "string", "maxLength": LONGEST_NAME, "pattern": f"^{SECRET_RULE.pattern}$"}
+        value = {"type": "string", "pattern": f"^{SECRET_RULE.pattern}$"}
     elif name == STREAM:
         value = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     beside = {other: {"description": ABOUT_FORMS[other]} for other in sorted(COMPANY[name])}

@@ -15,7 +15,7 @@ from flowkit.core.code import SECRET_RULE
 from flowkit.core.conditions import read_expression
 from flowkit.core.expr import Expression
 from flowkit.core.graph import MISSING, Missing, Reference
-from flowkit.core.payload import Artifact, SecretRef
+from flowkit.core.payload import Artifact, SecretHole
 from flowkit.core.problems import LONGEST_NAME, Place, Problems, render, shown, written
 from flowkit.core.values import DECLINED, MAX_DEPTH, Copier
 from flowkit.errors import InputError, did_you_mean, nearest
@@ -188,8 +188,8 @@ class TemplateReader:
         return {EXPR: expression.text}
 
     def _secret(self, name: object, place: Place) -> str:
-        if not isinstance(name, str) or len(name) > LONGEST_NAME or not SECRET_RULE.fullmatch(name):
-            say = f"expected a secret's name (letters, digits and `_ . -`), found {shown(name)}"
+        if not isinstance(name, str) or not SECRET_RULE.fullmatch(name):
+            say = f"expected a secret's name, such as 'DB_PASSWORD' or 'DB_PASSWORD@2', found {shown(name)}"
             self._problems.add("E_SECRET", place, say)
             return ""
         self._secrets.add(name)
@@ -321,7 +321,7 @@ class _Resolver:
         if STREAM in form:
             return None  # the worker puts the stream there
         if SECRET in form:
-            return SecretRef(str(form[SECRET]))
+            return SecretHole(str(form[SECRET]))
         name = next((key for key in form if key != DEFAULT), "")
         if name not in COMPANY or not isinstance(form[name], str):
             raise InputError(f"{render(place)}: no template that this release knows")

@@ -22,7 +22,7 @@ CHANNEL_FD = 3
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BRIDGE = "flowkit_channel"
 """The name among `sys.modules` by which the SDK finds the channel."""
-PLACEHOLDER = re.compile(r"\{\{\{secret::([A-Za-z0-9_.-]{1,128})\}\}\}")
+PLACEHOLDER = re.compile(r"\{\{\{secret::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(?:@[1-9][0-9]{0,8})?)\}\}\}")
 PERMANENT = (TypeError, ValueError, KeyError, AssertionError, ImportError, SyntaxError)
 MOST_DEPTH = 64
 MOST_MESSAGE, MOST_TRACEBACK, LAST_FRAMES = 8 * 1024, 16 * 1024, 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from flowkit.sandbox.spoken import tidy
 
@@ -19,35 +19,42 @@ MB: Final = 1024 * 1024
 class Stream(Protocol):
     """Takes secrets out of a text that comes in pieces: what may be the beginning of one is held back."""
 
-    def feed(self, text: str) -> str: ...
-    def end(self) -> str: ...
+    def feed(self, chunk: str, /) -> str: ...
+    def flush(self) -> str: ...
 
 
 class Redactor(Protocol):
     """Takes the secrets of one attempt out of what leaves it."""
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, /) -> str:
         """The text without them."""
         ...
 
-    def stream(self) -> Stream: ...
+    def value(self, value: Any, /) -> Any:
+        """A JSON value (or bytes) without them."""
+        ...
+
+    def text_stream(self) -> Stream: ...
 
 
 class _Unchanged:
-    def feed(self, text: str) -> str:
-        return text
+    def feed(self, chunk: str, /) -> str:
+        return chunk
 
-    def end(self) -> str:
+    def flush(self) -> str:
         return ""
 
 
 class NothingSecret:
     """For attempts that have no secrets."""
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, /) -> str:
         return text
 
-    def stream(self) -> Stream:
+    def value(self, value: Any, /) -> Any:
+        return value
+
+    def text_stream(self) -> Stream:
         return _Unchanged()
 
 
@@ -77,7 +84,7 @@ class Printed:
     def __init__(self, level: str, budget: Budget, redactor: Redactor) -> None:
         self._level = level
         self._budget = budget
-        self._stream = redactor.stream()
+        self._stream = redactor.text_stream()
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._part = ""
         self.last: deque[str] = deque(maxlen=LAST_LINES)
@@ -88,7 +95,7 @@ class Printed:
 
     def end(self) -> None:
         if not self._budget.cut:
-            self._take(self._stream.feed(self._decoder.decode(b"", final=True)) + self._stream.end())
+            self._take(self._stream.feed(self._decoder.decode(b"", final=True)) + self._stream.flush())
             if self._part:
                 self._give(self._part)
                 self._part = ""

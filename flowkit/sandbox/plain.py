@@ -25,7 +25,7 @@ from typing import Any, Final
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.runtime import Ending, Level, Limits, Program, Usage, Verdict
 
-LAUNCHER: Final = str(Path(__file__).with_name("launch.py"))
+WARDEN: Final = str(Path(__file__).with_name("warden.py"))
 LINE_BYTES: Final = 64 * 1024
 GONE_SEC: Final = 10.0
 MB: Final = 1024 * 1024
@@ -76,7 +76,7 @@ class PlainRuntime:
 
     async def _begin(self, program: Program, folder: str, channel: int, report: int) -> Process:
         limits = json.dumps(_limits(program.limits) | {"parent": os.getpid()})
-        command = (sys.executable, "-I", "-S", LAUNCHER, str(report), str(channel), limits, *program.argv)
+        command = (sys.executable, "-I", "-S", WARDEN, str(report), str(channel), limits, *program.argv)
         starting = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
                 *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(program.env), cwd=folder,

@@ -204,7 +204,7 @@ class Supervision:
         result, failure = outcome.result, outcome.failure
         if result is not None:
             names = None if result.next is None else tuple(map(redactor.text, result.next))
-            result = Result(_redacted(result.output, redactor), names, redactor.text(result.message))
+            result = Result(redactor.value(result.output), names, redactor.text(result.message))
         if failure is not None:
             failure = Failure(
                 redactor.text(failure.code), redactor.text(failure.message), redactor.text(failure.type),
@@ -219,18 +219,6 @@ class Supervision:
     @property
     def verdict(self) -> str:
         return str(self.ending.verdict if self.ending is not None else Verdict.KILLED)
-
-
-def _redacted(value: Any, redactor: Redactor) -> Any:
-    if isinstance(value, str):
-        return redactor.text(value)
-    if isinstance(value, dict):
-        return {redactor.text(key): _redacted(item, redactor) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_redacted(item, redactor) for item in value]
-    if isinstance(value, bytes):
-        return redactor.text(value.decode("latin-1")).encode("latin-1", "replace")
-    return value
 
 
 async def _drain(stream: asyncio.StreamReader, printed: Printed) -> None:

@@ -2,7 +2,7 @@
 
 It stays the parent of everything that the program leaves behind, even of what detached itself, and ends all of that
 before it goes. It gives its verdict on a pipe. A script of its own, with nothing but the standard library:
-`python -I -S launch.py REPORT_FD CHANNEL_FD LIMITS PROGRAM ARGUMENT...`.
+`python -I -S warden.py REPORT_FD CHANNEL_FD LIMITS PROGRAM ARGUMENT...`.
 
 SIGTERM is for the program, not for this one; SIGUSR1 (also: its own parent died) ends everything now.
 """
