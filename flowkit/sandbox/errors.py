@@ -9,4 +9,9 @@ class CannotStart(Exception):
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(f"{message}{hint and f': {hint}'}")
         self.code = code
+        self.message = message
         self.hint = hint
+
+    def because(self, said: str) -> CannotStart:
+        """The same, with what was said about it elsewhere."""
+        return CannotStart(self.code, f"{self.message} ({said})", self.hint)

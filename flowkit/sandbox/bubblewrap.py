@@ -1,0 +1,111 @@
+"""The highest level: bubblewrap gives a program namespaces and a root, and a first process of our own gives the rest.
+
+As root, bubblewrap makes the root without a user namespace, and the program becomes a user of no account and enters a
+user namespace of its own: it is nobody on this machine, whatever it becomes inside. As an ordinary user, bubblewrap
+makes a user namespace, and the program enters another one below it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable, Iterable
+
+from flowkit.sandbox import seccomp
+from flowkit.sandbox.base import Base
+from flowkit.sandbox.box import Box
+from flowkit.sandbox.contained import Contained
+from flowkit.sandbox.egress import Egress
+from flowkit.sandbox.errors import CannotStart
+from flowkit.sandbox.inside.main import ONCE
+from flowkit.sandbox.launch import Launch
+from flowkit.sandbox.orders import check, order_for
+from flowkit.sandbox.runtime import Level, Program, Running
+from flowkit.sandbox.spots import Spot
+from flowkit.sandbox.zygote import MOST_FORKS, SPARES, Environment, Zygote, Zygotes
+
+
+class BubblewrapRuntime(Base):
+    """Programs at `Level.L3`.
+
+    `bwrap`: where bubblewrap is, if it is not on the path. `cgroups`: whether to use those that can be used.
+    `reachable`: networks such as `10.1.0.0/16` that programs may reach though they are private, if their own list names
+    a host there. `most_forks`: how many programs begin in one zygote before it is renewed; `spares`: how many places
+    each keeps ready.
+    """
+
+    name = "bubblewrap"
+    level = Level.L3
+
+    def __init__(
+        self, *, bwrap: str = "", cgroups: bool = True, reachable: Iterable[str] = (), most_forks: int = MOST_FORKS,
+        spares: int = SPARES,
+    ) -> None:  # fmt: skip
+        super().__init__(cgroups=cgroups)
+        self._bwrap = bwrap
+        self._reachable = tuple(reachable)
+        self._zygotes = Zygotes(
+            lambda: self._bwrap, lambda orders: self.ask(orders, fresh=True), most_forks=most_forks, spares=spares
+        )
+
+    async def start(self, program: Program) -> Running:
+        self.open()
+        check(program)
+        egress = Egress(program.network, reachable=self._reachable) if program.network else None
+        return await (self._start_warm(program, egress) if program.warm else self._start_cold(program, egress))
+
+    async def close(self) -> None:
+        await super().close()
+        await self._zygotes.close()
+
+    def open(self) -> None:
+        self._bwrap = self._bwrap or shutil.which("bwrap") or ""
+        if not self._bwrap:
+            raise CannotStart("E_SANDBOX_BWRAP", "bubblewrap is not installed", "apt-get install bubblewrap")
+        super().open()
+
+    async def _start_cold(self, program: Program, egress: Egress | None) -> Contained:
+        launch = Launch()
+        box = Box(self._bwrap, program.readable, role=ONCE)
+        try:
+            with (
+                box.accounts() as accounts,
+                launch.begin(lambda number: box.argv(number, accounts), accounts) as orders,
+            ):
+                spot = await self.ask(orders)
+            return await self._fill(spot, program, launch.gone, egress)
+        except (CannotStart, OSError) as error:
+            await launch.gone()
+            if isinstance(error, OSError):
+                error = CannotStart("E_SANDBOX_START", f"the sandbox ended before the program began: {error}")
+            raise launch.explain(error) from None
+
+    async def _start_warm(self, program: Program, egress: Egress | None) -> Contained:
+        environment = Environment.of(program)
+        zygote = await self._zygotes.get(environment)
+        try:
+            return await self._fork(zygote, program, egress)
+        except (CannotStart, OSError):
+            if zygote.alive:
+                raise
+        await self._zygotes.forget(environment, zygote)
+        return await self._fork(await self._zygotes.get(environment), program, egress)
+
+    async def _fork(self, zygote: Zygote, program: Program, egress: Egress | None) -> Contained:
+        running = await self._fill(await zygote.take(), program, zygote.released, egress)
+        zygote.fill_up()
+        return running
+
+    async def _fill(
+        self, spot: Spot, program: Program, after: Callable[[], Awaitable[None]], egress: Egress | None
+    ) -> Contained:
+        async def gone() -> None:
+            if egress is not None:
+                await egress.close()
+            await after()
+
+        order = order_for(program, counted=self.counted)
+        order.script = bool(program.warm)
+        return await self.fill(
+            spot, program, order, seccomp.build(internet=bool(program.network)), after=gone,
+            serve=egress.serve if egress is not None else None,
+        )  # fmt: skip

@@ -1,0 +1,255 @@
+"""Control groups of programs: one for each while it runs, with its limits; what it used; and nothing left of it.
+
+All groups of one runtime lie in a folder that it holds a lock on. A folder whose lock can be had belongs to nobody any
+more: its owner has ended, however it did. So whoever comes next clears it away, whatever process numbers mean by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import secrets
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from flowkit.sandbox.hierarchies import Controller
+from flowkit.sandbox.runtime import Limits
+
+PREFIX: Final = "flowkit-"
+
+MIB: Final = 1024 * 1024
+_PERIOD_US: Final = 100_000
+_SHORTEST_QUOTA_US: Final = 1_000
+_REMOVAL_SEC: Final = 2.0
+_REMOVAL_PAUSE_SEC: Final = 0.01
+
+
+@dataclass(slots=True)
+class _Home:
+    """This runtime's folder in one hierarchy, and the descriptor that holds its lock."""
+
+    folder: Path
+    lock: int
+
+
+class Cgroups:
+    """Makes groups in the hierarchies of these controllers. `close` when no program runs any more."""
+
+    def __init__(self, controllers: Iterable[Controller]) -> None:
+        self.controllers = {controller.name: controller for controller in controllers}
+        self._homes: dict[Path, _Home] = {}
+        self._numbers = itertools.count()
+
+    def open(self) -> None:
+        """Clear away what owners left that have ended, and make folders of one's own. Raises `OSError`."""
+        for parent in {controller.folder for controller in self.controllers.values()}:
+            sweep(parent)
+            self._homes[parent] = _new_home(parent)
+        for controller in self.controllers.values():
+            if controller.version == 2:
+                _write(self._homes[controller.folder].folder / "cgroup.subtree_control", f"+{_of_2(controller.name)}")
+
+    def create(self) -> Group:
+        """A group with no limits yet and nobody in it. Raises `OSError`."""
+        name = f"p{next(self._numbers)}"
+        places = {
+            controller.name: (controller.version, self._homes[controller.folder].folder / name)
+            for controller in self.controllers.values()
+        }
+        group = Group(places)
+        try:
+            group.make()
+        except OSError:
+            group.try_remove()
+            raise
+        return group
+
+    def close(self) -> None:
+        for home in self._homes.values():
+            _clear(home.folder)
+            os.close(home.lock)
+        self._homes.clear()
+
+
+class Group:
+    """What one program, and all that it starts, is counted and bounded in."""
+
+    def __init__(self, places: dict[str, tuple[int, Path]]) -> None:
+        self._places = places
+        self._folders = list(dict.fromkeys(folder for _, folder in places.values()))
+
+    def make(self) -> None:
+        for folder in self._folders:
+            folder.mkdir()
+
+    def bound(self, limits: Limits) -> None:
+        """Raises `OSError`."""
+        for name, (version, folder) in self._places.items():
+            for file, value in _settings(name, version, limits):
+                _write(folder / file, value)
+        self._bound_swap(limits)
+
+    def doors(self) -> list[int]:
+        """Descriptors by which whoever writes `0` to all of them joins; the caller closes them."""
+        return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
+
+    def cpu_sec(self) -> float | None:
+        version, folder = self._places.get("cpuacct", (0, None))
+        if folder is None:
+            return None
+        if version == 1:
+            return int(_read(folder / "cpuacct.usage", "0")) / 1e9
+        return int(_fields(folder / "cpu.stat").get("usage_usec", "0")) / 1e6
+
+    def peak_memory_bytes(self) -> int | None:
+        version, folder = self._places.get("memory", (0, None))
+        if folder is None:
+            return None
+        found = _read(folder / ("memory.max_usage_in_bytes" if version == 1 else "memory.peak"), "")
+        return int(found) if found else None
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel has killed because there was no memory left in the group."""
+        version, folder = self._places.get("memory", (0, None))
+        if folder is None:
+            return 0
+        file = "memory.oom_control" if version == 1 else "memory.events"
+        return int(_fields(folder / file).get("oom_kill", "0"))
+
+    def kill(self) -> None:
+        """End whoever is in it."""
+        for folder in self._folders:
+            _kill(folder)
+
+    async def remove(self) -> None:
+        """Raises `OSError` if somebody is still in it after two seconds of killing."""
+        deadline = asyncio.get_running_loop().time() + _REMOVAL_SEC
+        while not self.try_remove():
+            if asyncio.get_running_loop().time() > deadline:
+                raise OSError(errno.EBUSY, f"processes in {self._folders[0]} cannot be ended")
+            self.kill()
+            await asyncio.sleep(_REMOVAL_PAUSE_SEC)
+
+    def try_remove(self) -> bool:
+        """Whether nothing is left of it."""
+        self._folders = [folder for folder in self._folders if not _remove(folder)]
+        return not self._folders
+
+    def _bound_swap(self, limits: Limits) -> None:
+        version, folder = self._places.get("memory", (0, None))
+        if folder is None:
+            return
+        file, value = ("memory.swap.max", "0")
+        if version == 1:
+            file, value = ("memory.memsw.limit_in_bytes", str(limits.memory_mb * MIB))
+        with contextlib.suppress(FileNotFoundError):  # a kernel without swap, or that does not account for it
+            _write(folder / file, value)
+
+
+def sweep(parent: Path) -> None:
+    """Clear away the folders here whose owners have ended, with whoever is still in them."""
+    for folder in parent.glob(f"{PREFIX}*-*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            continue  # somebody else was faster
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(folder)
+        except BlockingIOError:
+            continue  # its owner lives
+        finally:
+            os.close(lock)
+
+
+def _new_home(parent: Path) -> _Home:
+    while True:
+        folder = parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir()
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)  # a sweeper saw it before it had an owner
+            continue
+        if folder.exists():
+            return _Home(folder, lock)
+        os.close(lock)
+
+
+def _settings(name: str, version: int, limits: Limits) -> list[tuple[str, str]]:
+    quota = max(_SHORTEST_QUOTA_US, int(limits.cpu * _PERIOD_US))
+    memory = str(limits.memory_mb * MIB)
+    match name, version:
+        case "memory", 1:
+            return [("memory.limit_in_bytes", memory)]
+        case "memory", 2:
+            return [("memory.max", memory), ("memory.oom.group", "1")]
+        case "pids", _:
+            return [("pids.max", str(limits.pids))]
+        case "cpu", 1:
+            return [("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))]
+        case "cpu", 2:
+            return [("cpu.max", f"{quota} {_PERIOD_US}")]
+        case _:
+            return []
+
+
+def _of_2(name: str) -> str:
+    return "cpu" if name == "cpuacct" else name
+
+
+def _clear(folder: Path) -> None:
+    """As far as it goes: what cannot be ended yet is found by the next sweep."""
+    for child in [*(path for path in folder.iterdir() if path.is_dir()), folder]:
+        for _ in range(20):
+            if _remove(child):
+                break
+            _kill(child)
+
+
+def _kill(folder: Path) -> None:
+    if (folder / "cgroup.kill").exists():
+        with contextlib.suppress(OSError):
+            _write(folder / "cgroup.kill", "1")
+        return
+    for word in _read(folder / "cgroup.procs", "").split():
+        if word != "0":  # a process of another namespace
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(word), signal.SIGKILL)
+
+
+def _remove(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path, default: str) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return default
+
+
+def _fields(path: Path) -> dict[str, str]:
+    return dict(line.split(" ", 1) for line in _read(path, "").splitlines() if " " in line)

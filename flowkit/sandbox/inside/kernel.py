@@ -1,0 +1,135 @@
+"""Calls of the kernel that Python's standard library does not have."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+from _socket import AF_INET, SOCK_DGRAM, socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import Any
+else:
+    import _signal as signal  # what the other is made of, without the enums, which take longer than all the rest
+
+__all__ = ["signal"]  # named here for the others; they are given the rest by this module's name
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_BIND = 4096
+
+LANDLOCK_CREATE_RULESET = 444
+LANDLOCK_ADD_RULE = 445
+LANDLOCK_RESTRICT_SELF = 446
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_SECCOMP = 22
+_PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _long(value: int) -> Any:
+    return ctypes.c_ulong(value)
+
+
+def _prctl(option: int, *args: int) -> int:
+    return _check(_libc.prctl(option, *(_long(arg) for arg in (*args, 0, 0, 0, 0)[:4])))
+
+
+def syscall(number: int, *args: Any) -> int:
+    return _check(_libc.syscall(_long(number), *args))
+
+
+def unshare(flags: int) -> None:
+    _check(_libc.unshare(flags))
+
+
+def setns(descriptor: int, kind: int) -> None:
+    _check(_libc.setns(descriptor, kind))
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    _check(_libc.mount(source.encode(), target.encode(), kind.encode(), _long(flags), options.encode()))
+
+
+def die_with_parent(signal: int) -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal)
+
+
+def set_dumpable(yes: bool) -> None:
+    """Whether others of the same user may read this process's memory, environment and descriptors."""
+    _prctl(_PR_SET_DUMPABLE, int(yes))
+
+
+def adopt_orphans() -> None:
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def no_new_privileges() -> None:
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def filter_syscalls(program: bytes) -> None:
+    """Install a filter: an array of `struct sock_filter`. For good, and for all children."""
+    code = ctypes.create_string_buffer(program, len(program))
+    fprog = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
+    _check(_libc.prctl(_PR_SET_SECCOMP, _long(_SECCOMP_MODE_FILTER), fprog, _long(0), _long(0)))
+
+
+def drop_capabilities(keep: tuple[int, ...] = ()) -> None:
+    """All capabilities but these go, for good: out of the bounding set too."""
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(64):
+        if number in keep:
+            continue
+        try:
+            _prctl(_PR_CAPBSET_DROP, number)
+        except OSError:
+            break  # the first that this kernel does not have, or there is no right to drop any, nor a need
+    kept = sum(1 << number for number in keep)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
+    data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))
+    _check(_libc.capset(header, data))
+
+
+def raise_loopback() -> None:
+    """Bring up this network namespace's own `lo`."""
+    asker = socket(AF_INET, SOCK_DGRAM)
+    try:
+        request = struct.pack("16sH22x", b"lo", 0)
+        flags = struct.unpack("16sH22x", fcntl.ioctl(asker.fileno(), _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(asker.fileno(), _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+    finally:
+        asker.close()

@@ -1,0 +1,85 @@
+"""A process that is ready before a program comes: each order is a fork of it, in namespaces of its own.
+
+It holds no secret, and no code of an environment or a program ever runs in it: what it has loaded is Python's own.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+from _socket import socket
+from collections.abc import Callable
+
+from . import kernel, order
+from .init import Init, listen_for_children
+
+# What a node's program is likely to need, so that it is loaded once: nothing outside of the standard library.
+WARM = (
+    "argparse", "array", "ast", "asyncio", "base64", "binascii", "bisect", "collections", "contextlib", "contextvars",
+    "copy", "csv", "ctypes", "dataclasses", "datetime", "decimal", "email.message", "enum", "fractions", "functools",
+    "gc", "glob", "gzip", "hashlib", "heapq", "hmac", "html", "http.client", "inspect", "io", "itertools", "json",
+    "linecache", "logging", "math", "operator", "os", "pathlib", "pprint", "queue", "random", "re", "runpy", "secrets",
+    "select", "shutil", "signal", "site", "socket", "sqlite3", "ssl", "statistics", "string", "struct", "subprocess",
+    "tempfile", "textwrap", "threading", "time", "tokenize", "traceback", "types", "typing", "urllib.parse",
+    "urllib.request", "uuid", "warnings", "weakref", "zipfile", "zlib", "zoneinfo",
+)  # fmt: skip
+
+
+def serve(orders: socket) -> Callable[[], None]:
+    """Until the parent has gone. Comes back only in a program's process, with what it has to do."""
+    _warm_up()
+    home = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    woken = listen_for_children()
+    order.tell(orders, "ready")
+    while True:
+        place = _next(orders, woken)
+        if place is None:
+            os._exit(0)  # the first process of its namespace: nothing that it forked outlives it
+        if _fork(home) == 0:
+            signal.set_wakeup_fd(-1)
+            orders.close()
+            for descriptor in (home, woken):
+                os.close(descriptor)
+            return Init(place).start()
+        for descriptor in (place.control, *place.doors):
+            os.close(descriptor)
+
+
+def _warm_up() -> None:
+    for name in WARM:
+        try:
+            __import__(name)
+        except ImportError:
+            continue  # a Python that was built without it
+    gc.collect()
+    gc.freeze()  # what is there now is never looked at again, so that forks go on sharing its pages
+
+
+def _next(orders: socket, woken: int) -> order.Place | None:
+    poll = select.poll()
+    poll.register(orders, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        if woken in ready:
+            os.read(woken, 4096)
+            _reap()
+        if orders.fileno() in ready:
+            return order.receive_place(orders)
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+    except ChildProcessError:
+        return
+
+
+def _fork(home: int) -> int:
+    # A process may make a namespace for its next child only while the one for its children is its own.
+    kernel.setns(home, kernel.CLONE_NEWPID)
+    kernel.unshare(kernel.CLONE_NEWPID)
+    return os.fork()

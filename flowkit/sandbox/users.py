@@ -1,0 +1,26 @@
+"""Whom programs become that root starts."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+FIRST_UID: Final = 0x7000_0000
+UIDS: Final = 0x1000_0000
+"""Users that no account has, by what is usual on Linux: programs that root starts run as one of them."""
+
+NOBODY: Final = 65534
+
+
+def some_uid() -> int:
+    """Whom a program that root starts becomes: somebody else each time, where this machine has so many."""
+    uid = FIRST_UID + secrets.randbelow(UIDS)
+    return uid if _mapped(uid) else NOBODY
+
+
+def _mapped(uid: int) -> bool:
+    with open("/proc/self/uid_map") as file:
+        for first, _, count in (map(int, line.split()) for line in file):
+            if first <= uid < first + count:
+                return True
+    return False

@@ -1,0 +1,192 @@
+"""Processes that are ready before a program comes: one per environment, begun when it is first asked for.
+
+Nothing of a program is ever in one, nor any secret: it is asked for a fork, and everything else comes to the fork. One
+that has died is begun anew; after many forks, or when there are too many others, one takes no more orders and ends with
+the last of its programs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from flowkit.sandbox.box import Box
+from flowkit.sandbox.errors import CannotStart
+from flowkit.sandbox.inside.main import ZYGOTE
+from flowkit.sandbox.inside.order import LONGEST_MESSAGE
+from flowkit.sandbox.launch import Launch
+from flowkit.sandbox.runtime import Program
+from flowkit.sandbox.spots import Spot
+
+READY_SEC: Final = 30.0
+MOST_FORKS: Final = 10_000
+MOST_ZYGOTES: Final = 16
+SPARES: Final = 4
+"""Places that are kept ready in each, so that joining a group, which the kernel takes its time for, is done before."""
+
+Ask = Callable[[socket.socket], Awaitable[Spot]]
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What makes two programs able to begin in the same zygote."""
+
+    name: str
+    interpreter: str
+    readable: tuple[str, ...]
+
+    @classmethod
+    def of(cls, program: Program) -> Environment:
+        return cls(program.warm, program.argv[0], tuple(sorted(set(program.readable))))
+
+
+class Zygote:
+    """One such process. It ends when it was retired and none of its programs is left."""
+
+    def __init__(self, ask: Ask, spares: int) -> None:
+        self._ask = ask
+        self._most_spares = spares
+        self._spares: deque[Spot] = deque()
+        self._filling: asyncio.Task[None] | None = None
+        self._launch = Launch()
+        self._orders: socket.socket | None = None
+        self._retired = False
+        self.forks = 0
+        self.programs = 0
+
+    @property
+    def alive(self) -> bool:
+        return self._launch.alive
+
+    async def begin(self, bwrap: str, environment: Environment) -> None:
+        """Until it is ready. Raises `CannotStart`."""
+        box = Box(bwrap, environment.readable, role=ZYGOTE, interpreter=environment.interpreter)
+        try:
+            with box.accounts() as accounts:
+                self._orders = self._launch.begin(lambda number: box.argv(number, accounts), accounts)
+                await self._until_ready()
+        except BaseException as error:
+            await asyncio.shield(self.close())
+            raise self._launch.explain(error) if isinstance(error, CannotStart) else error from None
+
+    async def take(self) -> Spot:
+        """A place; `released` has to be called when it is empty again. Raises `OSError` where this one has died."""
+        if self._orders is None:
+            raise BrokenPipeError("this zygote has ended")
+        self.forks += 1
+        self.programs += 1
+        try:
+            return self._spares.popleft() if self._spares else await self._ask(self._orders)
+        except BaseException:
+            self.programs -= 1
+            raise
+
+    def fill_up(self) -> None:
+        """Have as many places ready as there should be, in the background: after a program has begun, not before."""
+        if not self._retired and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.create_task(self._fill_up(), name="zygote/spares")
+
+    async def _fill_up(self) -> None:
+        with contextlib.suppress(OSError, CannotStart):  # whoever wants a place next is told
+            while self._orders is not None and not self._retired and len(self._spares) < self._most_spares:
+                self._spares.append(await self._ask(self._orders))
+
+    async def released(self) -> None:
+        self.programs -= 1
+        if self._retired and not self.programs:
+            await self.close()
+
+    async def retire(self) -> None:
+        self._retired = True
+        await self._empty_spares()
+        if not self.programs:
+            await self.close()
+
+    async def close(self) -> None:
+        """End it, and with it all programs that it has begun."""
+        self._retired = True
+        if self._orders is not None:
+            self._orders.close()
+            self._orders = None
+        await self._launch.gone()
+        await self._empty_spares()
+
+    async def _empty_spares(self) -> None:
+        if self._filling is not None:
+            await asyncio.wait([self._filling])
+        while self._spares:
+            await self._spares.popleft().remove()
+
+    async def _until_ready(self) -> None:
+        assert self._orders is not None
+        self._orders.setblocking(False)
+        try:
+            async with asyncio.timeout(READY_SEC):
+                said = await asyncio.get_running_loop().sock_recv(self._orders, LONGEST_MESSAGE)
+        except TimeoutError:
+            raise CannotStart("E_SANDBOX_ZYGOTE", f"the zygote was not ready after {READY_SEC:g} s") from None
+        if not said:
+            raise CannotStart("E_SANDBOX_ZYGOTE", "the zygote ended before it was ready", "flowkit doctor")
+
+
+class Zygotes:
+    """The zygotes of one runtime, by environment."""
+
+    def __init__(
+        self, bwrap: Callable[[], str], ask: Ask, *, most_forks: int = MOST_FORKS, most: int = MOST_ZYGOTES,
+        spares: int = SPARES,
+    ) -> None:  # fmt: skip
+        self._bwrap = bwrap
+        self._ask = ask
+        self._spares = spares
+        self._most_forks = most_forks
+        self._most = most
+        self._zygotes: dict[Environment, asyncio.Task[Zygote]] = {}
+
+    async def get(self, environment: Environment) -> Zygote:
+        """The one of this environment, begun if need be. Raises `CannotStart`."""
+        begun = self._zygotes.pop(environment, None)
+        if begun is not None and _worn_out(begun, self._most_forks):
+            await begun.result().retire()
+            begun = None
+        if begun is None or (begun.done() and begun.exception() is not None):
+            begun = asyncio.create_task(self._begin(environment), name=f"zygote/{environment.name}")
+        self._zygotes[environment] = begun  # the last in order is the one that was asked for last
+        while len(self._zygotes) > self._most:
+            await self._forget(next(iter(self._zygotes)))
+        return await asyncio.shield(begun)
+
+    async def forget(self, environment: Environment, zygote: Zygote) -> None:
+        """It has died: the next program begins another."""
+        known = self._zygotes.get(environment)
+        if known is not None and known.done() and known.exception() is None and known.result() is zygote:
+            del self._zygotes[environment]
+        await zygote.close()
+
+    async def close(self) -> None:
+        while self._zygotes:
+            _, begun = self._zygotes.popitem()
+            if not begun.done():
+                await asyncio.wait([begun])
+            if begun.exception() is None:
+                await begun.result().close()
+
+    async def _begin(self, environment: Environment) -> Zygote:
+        zygote = Zygote(self._ask, self._spares)
+        await zygote.begin(self._bwrap(), environment)
+        return zygote
+
+    async def _forget(self, environment: Environment) -> None:
+        begun = self._zygotes.pop(environment)
+        await asyncio.wait([begun])
+        if begun.exception() is None:
+            await begun.result().retire()
+
+
+def _worn_out(begun: asyncio.Task[Zygote], most: int) -> bool:
+    return begun.done() and begun.exception() is None and begun.result().forks >= most
