@@ -191,7 +191,8 @@ class WorkerConfig(CommonSettings):
 
     `slots` is how many attempts run at once; `drain_sec` how long a draining worker lets them finish;
     `started_after_sec` after which an attempt is announced as running.
-    `code_trusted`: code of nodes may run at level L1, as a plain process that may do what the worker's user may.
+    `code_level`: code of nodes runs at this level (`L1`, `L2`, `L3`), not at the highest that there is here.
+    `code_trusted`: it may run at level L1, as a plain process that may do what the worker's user may.
     `code_dir`: where the `file`s of code nodes are. `code_index`: whence the packages that code requires come, and
     nothing else: an index's address, or a folder of wheels; empty: none are installed. `code_cache`: where they are
     kept (by default in the user's cache), in at most `code_environments` sets. `code_install_sec`: how long making one
@@ -206,6 +207,7 @@ class WorkerConfig(CommonSettings):
     drain_sec: float = 30.0
     started_after_sec: float = 0.5
     max_output_bytes: int = 64 * 1024 * 1024
+    code_level: str = ""
     code_trusted: bool = False
     code_dir: str = ""
     code_index: str = "https://pypi.org/simple"

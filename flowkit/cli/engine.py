@@ -15,6 +15,7 @@ from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.views import TaskView
+from flowkit.core.code import CODE
 from flowkit.core.graph import Graph
 from flowkit.errors import FlowKitError
 from flowkit.worker.worker import Worker
@@ -84,6 +85,11 @@ class Engine:
     def alone(self) -> bool:
         """Whether no other process can run this one's nodes."""
         return self._house is not None and self._house.owner
+
+    @property
+    def own_roles(self) -> dict[str, Any]:
+        """Roles that this process serves without a function of the user's."""
+        return {CODE: None} if self._worker is not None and self._worker.serves_code else {}
 
     @property
     def api(self) -> Tasks:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flowkit.cli.board import in_order
+from flowkit.core.code import CODE
 from flowkit.core.derived import COMPENSATE, base_of
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS, Graph, Node
@@ -48,7 +49,7 @@ def _places(graph: Graph, above: str = "") -> dict[str, list[tuple[str, str]]]:
 
 def _of_node(graph: Graph, name: str, place: str) -> Iterator[tuple[str, str]]:
     node = graph.nodes[name]
-    if node.type not in BUILT_INS:
+    if node.type not in BUILT_INS or node.type == CODE:
         yield f"{place}.type", node.type
     if node.compensate is not None and node.compensate.type not in BUILT_INS:
         yield f"{place}.compensate.type", node.compensate.type
@@ -58,6 +59,8 @@ def _of_node(graph: Graph, name: str, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _no_handler(role: str, handlers: Mapping[str, Any]) -> str:
+    if role == CODE:
+        return "this process runs no code: see flowkit doctor, or, if you trust the code, set FLOWKIT_CODE_TRUSTED=1"
     if not handlers:
         return f"nobody serves {role!r}: name the module with the functions, --handlers MODULE"
     return f"no handler for {role!r}{did_you_mean(role, handlers)}; there are: {', '.join(sorted(handlers))}"

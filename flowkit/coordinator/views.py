@@ -35,8 +35,8 @@ class Progress:
 class NodeView:
     """One node, an item or a repetition included. Times are epoch seconds. `reason` says why it is skipped, cancelled,
     or does not run. `progress` is known in the process that coordinates the task; `child` is the task that a
-    sub-graph's running attempt is; `size` how many items a map has, or how many runs a repetition had so far; `usage` what
-    the program of the last attempt used, and its verdict, where a program ran it."""
+    sub-graph's running attempt is; `size` how many items a map has, or how many runs a repetition had so far; `usage`
+    what the program of the last attempt used, and its verdict, where a program ran it."""
 
     node_id: str
     type: str

@@ -151,9 +151,11 @@ def main() -> None:
     channel = Channel()
     job = channel.job
     at_home(job)
-    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
-    for stream in streams:
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    # Made anew: where the interpreter ran already, they may have been made for something else.
+    sys.stdout, sys.stderr = (
+        open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        for fd in (1, 2)
+    )
     sys.meta_path.append(Sdk)
     modules: dict[str, Any] = sys.modules
     modules[BRIDGE] = channel

@@ -17,6 +17,7 @@ from flowkit.sandbox.runtime import Limits, Program
 HERE: Final = Path(__file__).resolve().parent
 PACKAGE: Final = str(HERE.parent)
 CHILD: Final = str(HERE / "child.py")
+BOOT: Final = str(HERE / "boot.py")
 BOOTS: Final = HERE / "runtimes"
 ENVIRONMENT: Final = MappingProxyType({"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"})
 SUFFIXES: Final = MappingProxyType({"python": ".py", "node": ".js", "bash": ".sh"})
@@ -59,7 +60,7 @@ def program_for(language: str, limits: Limits, *, network: Sequence[str] = (), p
 def _command(language: str, limits: Limits) -> tuple[tuple[str, ...], tuple[str, ...]]:
     python = (interpreter(), "-I", "-S")
     if language == "python":
-        return (*python, CHILD), (sys.base_prefix,)
+        return (*python, BOOT), (sys.base_prefix,)
     found = find(language)
     if found is None:
         say = f"there is no {language!r} on this machine"

@@ -7,7 +7,8 @@ import asyncio
 import base64
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -30,12 +31,12 @@ USUAL_SEC: Final = 300.0
 AHEAD_SEC: Final = 0.5
 """A program is killed so long before nobody waits for its attempt any more."""
 LARGE: Final = 64 * 1024
-TRANSIENT: Final = frozenset({"cannot_start", "install_failed"})
+TRANSIENT: Final = frozenset({"cannot_start", "install_failed", "E_SANDBOX_START", "E_SANDBOX_CGROUP"})
 """Why a program could not be started that may be otherwise at the next attempt."""
 NUMBERS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 Place = Sequence[str | int]
-Install = Callable[[Sequence[str]], Awaitable[Path]]
+Install = Callable[[Sequence[str]], AbstractAsyncContextManager[Path]]
 
 
 class Secrets(Protocol):
@@ -51,19 +52,30 @@ class Secrets(Protocol):
 
 
 class Programs:
-    """What this worker can do for code. `folder` is where the `file`s of nodes are; `install` makes the packages of
-    some requirements available in a folder; `secrets` None: nodes that name some fail."""
+    """What this worker can do for code. `find_runtime` finds out how, when that is first asked for; `expected` is the
+    level that will come of it. `folder` is where the `file`s of nodes are; `install` makes the packages of some
+    requirements available in a folder; `secrets` None: nodes that name some fail."""
 
-    def __init__(self, runtime: Runtime, *, folder: Path | None = None, install: Install | None = None,
-                 secrets: Secrets | None = None) -> None:  # fmt: skip
-        self._runtime = runtime
+    def __init__(self, find_runtime: Callable[[], Awaitable[Runtime]], *, expected: Level, folder: Path | None = None,
+                 install: Install | None = None, secrets: Secrets | None = None) -> None:  # fmt: skip
+        self._find_runtime = find_runtime
+        self._expected = expected
+        self._runtime: Runtime | None = None
+        self._finding = asyncio.Lock()
         self._folder = folder
         self._install = install
         self._secrets = secrets
 
     @property
     def level(self) -> Level:
-        return self._runtime.level
+        return self._expected if self._runtime is None else self._runtime.level
+
+    async def open(self) -> Runtime:
+        """Find out how programs run here, once. Raises `CannotStart`."""
+        async with self._finding:
+            if self._runtime is None:
+                self._runtime = await self._find_runtime()
+            return self._runtime
 
     @property
     def labels(self) -> dict[str, str]:
@@ -72,19 +84,22 @@ class Programs:
         return {LEVEL_LABEL: self.level.name, **languages}
 
     async def close(self) -> None:
-        await self._runtime.close()
+        if self._runtime is not None:
+            await self._runtime.close()
 
     async def run(self, attempt: Attempt, inputs: Any, code: Mapping[str, Any], context: Context,
                   undertaker: Undertaker) -> Any:  # fmt: skip
         """What the program gave. Raises `ProgramFailure`, `AttemptFailure`, and `CancelledError` once the program is
         gone."""
-        if code.get("level", "") > self.level.name:
-            say = f"the node asks for level {code['level']}, this worker has {self.level.name}"
-            raise AttemptFailure("level_unavailable", say, permanent=True)
         try:
-            work = await self._work(attempt.job, inputs, code)
-            supervision = Supervision(self._runtime, work, _Ears(attempt, context, undertaker))
-            return await self._supervised(supervision, attempt)
+            runtime = await self.open()
+            if code.get("level", "") > runtime.level.name:
+                say = f"the node asks for level {code['level']}, this worker has {runtime.level.name}"
+                raise AttemptFailure("level_unavailable", say, permanent=True)
+            async with self._packages(code.get("requirements", [])) as packages:
+                work = await self._work(attempt.job, inputs, code, packages)
+                supervision = Supervision(runtime, work, _Ears(attempt, context, undertaker))
+                return await self._supervised(supervision, attempt)
         except CannotStart as error:
             raise AttemptFailure(error.code, str(error), permanent=error.code not in TRANSIENT) from error
 
@@ -104,7 +119,7 @@ class Programs:
         result = outcome.result
         return result.output if result.next is None else Next(result.next, result.output)
 
-    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any]) -> Work:
+    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any], packages: Path | None) -> Work:
         names = code.get("secrets", [])
         values, redactor = await self._resolve(job, names)
         for place, name in code.get("holes", []):
@@ -112,7 +127,6 @@ class Programs:
         inputs, rows = lift_bytes(inputs)
         language = code["runtime"]
         source = code.get("source") or await self._read(code.get("file", ""))
-        packages = await self._packages(code.get("requirements", []))
         limits = _limits(code["limits"], job)
         told = {
             "inputs": inputs,
@@ -153,13 +167,16 @@ class Programs:
             raise AttemptFailure("code_missing", say, permanent=True)
         return await asyncio.to_thread(_read, self._folder, name)
 
-    async def _packages(self, requirements: Sequence[str]) -> Path | None:
+    @asynccontextmanager
+    async def _packages(self, requirements: Sequence[str]) -> AsyncIterator[Path | None]:
         if not requirements:
-            return None
+            yield None
+            return
         if self._install is None:
             say = f"the code needs {', '.join(requirements)}, and this worker installs nothing: set code_index"
             raise AttemptFailure("no_packages", say, permanent=True)
-        return await self._install(requirements)
+        async with self._install(requirements) as packages:
+            yield packages
 
 
 class _Ears:

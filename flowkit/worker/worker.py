@@ -39,8 +39,7 @@ class Worker:
     `role -> handler`, or a module; `roles` chooses among them, and `code` is the role of nodes that bring their own;
     embedded, that is served beside the others wherever it can be. `labels` are for nodes that ask for them; `secrets`
     is where the secrets of code come from.
-    Raises `ConfigError` for roles without a handler, for `code` where no program may be run, and for labels that are no
-    texts.
+    Raises `ConfigError` for roles without a handler, and for labels that are no texts.
     """
 
     def __init__(self, *, db: Any = None, cfg: WorkerConfig | None = None, clock: Clock | None = None,
@@ -58,7 +57,7 @@ class Worker:
         wanted = self.cfg.roles if roles is None else list(roles)
         self._programs = _programs(self.cfg, wanted, secrets, anyway=self._backend.embedded)
         self._registry = _registry(handlers, wanted, code=self._programs is not None)
-        self.cfg.roles = self._registry.roles
+        self.cfg.roles = [role for role in self._registry.roles if role != CODE or CODE in wanted]
         if self._programs is not None:
             self.cfg.labels = self._programs.labels | self.cfg.labels
         self._runtime = self._make_runtime(self._backend)
@@ -80,6 +79,11 @@ class Worker:
         return {role.name: role.given for role in self._registry if role.name != CODE}
 
     @property
+    def serves_code(self) -> bool:
+        """Whether it runs nodes that bring their own code."""
+        return self._programs is not None
+
+    @property
     def active(self) -> list[Held]:
         """The attempts that run now."""
         return self._runtime.active
@@ -87,18 +91,32 @@ class Worker:
     # ------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable` with the address and a hint."""
+        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable` with the address and a hint, and
+        `ConfigError` where it is to run code and nothing is there to run it with."""
         if self._started:
             raise ConfigError("this worker has been started already")
         await self._backend.start()
         try:
             self._check_company()
+            await self._open_programs()
             await self._runtime.start()
         except BaseException:
             await self._backend.stop()
             raise
         self._backend.workers.append(self._signatures)
         self._started = True
+
+    async def _open_programs(self) -> None:
+        """A worker whose duty it is to run code begins with finding out how; else that is found out when code comes."""
+        if self._programs is None or CODE not in self.cfg.roles:
+            return
+        from flowkit.sandbox.errors import CannotStart
+
+        try:
+            await self._programs.open()
+        except CannotStart as error:
+            raise ConfigError(f"this worker cannot serve the role 'code': {error}") from error
+        self.cfg.labels |= self._programs.labels
 
     def _check_company(self) -> None:
         """On a file, only a coordinator of the same process can ever give work. Raises `ConfigError` where another
@@ -230,20 +248,18 @@ def _labels(given: Mapping[Any, Any]) -> dict[str, str]:
 
 def runs_code(cfg: WorkerConfig | None = None) -> bool:
     """Whether an embedded worker with these settings serves the role `code`, whatever handlers it has."""
+    from flowkit.worker.program_setup import programs_if_likely
+
     cfg = cfg if cfg is not None else WorkerConfig.load()
-    return CODE in cfg.roles or _programs(cfg, cfg.roles, None, anyway=True) is not None
+    return CODE in cfg.roles or (not cfg.roles and programs_if_likely(cfg) is not None)
 
 
 def _programs(cfg: WorkerConfig, roles: Sequence[str], secrets: Secrets | None, *, anyway: bool) -> Programs | None:
-    from flowkit.sandbox.errors import CannotStart
-    from flowkit.worker.program_setup import open_programs, programs_if_any
+    if not (CODE in roles or (anyway and not roles)):
+        return None
+    from flowkit.worker.program_setup import make_programs, programs_if_likely
 
-    if CODE not in roles:
-        return programs_if_any(cfg, secrets) if anyway and not roles else None
-    try:
-        return open_programs(cfg, secrets)
-    except CannotStart as error:
-        raise ConfigError(f"this worker cannot serve the role 'code': {error}") from error
+    return make_programs(cfg, secrets) if CODE in roles else programs_if_likely(cfg, secrets)
 
 
 def _registry(handlers: Any, roles: Sequence[str], *, code: bool) -> Registry:

@@ -27,7 +27,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[flowkit.Embedded]:
     (steps / "double.py").write_text("def main(inputs):\n    return inputs['n'] * 2\n")
     (tmp_path / "outside.py").write_text("def main(inputs):\n    return 'outside'\n")
     (steps / "link.py").symlink_to(tmp_path / "outside.py")
-    cfg = flowkit.WorkerConfig(code_trusted=True, code_dir=str(steps))
+    cfg = flowkit.WorkerConfig(code_level="L1", code_trusted=True, code_dir=str(steps))
     async with flowkit.Embedded(tmp_path / "flow.db", handlers=[plus_one], worker_cfg=cfg) as running:
         yield running
 
@@ -211,11 +211,16 @@ async def test_secrets_without_a_manager_fail_the_node_and_say_so(engine: flowki
 
 
 async def test_code_is_run_by_nobody_where_the_operator_has_not_said_that_it_is_trusted(tmp_path: Path) -> None:
+    cfg = flowkit.WorkerConfig(roles=["code"], code_level="L1")
     with pytest.raises(flowkit.FlowKitError, match="FLOWKIT_CODE_TRUSTED=1"):
-        Worker(roles=["code"])
+        await Worker(cfg=cfg).start()
 
-    async with flowkit.Embedded(tmp_path / "flow.db", handlers=[plus_one]) as engine:
-        assert "code" not in engine.worker.cfg.roles  # type: ignore[union-attr]
+    cfg = flowkit.WorkerConfig(code_level="L1")
+    async with flowkit.Embedded(tmp_path / "flow.db", handlers=[plus_one], worker_cfg=cfg) as engine:
+        assert engine.worker is not None
+        assert not engine.worker.serves_code
+    async with flowkit.Embedded(tmp_path / "flow.db", worker_cfg=cfg) as engine:
+        assert engine.worker is None
 
 
 async def test_a_level_that_no_worker_has_is_waited_for_and_named(engine: flowkit.Embedded) -> None:
