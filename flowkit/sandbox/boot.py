@@ -1,5 +1,4 @@
-"""Begins `child.py` in its compiled form, where there is one: to compile it takes longer than the rest of a warm start.
-"""
+"""Begins `child.py` in its compiled form, where there is one: compiling it would take most of a warm start."""
 
 import os
 from importlib.machinery import SourceFileLoader

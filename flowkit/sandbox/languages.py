@@ -49,7 +49,8 @@ def program_for(language: str, limits: Limits, *, network: Sequence[str] = (), p
     argv, readable = _command(language, limits)
     return Program(
         argv=argv,
-        env=dict(ENVIRONMENT),
+        # Node.js ends at once where it may not read the machine's own OpenSSL settings.
+        env={**ENVIRONMENT, "OPENSSL_CONF": os.devnull} if language == "node" else dict(ENVIRONMENT),
         readable=(*readable, PACKAGE, *packages),
         limits=limits,
         network=tuple(network),

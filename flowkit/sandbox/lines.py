@@ -12,7 +12,8 @@ from flowkit.sandbox.spoken import tidy
 LONGEST_LINE: Final = 16 * 1024
 EVERY_LINE: Final = 64
 """What a line costs beside its text: empty lines are no way around the cap."""
-LAST_LINES: Final = 20
+LAST_LINES: Final = 80
+"""Node.js follows its last words with a long list of where it was."""
 MB: Final = 1024 * 1024
 
 

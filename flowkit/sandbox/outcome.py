@@ -14,8 +14,9 @@ BAD_OUTPUT: Final = "bad_output"
 OOM: Final = "oom"
 EXIT_STATUS: Final = "exit_status"
 MB: Final = 1024 * 1024
-HEAP_WORDS: Final = "heap out of memory"
+HEAP_WORDS: Final = ("heap out of memory", "process out of memory", "std::bad_alloc")
 """What Node.js says before it ends itself for want of memory."""
+LAST_WORDS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def judge(ending: Ending, said: Said, limits: Limits) -> Outcome:
 
 
 def _without_a_word(ending: Ending, said: Said, limits: Limits) -> Outcome:
-    words = "\n".join(said.last_words)
+    words = "\n".join(said.last_words[-LAST_WORDS:])
     match ending.verdict:
         case Verdict.WALL:
             failure = Failure("timeout", f"it ran longer than {limits.wall_sec:g} s", "TimeoutError")
@@ -105,7 +106,7 @@ def _without_a_word(ending: Ending, said: Said, limits: Limits) -> Outcome:
 def _ran_out_of_memory(ending: Ending, said: Said) -> bool:
     if said.failure is not None:
         return said.failure.type == "MemoryError"
-    heap = any(HEAP_WORDS in line for line in said.last_words)
+    heap = any(words in line for words in HEAP_WORDS for line in said.last_words)
     return heap and (ending.verdict is Verdict.SIGNAL or bool(ending.status))
 
 
