@@ -23,15 +23,17 @@ def storable(
             plain = body.isascii() and names.isascii() and len(body) + len(names) <= MAX_TEXT
             fits = plain or _text(body, task_id, name, prev, by)
             return fits and -MAX_INT <= seq <= MAX_INT and at == at
-        case Block(stream, seq, attempt, count, body):
-            fits = _text(body, stream.task_id, stream.node)
-            return fits and _whole(stream.generation, seq, attempt, count)
         case HeadUpdate():
             return (
                 _text(document.task_id, document.status, document.error, document.snapshot)
                 and _whole(document.seq, document.published_seq)
                 and _number(document.next_wake, document.updated_at, document.ended_at, document.remove_at)
             )
+        case Head():
+            return _storable_head(document)
+        case Block(stream, seq, attempt, count, body):
+            fits = _text(body, stream.task_id, stream.node)
+            return fits and _whole(stream.generation, seq, attempt, count)
         case LimitSwap():
             return _text(document.limit_id, document.before, document.stamp, document.body) and _whole(
                 document.partition
@@ -47,18 +49,22 @@ def storable(
             return _text(tenant, name, graph_ref, principal, note) and _whole(version) and _number(created_at)
         case FlowTag(tenant, name, tag, version, revision, at, principal):
             return _text(tenant, name, tag, principal) and _whole(version, revision) and _number(at)
-        case Head():
-            return (
-                _text(document.params, document.task_id, document.graph_ref, document.tenant, document.principal)
-                and _text(document.name, document.fingerprint, document.status, document.error, document.snapshot)
-                and _text(*document.targets)
-                and _text(*document.labels, *document.labels.values())
-                and _text(document.flow, document.parent, document.parent_node)
-                and _whole(document.partition, document.priority, document.seq, document.published_seq)
-                and _whole(document.parent_attempt, document.depth, document.life)
-                and _number(document.timeout_sec, document.created_at, document.next_wake)
-                and _number(document.updated_at, document.ended_at, document.remove_at)
-            )
+
+
+def _storable_head(head: Head) -> bool:
+    texts = (
+        head.params, head.task_id, head.graph_ref, head.tenant, head.principal, head.name, head.fingerprint,
+        head.status, head.error, head.snapshot, head.flow, head.parent, head.parent_node, *head.targets, *head.labels,
+        *head.labels.values(),
+    )  # fmt: skip
+    whole = (
+        head.partition, head.priority, head.seq, head.published_seq, head.parent_attempt, head.depth, head.life,
+    )  # fmt: skip
+    return (
+        _text(*texts)
+        and _whole(*whole)
+        and _number(head.timeout_sec, head.created_at, head.next_wake, head.updated_at, head.ended_at, head.remove_at)
+    )
 
 
 def unpublished_or_wake(document: Head | HeadUpdate) -> float | None:
@@ -74,8 +80,9 @@ def chunks(data: bytes) -> list[bytes]:
 def check_record(record: Record, partitions: int) -> None:
     """Raise ValueError for a record that no bus could ever carry: a mistake of the caller, not weather."""
     size = len(record.value or b"") + len(record.key or b"")
-    for name, content in record.headers:
-        size += len(name) + len(content)
+    if record.headers:  # one call for all of them: there are thousands of records a second
+        names, contents = zip(*record.headers, strict=True)
+        size += len("".join(names)) + len(b"".join(contents))
     if size > MAX_MESSAGE:
         raise ValueError(f"a record of {size} bytes for {record.topic!r}: at most {MAX_MESSAGE}; send a reference")
     if not 0 <= record.partition < partitions:
@@ -83,6 +90,9 @@ def check_record(record: Record, partitions: int) -> None:
 
 
 def _text(*values: str | None) -> bool:
+    together = "".join([value for value in values if value])
+    if together.isascii() and len(together) <= MAX_TEXT:  # nearly always
+        return True
     for value in values:
         if value is None or (value.isascii() and len(value) <= MAX_TEXT):
             continue
@@ -101,4 +111,4 @@ def _whole(*values: int) -> bool:
 
 def _number(*values: float | None) -> bool:
     # NaN equals nothing, not itself: no guard and no order survives it.
-    return not any(value is not None and value != value for value in values)
+    return all([value == value for value in values])

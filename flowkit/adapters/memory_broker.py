@@ -19,6 +19,7 @@ KEEP = 200_000
 KEEP_UNREAD = 10_000
 # Of what all have passed: a group that is new, or an owner that overlaps, may want it.
 KEEP_READ = 128
+LOOK_EVERY = 128
 
 
 class Waker(Protocol):
@@ -35,16 +36,23 @@ class Log:
     tails: dict[Waker, int] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)
     owners: dict[str, Waker] = field(default_factory=dict)
+    # How many records there may be until it is looked again which of them are needed.
+    roomy: int = LOOK_EVERY
 
     @property
     def end(self) -> int:
         return self.start + len(self.records)
 
     def append(self, record: Record) -> None:
-        self.records.append(Record(record.topic, record.partition, record.value, record.key, record.headers, self.end))
-        for reader in (*self.tails, *self.owners.values()):
+        end = self.start + len(self.records)
+        self.records.append(Record(record.topic, record.partition, record.value, record.key, record.headers, end))
+        for reader in self.tails:
             reader.wake()
-        self.trim()
+        for reader in self.owners.values():
+            reader.wake()
+        if end - self.start >= self.roomy:
+            self.trim()
+            self.roomy = len(self.records) + LOOK_EVERY
 
     def read(self, position: int, limit: int) -> list[Record]:
         skip = max(position, self.start) - self.start

@@ -153,22 +153,17 @@ class Carrier:
 
 def _surely_small(value: Any) -> bool:
     """A quick yes for the inputs of every day; no only means that they must be measured."""
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None:
         return True
-    if isinstance(value, str):
-        return len(value) < 4096
     if isinstance(value, dict):
-        return len(value) < 16 and all(len(k) < 256 and _small_scalar(v) for k, v in value.items())
-    return False
+        return len(value) < 16 and all([len(key) < 256 and _small_scalar(inner) for key, inner in value.items()])
+    return _small_scalar(value)
 
 
 def _small_scalar(value: Any) -> bool:
-    match value:
-        case None | bool() | float():
-            return True
-        case str():
-            return len(value) < 1024
-        case int():
-            return value.bit_length() < 1024
-        case _:
-            return False
+    kind = type(value)
+    if kind is str:
+        return len(value) < 1024
+    if kind is int:
+        return int(value).bit_length() < 1024
+    return value is None or kind is float or kind is bool

@@ -23,6 +23,8 @@ from flowkit.core.transitions import TABLE, AttemptState, Verdict
 
 
 class Attempts:
+    __slots__ = ("decision", "desk", "now", "task")
+
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.task = desk.task
@@ -31,7 +33,7 @@ class Attempts:
 
     def attempt(self, report: r.AttemptReport) -> None:
         run = self.task.runs.get(report.node)
-        known = self.task.last_attempt(report.node)
+        known = self.task.last_attempt(report.node) if run is None else run.attempt
         if report.attempt < known or (run is None and report.attempt == known):
             self.decision.stale += 1
             return
@@ -154,7 +156,7 @@ class Attempts:
         node = task.node(placed.node)
         permitted = not node.limits or placed.permits == tuple(need.limit_id for need in needs_of(task, placed.node))
         startable = run.state is NodeState.READY and task.placing and placed.node not in task.held
-        if not (startable and permitted) or self.desk.out_of_budget():
+        if not (startable and permitted) or (task.graph.budget is not None and self.desk.out_of_budget()):
             self.decision.unused.append(placed)
             return
         try:

@@ -25,23 +25,35 @@ from flowkit.core.settling import Settling
 def decide(task: Task, reports: Iterable[r.Report], now: float, detector: Detector = looks_secret) -> Decision:
     """Answer reports in order, then settle what follows in the graph. `now` is epoch seconds; `detector` says whether a
     variable that a coordinator function sets holds a secret."""
-    desk = Desk(task, now, detector)
-    ears = _Ears(desk)
-    for report in reports:
-        ears.hear(report)
-    Settling(desk).settle()
-    desk.decision.effects += streams.news(task, desk.decision.recorded)
-    return desk.decision
+    return Deciding(task, now, detector).hear(reports)
 
 
-class _Ears:
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.task = desk.task
-        self.now = desk.now
-        self.attempts = Attempts(desk)
+class Deciding:
+    """One decision in the making, for what is known only once a part of it is decided: reports are heard in rounds, and
+    each is settled before the next. Arguments as in `decide`."""
 
-    def hear(self, report: r.Report) -> None:
+    __slots__ = ("attempts", "desk", "now", "settling", "task")
+
+    def __init__(self, task: Task, now: float, detector: Detector = looks_secret) -> None:
+        self.task = task
+        self.now = now
+        self.desk = Desk(task, now, detector)
+        self.attempts = Attempts(self.desk)
+        self.settling = Settling(self.desk)
+
+    def hear(self, reports: Iterable[r.Report]) -> Decision:
+        """Answer these reports in order, and settle what follows; the decision with all rounds so far in it."""
+        decision = self.desk.decision
+        streaming = bool(self.task.graph.stream_readers)
+        before = len(decision.recorded) if streaming else 0
+        for report in reports:
+            self._answer(report)
+        self.settling.settle()
+        if streaming:
+            decision.effects += streams.news(self.task, decision.recorded[before:])
+        return decision
+
+    def _answer(self, report: r.Report) -> None:
         match report:
             case r.Succeeded() | r.Started():
                 self.attempts.attempt(report)
@@ -51,7 +63,7 @@ class _Ears:
                 if not self.task.created:
                     self.desk.put(f.TaskCreated(selection.not_needed(self.task.graph, targets)))
             case r.TimeReached():
-                self.timers()
+                self._timers()
             case r.PermitsUnused(node=name, claim=claim):
                 self.attempts.permits_unused(name, claim)
             case r.ChildEnded():
@@ -66,7 +78,7 @@ class _Ears:
             case _:
                 self.attempts.attempt(report)
 
-    def timers(self) -> None:
+    def _timers(self) -> None:
         task = self.task
         while (at := task.next_wake()) is not None and at <= self.now:
             _, _, kind, name = heapq.heappop(task.timers)
@@ -80,14 +92,14 @@ class _Ears:
                     self.desk.put(f.NodeCancelled(name, run.reason, run.loser))
                 case Timer.QUEUED:
                     limit = task.node(name).timeouts.queued_sec
-                    self.out_of_time(name, "queue_timeout", f"no worker took it within {limit:g} s")
+                    self._out_of_time(name, "queue_timeout", f"no worker took it within {limit:g} s")
                 case Timer.TOTAL:
                     limit = task.node(name).timeouts.total_sec
-                    self.out_of_time(name, "total_timeout", f"all its attempts together took longer than {limit:g} s")
+                    self._out_of_time(name, "total_timeout", f"all its attempts together took longer than {limit:g} s")
                 case Timer.TASK:
                     message = f"the task did not end within {task.timeout_sec:g} s"
                     self.desk.cancel_all(message, "failed", CANCEL_GRACE_SEC, {"code": "timeout", "message": message})
 
-    def out_of_time(self, name: str, code: str, message: str) -> None:
+    def _out_of_time(self, name: str, code: str, message: str) -> None:
         self.desk.revoke(name, message, 0.0)
         self.desk.put(f.NodeFailed(name, {"code": code, "message": message}))

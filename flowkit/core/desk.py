@@ -39,6 +39,8 @@ class Decision:
 class Desk:
     """`now` is epoch seconds. What is put down is folded into the task at once."""
 
+    __slots__ = ("decision", "detector", "now", "task")
+
     def __init__(self, task: Task, now: float, detector: Detector) -> None:
         self.task = task
         self.now = now
@@ -90,7 +92,7 @@ class Desk:
     def out_of_budget(self) -> bool:
         """Whether the task has used up what it may; if so, it is cancelled."""
         task, budget = self.task, self.task.graph.budget
-        if not budget.limited or task.undo is not None or task.status is TaskStatus.CANCELLING:
+        if budget is None or task.undo is not None or task.status is TaskStatus.CANCELLING:
             return False
         if budget.attempts is not None and task.attempts >= budget.attempts and (task.ready or task.due):
             say = f"its budget of {budget.attempts:,} attempts is used up"

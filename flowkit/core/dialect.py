@@ -93,7 +93,7 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         choices=frozenset(edge.source for edge in topology.declared.values() if edge.conditional),
         signals=_signals(nodes),
         compensates=any(node.compensate is not None for node in nodes.values()),
-        budget=Budget(**_own(fields.get("budget", {}))),
+        budget=Budget(**budget) if (budget := _own(fields.get("budget", {}))) else None,
         limited=any(map(limits.limited, read)),
         meta=fields.get("meta", {}),
         anchors=anchors(read),

@@ -18,6 +18,7 @@ from flowkit.core.payload import Payload
 from flowkit.core.restart import restart
 from flowkit.core.vars import apply
 
+STATUS = {str(status): status for status in TaskStatus}
 BEGUN = frozenset({"expired", "released"})
 """Why a lease was lost whose attempt had begun."""
 
@@ -130,7 +131,7 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
         case f.TaskRestarted():
             restart(task, fact, at)
         case f.TaskEnded(status=status, error=error):
-            task.status, task.error, task.ended_at = TaskStatus(status), error, at
+            task.status, task.error, task.ended_at = STATUS[status], error, at
             task.paused = False
             for gone in (
                 task.ready,
@@ -142,7 +143,8 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
                 task.signals,
                 task.memo,
             ):
-                gone.clear()
+                if gone:
+                    gone.clear()
         case _:
             raise AssertionError(f"evolve does not know {fact!r}")
 

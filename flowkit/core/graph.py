@@ -134,10 +134,6 @@ class Budget:
     attempts: int | None = None
     run_sec: float | None = None
 
-    @property
-    def limited(self) -> bool:
-        return self.attempts is not None or self.run_sec is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -238,7 +234,7 @@ class Graph:
     choices: frozenset[str] = frozenset()
     signals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     compensates: bool = False
-    budget: Budget = Budget()
+    budget: Budget | None = None
     limited: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
     anchors: frozenset[str] = frozenset()

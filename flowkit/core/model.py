@@ -219,7 +219,10 @@ class Runs(dict[str, NodeRun]):
         return len(self.graph.nodes) + len(self.derived)
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default  # noqa: SIM401 - this is `get`
+        run = super().get(name)
+        if run is None and name in self:
+            return self[name]
+        return default if run is None else run
 
     def keys(self) -> Any:
         return self.graph.nodes.keys() | self.derived.keys() if self.derived else self.graph.nodes.keys()
@@ -317,9 +320,12 @@ class Task:
 
     def node(self, name: str) -> Node:
         """What a node does: of the graph, or of one derived from it. Raises `KeyError` for any other id."""
-        found = self.graph.nodes.get(name)
-        if found is not None:
-            return found
+        try:
+            return self.graph.nodes[name]
+        except KeyError:
+            return self._derived_node(name)
+
+    def _derived_node(self, name: str) -> Node:
         if name.endswith("]"):  # an item, most likely of a node of the graph
             group = self.graph.nodes.get(name[: name.rindex("[")])
             if group is not None and group.foreach is not None and group.body is not None:
@@ -363,15 +369,23 @@ class Task:
     def set_ready(self, name: str) -> None:
         if name in self.held:
             return
-        if self.graph.limited and self.node(name).limits:
+        node = self.node(name)
+        if node.limits:
             self.gated[name] = None
             self.gated_anew.append(name)
         else:
-            self.let_through(name)
+            self._queue(name, node)
 
     def let_through(self, name: str) -> None:
         """Its permits are at hand: it waits for a worker. Not recorded; who loads the task asks for them again."""
-        self.ready.setdefault(_lane(self.node(name)), OrderedDict())[name] = None
+        self._queue(name, self.node(name))
+
+    def _queue(self, name: str, node: Node) -> None:
+        lane = _lane(node)
+        names = self.ready.get(lane)
+        if names is None:
+            names = self.ready[lane] = OrderedDict()
+        names[name] = None
 
     def unset_ready(self, name: str) -> None:
         if self.gated:

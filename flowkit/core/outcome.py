@@ -24,10 +24,11 @@ def ended(task: Task) -> TaskEnded:
         error = task.cancel_error or {"code": task.cancel_outcome, "message": task.reason}
         return TaskEnded(task.cancel_outcome, error | _not_undone(task))
 
-    known: set[str] = set()
-    unhandled = next((name for name in task.failed if not handled(task, name, known)), None)
-    if unhandled is not None:
-        return TaskEnded("failed", node_error(task, unhandled))
+    if task.failed:
+        known: set[str] = set()
+        unhandled = next((name for name in task.failed if not handled(task, name, known)), None)
+        if unhandled is not None:
+            return TaskEnded("failed", node_error(task, unhandled))
     try:
         task_output(task)
     except (InputError, ExprError) as error:

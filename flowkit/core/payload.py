@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from flowkit.core.immutable import immutable
 
@@ -23,6 +23,10 @@ class Artifact:
 
     def at(self, path: tuple[str | int, ...]) -> Artifact:
         return replace(self, path=self.path + path)
+
+
+PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+"""The types of values in which nothing else stands."""
 
 
 @immutable
@@ -77,13 +81,15 @@ def holds_artifacts(value: Any) -> bool:
 
 
 def _holds(value: Any, kind: type) -> bool:
+    if type(value) in PLAIN:
+        return False
     stack = [value]
     while stack:
         part = stack.pop()
         if isinstance(part, kind):
             return True
         if isinstance(part, dict):
-            stack.extend(part.values())
+            stack += [inner for inner in part.values() if type(inner) not in PLAIN]
         elif isinstance(part, list):
-            stack.extend(part)
+            stack += [inner for inner in part if type(inner) not in PLAIN]
     return False

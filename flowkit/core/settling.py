@@ -26,6 +26,8 @@ MOST_STARTS: Final = 500
 
 
 class Settling:
+    __slots__ = ("decision", "desk", "now", "started", "task")
+
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.task = desk.task
@@ -37,7 +39,7 @@ class Settling:
         """What follows in the graph, to a fixed point: conditions, starts, groups, skips, cancelled losers, fail-fast,
         what is to be undone, the end."""
         task, waiting = self.task, list[str]()
-        if task.open and not (task.agenda or task.due or "values" in task.memo or task.graph.budget.limited):
+        if task.open and not (task.agenda or task.due or "values" in task.memo or task.graph.budget is not None):
             return  # most reports: nothing follows
         while True:
             self.look(waiting)
@@ -69,7 +71,7 @@ class Settling:
                 waiting.append(name)
                 continue
             stuck = run.state is NodeState.PENDING and not run.due and name in task.graph.nodes
-            if streams.lost_source(task, name, run):
+            if task.graph.stream_readers and streams.lost_source(task, name, run):
                 self.desk.revoke(name, "a stream that it reads is broken", CANCEL_GRACE_SEC)
                 stuck = True
             hopeless = stuck and self.skip_if_stuck(name, run)
@@ -180,7 +182,7 @@ class Settling:
     def end(self) -> bool:
         """End the task if all its nodes have; whether something is to be undone first."""
         task = self.task
-        if self.desk.out_of_budget():
+        if task.graph.budget is not None and self.desk.out_of_budget():
             return True
         if task.open or not task.created or task.ended:
             return False

@@ -33,8 +33,6 @@ def lost_source(task: Task, name: str, run: NodeRun) -> bool:
 
 def news(task: Task, recorded: Iterable[f.Fact]) -> Iterable[Tell]:
     """Whom these facts concern: the running partners of nodes that have ended."""
-    if not task.graph.stream_readers:
-        return
     for fact in recorded:
         match fact:
             case (

@@ -278,7 +278,7 @@ def compiled(source: str, name: str) -> Any:
                 raise SyntaxError(f"{name}: a secret's placeholder may stand only where a value may")
     try:
         return compile(ast.fix_missing_locations(tree), name, "exec", dont_inherit=True)
-    except ValueError as error:  # in a pattern, say
+    except (SyntaxError, ValueError) as error:  # in a pattern, say
         raise SyntaxError(f"{name}: a secret's placeholder may stand only where a value may: {error}") from None
 
 

@@ -18,6 +18,7 @@ from flowkit.worker.outbox import Letter, letter
 from flowkit.worker.performer import Performer
 from flowkit.worker.registry import Registry
 from flowkit.worker.tokens import Tokens
+from flowkit.worker.turns import Turns
 
 PREFETCH = 512
 ACCEPT_SEC = 5.0
@@ -45,7 +46,7 @@ class Slots:
         self._defence_sec = defence_sec
         self._send = send
         self._tokens = Tokens()
-        self._queue: deque[Attempt] = deque()
+        self._queue = Turns()
         self._queued = 0
         self._running: dict[str, Attempt] = {}
         # Roles whose attempts take turns: who waits while one of them runs.
@@ -125,7 +126,7 @@ class Slots:
             attempt = Attempt(job, role, base, now)
             self.held[job.token] = attempt
             self._queued += 1
-            self._queue.append(attempt)
+            self._queue.put(attempt)
 
     def _stop(self, stop: Stop) -> None:
         attempt = self.held.get(stop.token)
@@ -141,9 +142,9 @@ class Slots:
     # ------------------------------------------------------------------------------------------ running
 
     def _fill(self) -> None:
-        """Start what is queued, first come first served, while there are slots."""
+        """Start what is queued, task by task in turn, while there are slots."""
         while self._queue and len(self._running) - self.spare < self._slots:
-            attempt = self._queue.popleft()
+            attempt = self._queue.take()
             if attempt.phase is not Phase.QUEUED:
                 continue
             if self._clock.mono() > attempt.job.accept_by:
@@ -288,7 +289,7 @@ class Slots:
             return
         self._parked.pop(attempt.token, None)
         if attempt.role.in_turn:
-            self._queue.extendleft(reversed(self._lanes.pop(attempt.role.name, ())))
+            self._queue.put_back(self._lanes.pop(attempt.role.name, ()))
         if not self._running and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -309,8 +310,9 @@ class Slots:
         for attempt in late:
             self._drop(attempt, "too late")
         if late:
-            for line in (self._queue, *self._lanes.values()):
-                kept = [attempt for attempt in line if attempt.phase is Phase.QUEUED]
+            self._queue.keep(_waits)
+            for line in self._lanes.values():
+                kept = [attempt for attempt in line if _waits(attempt)]
                 line.clear()
                 line.extend(kept)
 
@@ -341,6 +343,10 @@ class Slots:
         """Tell everything that runs to end."""
         for attempt in self.running:
             self._order(attempt, Order(Cause.DRAIN, why, grace_sec))
+
+
+def _waits(attempt: Attempt) -> bool:
+    return attempt.phase is Phase.QUEUED
 
 
 def _patience(attempt: Attempt, order: Order) -> float:

@@ -161,7 +161,7 @@ class Hostile(RuleBasedStateMachine):
             can = self.oracle.verdict(name) == STARTS and name not in left_out
             again = self.following([name]) - left_out if can else set()
         others = {n: self.end_of(n) for n in self.task.runs if n not in again}
-        # Before the request, which is checked as it is heard: these are not a reason to fail fast in the new generation.
+        # Before the request, which is checked as it is heard: these are no reason to fail fast in the new generation.
         self.bygone = {n for n in others if self.oracle.state(n) == "failed"}
 
         assert self.request("restart", **args) == bool(again)

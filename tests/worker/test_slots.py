@@ -282,7 +282,7 @@ async def test_those_who_wait_for_their_turn_are_declined_in_time_and_forgotten(
             for job in jobs:
                 assert isinstance(await stand.result(job, timeout=5.5), Declined)
         slots = stand.runtime._slots
-        assert (slots.load, sum(map(len, slots._lanes.values())), len(slots._queue)) == (1, 0, 0)
+        assert (slots.load, sum(map(len, slots._lanes.values())), bool(slots._queue)) == (1, 0, False)
         assert isinstance(await stand.result(first, timeout=100), Succeeded)
 
 
