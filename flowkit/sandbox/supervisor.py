@@ -199,8 +199,6 @@ class Supervision:
 
     def _without_secrets(self, outcome: Outcome) -> Outcome:
         redactor = self._work.redactor
-        if isinstance(redactor, NothingSecret):
-            return outcome
         result, failure = outcome.result, outcome.failure
         if result is not None:
             names = None if result.next is None else tuple(map(redactor.text, result.next))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import shutil
 import textwrap
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -12,8 +14,12 @@ from typing import Any
 import pytest
 
 import flowkit
+from flowkit.coordinator.coordinator import Coordinator
 from flowkit.coordinator.views import TaskResult, TaskView
+from flowkit.sandbox.lines import NothingSecret
 from flowkit.worker.worker import Worker
+from tests.integration.site import Site
+from tests.sandbox.test_environments import wheel
 
 
 def code(source: str, runtime: str = "python", **more: Any) -> dict[str, Any]:
@@ -232,3 +238,156 @@ async def test_a_level_that_no_worker_has_is_waited_for_and_named(engine: flowki
 
     assert "no live worker that serves 'code' has the labels flowkit.sandbox=L3" in reasons[0].message
     assert "has flowkit.sandbox=L1" in reasons[0].message
+
+
+# ------------------------------------------------------------------------------------------ secrets
+
+KEY = "sk-0123456789-canary"
+
+
+class Vault:
+    """A secret manager of the test's own, which notes who asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
+
+    async def resolve(self, job: Any, names: Any) -> dict[str, str]:
+        self.asked.append((job.node, tuple(names)))
+        return {name: KEY for name in names if name == "API_KEY"}
+
+    def redactor(self, values: Any) -> Any:
+        assert list(values) == [KEY]
+        return Covering()
+
+
+class Covering(NothingSecret):
+    def text(self, text: str, /) -> str:
+        return text.replace(KEY, "[REDACTED]")
+
+    def value(self, value: Any, /) -> Any:
+        return json.loads(self.text(json.dumps(value)))
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[tuple[Coordinator, Vault, Path]]:
+    """A coordinator, and a worker with a secret manager, on one file."""
+    vault, file = Vault(), tmp_path / "flow.db"
+    cfg = flowkit.WorkerConfig(roles=["code"], code_level="L1", code_trusted=True)
+    async with Coordinator(db=file) as coordinator, Worker(db=file, cfg=cfg, secrets=vault):
+        yield coordinator, vault, file
+
+
+async def test_the_documented_script_is_a_node_and_its_key_stays_in_its_program(
+    pair: tuple[Coordinator, Vault, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator, vault, file = pair
+    caplog.set_level(logging.DEBUG)
+    script = (Path(__file__).parents[2] / "examples" / "node_script.py").read_text()
+    greet = {"node_id": "greet", "type": "code", "code": {"source": script}, "secrets": ["API_KEY"]}
+    shout = {
+        "node_id": "shout",
+        **code("def main(inputs):\n    return inputs['greeting'].upper()"),
+        "depends_on": ["greet"],
+    }
+    graph = {"nodes": [greet, shout], "output": {"text": {"$from": "shout"}}}
+
+    task_id = await coordinator.create_task(graph=graph, params={"name": "Ada"})
+    result = await coordinator.wait_task(task_id, timeout=60)
+
+    assert result.output == {"text": "HELLO ADA"}
+    assert vault.asked == [("greet", ("API_KEY",))]
+    assert "greeting Ada with [REDACTED]" in caplog.text
+    assert KEY not in caplog.text
+    stored = b"".join(path.read_bytes() for path in file.parent.iterdir())
+    assert KEY.encode() not in stored
+
+
+async def test_a_secret_in_the_inputs_gets_to_the_program_alone_and_only_where_the_graph_says_so(
+    pair: tuple[Coordinator, Vault, Path],
+) -> None:
+    coordinator, _, file = pair
+    forge = {"node_id": "forge", **code("def main(inputs):\n    return {'$secret': 'API_KEY'}")}
+    use = {
+        "node_id": "use",
+        **code("def main(inputs):\n    return [len(inputs['keys'][1]['key']), inputs['forged'], inputs['keys'][1]]"),
+        "inputs": {"keys": [1, {"key": {"$secret": "API_KEY"}}], "forged": {"$from": "forge"}},
+        "secrets": ["API_KEY"],
+    }
+
+    task_id = await coordinator.create_task(graph={"nodes": [forge, use]}, params={})
+    result = await coordinator.wait_task(task_id, timeout=60)
+
+    assert result.output == [len(KEY), {"$secret": "API_KEY"}, {"key": "[REDACTED]"}]
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in file.parent.iterdir())
+
+
+async def test_a_secret_that_is_not_there_fails_for_good(pair: tuple[Coordinator, Vault, Path]) -> None:
+    coordinator, _, _ = pair
+    node = {"node_id": "a", **code("x = '{{{secret::OTHER}}}'"), "secrets": ["OTHER"]}
+
+    task_id = await coordinator.create_task(graph={"nodes": [node]}, params={})
+    view = (await coordinator.wait_task(task_id, timeout=60), await coordinator.get_task(task_id))[1]
+
+    assert view.nodes["a"].attempts == 1
+    assert view.nodes["a"].error is not None
+    assert view.nodes["a"].error["code"] == "secret_unavailable"
+
+
+# ------------------------------------------------------------------------------------------ packages, levels, a cluster
+
+
+async def test_required_packages_are_there_and_a_wrong_one_fails_for_good(tmp_path: Path) -> None:
+    wheel(tmp_path / "index", "greeting", "1.0", "WORD = 'hello'\n")
+    cfg = flowkit.WorkerConfig(
+        code_level="L1", code_trusted=True, code_index=str(tmp_path / "index"), code_cache=str(tmp_path / "cache")
+    )
+    source = "import greeting\ndef main(inputs):\n    return greeting.WORD"
+
+    def of(requirement: str) -> dict[str, Any]:
+        return {"node_id": "a", "type": "code", "code": {"source": source, "requirements": [requirement]}}
+
+    async with flowkit.Embedded(tmp_path / "flow.db", worker_cfg=cfg) as engine:
+        good, _ = await whole(engine, of("greeting>=1,<2"))
+        wrong, view = await whole(engine, of("greeting>=2"))
+
+    assert good.output == "hello"
+    assert wrong.error is not None
+    assert wrong.error["code"] == "requirements"
+    assert view.nodes["a"].attempts == 1
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+async def test_without_a_word_code_runs_as_far_shut_in_as_it_can_be(tmp_path: Path) -> None:
+    source = "import os\ndef main(inputs):\n    return [os.path.exists('/etc/shadow'), os.getpid() < 10]"
+
+    async with flowkit.Embedded(tmp_path / "flow.db", worker_cfg=flowkit.WorkerConfig()) as engine:
+        result, view = await whole(engine, {"node_id": "a", **code(source)}, {"node_id": "b", **code(source)})
+
+    assert result.status == "finished", result.error
+    assert view.nodes["a"].usage is not None
+    assert view.nodes["a"].usage["level"] in ("L2", "L3")
+    assert result.outputs["b"][0] is False
+
+
+@pytest.mark.kafka
+@pytest.mark.mongo
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+async def test_code_runs_on_kafka_and_mongodb(site: Site) -> None:
+    settings = {"roles": ["code"], "code_level": "L1", "code_trusted": True}
+    big = code(f"TEXT = {'x' * 200_000!r}\ndef main(inputs):\n    return [len(TEXT), inputs['n']]")
+    graph = {
+        "nodes": [
+            {"node_id": "js", **code("exports.main = (inputs) => inputs.n + 1", "node"), "sandbox": {"memory_mb": 512}},
+            {"node_id": "sh", **code('flowkit_result "$(flowkit_input n)1"', "bash"), "inputs": {"n": {"$from": "js"}}},
+            {"node_id": "big", **big, "inputs": {"n": {"$from": "sh"}}},
+        ]
+    }
+
+    async with site.coordinator() as coordinator, site.worker(None, **settings):
+        task_id = await coordinator.create_task(graph=graph, params={"n": 1})
+        result = await coordinator.wait_task(task_id, timeout=120)
+        view = await coordinator.get_task(task_id)
+
+    assert result.status == "finished", result.error
+    assert result.output == [200_000, 21]
+    assert all(node.usage is not None and node.usage["verdict"] == "finished" for node in view.nodes.values())
