@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowkit import config, errors
 from flowkit.core import facts as f
-from flowkit.core import keys, kinds, lane_keys
+from flowkit.core import code_keys, keys, kinds, lane_keys
 from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.decide import decide
@@ -106,6 +106,9 @@ RECORDS = {
     "stream": keys.STREAM,
     "sticky": lane_keys.FOLLOWS,
     "limits": keys.LIMIT_ENTRY,
+    "code": code_keys.CODE,
+    "sandbox": code_keys.SANDBOX,
+    "on_oom": code_keys.ON_OOM,
     "io": keys.IO,
     "routing": keys.ROUTING,
 }
@@ -163,6 +166,10 @@ def in_words(kind: object) -> str:
             return 'object of labels such as `{"zone": "eu", "gpu": ["a100", "h100"]}`'
         case lane_keys.StickyKind():
             return '`"task"`, or object, see **sticky**'
+        case code_keys.FewOf(items=items):
+            return items.says.removeprefix("a ")
+        case code_keys.NetworkKind():
+            return '`"none"` or a list of addresses'
         case kinds.Record(says=says):
             return (
                 f"object, see **{says.removeprefix('a ').strip('`')}**"

@@ -111,7 +111,7 @@ class Embedded:
         await self.coordinator.validate_graph(graph, params=params)
 
 
-async def arun(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = None, db: str | Path | None = None,
+async def arun(graph: Any, *, handlers: Any = (), params: Mapping[str, Any] | None = None, db: str | Path | None = None,
                timeout: float | None = None, targets: Sequence[str] = (),
                on_wait: Callable[[str], None] | None = None) -> TaskResult:  # fmt: skip
     """Run a graph to its end in this process, and give the result. Raises `GraphError`, `TaskFailed`, `WaitTimeout`.
@@ -124,7 +124,7 @@ async def arun(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = 
     return raise_if_failed(result, kept=db is not None)
 
 
-def run(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = None, db: str | Path | None = None,
+def run(graph: Any, *, handlers: Any = (), params: Mapping[str, Any] | None = None, db: str | Path | None = None,
         timeout: float | None = None, targets: Sequence[str] = ()) -> TaskResult:  # fmt: skip
     """`arun` for code that is not asynchronous."""
     return asyncio.run(arun(graph, handlers=handlers, params=params, db=db, timeout=timeout, targets=targets))

@@ -57,6 +57,7 @@ def unserved(head: Head, task: Task, engine: Engine) -> Reason | None:
 
 
 MOST_ROOTS = 100
+NO_CODE = "; start one (flowkit worker --role code), or see `flowkit doctor` for why this process runs none"
 _ORDER = {
     "no_worker": 0,
     "paused": 1,
@@ -92,7 +93,7 @@ def nobody(name: str, lane: Lane, workers: Mapping[str, Mapping[str, str]], role
     role, by id; `roles` are all that anybody serves."""
     role, labels = lane.role, lane.demand.labels
     if not workers:
-        hint = "; start one: flowkit worker --role code" if role == CODE else did_you_mean(role, roles)
+        hint = NO_CODE if role == CODE else did_you_mean(role, roles)
         say = f"no live worker serves {role!r}{hint}"
     elif short := lacking(labels, workers):
         say = f"no live worker that serves {role!r} has the labels {in_words(labels)}; {short}"

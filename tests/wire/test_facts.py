@@ -246,6 +246,7 @@ WRONG: dict[str, list[Any]] = {
     "dict[str, Any] | None": [1, "x", []],
     "ErrorInfo": [None, 1, "x", []],
     "ErrorInfo | None": [1, "x", []],
+    "Usage | None": [1, "x", []],
     "list[Any]": [None, 1, "x", {}],
     "tuple[str, ...]": [None, 1, "ab", {}, [1], [None], ["a", 1]],
     "tuple[str, ...] | None": [1, "ab", {}, [1], [None], ["a", 1]],
