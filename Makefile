@@ -14,7 +14,7 @@ REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test check counts bench nightly services install-services clean
+.PHONY: help run test check counts bench nightly services install-services install-bubblewrap clean
 .SILENT:
 
 help:
@@ -78,8 +78,18 @@ $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[cluster,dev]'
 	touch $(BASE) $@
 
+# The tests of sandboxes fail where there is no bubblewrap: what they claim would not have been tried.
+install-bubblewrap:
+	if ! command -v bwrap >/dev/null; then \
+	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	        apt-get update -qq && apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null; \
+	    else \
+	        echo 'bwrap is missing, in which programs are shut in (Debian, as root: apt-get install bubblewrap).' >&2; exit 1; \
+	    fi; \
+	fi
+
 # Says itself what is missing (java, mvn) and how to get it. mongod needs libcurl4, which a bare machine may lack.
-install-services: $(DEV)
+install-services: $(DEV) install-bubblewrap
 	if ! PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libcurl\.so\.4'; then \
 	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	        apt-get update -qq && apt-get install -y -qq --no-install-recommends libcurl4 >/dev/null; \

@@ -41,8 +41,12 @@ async def _look(db: str, cfg: CoordinatorConfig, *, quiet: bool) -> list[Finding
 
 
 async def _checks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+    from flowkit.cli.checks_sandbox import of_sandbox
+
     path = settings.file_of(db)
     for finding in of_python(cluster=path is None):
+        yield finding
+    async for finding in of_sandbox():
         yield finding
     if path is not None:
         from flowkit.cli.checks_file import of_file

@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Awaitable, Callable, Iterable
 
 from flowkit.sandbox import seccomp
-from flowkit.sandbox.base import Base
 from flowkit.sandbox.box import Box
 from flowkit.sandbox.contained import Contained
 from flowkit.sandbox.egress import Egress
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside.main import ONCE
+from flowkit.sandbox.keeper import Keeper
 from flowkit.sandbox.launch import Launch
 from flowkit.sandbox.orders import check, order_for
 from flowkit.sandbox.runtime import Level, Program, Running
@@ -24,7 +24,7 @@ from flowkit.sandbox.spots import Spot
 from flowkit.sandbox.zygote import MOST_FORKS, SPARES, Environment, Zygote, Zygotes
 
 
-class BubblewrapRuntime(Base):
+class BubblewrapRuntime:
     """Programs at `Level.L3`.
 
     `bwrap`: where bubblewrap is, if it is not on the path. `cgroups`: whether to use those that can be used.
@@ -40,28 +40,37 @@ class BubblewrapRuntime(Base):
         self, *, bwrap: str = "", cgroups: bool = True, reachable: Iterable[str] = (), most_forks: int = MOST_FORKS,
         spares: int = SPARES,
     ) -> None:  # fmt: skip
-        super().__init__(cgroups=cgroups)
+        self._keeper = Keeper(cgroups=cgroups)
         self._bwrap = bwrap
         self._reachable = tuple(reachable)
         self._zygotes = Zygotes(
-            lambda: self._bwrap, lambda orders: self.ask(orders, fresh=True), most_forks=most_forks, spares=spares
+            lambda: self._bwrap,
+            lambda orders: self._keeper.ask(orders, fresh=True),
+            most_forks=most_forks,
+            spares=spares,
         )
 
+    @property
+    def counted(self) -> frozenset[str]:
+        """The controllers of control groups that bound programs; limits of the system do for the others."""
+        return self._keeper.counted
+
     async def start(self, program: Program) -> Running:
-        self.open()
+        self._open()
         check(program)
         egress = Egress(program.network, reachable=self._reachable) if program.network else None
         return await (self._start_warm(program, egress) if program.warm else self._start_cold(program, egress))
 
     async def close(self) -> None:
-        await super().close()
+        await self._keeper.end_all()
         await self._zygotes.close()
+        self._keeper.close()
 
-    def open(self) -> None:
+    def _open(self) -> None:
         self._bwrap = self._bwrap or shutil.which("bwrap") or ""
         if not self._bwrap:
             raise CannotStart("E_SANDBOX_BWRAP", "bubblewrap is not installed", "apt-get install bubblewrap")
-        super().open()
+        self._keeper.open()
 
     async def _start_cold(self, program: Program, egress: Egress | None) -> Contained:
         launch = Launch()
@@ -71,7 +80,7 @@ class BubblewrapRuntime(Base):
                 box.accounts() as accounts,
                 launch.begin(lambda number: box.argv(number, accounts), accounts) as orders,
             ):
-                spot = await self.ask(orders)
+                spot = await self._keeper.ask(orders)
             return await self._fill(spot, program, launch.gone, egress)
         except (CannotStart, OSError) as error:
             await launch.gone()
@@ -84,8 +93,8 @@ class BubblewrapRuntime(Base):
         zygote = await self._zygotes.get(environment)
         try:
             return await self._fork(zygote, program, egress)
-        except (CannotStart, OSError):
-            if zygote.alive:
+        except (CannotStart, OSError) as error:
+            if getattr(error, "code", "E_SANDBOX_START") != "E_SANDBOX_START" or not await zygote.has_died():
                 raise
         await self._zygotes.forget(environment, zygote)
         return await self._fork(await self._zygotes.get(environment), program, egress)
@@ -103,9 +112,9 @@ class BubblewrapRuntime(Base):
                 await egress.close()
             await after()
 
-        order = order_for(program, counted=self.counted)
+        order = order_for(program, counted=self._keeper.counted)
         order.script = bool(program.warm)
-        return await self.fill(
+        return await self._keeper.fill(
             spot, program, order, seccomp.build(internet=bool(program.network)), after=gone,
             serve=egress.serve if egress is not None else None,
         )  # fmt: skip

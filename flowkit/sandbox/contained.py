@@ -331,6 +331,8 @@ def _failed(text: str) -> CannotStart:
                 "`argv[0]` has to be an absolute path that it may read",
             )
         case "files":
-            return CannotStart("E_FILES", f"the program's files cannot be put in place: {why}", "raise its `disk_mb`")
+            return CannotStart("E_FILES", f"its files cannot be put in place: {why}", "see that they fit its `disk_mb`")
+        case "folder":
+            return CannotStart("E_FILES", f"its folder cannot be entered: {why}", "let other users into where it lies")
         case _:
             return CannotStart("E_SANDBOX_START", f"the sandbox could not be made ({stage}): {why}", "flowkit doctor")

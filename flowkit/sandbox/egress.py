@@ -93,8 +93,6 @@ class Egress:
         assert task is not None
         self._connections.add(task)
         try:
-            if len(self._connections) > MOST_CONNECTIONS:
-                raise Refused("503 Service Unavailable", f"a program may have {MOST_CONNECTIONS} connections at once")
             await self._carry(reader, writer)
         except Refused as refused:
             with contextlib.suppress(OSError):
@@ -108,7 +106,9 @@ class Egress:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(IDLE_SEC):
-            head = await _read_head(reader)
+            head = await _read_head(reader)  # first, as what is not read makes the answer a reset
+        if len(self._connections) > MOST_CONNECTIONS:
+            raise Refused("503 Service Unavailable", f"a program may have {MOST_CONNECTIONS} connections at once")
         host, forwarded = _read_request(head)
         theirs, upstream = await self._connect(host)
         try:

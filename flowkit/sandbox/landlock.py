@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from flowkit.sandbox import inside, seccomp
-from flowkit.sandbox.base import Base
 from flowkit.sandbox.box import own_interpreter, system_places
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside.landlock import abi
 from flowkit.sandbox.inside.main import ONCE
 from flowkit.sandbox.inside.order import Order
+from flowkit.sandbox.keeper import Keeper
 from flowkit.sandbox.launch import Launch
 from flowkit.sandbox.orders import check, order_for
 from flowkit.sandbox.runtime import Level, Program, Running
@@ -37,7 +37,7 @@ _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/u
 _BEGIN: Final = "import sys; sys.path.insert(0, {!r}); from inside.main import main; del sys.path[0]; main()"
 
 
-class LandlockRuntime(Base):
+class LandlockRuntime:
     """Programs at `Level.L2`. `folder`: where their folders are made, by default with other temporary files. A program
     that asks for `network` is refused: only a namespace of its own could hold it to its list."""
 
@@ -45,11 +45,17 @@ class LandlockRuntime(Base):
     level = Level.L2
 
     def __init__(self, *, folder: str = "", cgroups: bool = True) -> None:
-        super().__init__(cgroups=cgroups)
+        self._keeper = Keeper(cgroups=cgroups)
+        self._swept = False
         self._parent = Path(folder or tempfile.gettempdir())
 
+    @property
+    def counted(self) -> frozenset[str]:
+        """The controllers of control groups that bound programs; limits of the system do for the others."""
+        return self._keeper.counted
+
     async def start(self, program: Program) -> Running:
-        self.open()
+        self._open()
         check(program)
         if program.network:
             raise CannotStart("E_SANDBOX_NETWORK", "at L2 no program can be given a network", "use L3, or none")
@@ -63,26 +69,32 @@ class LandlockRuntime(Base):
 
         try:
             with launch.begin(_command) as orders:
-                spot = await self.ask(orders, root=False, uid=uid)
+                spot = await self._keeper.ask(orders, root=False, uid=uid)
         except (CannotStart, OSError) as error:
             await after()
             raise CannotStart("E_SANDBOX_START", f"the sandbox could not be begun: {error}", "flowkit doctor") from None
         try:
             order = self._order(program, work.folder)
-            return await self.fill(spot, program, order, seccomp.build(own_ipc=False), after=after)
+            return await self._keeper.fill(spot, program, order, seccomp.build(own_ipc=False), after=after)
         except CannotStart as error:
             raise launch.explain(error) from None
         except OSError as error:
             raise launch.explain(CannotStart("E_SANDBOX_START", f"the sandbox has ended: {error}")) from None
 
-    def open(self) -> None:
+    def _open(self) -> None:
         if not abi():
             raise CannotStart("E_SANDBOX_LANDLOCK", "this kernel has no Landlock", "use L3, or a kernel from 5.13 on")
-        sweep(self._parent)
-        super().open()
+        if not self._swept:
+            sweep(self._parent)
+            self._swept = True
+        self._keeper.open()
+
+    async def close(self) -> None:
+        await self._keeper.end_all()
+        self._keeper.close()
 
     def _order(self, program: Program, folder: Path) -> Order:
-        order = order_for(program, counted=self.counted)
+        order = order_for(program, counted=self._keeper.counted)
         order.folder = str(folder)
         order.env.setdefault("TMPDIR", order.folder)
         read = [*system_places(), *program.readable]

@@ -30,6 +30,10 @@ class Launch:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    async def has_ended(self, within: float) -> bool:
+        """Whether the process ends in this time, in seconds."""
+        return self._process is None or await _ended(self._process, within)
+
     def begin(self, command: Callable[[int], list[str]], descriptors: Sequence[int] = ()) -> socket.socket:
         """Where orders go. `command` is given the number of the other end, which is passed on like `descriptors`.
         Raises `CannotStart`."""
@@ -55,9 +59,9 @@ class Launch:
     async def gone(self) -> None:
         """Until the process has ended; it is ended if it does not by itself."""
         process, self._process = self._process, None
-        if process is not None and not await _ended(process):
+        if process is not None and not await _ended(process, _END_SEC):
             process.kill()
-            await _ended(process)
+            await _ended(process, _END_SEC)
         if self._complaints >= 0:
             self._said = os.pread(self._complaints, _LONGEST_COMPLAINT, 0).decode(errors="replace").strip()
             os.close(self._complaints)
@@ -69,7 +73,7 @@ def settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _ended(process: subprocess.Popen[bytes]) -> bool:
+async def _ended(process: subprocess.Popen[bytes], within: float) -> bool:
     if process.poll() is not None:
         return True
     loop = asyncio.get_running_loop()
@@ -77,7 +81,7 @@ async def _ended(process: subprocess.Popen[bytes]) -> bool:
     descriptor = os.pidfd_open(process.pid)
     loop.add_reader(descriptor, settle, ended)
     try:
-        async with asyncio.timeout(_END_SEC):
+        async with asyncio.timeout(within):
             await ended
     except TimeoutError:
         return False

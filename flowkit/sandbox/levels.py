@@ -31,7 +31,7 @@ _INSTEAD: Final = {
     "cpu": "not bounded: a program may use all cores",
     "cpuacct": "bounded per process, by limits of the system",
 }
-_HINTS: Final = {
+HINTS: Final = {
     Level.L3: "install bubblewrap and allow user namespaces, or run the worker as root",
     Level.L2: "take a kernel from 5.13 on with Landlock among its security modules (`lsm=landlock,...`)",
 }
@@ -61,7 +61,7 @@ class Report:
         """Raises `CannotStart` where this level is not given."""
         if level in self.refused:
             raise CannotStart(
-                "E_SANDBOX_LEVEL", f"this machine does not give {level.name}: {self.refused[level]}", _HINTS[level]
+                "E_SANDBOX_LEVEL", f"this machine does not give {level.name}: {self.refused[level]}", HINTS[level]
             )
 
 

@@ -29,6 +29,8 @@ MOST_ZYGOTES: Final = 16
 SPARES: Final = 4
 """Places that are kept ready in each, so that joining a group, which the kernel takes its time for, is done before."""
 
+_DEATH_SEC: Final = 1.0
+
 Ask = Callable[[socket.socket], Awaitable[Spot]]
 
 
@@ -62,6 +64,10 @@ class Zygote:
     @property
     def alive(self) -> bool:
         return self._launch.alive
+
+    async def has_died(self) -> bool:
+        """Asked when something of it has ended: whether it was all of it, which may take a moment to be seen."""
+        return await self._launch.has_ended(_DEATH_SEC)
 
     async def begin(self, bwrap: str, environment: Environment) -> None:
         """Until it is ready. Raises `CannotStart`."""
@@ -104,7 +110,7 @@ class Zygote:
     async def retire(self) -> None:
         self._retired = True
         await self._empty_spares()
-        if not self.programs:
+        if not self.programs or not self.alive:
             await self.close()
 
     async def close(self) -> None:
@@ -150,21 +156,21 @@ class Zygotes:
 
     async def get(self, environment: Environment) -> Zygote:
         """The one of this environment, begun if need be. Raises `CannotStart`."""
-        begun = self._zygotes.pop(environment, None)
-        if begun is not None and _worn_out(begun, self._most_forks):
-            await begun.result().retire()
-            begun = None
-        if begun is None or (begun.done() and begun.exception() is not None):
+        known = self._zygotes.pop(environment, None)
+        begun = known if known is not None and self._is_good(known) else None
+        if begun is None:
             begun = asyncio.create_task(self._begin(environment), name=f"zygote/{environment.name}")
         self._zygotes[environment] = begun  # the last in order is the one that was asked for last
+        if known is not None and known is not begun:
+            await _retire(known)
         while len(self._zygotes) > self._most:
-            await self._forget(next(iter(self._zygotes)))
+            await _retire(self._zygotes.pop(next(iter(self._zygotes))))
         return await asyncio.shield(begun)
 
     async def forget(self, environment: Environment, zygote: Zygote) -> None:
         """It has died: the next program begins another."""
         known = self._zygotes.get(environment)
-        if known is not None and known.done() and known.exception() is None and known.result() is zygote:
+        if known is not None and _is_done(known) and known.result() is zygote:
             del self._zygotes[environment]
         await zygote.close()
 
@@ -181,12 +187,17 @@ class Zygotes:
         await zygote.begin(self._bwrap(), environment)
         return zygote
 
-    async def _forget(self, environment: Environment) -> None:
-        begun = self._zygotes.pop(environment)
-        await asyncio.wait([begun])
-        if begun.exception() is None:
-            await begun.result().retire()
+    def _is_good(self, begun: asyncio.Task[Zygote]) -> bool:
+        return not begun.done() or (
+            _is_done(begun) and begun.result().alive and begun.result().forks < self._most_forks
+        )
 
 
-def _worn_out(begun: asyncio.Task[Zygote], most: int) -> bool:
-    return begun.done() and begun.exception() is None and begun.result().forks >= most
+async def _retire(begun: asyncio.Task[Zygote]) -> None:
+    await asyncio.wait([begun])
+    if _is_done(begun):
+        await begun.result().retire()
+
+
+def _is_done(begun: asyncio.Task[Zygote]) -> bool:
+    return begun.done() and begun.exception() is None

@@ -15,6 +15,9 @@ from flowkit.cli import checks, checks_file
 from flowkit.cli.checks import Finding, fits, of_packages, of_python, requirements
 from flowkit.cli.checks_cluster import clock, of_topics
 from flowkit.cli.checks_file import damage, disk, file_system, of_place
+from flowkit.cli.checks_sandbox import of_groups, of_levels
+from flowkit.sandbox.levels import Fact, Report
+from flowkit.sandbox.runtime import Level
 from flowkit.wire.topics import Topics
 from tests.cli.conftest import Cli
 from tests.cli.test_tasks import created
@@ -42,8 +45,10 @@ def test_a_healthy_file_is_ok(cli: Cli) -> None:
 
     found = lines(ran.out)
     assert ran.code == 0
-    assert {level for level, _ in found.values()} == {"ok"}
-    assert list(found) == ["python", "packages", "sqlite", "disk", "file", "coordinator", "tasks"]
+    assert {level for subject, (level, _) in found.items() if subject not in ("sandbox", "cgroups")} == {"ok"}
+    assert list(found) == [
+        "python", "packages", "sqlite", "sandbox", "cgroups", "disk", "file", "coordinator", "tasks",
+    ]  # fmt: skip
     assert "1 tasks, 3 commits" in found["file"][1]
 
     cli("tasks", "delete", "last", "--db", "flow.db")
@@ -95,7 +100,28 @@ def test_the_count_of_failures_ends_the_report(cli: Cli, folder: Path) -> None:
 
     assert ran.code == 1
     assert lines(ran.out)["file"][1].startswith("bad.db: file is not a database; it is no FlowKit file, or damaged")
-    assert ran.out.splitlines()[-1] == "1 of 5 checks failed"
+    assert ran.out.splitlines()[-1] == "1 of 7 checks failed"
+
+
+def test_levels_that_a_machine_does_not_give_are_told_with_what_to_do() -> None:
+    whole = Report((Fact("seccomp", True, "x86_64"),))
+    half = Report((), {Level.L3: "bubblewrap is not installed"})
+
+    assert [finding.level for finding in of_levels(whole)] == ["ok"]
+    (finding,) = of_levels(half)
+    assert finding.message == "no program can be run at L3: bubblewrap is not installed"
+    assert (finding.level, finding.hint[:18]) == ("warn", "install bubblewrap")
+
+
+def test_what_control_groups_do_not_bound_is_told() -> None:
+    facts = [
+        Fact("cgroup.memory", True, "version 2"),
+        Fact("cgroup.cpu", False, "not bounded"),
+        Fact("seccomp", True, ""),
+    ]
+
+    assert of_groups(facts[:1]).level == "ok"
+    assert (of_groups(facts).level, of_groups(facts).message) == ("warn", "cpu: not bounded")
 
 
 def test_damage_is_found(folder: Path) -> None:

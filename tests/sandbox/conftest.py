@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -22,3 +25,11 @@ async def l2() -> AsyncIterator[LandlockRuntime]:
     runtime = LandlockRuntime()
     yield runtime
     await runtime.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that every user can enter."""
+    with TemporaryDirectory(prefix="flowkit-test-") as path:
+        os.chmod(path, 0o755)  # noqa: S103  programs that root starts are other users
+        yield Path(path)

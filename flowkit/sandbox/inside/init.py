@@ -84,9 +84,10 @@ class Init:
             with open(number, "rb") as file:
                 order = read_order(file)
                 seal(order, file.read(order.filter_bytes))
-                stage = "files"
+                stage = "folder"
                 os.umask(0o077)
                 os.chdir(WORK if self._place.root else order.folder)
+                stage = "files"
                 _unpack(order, file)
             restore_signals(python=order.script)
             if order.script:

@@ -34,8 +34,8 @@ def _run(path: str) -> int:
     except SystemExit as end:
         return _status(end.code)
     except BaseException as error:
-        tail = error.__traceback__.tb_next if error.__traceback__ else None
-        sys.excepthook(type(error), error, tail)
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # without this function
+        sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""What the runtimes with a first process of our own have in common: groups, places, and who is running."""
+"""Keeps what the runtimes with a first process of our own need: groups, places, and who is running."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flowkit.sandbox.spots import Spot, ask
 from flowkit.sandbox.users import some_uid
 
 
-class Base:
+class Keeper:
     """`cgroups`: whether to use those control groups that can be used."""
 
     def __init__(self, *, cgroups: bool) -> None:
@@ -43,9 +43,12 @@ class Base:
         """The controllers that bound programs; limits of the system do for the others."""
         return frozenset(self._cgroups.controllers)
 
-    async def close(self) -> None:
+    async def end_all(self) -> None:
         """End all programs."""
         await asyncio.gather(*(running.kill() for running in self._running))
+
+    def close(self) -> None:
+        """Nobody may be in any place any more."""
         if self._open:
             self._cgroups.close()
             self._open = False

@@ -1,0 +1,79 @@
+"""Groups of programs are bounded, counted and removed, and what dead owners left is cleared away."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from flowkit.sandbox.cgroups import Cgroups, Group, sweep
+from flowkit.sandbox.hierarchies import Controller
+from flowkit.sandbox.runtime import Limits
+
+LIMITS = Limits(memory_mb=64, cpu=0.5, pids=10)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Group:
+    """One of version 2, in a folder that is no kernel's: what would be written is read back."""
+    folder = tmp_path / "p0"
+    made = Group({name: (2, folder) for name in ("memory", "pids", "cpu", "cpuacct")})
+    made.make()
+    for file in ("memory.max", "memory.oom.group", "memory.swap.max", "pids.max", "cpu.max", "cgroup.kill"):
+        (folder / file).write_text("")
+    (folder / "memory.peak").write_text("1234\n")
+    (folder / "memory.events").write_text("low 0\noom 1\noom_kill 3\n")
+    (folder / "cpu.stat").write_text("usage_usec 1500000\nuser_usec 1\n")
+    return made
+
+
+def test_version_2_is_bounded_and_read(group: Group, tmp_path: Path) -> None:
+    group.bound(LIMITS)
+
+    read = {path.name: path.read_text() for path in (tmp_path / "p0").iterdir()}
+    assert read["memory.max"] == str(64 * 1024 * 1024)
+    assert (read["memory.oom.group"], read["memory.swap.max"], read["pids.max"]) == ("1", "0", "10")
+    assert read["cpu.max"] == "50000 100000"
+    assert (group.peak_memory_bytes(), group.oom_kills(), group.cpu_sec()) == (1234, 3, 1.5)
+
+
+def test_version_2_is_killed_by_one_word(group: Group, tmp_path: Path) -> None:
+    group.kill()
+
+    assert (tmp_path / "p0/cgroup.kill").read_text() == "1"
+
+
+async def test_a_group_that_cannot_be_removed_is_said(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowkit.sandbox.cgroups._REMOVAL_SEC", 0.05)
+
+    with pytest.raises(OSError, match="cannot be ended"):
+        await group.remove()
+
+
+def test_what_a_dead_owner_left_is_cleared_and_what_a_live_one_has_is_not(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "flowkit-1-aa", tmp_path / "flowkit-2-bb"
+    (dead / "p0").mkdir(parents=True)
+    (alive / "p0").mkdir(parents=True)
+    lock = os.open(alive, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    sweep(tmp_path)
+
+    assert not dead.exists()
+    assert (alive / "p0").exists()
+    os.close(lock)
+
+
+def test_an_owner_sweeps_when_it_opens_and_leaves_nothing_when_it_closes(tmp_path: Path) -> None:
+    (tmp_path / "flowkit-1-aa" / "p0").mkdir(parents=True)
+    groups = Cgroups([Controller("memory", 1, tmp_path)])
+
+    groups.open()
+    group = groups.create()
+
+    assert [path.name.split("-")[1] for path in tmp_path.iterdir()] == [str(os.getpid())]
+    assert group.try_remove()
+    groups.close()
+    assert not list(tmp_path.iterdir())
