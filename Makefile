@@ -14,7 +14,7 @@ REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test check counts bench nightly services install-services install-bubblewrap clean
+.PHONY: help run test check counts bench nightly services install-services install-bubblewrap install-node clean
 .SILENT:
 
 help:
@@ -88,8 +88,18 @@ install-bubblewrap:
 	    fi; \
 	fi
 
+# Code of nodes may be JavaScript: its tests fail where there is no Node.js.
+install-node:
+	if ! command -v node >/dev/null; then \
+	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	        apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs >/dev/null; \
+	    else \
+	        echo 'node is missing, which runs code in JavaScript (Debian, as root: apt-get install nodejs).' >&2; exit 1; \
+	    fi; \
+	fi
+
 # Says itself what is missing (java, mvn) and how to get it. mongod needs libcurl4, which a bare machine may lack.
-install-services: $(DEV) install-bubblewrap
+install-services: $(DEV) install-bubblewrap install-node
 	if ! PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libcurl\.so\.4'; then \
 	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	        apt-get update -qq && apt-get install -y -qq --no-install-recommends libcurl4 >/dev/null; \

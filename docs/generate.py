@@ -23,8 +23,8 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowkit import config, errors
-from flowkit.core import facts as f
 from flowkit.core import code_keys, keys, kinds, lane_keys
+from flowkit.core import facts as f
 from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.decide import decide

@@ -152,9 +152,6 @@ def _check_memory(fields: Mapping[str, Any], place: Place, problems: Problems) -
 def _check_secrets(fields: Mapping[str, Any], place: Place, problems: Problems) -> None:
     named = fields.get("secrets", ())
     inputs = fields.get("inputs")
-    if inputs is not None and inputs.streams:
-        say = "code gets values, not streams; let a handler read the batches, or read them at the end by `$from`"
-        problems.add("E_STREAM", (place, "inputs"), say)
     for name in sorted(inputs.secrets if inputs is not None else ()):
         if name not in named:
             problems.add("E_SECRET", (place, "inputs"), _undeclared(name, named, problems))
