@@ -49,6 +49,8 @@ class PlainRuntime:
         self._running: set[PlainRunning] = set()
 
     async def start(self, program: Program) -> PlainRunning:
+        if not os.path.isabs(program.argv[0]) or not os.access(program.argv[0], os.X_OK):
+            raise CannotStart("cannot_start", f"{program.argv[0]!r} is no absolute path of a program that can be run")
         folder = await asyncio.to_thread(_furnish, program)
         ours, theirs = socket.socketpair()
         report, written = os.pipe()
