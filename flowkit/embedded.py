@@ -31,7 +31,9 @@ class Embedded:
             raise ConfigError(f"Embedded runs on a file, not on {db}: use Coordinator and Worker there")
         self.coordinator = Coordinator(db=db, cfg=coordinator_cfg, backend=backend)
         serves = bool(handlers) or runs_code(worker_cfg)
-        self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=backend) if serves else None
+        self.worker = (
+            Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=backend, also_code=True) if serves else None
+        )
 
     async def start(self) -> None:
         await self.coordinator.start()

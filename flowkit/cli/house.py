@@ -26,7 +26,9 @@ class House:
         self._backend = temporary_backend() if db is None else open_backend(db, cfg)
         self.coordinator = Coordinator(db=db, cfg=cfg, backend=self._backend)
         serves = bool(handlers or worker_cfg.roles) or runs_code(worker_cfg)
-        self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._backend) if serves else None
+        self.worker: Worker | None = None
+        if serves:
+            self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._backend, also_code=True)
         self._tell = tell
         self._waiting: asyncio.Task[None] | None = None
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 import _thread
 import json
 import os
-import re
 import struct
 import sys
 from importlib.machinery import PathFinder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # without `typing`, which takes longer to load than all the rest
+    import re
     from typing import Any
 
 CHANNEL_FD = 3
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BRIDGE = "flowkit_channel"
 """The name among `sys.modules` by which the SDK finds the channel."""
-PLACEHOLDER = re.compile(r"\{\{\{secret::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(?:@[1-9][0-9]{0,8})?)\}\}\}")
+PLACEHOLDER = r"\{\{\{secret::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(?:@[1-9][0-9]{0,8})?)\}\}\}"
+"""Compiled only where there is one: that takes as long as all else that happens before the code."""
 PERMANENT = (TypeError, ValueError, KeyError, AssertionError, ImportError, SyntaxError)
 MOST_DEPTH = 64
 MOST_MESSAGE, MOST_TRACEBACK, LAST_FRAMES = 8 * 1024, 16 * 1024, 40
@@ -254,6 +255,7 @@ def compiled(source: str, name: str) -> Any:
     if "{{{secret::" not in source:
         return compile(source, name, "exec", dont_inherit=True)
     import ast
+    import re
 
     mark = "flowkit_placeholder_"
     while mark in source:
@@ -265,7 +267,7 @@ def compiled(source: str, name: str) -> Any:
         return f"{mark}{len(keys) - 1}_"
 
     try:
-        tree = ast.parse(PLACEHOLDER.sub(note, source), name)
+        tree = ast.parse(re.sub(PLACEHOLDER, note, source), name)
     except SyntaxError as error:
         lines = source.splitlines()
         if error.lineno and error.lineno <= len(lines):
@@ -283,6 +285,8 @@ def compiled(source: str, name: str) -> Any:
 
 
 def lookups(ast: Any, mark: str, keys: list[str]) -> Any:
+    import re
+
     pattern = re.compile(re.escape(mark) + r"(\d+)_")
 
     def lookup(number: str) -> Any:

@@ -105,7 +105,7 @@ class WorkerRuntime:
         self.incarnation = self._new_id(8)
         self._identity = Identity(
             self.worker_id, self.incarnation, tuple(self._registry.roles), self._registry.room(self._cfg.slots),
-            dict(self._cfg.labels), self._cfg.worker_version, self.schemas,
+            self._labels(), self._cfg.worker_version, self.schemas,
         )  # fmt: skip
         self.loop = asyncio.get_running_loop()
         await self._bus.ensure_topics(self._topics.specs())
@@ -120,6 +120,10 @@ class WorkerRuntime:
         self.running = True
         self._supervisor.loop("look", self._slots.step, every=LOOK_SEC)
         self._say_hello()
+
+    def _labels(self) -> dict[str, str]:
+        ours = self._programs.labels if self._programs is not None else {}
+        return ours | dict(self._cfg.labels)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Take nothing any more, let what runs finish within `timeout` seconds (`drain_sec` by default), hand back the

@@ -37,15 +37,15 @@ class Worker:
     `db` is a PyMongo `AsyncDatabase`, a Motor database, a `mongodb://` or `sqlite:///` URL, or None (embedded: then it
     serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
     `role -> handler`, or a module; `roles` chooses among them, and `code` is the role of nodes that bring their own;
-    embedded, that is served beside the others wherever it can be. `labels` are for nodes that ask for them; `secrets`
-    is where the secrets of code come from.
+    with `also_code` it is served beside the others wherever that can be. `labels` are for nodes that ask for them;
+    `secrets` is where the secrets of code come from.
     Raises `ConfigError` for roles without a handler, and for labels that are no texts.
     """
 
     def __init__(self, *, db: Any = None, cfg: WorkerConfig | None = None, clock: Clock | None = None,
                  roles: Sequence[str] | None = None, handlers: Any = None, telemetry: Telemetry | None = None,
                  backend: Backend | None = None, labels: Mapping[str, str] | None = None,
-                 secrets: Secrets | None = None) -> None:  # fmt: skip
+                 secrets: Secrets | None = None, also_code: bool = False) -> None:  # fmt: skip
         self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
         self.cfg.labels = _labels(self.cfg.labels if labels is None else labels)
         self.db = db
@@ -55,11 +55,9 @@ class Worker:
         if self._backend.embedded:
             self.cfg.facts_partitions = 1
         wanted = self.cfg.roles if roles is None else list(roles)
-        self._programs = _programs(self.cfg, wanted, secrets, anyway=self._backend.embedded)
+        self._programs = _programs(self.cfg, wanted, secrets, anyway=also_code)
         self._registry = _registry(handlers, wanted, code=self._programs is not None)
         self.cfg.roles = [role for role in self._registry.roles if role != CODE or CODE in wanted]
-        if self._programs is not None:
-            self.cfg.labels = self._programs.labels | self.cfg.labels
         self._runtime = self._make_runtime(self._backend)
         schemas = self._runtime.schemas
         self._signatures = {role: read_signature(schemas.get(role)) for role in self._registry.roles}
@@ -116,7 +114,6 @@ class Worker:
             await self._programs.open()
         except CannotStart as error:
             raise ConfigError(f"this worker cannot serve the role 'code': {error}") from error
-        self.cfg.labels |= self._programs.labels
 
     def _check_company(self) -> None:
         """On a file, only a coordinator of the same process can ever give work. Raises `ConfigError` where another

@@ -60,7 +60,7 @@ def run(channel: Any, job: dict[str, Any]) -> int:
     ours, theirs = socket.socketpair()
     with open(os.path.join(HERE, "bash_functions.sh"), encoding="utf-8") as file:
         functions = file.read()
-    source = child.PLACEHOLDER.sub(r"$(flowkit_secret \1)", job["source"])
+    source = re.sub(child.PLACEHOLDER, r"$(flowkit_secret \1)", job["source"])
     script, written = os.pipe()
     # The code has its lines to itself: what comes before it is on none of them.
     command = [sys.argv[1], "-c", f'{functions}\nsource "$1"', job["file"], "/dev/fd/5"]
