@@ -15,7 +15,6 @@ from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.views import TaskView
-from flowkit.core.code import CODE
 from flowkit.core.graph import Graph
 from flowkit.errors import FlowKitError
 from flowkit.worker.worker import Worker
@@ -87,9 +86,9 @@ class Engine:
         return self._house is not None and self._house.owner
 
     @property
-    def own_roles(self) -> dict[str, Any]:
-        """Roles that this process serves without a function of the user's."""
-        return {CODE: None} if self._worker is not None and self._worker.serves_code else {}
+    def runs_code(self) -> bool:
+        """Whether this process runs nodes that bring their own code."""
+        return self._worker is not None and self._worker.serves_code
 
     @property
     def api(self) -> Tasks:

@@ -27,8 +27,9 @@ def node_of(graph: Graph, name: str) -> Node | None:
     return node.compensate if node is not None and name.endswith(COMPENSATE) else node
 
 
-def check_roles(graph: Graph, handlers: Mapping[str, Any], targets: Sequence[str]) -> None:
-    """Raise `GraphError` for nodes that the targets need and that have no handler: they would wait for ever."""
+def check_roles(graph: Graph, handlers: Mapping[str, Any], targets: Sequence[str], *, code: bool = False) -> None:
+    """Raise `GraphError` for nodes that the targets need and that have no handler: they would wait for ever. `code`:
+    nodes that bring their own code can run."""
     idle = set(not_needed(graph, [name for name in targets if name in graph.nodes]))
     places = _places(graph)
     problems = [
@@ -36,7 +37,7 @@ def check_roles(graph: Graph, handlers: Mapping[str, Any], targets: Sequence[str
         for name in in_order(graph)
         if name not in idle
         for place, role in places[name]
-        if role not in handlers
+        if role not in handlers and not (code and role == CODE)
     ]
     if problems:
         raise GraphError(problems[:MOST])

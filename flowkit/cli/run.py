@@ -178,7 +178,7 @@ class Run:
     def _check_roles(self, graph: Graph, view: TaskView | None) -> None:
         """Where nobody else will come, a node without a handler would wait for ever."""
         if self._engine.alone and (view is None or view.status != "finished"):
-            check_roles(graph, self._job.handlers | self._engine.own_roles, self._job.args.target)
+            check_roles(graph, self._job.handlers, self._job.args.target, code=self._engine.runs_code)
 
     async def _again(self, task_id: str) -> TaskHandle:
         """What failed runs again, what was paused goes on; a finished task has nothing to do."""
