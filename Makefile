@@ -7,6 +7,7 @@
 VENV        ?= .venv
 PYTHON      ?=
 PYTEST_ARGS ?=
+JOBS        ?= 3
 BIN         := $(VENV)/bin
 BASE        := $(VENV)/.installed-base
 DEV         := $(VENV)/.installed-dev
@@ -23,9 +24,10 @@ help:
 run: $(BASE)
 	$(BIN)/python examples/quickstart.py
 
-# Two at a time: much of it waits for real servers and real deaths. A file's tests stay together, and share its servers.
+# More at a time than there are cores: much of it waits for real servers and real deaths. Tests that share servers stay
+# together (`xdist_group`), all others go to whoever is free: a file may take minutes.
 test: install-services
-	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

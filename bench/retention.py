@@ -105,7 +105,7 @@ async def counted(database: Any) -> dict[str, int]:
 def main() -> None:
     given = sys.argv[1:]
     if len(given) > 1:
-        retention.SHARE = retention.BUSY_SHARE = float(given[1])  # type: ignore[misc]
+        retention.SHARE = retention.LATE_SHARE = float(given[1])  # type: ignore[misc]
     asyncio.run(measure(int(given[0]) if given else TASKS))
 
 

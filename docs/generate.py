@@ -597,7 +597,7 @@ REPORTS: dict[str, r.AttemptReport | r.ChildEnded] = {
 }  # fmt: skip
 CLAIM = (0, 1, 0)
 LETTERS: dict[str, p.Letter] = {
-    "permit_wanted": p.PermitWanted(TASK, 5, "loud", CLAIM, 3, 1, 0.0, 1.0, 1, 0),
+    "permit_wanted": p.PermitWanted(TASK, 5, "loud", CLAIM, 3, 1, 0.0, 1.0, 1, 0, 2.5),
     "permit_over": p.PermitOver(TASK, "loud", CLAIM),
     "permit_granted": p.PermitGranted(LIMIT, "loud", CLAIM),
     "permit_delayed": p.PermitDelayed(LIMIT, "loud", CLAIM, 4, 3),

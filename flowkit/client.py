@@ -20,6 +20,7 @@ from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.tasks import Creation, Page, Tasks
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
+from flowkit.core.bounds import bounds_of
 from flowkit.core.graph import Graph
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.replan import RestartOptions, RestartPlan
@@ -69,9 +70,9 @@ class Client:
         self._api = Tasks(
             store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
             flows=Flows(store=self.backend.store, graphs=self._graphs, clock=self._clock),
-            history=History(self.backend.store, self._graphs, self.telemetry), hub=self._hub,
-            supervisor=self._supervisor, telemetry=self.telemetry, cancel_grace_sec=self.cfg.cancel_grace_sec,
-            roles=self.cfg.worker_types,
+            history=History(self.backend.store, self._graphs, self.telemetry, bounds_of(self.cfg.limits)),
+            hub=self._hub, supervisor=self._supervisor, telemetry=self.telemetry,
+            cancel_grace_sec=self.cfg.cancel_grace_sec, roles=self.cfg.worker_types,
             signature_of=lambda role: agreed(self.backend.signatures_of(role)),
         )  # fmt: skip
         if self.backend.file is not None:

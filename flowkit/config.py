@@ -17,6 +17,9 @@ from flowkit.older_settings import BEAT, modernise, why_gone
 
 S = TypeVar("S")
 
+MOST_AT_ONCE = 2000
+"""So many may run at a time under one limit: `flowkit.core.limits` has the same, which would be slow to import here."""
+
 
 @dataclass
 class _Settings:
@@ -144,6 +147,7 @@ class CoordinatorConfig(CommonSettings):
     `retention_failed_sec`: the same for tasks that failed; None: as long as the others.
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
+    `limits`: how many attempts of a role may run at a time, in the whole cluster, and of all roles together (`*`).
     `worker_types`: the roles there are (also from `WORKER_TYPES`); given any, a graph with another role is refused.
     """
 
@@ -164,12 +168,16 @@ class CoordinatorConfig(CommonSettings):
     priority_ageing_sec: float = 60.0
     sticky_patience_sec: float = 5.0
     tenant_weights: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
     worker_types: list[str] = field(default_factory=list)
     tune_gc: bool = True
 
     def __post_init__(self) -> None:
         for name in ("retention_sec", "retention_failed_sec"):
             _check_seconds(f"CoordinatorConfig.{name}", getattr(self, name))
+        for role, most in self.limits.items():
+            if not 1 <= most <= MOST_AT_ONCE:
+                raise ConfigError(f"CoordinatorConfig.limits: {role!r} is to be 1 to {MOST_AT_ONCE:,}, not {most!r}")
 
     @property
     def consumer_group(self) -> str:
@@ -274,6 +282,11 @@ def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
                 return {key: float(part) for key, part in pairs}
             case "dict[str, float]" if isinstance(value, Mapping):
                 return {str(key): float(part) for key, part in value.items()}
+            case "dict[str, int]" if isinstance(value, str):
+                counts = (part.split("=", 1) for part in value.split(",") if part)
+                return {key: int(part) for key, part in counts}
+            case "dict[str, int]" if isinstance(value, Mapping) and all(type(part) is int for part in value.values()):
+                return {str(key): part for key, part in value.items()}
             case "dict[str, str]" if isinstance(value, str):
                 return dict(part.split("=", 1) for part in value.split(",") if part)
             case "dict[str, str]" if isinstance(value, Mapping):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import engine
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 settings.register_profile("every-day", derandomize=True, deadline=None)
 settings.register_profile("nightly", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "every-day"))
+# Making a failure smaller has its own limit, five minutes, which is more than a test may take: the guard against hangs
+# would end it, and hide what was found.
+engine.MAX_SHRINKING_SECONDS = 60
+
+# Whoever waits most comes last, beside the one test that keeps the machine busy by itself.
+LAST = "integration"
 
 SERVICES = ("kafka", "mongo")
 FIXTURE_OF = {"kafka": "kafka_address", "mongo": "mongo_url"}
@@ -123,6 +130,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for service, fixture in FIXTURE_OF.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(service)
+    items.sort(key=turn_of)  # those of one turn stay in order
+
+
+def turn_of(item: pytest.Item) -> int:
+    """Processes take tests from the front. What needs the whole machine, and measures how long things take, begins when
+    only those are left that wait for real servers, real deaths and real time."""
+    if LAST not in item.path.parts:
+        return 0
+    return 1 if item.get_closest_marker("crowd") else 2
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flowkit import CoordinatorConfig, WorkerConfig
+from flowkit import CoordinatorConfig, WorkerConfig, config
+from flowkit.core import limits
 from flowkit.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "FLOWKIT_KAFKA_BOOTSTRAP", "FLOWKIT_SLOTS", "FLOWKIT_ROLES"):
+    for name in (
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "FLOWKIT_KAFKA_BOOTSTRAP",
+        "FLOWKIT_SLOTS",
+        "FLOWKIT_ROLES",
+        "FLOWKIT_LIMITS",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -114,3 +122,27 @@ def test_weights_of_tenants_are_numbers_by_name(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("FLOWKIT_TENANT_WEIGHTS", "gold=much")
     with pytest.raises(ConfigError, match=r"tenant_weights must be dict\[str, float\], not 'gold=much'"):
         CoordinatorConfig()
+
+
+def test_limits_of_roles_come_from_the_environment_and_from_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWKIT_LIMITS", "load=3,*=100")
+    assert CoordinatorConfig().limits == {"load": 3, "*": 100}
+    assert CoordinatorConfig.load(overrides={"limits": {"load": 5}}).limits == {"load": 5}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"load": 0}, "'load' is to be 1 to 2,000, not 0"),
+        ({"*": 2001}, "is to be 1 to 2,000, not 2001"),
+        ({"load": 2.5}, r"limits must be dict\[str, int\]"),
+        ("load=many", r"limits must be dict\[str, int\]"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_refused(given: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        CoordinatorConfig.load(overrides={"limits": given})
+
+
+def test_a_limit_of_a_role_holds_as_many_as_a_limit_does() -> None:
+    assert config.MOST_AT_ONCE == limits.MOST_AT_ONCE

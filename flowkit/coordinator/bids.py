@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from flowkit.core.permits import Claim, Need
+from flowkit.core.bounds import Need
+from flowkit.core.permits import Claim
 
 
 @dataclass(slots=True)

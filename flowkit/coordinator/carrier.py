@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowkit.coordinator.cell import Cell, Item
@@ -15,7 +15,7 @@ from flowkit.core.effects import Dispatch, Revoke, Tell
 from flowkit.core.graph import MISSING
 from flowkit.core.payload import lift_artifacts, lift_secrets
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Clock, Commit, Record, Store
+from flowkit.ports import DELETED, Clock, Commit, Head, Record, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
 from flowkit.wire.facts import row_of
@@ -27,6 +27,13 @@ LARGE_PARAMS_BYTES = 2 * 1024
 """Params travel with every job of a task; workers read larger ones in the head."""
 FOR_HANDLERS = frozenset({"input_ref", "batching"})
 Body = tuple[Any, list[Any], Any, dict[str, Any] | None, dict[str, Any] | None]
+
+
+def event_record(topics: Topics, commit: Commit, tenant: str, status: str) -> Record:
+    """The event of an acknowledged commit; `status` is its task's after it."""
+    partition = partition_of(commit.task_id, EVENT_PARTITIONS)
+    value, key = encode_event(commit, tenant, status), commit.task_id.encode()
+    return Record(topics.events, partition, value, key, event_headers(commit))
 
 
 class Carrier:
@@ -49,17 +56,20 @@ class Carrier:
     def committed(self, cell: Cell, commit: Commit, status: str) -> None:
         """Publish an acknowledged commit's event until it gets through; `published` follows."""
         tenant = cell.head.tenant if cell.head is not None else ""
-        record = Record(
-            self._topics.events,
-            partition_of(commit.task_id, EVENT_PARTITIONS),
-            encode_event(commit, tenant, status),
-            commit.task_id.encode(),
-            event_headers(commit),
-        )
+        record = event_record(self._topics, commit, tenant, status)
         self._publisher.send(
             Parcel(record, wanted=lambda: not cell.dead, acknowledged=lambda: self.on_published(cell, commit.seq))
         )
         self._hub.tell(commit, tenant, status)
+
+    async def deleted(self, deleted: Sequence[tuple[Head, Commit]]) -> None:
+        """Publish the events of tombstones. Nobody else will, and nothing depends on them: where the bus is away for so
+        long that others have to wait for it, they are given up."""
+        for head, commit in deleted:
+            if self._publisher.room:
+                record = event_record(self._topics, commit, head.tenant, DELETED)
+                self._publisher.send(Parcel(record, wanted=lambda: self._publisher.room))
+            self._hub.tell(commit, head.tenant, DELETED)
 
     # ------------------------------------------------------------------------------------------ effects
 

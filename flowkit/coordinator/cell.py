@@ -12,7 +12,7 @@ from flowkit.coordinator.offsets import Receipt
 from flowkit.core.effects import Effect
 from flowkit.core.facts import Fact
 from flowkit.core.immutable import immutable
-from flowkit.core.model import Task
+from flowkit.core.model import NodeRun, Task
 from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
@@ -64,8 +64,9 @@ class Cell:
     used again: whoever still holds one must look its task up anew. A `patient` cell whose task has not begun waits for
     room before its first commit, so that creation and first leases are one. `snapshot` is what the head shall say of
     the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
-    nodes ask of limits, and `waiting` are the lanes in which it waits for room. `homes` says which worker stands in for
-    one that ran a node to be followed, and is gone or does not meet the demand: (gone, stand-in) by anchor and demand.
+    nodes ask of limits, `letters` says that limits answered, and `waiting` are the lanes in which it waits for room.
+    `homes` says which worker stands in for one that ran a node to be followed, and is gone or does not meet the demand:
+    (gone, stand-in) by anchor and demand.
     `untold` is the seq with the end of a
     child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
     is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
@@ -84,6 +85,7 @@ class Cell:
         "front",
         "head",
         "homes",
+        "letters",
         "loading",
         "misses",
         "partition",
@@ -114,6 +116,7 @@ class Cell:
         self.head: Head | None = None
         self.task: Task | None = None
         self.queue: deque[Item] = deque()
+        self.letters = False
         self.flight: Flight | None = None
         self.loading = True
         self.dead = False
@@ -151,6 +154,12 @@ class Cell:
     @property
     def tenant(self) -> str:
         return self.head.tenant if self.head is not None else ""
+
+    def waited(self, run: NodeRun | None, now: float) -> float:
+        """For how many seconds a node has been ready, under whichever coordinator; without one, a task that has not
+        begun been there. `now` is epoch seconds."""
+        began = self.head.created_at if run is None and self.head is not None else run and run.ready_at
+        return max(0.0, now - began) if began else 0.0
 
     def event_acknowledged(self, seq: int) -> None:
         """Advance `published` over every seq whose event is acknowledged."""

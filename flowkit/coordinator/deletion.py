@@ -6,12 +6,12 @@ Every step can be done again, by anybody, and whoever dies leaves a head from wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from flowkit.coordinator.ids import id_of_life
-from flowkit.ports import DELETED, Clock, Head, HeadFilter, HeadUpdate, Outcome, Removal, Store
+from flowkit.ports import DELETED, Clock, Commit, Head, HeadFilter, HeadUpdate, Outcome, Removal, Store
 from flowkit.wire.tombstone import is_tombstone, tombstone
 
 GRACE_SEC: Final = 600.0
@@ -24,14 +24,22 @@ POINTER_SEC: Final = 86_400.0
 PAGE: Final = 500
 AT_ONCE: Final = 200
 
+Tell = Callable[[Sequence[tuple[Head, Commit]]], Awaitable[None]]
+
+
+async def tell_nobody(deleted: Sequence[tuple[Head, Commit]]) -> None:
+    """For whoever has nobody to tell."""
+
 
 class Deletion:
-    """`by` names who deletes, in the tombstone."""
+    """`by` names who deletes, in the tombstone. `tell` hears of the tasks that were deleted here, with their
+    tombstones; it must not raise."""
 
-    def __init__(self, store: Store, clock: Clock, by: str) -> None:
+    def __init__(self, store: Store, clock: Clock, by: str, tell: Tell = tell_nobody) -> None:
         self._store = store
         self._clock = clock
         self._by = by
+        self._tell = tell
 
     # ------------------------------------------------------------------------------------------ so that nobody sees it
 
@@ -59,16 +67,18 @@ class Deletion:
         now = self._clock.wall()
         stones = [tombstone(head.task_id, head.seq + 1, at=now, by=self._by) for head in heads]
         outcomes = await self._store.insert_commits(stones)
-        ends: dict[str, int] = {}
-        for head, outcome in zip(heads, outcomes, strict=True):
+        ends: dict[str, Commit] = {}
+        for head, stone, outcome in zip(heads, stones, outcomes, strict=True):
             if outcome is Outcome.OK:
-                ends[head.task_id] = head.seq + 1
-            elif end := await self._end_of(head):
+                ends[head.task_id] = stone
+            elif (end := await self._end_of(head)) is not None:
                 ends[head.task_id] = end
         dead = [head for head in heads if head.task_id in ends]
         if not dead:
             return []
-        outcomes = await self._store.update_heads([self._mark(head, ends[head.task_id]) for head in dead])
+        mine = {stone.id for stone in stones}
+        await self._tell([(head, ends[head.task_id]) for head in dead if ends[head.task_id].id in mine])
+        outcomes = await self._store.update_heads([self._mark(head, ends[head.task_id].seq) for head in dead])
         doubtful = [h.task_id for h, outcome in zip(dead, outcomes, strict=True) if outcome is not Outcome.OK]
         if doubtful:
             marked = {head.task_id for head in await self._store.read_heads(doubtful) if head.status == DELETED}
@@ -92,10 +102,10 @@ class Deletion:
         commits = await self._store.read_commits([head.task_id], after=head.seq)
         return bool(commits) and not is_tombstone(commits[-1])
 
-    async def _end_of(self, head: Head) -> int | None:
-        """The number of the tombstone, if there is one: another's, or one's own of before."""
+    async def _end_of(self, head: Head) -> Commit | None:
+        """The tombstone, if there is one: another's, or one's own of before."""
         commits = await self._store.read_commits([head.task_id], after=head.seq)
-        return commits[-1].seq if commits and is_tombstone(commits[-1]) else None
+        return commits[-1] if commits and is_tombstone(commits[-1]) else None
 
     def _mark(self, head: Head, seq: int) -> HeadUpdate:
         now = self._clock.wall()

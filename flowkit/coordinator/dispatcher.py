@@ -15,7 +15,7 @@ from flowkit.coordinator.shares import Weights
 from flowkit.coordinator.waiting import Wait, WaitingRoom
 from flowkit.core.labels import Wanted
 from flowkit.core.lane import Demand, Lane, plain
-from flowkit.core.model import NodeRun, Task
+from flowkit.core.model import Task
 from flowkit.core.reports import Placed
 from flowkit.ports import Clock
 
@@ -160,13 +160,9 @@ class Dispatcher:
         run = cell.task.runs[name] if name else None
         if run is not None and (run.losses or run.declines or _is_awaited(cell.task, name)):
             return BEFORE_ALL, order
-        since = self._clock.mono() - (0.0 if anew else self._waited(cell, run))
+        since = self._clock.mono() - (0.0 if anew else cell.waited(run, self._clock.wall()))
         priority = wait.lane.priority + (cell.head.priority if cell.head is not None else 0)
         return since - priority * self._ageing_sec, order
-
-    def _waited(self, cell: Cell, run: NodeRun | None) -> float:
-        began = cell.head.created_at if run is None and cell.head is not None else run and run.ready_at
-        return max(0.0, self._clock.wall() - began) if began else 0.0
 
     def _patience_of(self, lane: Lane) -> float:
         return self._patience_sec if lane.patience_sec is None else lane.patience_sec

@@ -24,6 +24,7 @@ from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
+from flowkit.core.bounds import UNBOUNDED, Bounds
 from flowkit.core.decide import Deciding
 from flowkit.core.desk import Decision
 from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
@@ -48,7 +49,8 @@ SHORTEST_REST_SEC = 1.0
 class Engine:
     def __init__(self, *, store: Store, clock: Clock, telemetry: Telemetry, dispatcher: Dispatcher, leases: Leases,
                  timers: Timers, carrier: Carrier, coordinator_id: str, max_commit_bytes: int,
-                 evict_after_sec: float, cache_bytes: int, snapshot_bytes: int) -> None:  # fmt: skip
+                 evict_after_sec: float, cache_bytes: int, snapshot_bytes: int,
+                 bounds: Bounds = UNBOUNDED) -> None:  # fmt: skip
         self.cells: dict[str, Cell] = {}
         self.owned: set[int] = set()
         self.coordinator_id = coordinator_id
@@ -76,6 +78,7 @@ class Engine:
         self._max_commit_bytes = max_commit_bytes
         self._evict_after_sec = evict_after_sec
         self._snapshot_bytes = snapshot_bytes
+        self._bounds = bounds
         self._dirty: dict[str, Cell] = {}
         self._ids = count(1)
 
@@ -95,7 +98,7 @@ class Engine:
         if head.partition not in self.owned or head.task_id in self.cells:
             return
         cell = self.cells[head.task_id] = Cell(head.task_id, head.partition)
-        cell.head, cell.task, cell.loading = head, new_task(head, graph), False
+        cell.head, cell.task, cell.loading = head, new_task(head, graph, self._bounds), False
         self.memory.add(cell, len(head.params))
         self.feed(cell, Item(Accepted(head.targets)))
 
@@ -106,6 +109,11 @@ class Engine:
             return
         cell.queue.append(item)
         self._dirty[cell.task_id] = cell
+
+    def deliver(self, cell: Cell, item: Item) -> None:
+        """Feed a letter of a limit."""
+        cell.letters = True
+        self.feed(cell, item)
 
     def touch(self, cell: Cell) -> None:
         """Look at the cell again in the next round, though nothing was reported."""
@@ -132,7 +140,7 @@ class Engine:
             return
         task = cell.task
         assert task is not None
-        if task.graph.limited:
+        if cell.letters:
             self._settle(self.gate.hear(cell, task))
         if self._waits_for_room(cell, task):
             return
@@ -167,7 +175,7 @@ class Engine:
             self._rest(cell, task)
 
     def _offer(self, cell: Cell, task: Task) -> list[Placed]:
-        if not task.graph.limited:
+        if not task.limited:
             return self.dispatcher.offer(cell)
         self.gate.open(cell, task)
         return self.gate.stamp(cell, task, self.dispatcher.offer(cell))
@@ -179,7 +187,7 @@ class Engine:
             return False
         lanes = task.graph.root_lanes
         if not lanes or self.dispatcher.has_room(lanes):
-            return task.graph.limited and self.gate.first(cell, task)
+            return task.limited and self.gate.first(cell, task)
         self.dispatcher.wait_to_begin(cell, lanes)
         return True
 
@@ -248,7 +256,7 @@ class Engine:
         """Nothing was decided: note when to look again."""
         self.timers.set(cell, task.next_wake())
         cell.cautious = cell.cautious and bool(cell.queue)
-        if task.graph.limited:
+        if task.limited:
             self.gate.look(cell, task)
         if cell.queue:
             self._dirty[cell.task_id] = cell
@@ -287,7 +295,7 @@ class Engine:
         cell.stirred_at = self.clock.mono()
         cell.front = front_of(task, self.clock.wall())
         self._note(cell, task, flight.facts)
-        if task.graph.limited:
+        if task.limited:
             self.gate.note(cell, task, flight.facts)
             self.gate.look(cell, task)
         self._settle(flight.items)
@@ -332,6 +340,7 @@ class Engine:
         if cell.flight is not None:
             new.queue.extend(cell.flight.items)
         new.queue.extend(item for item in cell.queue)
+        new.letters = cell.letters
         new.aheads, new.cautious, new.closing = cell.aheads, cell.cautious, cell.closing
         self.drop(cell)
         self.cells[cell.task_id] = new

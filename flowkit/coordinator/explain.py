@@ -76,7 +76,7 @@ def _as_ready(task: Task, reason: Reason) -> Reason:
     name = reason.node_id
     if task.graph.incoming[name] or task.graph.reads[name]:
         return reason
-    if task.node(name).limits:
+    if task.node(name).limits or (task.node(name).plain and task.is_limited(name)):
         return limited(task, name)
     return Reason(name, "ready", f"node {name!r} is ready for a worker of role {task.node(name).type!r}")
 

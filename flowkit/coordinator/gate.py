@@ -16,9 +16,9 @@ from flowkit.coordinator.bids import Bid, Bids
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.core import facts as f
+from flowkit.core.bounds import Need
 from flowkit.core.model import Task
 from flowkit.core.permits import (
-    Need,
     PermitAsked,
     PermitDelayed,
     PermitGranted,
@@ -59,6 +59,7 @@ class Gate:
 
     def hear(self, cell: Cell, task: Task) -> list[Item]:
         """Take the letters out of what waits at a cell whose state is the acknowledged one; gives those taken."""
+        cell.letters = False
         tenant = cell.head.tenant if cell.head is not None else ""
         letters, others = _parted(cell.queue, lambda item: _is_letter(item) and item.tenant == tenant)
         cell.queue = others if letters else cell.queue
@@ -86,7 +87,7 @@ class Gate:
         """Ask for the permits of a task's first nodes before it is recorded as begun; whether it had better wait for
         them, so that its first commit also holds its first leases."""
         roots = task.graph.roots
-        if len(roots) > MOST_ASKED or not all(task.node(name).limits for name in roots):
+        if len(roots) > MOST_ASKED or not all(task.node(name).plain and task.is_limited(name) for name in roots):
             return False
         bids = self._bids(cell, task)
         for name in roots:
@@ -270,10 +271,12 @@ class Gate:
         assert cell.head is not None
         bid.asked_at, bid.tries = self._clock.mono(), bid.tries + 1
         need = bid.needs[bid.got]
-        limit = need.limit
+        limit, lane = need.limit, task.node(bid.node).lane
+        run = task.runs[bid.node] if task.created else None  # before that, what it waits for is its task's beginning
         wanted = PermitWanted(
             cell.task_id, cell.partition, bid.node, bid.claim, limit.most, limit.weight, limit.rate, limit.per_sec,
-            limit.burst, cell.head.priority,
+            limit.burst, cell.head.priority + (0 if lane is None else lane.priority),
+            cell.waited(run, self._clock.wall()),
         )  # fmt: skip
         self.to_limit(need.limit_id, task.tenant, wanted)
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.weight import weight_of
+from flowkit.core.bounds import UNBOUNDED, Bounds
 from flowkit.core.evolve import evolve
 from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
@@ -55,15 +56,17 @@ class Past:
     deleted: bool = False
 
 
-def new_task(head: Head, graph: Graph) -> Task:
+def new_task(head: Head, graph: Graph, bounds: Bounds = UNBOUNDED) -> Task:
     """The state of a task before its first fact."""
-    return Task(
+    task = Task(
         task_id=head.task_id,
         graph=graph,
         params=loads(head.params),
         tenant=head.tenant,
         timeout_sec=head.timeout_sec,
     )
+    task.bounds = bounds
+    return task
 
 
 def fold(task: Task, commits: Iterable[Commit], after: Place = BEGINNING) -> Place:
@@ -101,12 +104,18 @@ async def in_slices(work: Generator[None, None, T]) -> T:
 
 
 class History:
-    """Reads many tasks in few reads; those with a snapshot each in two of their own."""
+    """Reads many tasks in few reads; those with a snapshot each in two of their own. `bounds` are for all of them."""
 
-    def __init__(self, store: Store, graphs: Graphs, telemetry: Telemetry | None = None) -> None:
+    def __init__(self, store: Store, graphs: Graphs, telemetry: Telemetry | None = None,
+                 bounds: Bounds = UNBOUNDED) -> None:  # fmt: skip
         self._store = store
         self._graphs = graphs
         self._telemetry = telemetry if telemetry is not None else Telemetry()
+        self._bounds = bounds
+
+    def new_task(self, head: Head, graph: Graph) -> Task:
+        """The state of a task before its first fact."""
+        return new_task(head, graph, self._bounds)
 
     async def load(self, task_ids: Sequence[str], *, whole: bool = False) -> dict[str, Past]:
         """Heads and folded states of these tasks; unknown ids and deleted tasks are left out. `whole`: read every
@@ -157,8 +166,10 @@ class History:
     async def _from_snapshot(self, head: Head) -> Past:
         seq, ref = place_of(head.snapshot)
         data = await self._store.get_blob(ref, kind="snapshot")
-        task = new_task(head, await self._graphs.get(edition_of(data) or head.graph_ref))
+        task = self.new_task(head, await self._graphs.get(edition_of(data) or head.graph_ref))
         base = await in_slices(read_snapshot(data, task))
+        if task.limited:
+            task.gate_anew()  # whoever wrote the snapshot may have had other bounds
         if base.seq != seq:
             raise Corrupt(f"a snapshot of commit {base.seq} where one of commit {seq} was named")
         after = min(seq, head.published_seq)
@@ -192,7 +203,7 @@ class History:
         except (Corrupt, GraphError) as error:
             return Past(head, None, commits=commits, error=str(error))
         try:
-            task = new_task(head, graph)
+            task = self.new_task(head, graph)
             task.editions = await self.editions(commits)
             where = await in_slices(fold_in_slices(task, commits, BEGINNING))
         except UnknownFact as error:

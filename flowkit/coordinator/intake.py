@@ -96,7 +96,7 @@ class Intake:
                 self._limits.hear(limit_id, tenant, letter)
                 receipt.settle()
             case Mail(task_id, tenant, PermitGranted() | PermitDelayed() | PermitAsked() as letter):
-                self._engine.feed(self._engine.get(task_id, record.partition), Item(letter, receipt, tenant))
+                self._engine.deliver(self._engine.get(task_id, record.partition), Item(letter, receipt, tenant))
             case Knock(task_id=task_id, what="new"):
                 self._engine.feed(self._engine.get(task_id, record.partition), Item(TimeReached(), receipt))
             case Knock(task_id=task_id):

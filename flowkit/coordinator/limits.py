@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
+from flowkit.coordinator.dispatcher import AGEING_SEC
 from flowkit.core.limiter import Limiter, Want, Who
 from flowkit.core.permits import PermitAsked, PermitDelayed, PermitGranted, PermitOver, PermitWanted, ToLimit, ToTask
 from flowkit.errors import Corrupt, UnknownFact
@@ -58,16 +59,18 @@ class Meter:
 
 
 class Limits:
-    """`send` brings a letter to a task; `decide` lets the engine decide about what was brought within this process."""
+    """`send` brings a letter to a task; `decide` lets the engine decide about what was brought within this process. A
+    point of priority is worth `ageing_sec` of waiting."""
 
     def __init__(self, *, store: Store, clock: Clock, telemetry: Telemetry, owned: Callable[[], set[int]],
-                 partitions: int, coordinator_id: str) -> None:  # fmt: skip
+                 partitions: int, coordinator_id: str, ageing_sec: float = AGEING_SEC) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
         self._telemetry = telemetry
         self._owned = owned
         self._partitions = partitions
         self._coordinator_id = coordinator_id
+        self._ageing_sec = ageing_sec
         self.send: Send = lambda task_id, partition, tenant, letter: None
         self.decide: Callable[[], None] = lambda: None
         self.meters: dict[str, Meter] = {}
@@ -183,7 +186,7 @@ class Limits:
     def _reload(self, meter: Meter, limiter: Limiter, outcome: Outcome, granted: list[Want]) -> None:
         """Somebody else has been at work, or it is not known what was written: what is recorded counts."""
         self._telemetry.emit(LimitReloaded(meter.limit_id, outcome.value))
-        meter.lost = [*granted, *(limiter.line.wants[who] for who in limiter.line.in_order())]
+        meter.lost = [*granted, *(limiter.line.wants[who] for who in limiter.line.in_order(self._clock.mono()))]
         meter.limiter, meter.wake_at = None, None
         meter.load_at = self._clock.mono() + (RETRY_SEC if outcome is Outcome.UNKNOWN else 0.0)
         self._touch(meter)
@@ -197,7 +200,7 @@ class Limits:
             limiter = meter.limiter
             assert limiter is not None
             self._read_inbox(meter, limiter)
-            granted = limiter.grant(now)
+            granted = limiter.grant(now, self._clock.mono())
             meter.wake_at = limiter.wake_at(now)
             if granted or meter.untidy:
                 flights.append((meter, limiter, granted, self._swap(meter, limiter, now)))
@@ -219,8 +222,10 @@ class Limits:
             who = (letter.task_id, letter.node, letter.claim)
             match letter:
                 case PermitWanted():
-                    if not limiter.want(Want(tenant, letter)):
-                        self._tell_granted(meter, Want(tenant, letter))
+                    worth = letter.priority * self._ageing_sec
+                    want = Want(tenant, letter, now - max(0.0, letter.waited), worth)
+                    if not limiter.want(want):
+                        self._tell_granted(meter, want)
                         continue
                     meter.heard[who] = now
                     meter.curious[who] = None
@@ -281,7 +286,7 @@ class Limits:
     def _tell_places(self, meter: Meter, limiter: Limiter) -> None:
         if not meter.curious:
             return
-        for place, who in enumerate(limiter.line.in_order()):
+        for place, who in enumerate(limiter.line.in_order(self._clock.mono())):
             want = limiter.line.wants[who]
             if who in meter.curious:
                 task_id, node, claim = who

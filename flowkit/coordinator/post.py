@@ -32,6 +32,6 @@ class Post:
     def to_task(self, task_id: str, partition: int, tenant: str, letter: ToTask) -> None:
         """The engine decides about it in its next round."""
         if partition in self._engine.owned:
-            self._engine.feed(self._engine.get(task_id, partition), Item(letter, None, tenant))
+            self._engine.deliver(self._engine.get(task_id, partition), Item(letter, None, tenant))
         else:
             self._publisher.tell(partition, Mail(task_id, tenant, letter))

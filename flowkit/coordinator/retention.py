@@ -17,10 +17,12 @@ from flowkit.ports import DELETED, Clock, Head, Outcome, Store
 from flowkit.telemetry import TasksDeleted, TasksRemoved, Telemetry
 
 SHARE: Final = 0.05
-"""The most of its time that a process spends on it, in good times..."""
-BUSY_SHARE: Final = 0.2
-"""... and while there is more to do than fits into one slice."""
-BATCH: Final = 200
+"""The most of its time that a process spends on it..."""
+LATE_SHARE: Final = 0.2
+"""... and while that does not keep up."""
+LATE_SEC: Final = 3600.0
+"""Then the oldest of what is due has been so for longer than this."""
+BATCH: Final = 50
 GRAPHS: Final = 50
 FIRST_LOOK_SEC: Final = 2.0
 LOOK_SEC: Final = 30.0
@@ -30,7 +32,8 @@ DOUBT_SEC: Final = 60.0
 MOST_STRAYS: Final = 1000
 MOST_REQUESTS: Final = 10_000
 
-Slice = Callable[[], Coroutine[Any, Any, bool]]
+Slice = Callable[[], Coroutine[Any, Any, float | None]]
+"""Does a part of what is due. Gives for how many seconds what is left has been due; None if nothing is left."""
 
 
 class Retention:
@@ -63,39 +66,42 @@ class Retention:
         if began < max(self._looks_at[due], self._rests_until) or not self._engine.owned:
             return
         self._looks_at[due] = began + LOOK_SEC  # also where it fails
-        more = False
+        late: float | None = None
         try:
-            more = await due()
+            late = await due()
         finally:
             now = self._clock.mono()
-            self._rests_until = now + (now - began) / (BUSY_SHARE if more else SHARE)
-            if more:
+            share = LATE_SHARE if late is not None and late > LATE_SEC else SHARE
+            self._rests_until = now + (now - began) / share
+            if late is not None:
                 self._looks_at[due] = now
 
     # ------------------------------------------------------------------------------------------ retention
 
-    async def _expire(self) -> bool:
-        """Delete a page of the tasks of one status; whether there are more."""
+    async def _expire(self) -> float | None:
+        """Delete a page of the tasks of one status."""
         if not self._pages:
             self._pages = {status: None for status, keep in self._keep_sec.items() if keep is not None}
         for status in list(self._pages):
-            if await self._expire_page(status):
-                return True
+            if (late := await self._expire_page(status)) is not None:
+                return late
             del self._pages[status]
-        return False
+        return None
 
-    async def _expire_page(self, status: str) -> bool:
+    async def _expire_page(self, status: str) -> float | None:
         keep = self._keep_sec[status]
         assert keep is not None
         before = self._clock.wall() - keep
         heads = await self._store.ended_heads(
             self._engine.owned, status, before, limit=BATCH, after=self._pages[status]
         )
-        if heads:
-            # Those that live on are not looked at again before the next round.
-            self._pages[status] = (heads[-1].ended_at or 0.0, heads[-1].task_id)
-            await self._delete(await self._free(heads))
-        return len(heads) == BATCH
+        if not heads:
+            return None
+        # Those that live on are not looked at again before the next round.
+        ended_at = heads[-1].ended_at or 0.0
+        self._pages[status] = (ended_at, heads[-1].task_id)
+        await self._delete(await self._free(heads))
+        return before - ended_at if len(heads) == BATCH else None
 
     async def _free(self, heads: list[Head]) -> list[Head]:
         """Those that nobody has asked to run again, with the children of each behind it, if all have ended."""
@@ -119,28 +125,29 @@ class Retention:
 
     # ------------------------------------------------------------------------------------------ what is left
 
-    async def _remove(self) -> bool:
-        """Remove what is left of deleted tasks; whether there are more."""
-        heads = await self._store.removable_heads(self._engine.owned, self._clock.wall(), limit=BATCH)
+    async def _remove(self) -> float | None:
+        """Remove what is left of deleted tasks."""
+        now = self._clock.wall()
+        heads = await self._store.removable_heads(self._engine.owned, now, limit=BATCH)
         for head in heads:
             if head.status == DELETED:
                 self._engine.forget_task(head.task_id)
         removed = await self._deletion.remove(heads) if heads else []
         if removed:
             self._telemetry.emit(TasksRemoved(len(removed)))
-        return len(heads) == BATCH
+        return now - (heads[-1].remove_at or now) if len(heads) == BATCH else None
 
-    async def _collect_graphs(self) -> bool:
-        """Look at the graphs that nobody has put for long; whether there are more."""
+    async def _collect_graphs(self) -> float | None:
+        """Look at the graphs that nobody has put for long."""
         now = self._clock.wall()
         refs = await self._store.idle_graphs(now - IDLE_SEC, limit=GRAPHS)
         if refs:
             await self._store.collect_graphs(refs, now - IDLE_SEC, at=now)
-        return len(refs) == GRAPHS
+        return 0.0 if len(refs) == GRAPHS else None
 
     # ------------------------------------------------------------------------------------------ strays
 
-    async def _look_after_strays(self) -> bool:
+    async def _look_after_strays(self) -> float | None:
         """What was written about a task behind its removal goes too: a request whose head was read before, the
         artifact of a worker that came late, a commit of an owner that was frozen all the while."""
         now = self._clock.mono()
@@ -148,7 +155,7 @@ class Retention:
         if due:
             heads = {head.task_id: head for head in await self._store.read_heads(due)}
             if await self._deletion.purge([one for one in due if one not in heads]) is not Outcome.OK:
-                return False
+                return None
             for task_id in due:
                 del self._strays[task_id]
-        return len(due) == BATCH
+        return 0.0 if len(due) == BATCH else None

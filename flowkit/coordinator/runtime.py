@@ -34,6 +34,7 @@ from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
+from flowkit.core.bounds import bounds_of
 from flowkit.core.opening import Detector
 from flowkit.core.reports import TimeReached
 from flowkit.core.sensitive import looks_secret
@@ -87,6 +88,7 @@ class CoordinatorRuntime:
 
     def _build(self) -> None:
         cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
+        bounds = bounds_of(cfg.limits)
         self.hub = Hub()
         self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, fresh_sec=1.25 * cfg.heartbeat_sec + 0.25)
         self.dispatcher = Dispatcher(
@@ -105,14 +107,14 @@ class CoordinatorRuntime:
             store=store, clock=clock, telemetry=self.telemetry, dispatcher=self.dispatcher, leases=self.leases,
             timers=self.timers, carrier=self.carrier, coordinator_id=self.coordinator_id,
             max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
-            cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes,
+            cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes, bounds=bounds,
         )  # fmt: skip
         self.engine.detector = self._detector
         self.graphs = Graphs(store, clock)
         self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
-        self.history = History(store, self.graphs, self.telemetry)
+        self.history = History(store, self.graphs, self.telemetry, bounds)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
-        deletion = Deletion(store, clock, self.coordinator_id)
+        deletion = Deletion(store, clock, self.coordinator_id, tell=self.carrier.deleted)
         self.retention = Retention(store, clock, self.engine, deletion, self.telemetry, keep_sec=cfg.kept_sec)
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine, self.graphs)
@@ -127,6 +129,7 @@ class CoordinatorRuntime:
         self.limits = Limits(
             store=store, clock=clock, telemetry=self.telemetry, owned=lambda: self.engine.owned,
             partitions=self.topics.partitions, coordinator_id=self.coordinator_id,
+            ageing_sec=cfg.priority_ageing_sec,
         )  # fmt: skip
         post = Post(self.engine, self.publisher, self.topics.partitions, self.limits.hear)
         self.limits.send, self.limits.decide = post.to_task, self.engine.pump_dirty

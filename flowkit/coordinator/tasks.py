@@ -22,6 +22,7 @@ from flowkit.coordinator.admission import (
 )
 from flowkit.coordinator.artifacts import materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
+from flowkit.coordinator.carrier import event_record
 from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.delete_task import DeleteTask
 from flowkit.coordinator.deletion import Deletion
@@ -58,7 +59,7 @@ from flowkit.errors import (
     WaitTimeout,
     did_you_mean,
 )
-from flowkit.ports import DELETED, Bus, Clock, Head, HeadFilter, Outcome, Record, Request, Store
+from flowkit.ports import DELETED, Bus, Clock, Commit, Head, HeadFilter, Outcome, Record, Request, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.wire.codec import dumps
@@ -71,6 +72,7 @@ INSERT_TRIES = 8
 INSERT_AT_ONCE = 250
 """Of many tasks that are created together, the first begin while the others are being inserted."""
 MOST_READS = 32
+TELL_SEC = 2.0
 """How many tasks are read from the store at once: ten thousand waiters must not crowd out the engine."""
 
 
@@ -140,7 +142,7 @@ class Tasks:
         self._cancel_grace_sec = cancel_grace_sec
         self._reads = asyncio.Semaphore(MOST_READS)
         self._lives = Lives(store, clock)
-        self._deletion = Deletion(store, clock, principal)
+        self._deletion = Deletion(store, clock, principal, tell=self._tell_deleted)
         self._delete = DeleteTask(store, clock, history, self._deletion)
         self._asking = Asking(
             store=store, bus=bus, topics=topics, supervisor=supervisor, engine=engine, requests=requests
@@ -543,6 +545,19 @@ class Tasks:
         if why is not None:
             raise RequestRefused(f"task {task_id} cannot be {_PAST[kind]}: {why}")
         return True
+
+    async def _tell_deleted(self, deleted: Sequence[tuple[Head, Commit]]) -> None:
+        """Publish the events of tombstones, if the bus takes them soon: nothing depends on them."""
+        records = [event_record(self._topics, commit, head.tenant, DELETED) for head, commit in deleted]
+        if records:
+            await asyncio.wait([self._supervisor.spawn(self._publish_news(records), "tell-deleted")], timeout=TELL_SEC)
+        for head, commit in deleted:
+            self.hub.tell(commit, head.tenant, DELETED)
+
+    async def _publish_news(self, records: Sequence[Record]) -> None:
+        unheard = (await self._bus.publish(records)).count(False)
+        if unheard:
+            self.telemetry.count("deletions_untold", unheard)
 
     async def _request(self, task_id: str, kind: str, args: dict[str, Any]) -> Request:
         """Write a request down behind those there are, and ring. Raises `TaskNotFound`, `StoreUnavailable`."""

@@ -218,7 +218,7 @@ def waits_for(task: Task, name: str) -> Reason | None:
             return Reason(name, "retry_at", f"node {name!r} is tried again at {run.wake:.3f} (epoch seconds)")
         case NodeState.READY if task.paused:
             return Reason(name, "paused", f"node {name!r} is ready; the task is paused")
-        case NodeState.READY if node.limits:
+        case NodeState.READY if task.is_limited(name):
             return limited(task, name)
         case NodeState.READY:
             return Reason(name, "ready", f"node {name!r} is ready for a worker of role {node.type!r}")

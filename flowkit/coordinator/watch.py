@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowkit.coordinator.history import History, new_task
+from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.views import shown_state
 from flowkit.core import facts as f
@@ -45,7 +45,7 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
         if past.task is None:
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
         assert past.first is not None
-        replay, commits, seen = new_task(past.head, past.first), past.commits, 0
+        replay, commits, seen = history.new_task(past.head, past.first), past.commits, 0
         while True:
             replay.editions |= await history.editions(commits)
             for commit in commits:

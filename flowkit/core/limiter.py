@@ -6,9 +6,12 @@ ask again by themselves.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
+from math import inf
 from typing import Final
 
 from flowkit.core.immutable import immutable
@@ -35,34 +38,64 @@ class Holder:
 
 @immutable
 class Want:
-    """A claim that waits, as the task's owner last said it."""
+    """A claim that waits, as the task's owner last said it: since when, in the monotonic clock of the limit's owner,
+    and how many seconds of waiting its priority is `worth`."""
 
     tenant: str
     said: PermitWanted
+    since: float = 0.0
+    worth: float = 0.0
 
     @property
     def who(self) -> Who:
         return self.said.task_id, self.said.node, self.said.claim
 
 
+class _Lane:
+    """What one task has waiting at one priority. `key` is since when it waits, moved by what its priority is worth: its
+    first claim's, until it had a turn; since then, that of its last turn. `number` is that of its place among its
+    tenant's; others that it has there do not count."""
+
+    __slots__ = ("claims", "had_turn", "key", "name", "number", "worth")
+
+    def __init__(self, name: tuple[str, str, int], worth: float) -> None:
+        self.name = name
+        self.worth = worth
+        self.key = inf
+        self.number = 0
+        self.had_turn = False
+        self.claims: list[tuple[float, int, Who]] = []
+
+
 class Line:
-    """Those that wait: the highest priority first; within one, tenants take turns, and a tenant's tasks do."""
+    """Those that wait. Tenants take turns; of a tenant that task comes first that waits for longest, its priority
+    counted as waiting. Who had a turn and wants more waits anew, so tasks take turns, too. A place costs O(log n)."""
 
     def __init__(self) -> None:
         self.wants: dict[Who, Want] = {}
-        self._lanes: dict[int, dict[str, dict[str, deque[Who]]]] = {}
+        self._lanes: dict[tuple[str, str, int], _Lane] = {}
+        self._tenants: dict[str, list[tuple[float, int, _Lane]]] = {}  # in the order of their turns
+        self._count = 0
 
     def __len__(self) -> int:
         return len(self.wants)
 
     def add(self, want: Want) -> None:
-        """Take a place at the end; whoever waits already keeps its own."""
-        who, said = want.who, want.said
-        if who not in self.wants:
-            tenants = self._lanes.setdefault(said.priority, {})
-            tenants.setdefault(want.tenant, {}).setdefault(said.task_id, deque()).append(who)
-        elif self.wants[who].said.priority != said.priority or self.wants[who].tenant != want.tenant:
+        """Take a place; whoever waits already keeps its own."""
+        who, said, there = want.who, want.said, self.wants.get(want.who)
+        if there is not None:
+            if there.said.priority == said.priority and there.tenant == want.tenant:
+                self.wants[who] = replace(there, said=said)
             return  # what a task is does not change: whoever says so is mistaken
+        name = (want.tenant, said.task_id, said.priority)
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane(name, want.worth)
+        self._count += 1
+        heapq.heappush(lane.claims, (want.since, self._count, who))
+        if not lane.had_turn and want.since - want.worth < lane.key:
+            lane.key, lane.number = want.since - want.worth, self._count
+            heapq.heappush(self._tenants.setdefault(want.tenant, []), (lane.key, self._count, lane))
         self.wants[who] = want
 
     def remove(self, who: Who) -> None:
@@ -70,51 +103,64 @@ class Line:
 
     def next(self) -> Want | None:
         """Whoever is next, who stays there until taken."""
-        for priority in sorted(self._lanes, reverse=True):
-            tenants = self._lanes[priority]
-            while tenants:
-                tenant = next(iter(tenants))
-                tasks = tenants[tenant]
-                task_id = next(iter(tasks))
-                lane = tasks[task_id]
-                while lane and lane[0] not in self.wants:
-                    lane.popleft()
-                if lane:
-                    return self.wants[lane[0]]
-                del tasks[task_id]
-                if not tasks:
-                    del tenants[tenant]
-            del self._lanes[priority]
+        while self._tenants:
+            tenant, lanes = next(iter(self._tenants.items()))
+            while lanes:
+                _, number, lane = lanes[0]
+                if number == lane.number and (first := self._first(lane)) is not None:
+                    return first
+                heapq.heappop(lanes)
+                if number == lane.number:
+                    self._forget(lane)
+            del self._tenants[tenant]
         return None
 
-    def take(self, want: Want) -> None:
-        """The next one leaves; its task and its tenant go to the end of their rounds."""
-        tenants = self._lanes[want.said.priority]
-        tasks = tenants.pop(want.tenant)
-        lane = tasks.pop(want.said.task_id)
-        lane.popleft()
-        del self.wants[want.who]
-        if lane:
-            tasks[want.said.task_id] = lane
-        if tasks:
-            tenants[want.tenant] = tasks
+    def _first(self, lane: _Lane) -> Want | None:
+        while lane.claims:
+            if (want := self.wants.get(lane.claims[0][2])) is not None:
+                return want
+            heapq.heappop(lane.claims)
+        return None
 
-    def in_order(self) -> Iterator[Who]:
+    def take(self, want: Want, now: float) -> None:
+        """The next one leaves; its tenant goes to the end of the round, what its task still wants waits from now."""
+        lanes = self._tenants.pop(want.tenant)
+        lane = lanes[0][2]
+        heapq.heappop(lane.claims)
+        del self.wants[want.who]
+        if lane.claims:
+            self._count += 1
+            lane.key, lane.number, lane.had_turn = now - lane.worth, self._count, True
+            heapq.heapreplace(lanes, (lane.key, self._count, lane))
+        else:
+            heapq.heappop(lanes)
+            self._forget(lane)
+        if lanes:
+            self._tenants[want.tenant] = lanes
+
+    def _forget(self, lane: _Lane) -> None:
+        del self._lanes[lane.name]
+        lane.number = 0
+
+    def in_order(self, now: float) -> Iterator[Who]:
         """All that wait, in the order of their turns as things stand."""
-        for _, tenants in sorted(self._lanes.items(), reverse=True):
-            rounds = deque(
-                deque(deque(who for who in lane if who in self.wants) for lane in tasks.values())
-                for tasks in tenants.values()
-            )
-            while rounds:
-                tasks = rounds.popleft()
-                while tasks and not tasks[0]:
-                    tasks.popleft()
-                if tasks:
-                    lane = tasks.popleft()
-                    yield lane.popleft()
-                    tasks.append(lane)
-                    rounds.append(tasks)
+        last = count(self._count + 1)
+        rounds: deque[list[tuple[float, int, _Lane, deque[Who]]]] = deque()
+        for lanes in self._tenants.values():
+            there = [(*place, self._living(place[2])) for place in sorted(lanes) if place[1] == place[2].number]
+            rounds.append([entry for entry in there if entry[3]])
+        while rounds:
+            if lines := rounds.popleft():
+                _, _, lane, claims = lines[0]
+                yield claims.popleft()
+                if claims:
+                    heapq.heapreplace(lines, (now - lane.worth, next(last), lane, claims))
+                else:
+                    heapq.heappop(lines)
+                rounds.append(lines)
+
+    def _living(self, lane: _Lane) -> deque[Who]:
+        return deque(dict.fromkeys(who for _, _, who in sorted(lane.claims) if who in self.wants))
 
 
 @dataclass(slots=True)
@@ -149,11 +195,12 @@ class Limiter:
         self.held -= holder.weight
         return True
 
-    def grant(self, now: float) -> list[Want]:
-        """Give out what there is, in order; whoever is next and does not fit is waited for."""
+    def grant(self, now: float, mono: float) -> list[Want]:
+        """Give out what there is, in order; whoever is next and does not fit is waited for. `now` is epoch seconds, by
+        which rates go; `mono` monotonic ones, by which those that wait do."""
         granted: list[Want] = []
         while (want := self.line.next()) is not None and self._fits(want.said, now):
-            self.line.take(want)
+            self.line.take(want, mono)
             said = want.said
             if said.most is None:
                 self.paid_until = self._paid(said, now)

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flowkit.core.bounds import UNBOUNDED
 from flowkit.core.derived import base_of, steps_of
 from flowkit.core.facts import ErrorInfo, Usage
 from flowkit.core.graph import Graph, Node
@@ -262,11 +263,12 @@ class Task:
     still to be undone, the next one last (None: nothing is). `ended_by` is the `end` node that gives the task's output.
     `edition` is the reference of the graph that a restart brought, empty for the first; `editions` are the graphs of
     those that its facts name, and `edited_params` says that `params` are not those of the head. `memo` holds what was
-    fetched for decisions, and is no part of the state. `ran_on` are the workers of the graph's anchors.
+    fetched for decisions, and is no part of the state; nor are `bounds`, which its coordinator has set. `ran_on` are
+    the workers of the graph's anchors.
     """
 
     __slots__ = (
-        "agenda", "applied", "attempts", "cancel_error", "cancel_outcome", "children", "created_at", "done",
+        "agenda", "applied", "attempts", "bounds", "cancel_error", "cancel_outcome", "children", "created_at", "done",
         "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "gated",
         "gated_anew", "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused",
         "ran_on", "ready", "reason", "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant",
@@ -316,6 +318,7 @@ class Task:
         self.editions: dict[str, Graph] = {}
         self.edited_params = False
         self.memo: dict[str, Any] = {}
+        self.bounds = UNBOUNDED
         self.ran_on: dict[str, str] = {}
 
     def node(self, name: str) -> Node:
@@ -370,11 +373,32 @@ class Task:
         if name in self.held:
             return
         node = self.node(name)
-        if node.limits:
+        if node.limits or (self.bounds is not UNBOUNDED and self.bounds.of(node.type)):
             self.gated[name] = None
             self.gated_anew.append(name)
         else:
             self._queue(name, node)
+
+    @property
+    def limited(self) -> bool:
+        """Whether any of its nodes may need permits."""
+        return self.graph.limited or self.bounds is not UNBOUNDED
+
+    def is_limited(self, name: str) -> bool:
+        """Whether an attempt of a node needs permits."""
+        if not self.limited:
+            return False
+        node = self.node(name)
+        return bool(node.limits or self.bounds.of(node.type))
+
+    def gate_anew(self) -> None:
+        """What was ready under other bounds, and waits for no worker yet, needs the permits of these."""
+        waiting = [name for lane in self.ready.values() for name in lane]
+        for name in (*waiting, *self.gated):
+            if self.is_limited(name) != (name in self.gated):
+                self.unset_ready(name)
+                self.set_ready(name)
+        self.gated_anew = list(self.gated)
 
     def let_through(self, name: str) -> None:
         """Its permits are at hand: it waits for a worker. Not recorded; who loads the task asks for them again."""

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from flowkit.core.bounds import UNBOUNDED, Need
 from flowkit.core.graph import Limit
 from flowkit.core.immutable import immutable
 from flowkit.core.model import ENDED_NODE, NodeRun, Task
@@ -21,16 +22,9 @@ from flowkit.core.model import ENDED_NODE, NodeRun, Task
 Claim = tuple[int, int, int]
 """Generation, attempt, turn."""
 
+MOST_PRIORITY: Final = 2**63
+
 HOLE: Final = re.compile(r"\{(tenant|params\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\}")
-
-
-@immutable
-class Need:
-    """A limit of a node in its task. `limit_id` says whose permit it is: two nodes share a limit if it is the same."""
-
-    limit_id: str
-    key: str
-    limit: Limit
 
 
 # ---------------------------------------------------------------------------------------------- what is needed
@@ -39,8 +33,11 @@ class Need:
 def needs_of(task: Task, name: str) -> tuple[Need, ...]:
     """The permits that a node needs, in the order in which all nodes of all tasks ask for them: so none waits for
     another in a circle. Rates come last: what they give is used at once, or lost."""
-    limits = task.node(name).limits
-    return tuple(sorted((need_of(limit, task.tenant, task.params) for limit in limits), key=_place))
+    node = task.node(name)
+    if not (node.limits or task.bounds is not UNBOUNDED):
+        return ()
+    own = (need_of(limit, task.tenant, task.params) for limit in node.limits)
+    return tuple(sorted((*own, *task.bounds.of(node.type)), key=_place))
 
 
 def need_of(limit: Limit, tenant: str, params: Mapping[str, Any]) -> Need:
@@ -103,7 +100,8 @@ def over(task: Task, name: str, claim: Claim, limit_id: str) -> bool:
 
 @immutable
 class PermitWanted:
-    """To a limit: this claim wants a permit, or still does. `partition` is the task's."""
+    """To a limit: this claim wants a permit, or still does. `partition` is the task's; `waited` for how many seconds
+    the node has been ready."""
 
     task_id: str
     partition: int
@@ -115,10 +113,13 @@ class PermitWanted:
     per_sec: float
     burst: int
     priority: int
+    waited: float = 0.0
 
     @property
     def sound(self) -> bool:
         """Whether it can ever be granted: who cannot would hold up everybody behind."""
+        if not (abs(self.priority) < MOST_PRIORITY and abs(self.waited) < math.inf):
+            return False
         if self.most is not None:
             return 1 <= self.weight <= self.most
         return 1 <= self.weight <= self.burst and 0 < self.rate < math.inf and 0 < self.per_sec < math.inf

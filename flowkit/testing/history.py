@@ -234,22 +234,22 @@ class _Judge:
                 self.say("head_wrong", task_id, f"{detail}; the commits {walk.task.status}, {walk.seq}")
 
     def events(self) -> None:
-        """Every commit was seen by the world, and nothing was seen that is none."""
+        """Every commit was seen by the world, and nothing was seen that is none. Of a tombstone it may have heard."""
         seen = self.evidence.events
         if seen is None:
             return
-        told = ((task_id, c) for task_id, commits in self.commits.items() for c in commits if not is_tombstone(c))
-        ids = {(task_id, commit.seq): commit.id for task_id, commit in told}
+        ids = {(task_id, commit.seq): commit for task_id, commits in self.commits.items() for commit in commits}
         for task_id, seq, commit_id in sorted(seen):
-            if ids.get((task_id, seq)) != commit_id:
+            commit = ids.get((task_id, seq))
+            if commit is None or commit.id != commit_id:
                 self.say("phantom_event", task_id, f"an event told of {commit_id} as {seq}")
         if self.evidence.settled:
-            for (task_id, seq), commit_id in ids.items():
-                if (task_id, seq, commit_id) not in seen:
+            for (task_id, seq), commit in ids.items():
+                if not is_tombstone(commit) and (task_id, seq, commit.id) not in seen:
                     self.say("event_missed", task_id, f"nobody saw commit {seq}")
 
 
-APART = frozenset({"graph", "editions", "params", "memo"})
+APART = frozenset({"bounds", "graph", "editions", "params", "memo"})
 """What a task is given and what it looked up: no part of its state. Graphs are large, and every task knows them."""
 
 

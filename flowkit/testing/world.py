@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from flowkit.config import CoordinatorConfig, WorkerConfig
+from flowkit.core.bounds import bounds_of
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
@@ -296,9 +297,11 @@ class World:
             return None
         if (graph := self.graph(head.graph_ref)) is None:
             return None
-        return Task(
+        task = Task(
             task_id=task_id, graph=graph, params=loads(head.params), tenant=head.tenant, timeout_sec=head.timeout_sec
         )
+        task.bounds = bounds_of(self.settings.get("limits", {}))
+        return task
 
     def graph(self, ref: str) -> Graph | None:
         chunks = self.replica.majority.data.blobs.get(("graph", ref))

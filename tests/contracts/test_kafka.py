@@ -21,7 +21,7 @@ from flowkit.adapters.kafka_readers import KafkaMember, KafkaTail
 from flowkit.errors import BusUnavailable, ConfigError
 from flowkit.ports import Member, Record, Tail, TopicSpec
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120), pytest.mark.xdist_group("kafka_of_its_own")]
 
 # aiokafka leaves futures and sockets behind when its broker vanishes.
 noisy = pytest.mark.filterwarnings(

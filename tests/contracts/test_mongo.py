@@ -26,6 +26,7 @@ OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MAT
 
 # PyMongo drops the sockets of connections that it was making when its client is closed.
 pytestmark = [
+    pytest.mark.xdist_group("mongo_of_its_own"),
     pytest.mark.mongo,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]

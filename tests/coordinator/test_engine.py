@@ -19,6 +19,7 @@ from flowkit.coordinator.offsets import OffsetTracker
 from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.core import facts as f
 from flowkit.core.payload import Payload
+from flowkit.core.permits import PermitAsked, PermitOver, ToLimit
 from flowkit.core.reports import Started, Succeeded
 from flowkit.ports import Commit, Head, Outcome
 from flowkit.wire.facts import decode_facts
@@ -177,3 +178,18 @@ async def test_a_message_for_a_partition_that_has_just_left_is_the_next_owners()
     assert stray.engine.cells == {}
     assert stray.letters == []
     assert stray.tracker.to_commit() == 7, "whoever owns the partition now reads it again"
+
+
+async def test_a_limit_that_asks_about_a_task_that_nothing_bounds_any_more_is_answered() -> None:
+    """The attempt that held its permit began under other settings."""
+    on = Flying()
+    on.engine.outcome(on.flight, Outcome.OK)
+    said: list[tuple[str, ToLimit]] = []
+    on.engine.gate.to_limit = lambda limit_id, tenant, letter: said.append((limit_id, letter))
+
+    on.engine.deliver(on.cell, Item(PermitAsked("limit:role-x", "a", (0, 0, 0)), None, "default"))
+    on.engine.deliver(on.cell, Item(PermitAsked("limit:role-x", "b", (0, 1, 0)), None, "default"))
+    on.engine.pump_dirty()
+
+    assert said == [("limit:role-x", PermitOver("t", "a", (0, 0, 0)))]
+    assert on.cell.live

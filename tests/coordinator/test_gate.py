@@ -30,7 +30,7 @@ API = {"key": "api", "rate": 10}
 class Hall:
     """One limited task and its gate; `sent` are the letters that went to limits, `fed` what the engine was given."""
 
-    def __init__(self, *limits: dict[str, Any], width: int = 1, worker: bool = True) -> None:
+    def __init__(self, *limits: dict[str, Any], width: int = 1, worker: bool = True, **fields: Any) -> None:
         self.stand = Stand()
         if worker:
             self.stand.worker("w", 1000)
@@ -39,7 +39,7 @@ class Hall:
         self.fed: list[Report] = []
         self.gate.to_limit = lambda limit_id, tenant, letter: self.sent.append((limit_id, letter))
         self.gate.feed = lambda cell, item: self.fed.append(item.report)  # type: ignore[arg-type]
-        self.cell: Cell = cell_of("t", *(node(f"n{n}", limits=list(limits)) for n in range(width)))
+        self.cell: Cell = cell_of("t", *(node(f"n{n}", limits=list(limits), **fields) for n in range(width)))
         self.task = self.cell.task
         assert self.task is not None
         self.gate.look(self.cell, self.task)
@@ -104,6 +104,19 @@ async def test_permits_are_asked_for_one_after_the_other_and_then_the_node_is_le
     assert hall.ready == []
     hall.grant(at=1)
     assert hall.ready == ["n0"]
+
+
+async def test_how_long_a_node_has_waited_is_told_with_its_own_priority_and_its_tasks() -> None:
+    hall = Hall(DB, priority=3)
+    assert hall.task is not None
+    hall.task.runs["n0"].ready_at = hall.stand.clock.wall() - 50.0  # perhaps under another coordinator
+    [(_, first)] = hall.taken()
+    await hall.later(AGAIN_SEC + 1)
+    [(_, again)] = hall.taken()
+    assert isinstance(first, PermitWanted)
+    assert isinstance(again, PermitWanted)
+    assert (first.priority, again.priority) == (3, 3)
+    assert again.waited == 50.0 + AGAIN_SEC + 1
 
 
 async def test_a_rate_is_over_with_the_lease_and_a_permit_with_its_end() -> None:

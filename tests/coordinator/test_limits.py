@@ -196,3 +196,42 @@ async def test_a_limit_of_a_partition_that_left_is_forgotten() -> None:
     assert office.limits.meters == {}
     office.want("b")
     assert await office.step(2) == []
+
+
+async def test_a_point_of_priority_is_worth_a_minute_of_waiting_whoever_owns_the_limit() -> None:
+    """`low` is ready ten minutes before `high`; then the limit gets another owner, who hears of both anew."""
+    one = Office()
+    one.want("holder", "low")
+    assert granted(await one.step(2)) == ["holder"]
+    other = Office(one.store, "c2")
+    other.want("low", waited=600.0)
+    other.want("higher", priority=11)
+    other.want("high", priority=9)
+    await other.step(2)
+    turns = []
+    for node in ("holder", "higher", "low"):
+        other.over(node)
+        turns += granted(await other.step(1))
+    assert turns == ["higher", "low", "high"]
+
+
+async def test_who_asks_again_later_has_waited_no_longer_for_it() -> None:
+    office = Office()
+    office.want("holder", "early")
+    await office.step(2)
+    office.want("late", waited=1.0)
+    office.want("early", waited=2.0)
+    await office.step(1)
+    office.want("late", waited=500.0)
+    office.over("holder")
+    assert granted(await office.step(1)) == ["early"]
+
+
+async def test_with_an_ageing_of_nothing_priorities_mean_nothing() -> None:
+    office = Office()
+    office.limits._ageing_sec = 0.0
+    office.want("holder", "low")
+    await office.step(2)
+    office.want("high", priority=1000)
+    office.over("holder")
+    assert granted(await office.step(1)) == ["low"]

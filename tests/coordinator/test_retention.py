@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,12 @@ from flowkit.adapters.memory import MemoryStore
 from flowkit.coordinator import retention as module
 from flowkit.coordinator.deletion import GRACE_SEC
 from flowkit.coordinator.graphs import IDLE_SEC
-from flowkit.coordinator.retention import BATCH, BUSY_SHARE, FIRST_LOOK_SEC, LOOK_SEC
+from flowkit.coordinator.publisher import Parcel
+from flowkit.coordinator.retention import BATCH, FIRST_LOOK_SEC, LATE_SEC, LATE_SHARE, LOOK_SEC, SHARE
 from flowkit.coordinator.tasks import Creation
 from flowkit.errors import StoreUnavailable
-from flowkit.ports import Head, Outcome, Request
+from flowkit.ports import Head, Outcome, Record, Request
+from flowkit.wire.messages import decode_event
 from tests.coordinator.yard import CREATED, DAY, LONG, NOTHING, NOW, RAW, RESTARTED, Yard
 
 
@@ -222,11 +225,14 @@ class Slow(MemoryStore):
         return await super().ended_heads(*args, **more)
 
 
-async def test_it_takes_no_more_than_its_share_of_the_time() -> None:
+@pytest.mark.parametrize(("late_sec", "share"), [(LATE_SEC - 30, SHARE), (LATE_SEC + 1, LATE_SHARE)])
+async def test_it_takes_no_more_than_its_share_of_the_time_and_more_of_it_if_it_is_late(
+    late_sec: float, share: float
+) -> None:
     yard = yard_of(retention_failed_sec=float("inf"))
     for n in range(2 * BATCH):
         await yard.ended(f"t{n}")
-    yard.clock.advance(2 * DAY)
+    yard.clock.advance(DAY + late_sec)
     store = Slow(yard)
     runtime = yard.coordinator(store)
     yard.clock.advance(FIRST_LOOK_SEC)
@@ -238,7 +244,62 @@ async def test_it_takes_no_more_than_its_share_of_the_time() -> None:
 
     # Those that were cancelled, of whom there are none, and at once a page of those that finished; then the next two.
     gaps = [later - earlier for earlier, later in zip(store.looks, store.looks[1:], strict=False)]
-    assert gaps == pytest.approx([0.1, 0.1 + 0.2 / BUSY_SHARE, 0.1 + 0.1 / BUSY_SHARE], abs=0.03)
+    assert gaps == pytest.approx([0.1, 0.1 + 0.2 / share, 0.1 + 0.1 / share], abs=0.03)
+
+
+async def test_what_is_deleted_is_an_event_for_the_world_with_its_tombstone() -> None:
+    yard = yard_of()
+    await yard.ended("t")
+    await yard.ended("c", parent="t")
+    runtime = yard.runtime
+    parcels: list[Parcel] = []
+    runtime.publisher.send = parcels.append  # type: ignore[method-assign]
+    told = runtime.hub.listen("t")
+
+    await yard.look(2 * DAY)
+
+    events = [decode_event(parcel.record.value) for parcel in parcels]
+    assert [(event.task_id, event.tenant, event.status) for event in events] == [
+        ("t", "default", "deleted"), ("c", "default", "deleted"),
+    ]  # fmt: skip
+    [*_, stone] = await yard.store.read_commits(["t"])
+    assert (events[0].seq, events[0].commit_id) == (stone.seq, stone.id)
+    heard = await told.next(1)
+    assert heard is not None
+    assert heard.status == "deleted"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_whoever_deletes_a_task_by_hand_tells_the_world_as_well(
+    answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard = yard_of()
+    await yard.ended("t")
+    runtime, published = yard.runtime, list[Record]()
+
+    async def publish(records: Sequence[Record]) -> list[bool]:
+        published.extend(records)
+        return [answers] * len(records)
+
+    monkeypatch.setattr(runtime.bus, "publish", publish)
+
+    assert await runtime.api.delete("t")
+
+    [event] = [decode_event(record.value) for record in published if record.topic == runtime.topics.events]
+    assert (event.task_id, event.status) == ("t", "deleted")
+    assert runtime.telemetry.counts["deletions_untold"] == (0 if answers else 1)
+
+
+async def test_of_a_deletion_that_somebody_else_did_nobody_is_told_again() -> None:
+    yard = yard_of()
+    head = await yard.ended("t")
+    await yard.deletion.bury([head])
+    parcels: list[Parcel] = []
+    yard.runtime.publisher.send = parcels.append  # type: ignore[method-assign]
+
+    await yard.look(2 * DAY)
+
+    assert parcels == []
 
 
 async def test_what_fails_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

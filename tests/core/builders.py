@@ -7,6 +7,7 @@ from typing import Any
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
+from flowkit.core.bounds import UNBOUNDED, Bounds
 from flowkit.core.decide import decide
 from flowkit.core.desk import Decision
 from flowkit.core.dialect import parse_graph
@@ -107,7 +108,7 @@ def replayed(task: Task, recorded: Iterable[tuple[float, f.Fact]], *, wired: boo
         task_id=task.task_id, graph=graph or task.graph, params=task.params, tenant=task.tenant,
         timeout_sec=task.timeout_sec,
     )  # fmt: skip
-    new.editions = dict(task.editions)
+    new.editions, new.bounds = dict(task.editions), task.bounds
     for at, fact in recorded:
         for read in decode_facts(body_of(encode_facts([fact]))) if wired else [fact]:
             evolve(new, read, at)
@@ -119,7 +120,7 @@ def through_snapshot(task: Task) -> Task:
     new = Task(
         task_id=task.task_id, graph=task.graph, params=task.params, tenant=task.tenant, timeout_sec=task.timeout_sec
     )
-    new.editions = dict(task.editions)
+    new.editions, new.bounds = dict(task.editions), task.bounds
     assert decode_snapshot(encode_snapshot(task, 7, "c.7"), new) == (7, "c.7")
     return new
 
@@ -131,8 +132,9 @@ class Play:
     """One task and its history. Tokens are `node#attempt`; `now` moves only by `wait`."""
 
     def __init__(self, raw: dict[str, Any] | Graph, *, params: Any = None, targets: Sequence[str] = (),
-                 timeout_sec: float | None = None, begin: bool = True) -> None:  # fmt: skip
+                 timeout_sec: float | None = None, begin: bool = True, bounds: Bounds = UNBOUNDED) -> None:  # fmt: skip
         self.task = new_task(raw, params=params, timeout_sec=timeout_sec)
+        self.task.bounds = bounds
         self.now = START
         self.recorded: list[tuple[float, f.Fact]] = []
         self.last = Decision()

@@ -13,12 +13,15 @@ from flowkit.core.limiter import MOST_HOLDERS, SLACK_SEC, Holder, Limiter, Want,
 from flowkit.core.permits import PermitWanted
 
 NOW = 1_700_000_000.0
+MONO = 5_000.0
+AGEING = 60.0
 
 
 def want(task: str, node: str = "n", *, tenant: str = "t", most: int | None = 3, weight: int = 1, priority: int = 0,
-         rate: float = 0.0, per_sec: float = 1.0, burst: int = 1, attempt: int = 1) -> Want:  # fmt: skip
-    claim = (0, attempt, 0)
-    return Want(tenant, PermitWanted(task, 0, node, claim, most, weight, rate, per_sec, burst, priority))
+         rate: float = 0.0, per_sec: float = 1.0, burst: int = 1, attempt: int = 1,
+         since: float = MONO) -> Want:  # fmt: skip
+    said = PermitWanted(task, 0, node, (0, attempt, 0), most, weight, rate, per_sec, burst, priority)
+    return Want(tenant, said, since, priority * AGEING)
 
 
 def limiter(*wants: Want) -> Limiter:
@@ -35,32 +38,32 @@ def tasks(granted: list[Want]) -> list[str]:
 class TestHolding:
     def test_no_more_than_max_are_granted(self) -> None:
         limit = limiter(*(want(f"t{n}") for n in range(5)))
-        assert tasks(limit.grant(NOW)) == ["t0", "t1", "t2"]
-        assert limit.grant(NOW) == []
+        assert tasks(limit.grant(NOW, MONO)) == ["t0", "t1", "t2"]
+        assert limit.grant(NOW, MONO) == []
         assert limit.held == 3
 
     def test_a_permit_that_is_free_again_goes_to_the_next(self) -> None:
         limit = limiter(*(want(f"t{n}") for n in range(5)))
-        first, *_ = limit.grant(NOW)
+        first, *_ = limit.grant(NOW, MONO)
         assert limit.release(first.who)
-        assert tasks(limit.grant(NOW)) == ["t3"]
+        assert tasks(limit.grant(NOW, MONO)) == ["t3"]
 
     def test_who_holds_a_permit_and_asks_again_holds_one(self) -> None:
         limit = limiter(want("a"))
-        limit.grant(NOW)
+        limit.grant(NOW, MONO)
         assert not limit.want(want("a"))
-        assert limit.grant(NOW) == []
+        assert limit.grant(NOW, MONO) == []
         assert limit.held == 1
 
     def test_the_next_attempt_is_another_holder(self) -> None:
         limit = limiter(want("a"))
-        limit.grant(NOW)
+        limit.grant(NOW, MONO)
         assert limit.want(want("a", attempt=2))
-        assert len(limit.grant(NOW)) == 1
+        assert len(limit.grant(NOW, MONO)) == 1
 
     def test_a_release_of_what_nobody_holds_changes_nothing(self) -> None:
         limit = limiter(want("a"))
-        limit.grant(NOW)
+        limit.grant(NOW, MONO)
         assert not limit.release(want("b").who)
         assert limit.release(want("a").who)
         assert not limit.release(want("a").who)
@@ -68,31 +71,31 @@ class TestHolding:
 
     def test_who_is_over_before_its_turn_leaves_the_line(self) -> None:
         limit = limiter(want("a", most=1), want("b", most=1), want("c", most=1))
-        first = limit.grant(NOW)
+        first = limit.grant(NOW, MONO)
         assert not limit.release(want("b").who)
         limit.release(first[0].who)
-        assert tasks(limit.grant(NOW)) == ["c"]
+        assert tasks(limit.grant(NOW, MONO)) == ["c"]
 
     def test_the_heavy_one_is_waited_for(self) -> None:
         limit = limiter(want("a"), want("b"), want("heavy", weight=3), want("light"))
-        a, b = limit.grant(NOW)
+        a, b = limit.grant(NOW, MONO)
         limit.release(a.who)
-        assert limit.grant(NOW) == []  # two are free, but it is not the light one's turn
+        assert limit.grant(NOW, MONO) == []  # two are free, but it is not the light one's turn
         limit.release(b.who)
-        assert tasks(limit.grant(NOW)) == ["heavy"]
+        assert tasks(limit.grant(NOW, MONO)) == ["heavy"]
 
     def test_each_keeps_to_its_own_max(self) -> None:
         limit = limiter(want("a", most=2), want("b", most=2))
-        assert len(limit.grant(NOW)) == 2
+        assert len(limit.grant(NOW, MONO)) == 2
         assert limit.want(want("narrow", most=2))
         assert limit.want(want("wide", most=5))
-        assert limit.grant(NOW) == []
+        assert limit.grant(NOW, MONO) == []
         limit.release(want("a").who)
-        assert tasks(limit.grant(NOW)) == ["narrow", "wide"]
+        assert tasks(limit.grant(NOW, MONO)) == ["narrow", "wide"]
 
     def test_there_is_an_end_to_how_many_hold(self) -> None:
         limit = limiter(*(want(f"t{n}", most=1_000_000) for n in range(MOST_HOLDERS + 5)))
-        assert len(limit.grant(NOW)) == MOST_HOLDERS
+        assert len(limit.grant(NOW, MONO)) == MOST_HOLDERS
         assert limit.wake_at(NOW) is None
 
     def test_who_held_before_a_takeover_holds_after_it(self) -> None:
@@ -100,7 +103,7 @@ class TestHolding:
         assert limit.held == 2
         limit.want(want("b"))
         limit.want(want("c"))
-        assert tasks(limit.grant(NOW)) == ["b"]
+        assert tasks(limit.grant(NOW, MONO)) == ["b"]
 
 
 class TestTurns:
@@ -118,28 +121,76 @@ class TestTurns:
         limit = limiter(want("low", most=1), want("high", most=1, priority=5), want("lowest", most=1, priority=-1))
         assert order(limit) == ["high", "low", "lowest"]
 
+    def test_priorities_are_those_of_one_tenant(self) -> None:
+        loud = [want(f"loud{n}", tenant="loud", most=1, priority=1000) for n in range(3)]
+        assert order(limiter(*loud, want("low", tenant="t", most=1, priority=-9)))[:2] == ["loud0", "low"]
+
+    def test_a_minute_of_waiting_is_worth_a_point(self) -> None:
+        old = want("old", most=1, since=MONO - 5 * AGEING - 1)
+        young = want("young", most=1, since=MONO - 5 * AGEING + 1)
+        assert order(limiter(young, want("high", most=1, priority=5), old)) == ["old", "high", "young"]
+
+    @pytest.mark.parametrize("points", [1, 5, 10])
+    def test_a_low_one_is_overtaken_for_as_long_as_the_points_are_worth_and_no_longer(self, points: int) -> None:
+        """One permit, taken for a second each; every second somebody higher comes, so there is no end to them."""
+        limit, second = limiter(want("low", most=1, since=0.0)), 0
+        while True:
+            limit.want(want(f"high{second}", most=1, priority=points, since=float(second)))
+            [served] = limit.grant(NOW + second, float(second))
+            limit.release(served.who)
+            if served.said.task_id == "low":
+                break
+            second += 1
+        assert second == points * AGEING
+
+    def test_who_had_its_turn_waits_anew_whatever_its_other_claims_have_waited(self) -> None:
+        wide = [want("wide", f"n{n}", most=1, since=MONO - 1000) for n in range(3)]
+        limit = limiter(*wide, want("x", most=1, since=MONO - 500))
+        assert order(limit) == ["wide", "x", "wide", "wide"]
+
+    def test_a_takeover_keeps_the_order_whoever_is_heard_first(self) -> None:
+        """Wants are not recorded: each is said again, with how long it has waited."""
+        wants = [want("a", "n1", since=MONO - 50), want("b", since=MONO - 70), want("a", "n0", since=MONO - 90),
+                 want("c", priority=1, since=MONO - 40)]  # fmt: skip
+        served = [one.who[:2] for one in drain(limiter(*wants))]
+        assert served == [("c", "n"), ("a", "n0"), ("b", "n"), ("a", "n1")]
+        for turn in range(1, 4):
+            assert [one.who[:2] for one in drain(limiter(*wants[turn:], *wants[:turn]))] == served
+
     def test_asking_again_keeps_the_place(self) -> None:
         limit = limiter(want("a", most=1), want("b", most=1))
         limit.want(want("a", most=1))
         assert order(limit) == ["a", "b"]
 
     @given(
-        st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=30)
+        st.lists(
+            st.tuples(
+                st.sampled_from("abc"),
+                st.integers(0, 3),
+                st.integers(0, 2),
+                st.sampled_from([0, 30, 60, 90, 120]),
+                st.booleans(),
+            ),
+            max_size=30,
+        )
     )
-    def test_the_places_that_are_told_are_the_turns_that_come(self, rows: list[tuple[str, int, int, bool]]) -> None:
+    def test_the_places_that_are_told_are_the_turns_that_come(
+        self, rows: list[tuple[str, int, int, int, bool]]
+    ) -> None:
         limit = Limiter.of(())
-        for number, (tenant, task, priority, leaves) in enumerate(rows):
-            one = want(f"{tenant}{priority}{task}", f"n{number}", tenant=tenant, priority=priority, most=1)
+        for number, (tenant, task, priority, waited, leaves) in enumerate(rows):
+            since = MONO - waited
+            one = want(f"{tenant}{task}", f"n{number}", tenant=tenant, priority=priority, most=1, since=since)
             limit.want(one)
             if leaves:
                 limit.release(one.who)
-        told = list(limit.line.in_order())
+        told = list(limit.line.in_order(MONO))
         assert [one.who for one in drain(limit)] == told
 
 
 def drain(limit: Limiter) -> list[Want]:
     served: list[Want] = []
-    while granted := limit.grant(NOW):
+    while granted := limit.grant(NOW, MONO):
         served += granted
         for one in granted:
             limit.release(one.who)
@@ -153,21 +204,21 @@ def order(limit: Limiter) -> list[str]:
 class TestRates:
     def test_without_a_burst_permits_are_evenly_spaced(self) -> None:
         limit = limiter(*(want(f"t{n}", most=None, rate=10, per_sec=60) for n in range(3)))
-        assert len(limit.grant(NOW)) == 1
-        assert limit.grant(NOW + 5.5) == []
+        assert len(limit.grant(NOW, MONO)) == 1
+        assert limit.grant(NOW + 5.5, MONO) == []
         assert limit.wake_at(NOW + 5.5) == pytest.approx(NOW + 6.0 - SLACK_SEC)
-        assert len(limit.grant(NOW + 6.0)) == 1
+        assert len(limit.grant(NOW + 6.0, MONO)) == 1
 
     def test_a_burst_comes_at_once_and_then_the_rate(self) -> None:
         limit = limiter(*(want(f"t{n}", most=None, rate=1, per_sec=10, burst=3) for n in range(9)))
-        assert len(limit.grant(NOW)) == 3
-        assert limit.grant(NOW + 9.8) == []
-        assert len(limit.grant(NOW + 10)) == 1
+        assert len(limit.grant(NOW, MONO)) == 3
+        assert limit.grant(NOW + 9.8, MONO) == []
+        assert len(limit.grant(NOW + 10, MONO)) == 1
 
     def test_a_heavy_one_takes_so_many(self) -> None:
         limit = limiter(*(want(f"t{n}", most=None, rate=1, per_sec=1, burst=4, weight=2) for n in range(9)))
-        assert len(limit.grant(NOW)) == 2
-        assert len(limit.grant(NOW + 2)) == 1
+        assert len(limit.grant(NOW, MONO)) == 2
+        assert len(limit.grant(NOW + 2, MONO)) == 1
 
     @pytest.mark.parametrize(("rate", "per_sec", "burst"), [(10, 60, 1), (10, 60, 10), (7, 1, 3), (100, 1, 1)])
     def test_over_a_minute_the_rate_is_kept_within_two_percent(self, rate: int, per_sec: int, burst: int) -> None:
@@ -177,7 +228,7 @@ class TestRates:
             while len(limit.line) < 30:
                 number += 1
                 limit.want(want(f"t{number}", most=None, rate=rate, per_sec=per_sec, burst=burst))
-            for one in limit.grant(now):
+            for one in limit.grant(now, MONO):
                 given_at.append(now)
                 limit.release(one.who)
             now = max(now + 0.001, limit.wake_at(now) or now) + 0.02 * (number % 7) / 7
@@ -189,7 +240,7 @@ class TestRates:
 
     def test_a_rate_is_blank_again_once_its_time_has_passed(self) -> None:
         limit = limiter(want("a", most=None, rate=1, per_sec=10))
-        [one] = limit.grant(NOW)
+        [one] = limit.grant(NOW, MONO)
         assert not limit.blank(NOW + 60)
         limit.release(one.who)
         assert not limit.blank(NOW + 5)
@@ -214,7 +265,7 @@ def test_whatever_is_lost_doubled_or_late_never_more_is_held_and_all_are_served(
     late: list[tuple[str, Want]] = []
 
     def serve() -> None:
-        for one in limit.grant(NOW):
+        for one in limit.grant(NOW, MONO):
             if waiting.pop(one.who, None) is not None:
                 using[one.who] = one
         assert limit.held == sum(holder.weight for holder in limit.holders.values()) <= most
@@ -272,7 +323,7 @@ def test_nobody_starves_in_a_crowd() -> None:
         limit.want(want("crowd", f"c{number}", tenant="loud", most=1))
         if number % 10 == 0:
             limit.want(want(f"quiet{number}", tenant="quiet", most=1))
-        for one in limit.grant(NOW):
+        for one in limit.grant(NOW, MONO):
             served[one.tenant] += 1
             limit.release(one.who)
     assert served["quiet"] == 60

@@ -15,12 +15,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
+from tests.examples.family import run_family
 from tests.examples.pages import FENCE, PAGES, ROOT, Step, agrees, name_of, needs_of, steps_of
 
 RUNNER = Path(__file__).with_name("run_page.py")
 LIMIT_SEC = 150
 RUNNABLE = [page for page in PAGES if any(not step.needs for step in steps_of(page))]
-CLUSTERED = [page for page in PAGES if needs_of(page)]
+# Each of them runs twice, whole: in a file, and on servers. Of the longest, that is for `make nightly`.
+LONG = {"docs/cli.md"}
+CLUSTERED = [
+    pytest.param(page, marks=[pytest.mark.slow] if name_of(page) in LONG else [], id=name_of(page))
+    for page in PAGES
+    if needs_of(page)
+]
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
@@ -28,7 +35,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     run([step for step in steps_of(page) if not step.needs], page, tmp_path, {})
 
 
-@pytest.mark.parametrize("page", CLUSTERED, ids=name_of)
+@pytest.mark.parametrize("page", CLUSTERED)
 async def test_a_page_does_what_it_says_on_kafka_and_mongodb(
     page: Path, tmp_path: Path, kafka_address: str, kafka_prefix: str, mongo_url: str
 ) -> None:
@@ -44,17 +51,14 @@ def at_home(text: str, mongo_url: str) -> str:
     return text.replace("mongodb://localhost:27017/flowkit", ours)
 
 
-def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str]) -> None:
+def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str], limit_sec: float = LIMIT_SEC) -> None:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # not the reader's
-    done = subprocess.run(
+    done = run_family(
         [sys.executable, "-W", "error", str(RUNNER)],
-        input=json.dumps([name_of(page), [dataclasses.asdict(step) | {"needs": []} for step in steps]]),
-        cwd=folder,
-        env=ours | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SEC,
-        check=False,
+        said=json.dumps([name_of(page), [dataclasses.asdict(step) | {"needs": []} for step in steps]]),
+        folder=folder,
+        environment=ours | environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        limit_sec=limit_sec,
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

@@ -21,6 +21,8 @@ from tests.integration.harness.processes import ROOT
 from tests.integration.site import Site, database_url, until
 
 ON_KAFKA = [pytest.mark.kafka, pytest.mark.mongo]
+# A lost lease is not what is tested here; `test_kills.py` has the times that everybody has.
+SOON = {"FLOWKIT_LEASE_TTL_SEC": "4", "FLOWKIT_HEARTBEAT_SEC": "0.8"}
 
 # Each script is what a user would write. The first dies the moment that it has the id, without a farewell.
 CREATE = """
@@ -116,7 +118,7 @@ class People:
     """Runs scripts, each in a process of its own, all on the same place."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.environment = {**os.environ, **environment, "RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
+        self.environment = {**os.environ, **SOON, **environment, "RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
         self.runs_file = folder / "runs"
         self.runs_file.touch()
 

@@ -21,6 +21,7 @@ ON_KAFKA = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
 LARGE = "x" * 100_000
+TIMES = 12
 
 
 @pytest.fixture(params=["sqlite", pytest.param("kafka-mongo", marks=ON_KAFKA)])
@@ -201,7 +202,7 @@ async def test_of_a_deletion_and_a_restart_at_once_one_is_done_and_the_other_ref
         Worker(db=db, cfg=WorkerConfig(**settings, slots=16), handlers=[large, slow]),
         Client(db=db, cfg=cfg) as client,
     ):
-        ids = await coordinator.create_tasks([{"graph": both("a"), "labels": {"n": str(n)}} for n in range(30)])
+        ids = await coordinator.create_tasks([{"graph": both("a"), "labels": {"n": str(n)}} for n in range(TIMES)])
         for task_id in ids:
             await coordinator.wait_task(task_id, timeout=30)
         await asyncio.sleep(1.5)  # the heads follow, so that both are on the way at once
@@ -223,5 +224,5 @@ async def test_of_a_deletion_and_a_restart_at_once_one_is_done_and_the_other_ref
                 assert isinstance(restarted, TaskNotFound)
                 with pytest.raises(TaskNotFound):
                     await coordinator.get_task(task_id)
-        assert sum(outcomes.values()) == 30
+        assert sum(outcomes.values()) == TIMES
         assert coordinator.telemetry.counts["Quarantined"] == 0

@@ -17,6 +17,8 @@ import pytest
 
 from deploy.local import KafkaServer, MongoServer, ServiceUnavailable, kafka, server
 
+pytestmark = pytest.mark.xdist_group("servers_of_their_own")
+
 # These tests crash their servers, so they have their own. The session's fixtures come first: they skip or
 # fail where no server can be had.
 

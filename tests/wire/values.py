@@ -109,7 +109,18 @@ REPORTS: dict[str, st.SearchStrategy[Any]] = {
 claims = st.tuples(counts, counts, counts)
 LETTERS: dict[str, st.SearchStrategy[Any]] = {
     "permit_wanted": st.builds(
-        p.PermitWanted, texts, counts, texts, claims, st.none() | counts, counts, times, times, counts, st.integers()
+        p.PermitWanted,
+        texts,
+        counts,
+        texts,
+        claims,
+        st.none() | counts,
+        counts,
+        times,
+        times,
+        counts,
+        st.integers(),
+        times,
     ),
     "permit_over": st.builds(p.PermitOver, texts, texts, claims),
     "permit_granted": st.builds(p.PermitGranted, texts, texts, claims),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flowkit.coordinator.tasks import Creation
@@ -97,8 +97,10 @@ class LimitedPlay:
     paused, restarted. `seconds` is how long a node runs."""
 
     def __init__(self, seed: int, mode: str, *, tasks: int = 14, seconds: float = 0.6, most: int = 3,
-                 steered: bool = True, without: Collection[str] = (), trace: bool = False) -> None:  # fmt: skip
+                 steered: bool = True, without: Collection[str] = (), trace: bool = False,
+                 bounds: Mapping[str, int] | None = None) -> None:  # fmt: skip
         self.world = World(seed, mode=mode, without=without, trace=trace, patience_sec=PATIENCE_SEC)
+        self.world.settings["limits"] = dict(bounds or {})
         self.onlooker = Onlooker(self.world)
         self.dice = self.world.stage.plan
         self.tasks, self.seconds, self.most, self.steered = tasks, seconds, most, steered

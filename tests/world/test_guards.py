@@ -50,7 +50,7 @@ def test_a_missing_guard_shows_at_once(name: str, kind: str) -> None:
 
 
 def test_a_failing_seed_is_printed_with_the_command_that_replays_it() -> None:
-    tally = run_in_processes(0, 20, without=["republish"], jobs=2)
+    tally = run_in_processes(0, 20, without=["republish"], jobs=1)
 
     said = describe(tally)
     [command, *_] = re.findall(r"replay: (python -m flowkit\.testing trace .*)", said)

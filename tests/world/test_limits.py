@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.coordinator import gate, limits
 from flowkit.core import permits
+from flowkit.core.bounds import Bounds
 from flowkit.core.limiter import Limiter
 from flowkit.ports import LimitSwap, Outcome
 from flowkit.testing.world import Report
@@ -33,6 +35,23 @@ def test_no_more_run_at_once_than_the_limit_allows_where_no_worker_is_harmed(mod
 @pytest.mark.timeout(300)
 def test_no_more_is_leased_at_once_than_the_limit_allows_in_chaos() -> None:
     for seed in range(8):
+        assert_good(LimitedPlay(seed, "chaos", tasks=20, seconds=2.5).run())
+
+
+@pytest.mark.parametrize("mode", ["calm", "chaos"])
+def test_what_operators_bound_holds_beside_what_graphs_say(mode: str) -> None:
+    bounds = Bounds({"work": 4, "*": 5})
+    for seed in range(2):
+        play = LimitedPlay(seed, mode, tasks=12, seconds=1.5, bounds={"work": 4, "*": 5})
+        assert_good(play.run())
+        of_role, of_all = (need.limit_id for need in bounds.of("work"))
+        assert 3 <= play.onlooker.most[of_role] <= 4
+        assert 3 <= play.onlooker.most[of_all] <= 5
+
+
+def test_who_is_not_heard_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    some_wants_are_lost(monkeypatch)
+    for seed in range(2):
         assert_good(LimitedPlay(seed, "chaos", tasks=20, seconds=2.5).run())
 
 
@@ -114,8 +133,23 @@ def nobody_is_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits.Limits, "_ask", lambda *arguments: None)
 
 
+def some_wants_are_lost(patch: pytest.MonkeyPatch) -> None:
+    """No guard: every tenth time that somebody asks for a permit, nobody hears it."""
+    ask, asked = gate.Gate._ask, count(1)
+
+    def unheard(owner: Any, cell: Any, task: Any, bid: Any) -> None:
+        to_limit = owner.to_limit
+        if next(asked) % 10 == 0:
+            owner.to_limit = lambda *letter: None
+        ask(owner, cell, task, bid)
+        owner.to_limit = to_limit
+
+    patch.setattr(gate.Gate, "_ask", unheard)
+
+
 def nothing_is_said_twice(patch: pytest.MonkeyPatch) -> None:
     """Who waits for a permit asks for it once."""
+    some_wants_are_lost(patch)  # storms lose few
     ask = gate.Gate._ask
 
     def once(owner: Any, cell: Any, task: Any, bid: Any) -> None:
