@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from flowkit.core.code import CODE
 from flowkit.core.graph import BUILT_INS
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.stream import FIRST_BATCH, Streaming
@@ -20,6 +21,7 @@ class StreamRules:
     def __init__(self) -> None:
         self._said: list[tuple[str, dict[str, Any], Streaming, Place]] = []
         self._unfit: dict[str, str] = {}
+        self._makers: set[str] = set()
 
     def note(self, fields: dict[str, Any], stream: Streaming | None, place: Place) -> None:
         name, kind = fields["node_id"], fields.get("type")
@@ -27,6 +29,8 @@ class StreamRules:
         why = why or (f"nothing of type {shown(kind)} does" if kind in BUILT_INS else "")
         if why:
             self._unfit[name] = why
+        if kind == CODE and not any(key in fields for key in UNFIT):
+            self._makers.add(name)
         if stream is not None:
             self._said.append((name, fields, stream, place))
 
@@ -40,7 +44,7 @@ class StreamRules:
             if name in self._unfit:
                 problems.add("E_STREAM", here, f"{shown(name)} cannot read a stream: {self._unfit[name]}")
             for source in stream.sources:
-                if source in self._unfit:
+                if source in self._unfit and source not in self._makers:
                     say = f"{shown(source)} makes no batches: {self._unfit[source]}; read its output by `$from`"
                     problems.add("E_STREAM", here, say)
 

@@ -56,9 +56,7 @@ class Channel:
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             self._write(message)
-            (length,) = struct.unpack(">I", self._read(4))
-            answer: dict[str, Any] = json.loads(self._read(length))
-            return answer
+            return self._answer()
 
     def say(self, message: dict[str, Any]) -> None:
         with self._lock:
@@ -80,6 +78,13 @@ class Channel:
                 raise SecretUnavailable(answer.get("error", f"there is no secret {name!r}"))
             self._secrets[name] = answer["value"]
         return self._secrets[name]
+
+    def batch(self, output: Any) -> None:
+        """Hand a batch on, once there is room for it. Raises `BadOutput` for what JSON cannot say."""
+        data = self._said({"do": "batch", "output": plain(output, "batch", 1)})
+        with self._lock:
+            self._write_bytes(data)
+            self._answer()
 
     def result(self, output: Any, next_nodes: Any = None, message: str = "") -> None:
         """Raises `BadOutput` for what JSON cannot say."""
@@ -104,16 +109,25 @@ class Channel:
     def _finish(self, said: dict[str, Any]) -> None:
         if self.done:
             raise RuntimeError("the result was given before; a node gives one")
+        data = self._said(said)
+        self.done = True
+        with self._lock:
+            self._write_bytes(data)
+
+    def _said(self, message: dict[str, Any]) -> bytes:
         try:
-            data = json.dumps(said, separators=(",", ":"), allow_nan=False).encode()
+            data = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
         except (ValueError, RecursionError) as error:
             raise BadOutput(f"output: {error}") from None
         if len(data) > self.job["most_bytes"]:
             most = self.job["most_bytes"]
             raise BadOutput(f"the output has {len(data):,} bytes, at most {most:,} are allowed; keep it elsewhere")
-        self.done = True
-        with self._lock:
-            self._write_bytes(data)
+        return data
+
+    def _answer(self) -> dict[str, Any]:
+        (length,) = struct.unpack(">I", self._read(4))
+        answer: dict[str, Any] = json.loads(self._read(length))
+        return answer
 
     def _write(self, message: dict[str, Any]) -> None:
         self._write_bytes(json.dumps(message, separators=(",", ":")).encode())
@@ -207,6 +221,8 @@ def run(channel: Channel, job: dict[str, Any]) -> None:
     if not callable(main):
         raise BadOutput("the code ended without a result: define main(inputs), or run a flowkit.node.Node")
     value = call(main, inputs)
+    if hasattr(value, "__next__") or hasattr(value, "__anext__"):
+        value = hand_on(channel, value)
     if type(value).__name__ == "Next" and hasattr(value, "nodes") and hasattr(value, "output"):
         channel.result(value.output, value.nodes)
     else:
@@ -224,6 +240,30 @@ def call(main: Any, inputs: Any) -> Any:
 
         value = asyncio.run(wait())
     return value
+
+
+def hand_on(channel: Channel, batches: Any) -> Any:
+    """Each value that a generator yields is a batch of the node's stream. The output is what it returns, or how many
+    there were."""
+    count = 0
+    if hasattr(batches, "__next__"):
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration as stop:
+                return {"batches": count} if stop.value is None else stop.value
+            channel.batch(batch)
+            count += 1
+    import asyncio
+
+    async def drain() -> int:
+        count = 0
+        async for batch in batches:
+            channel.batch(batch)
+            count += 1
+        return count
+
+    return {"batches": asyncio.run(drain())}
 
 
 def with_bytes(inputs: Any, rows: Any) -> Any:

@@ -37,6 +37,7 @@ class Ears(Protocol):
     def log(self, level: str, message: str) -> None: ...
     def progress(self, done: float | None, total: float | None, message: str) -> None: ...
     def cancelled(self) -> bool: ...
+    async def batch(self, value: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,12 @@ class Supervision:
         self._budget = Budget(work.program.limits.output_mb, ears.log)
         self._begun = False
         self._result_came = asyncio.Event()
+        self._fault: Exception | None = None
         self.ending: Ending | None = None
 
     async def run(self, grace_sec: Callable[[], float]) -> Outcome:
         """The verdict. Cancelled, it asks the program to end, and kills it `grace_sec()` seconds later. Raises
-        `CannotStart`."""
+        `CannotStart`, and what the ears raise, once the program is gone."""
         running = await self._runtime.start(self._work.program)
         self._ears.started(running.pid)
         talking = asyncio.ensure_future(self._talk(running))
@@ -100,6 +102,8 @@ class Supervision:
             running.channel.close()
             if self.ending is None and not ending.cancelled() and ending.exception() is None:
                 self.ending = ending.result()
+        if self._fault is not None:
+            raise self._fault
         self._said.last_words = list(err.last)
         return self._without_secrets(judge(self.ending, self._said, self._work.program.limits))
 
@@ -109,17 +113,22 @@ class Supervision:
         came = asyncio.ensure_future(self._result_came.wait())
         waiting: set[asyncio.Future[Any]] = {ending, talking, came}
         try:
-            while not (ending.done() or came.done() or self._said.wrong):  # it may close the channel, and go on
+            while not (ending.done() or came.done() or self._spoilt):  # it may close the channel, and go on
                 _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             patience: tuple[set[asyncio.Future[Any]], ...] = ({ending, talking}, {ending})
             for more in patience:
-                if not (ending.done() or self._said.wrong):
+                if not (ending.done() or self._spoilt):
                     await asyncio.wait(more, timeout=EXIT_SEC, return_when=asyncio.FIRST_COMPLETED)
             if not ending.done():
                 await running.kill()
                 await asyncio.wait({ending}, timeout=GONE_SEC)
         finally:
             came.cancel()
+
+    @property
+    def _spoilt(self) -> bool:
+        """Whether nothing good can come any more."""
+        return bool(self._said.wrong) or self._fault is not None
 
     async def _end(self, running: Running, ending: asyncio.Future[Ending], grace_sec: float) -> None:
         """Whoever cancels once more does not wait for the grace; that it is killed is waited for."""
@@ -152,6 +161,8 @@ class Supervision:
             self._said.wrong = str(error)
         except ConnectionError:
             return  # it is gone, with what it had not said
+        except Exception as error:  # whoever hears of it cannot: the program is ended, and that is what is raised
+            self._fault = error
 
     async def _answer(self, running: Running, message: dict[str, Any]) -> None:
         match message["do"]:
@@ -162,6 +173,11 @@ class Supervision:
             case "progress":
                 done, total, text = spoken.progress(message)
                 self._ears.progress(done, total, self._work.redactor.text(text))
+            case "batch" if not self._said.ended:
+                if "output" not in message:
+                    raise BadFrame("a batch without `output`")
+                await self._ears.batch(self._work.redactor.value(message["output"]))
+                await self._send(running, {})
             case "result":
                 self._note(result=spoken.result(message))
             case "failed":

@@ -127,9 +127,12 @@ class Performer:
         if self._programs is None or not isinstance(code, dict):
             raise Corrupt(f"node {attempt.job.node!r} came without its code, or to a worker that runs none")
         context = self._context(attempt, params)
-        value = await self._programs.run(attempt, inputs, code, context, self._kit.undertaker)
-        await self._emit(attempt, value)
-        return value
+
+        async def emit(batch: Any) -> None:
+            if attempt.flow is not None and attempt.flow.plan.readers:
+                await generators.emit(batch, attempt.flow)
+
+        return await self._programs.run(attempt, inputs, code, context, self._kit.undertaker, emit)
 
     async def _run_class(self, attempt: Attempt, inputs: Any, params: Any, io: dict[str, Any]) -> Any:
         from flowkit.worker import batches

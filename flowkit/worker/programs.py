@@ -36,6 +36,7 @@ TRANSIENT: Final = frozenset({"cannot_start", "install_failed", "E_SANDBOX_START
 NUMBERS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 Place = Sequence[str | int]
+Emit = Callable[[Any], Awaitable[None]]
 Install = Callable[[Sequence[str]], AbstractAsyncContextManager[Path]]
 
 
@@ -88,9 +89,9 @@ class Programs:
             await self._runtime.close()
 
     async def run(self, attempt: Attempt, inputs: Any, code: Mapping[str, Any], context: Context,
-                  undertaker: Undertaker) -> Any:  # fmt: skip
-        """What the program gave. Raises `ProgramFailure`, `AttemptFailure`, and `CancelledError` once the program is
-        gone."""
+                  undertaker: Undertaker, emit: Emit) -> Any:  # fmt: skip
+        """What the program gave; batches go to `emit`, and where there are none, what it gave does. Raises
+        `ProgramFailure`, `AttemptFailure`, and `CancelledError` once the program is gone."""
         try:
             runtime = await self.open()
             if code.get("level", "") > runtime.level.name:
@@ -98,8 +99,11 @@ class Programs:
                 raise AttemptFailure("level_unavailable", say, permanent=True)
             async with self._packages(code.get("requirements", [])) as packages:
                 work = await self._work(attempt.job, inputs, code, packages)
-                supervision = Supervision(runtime, work, _Ears(attempt, context, undertaker))
-                return await self._supervised(supervision, attempt)
+                ears = _Ears(attempt, context, undertaker, emit)
+                value = await self._supervised(Supervision(runtime, work, ears), attempt)
+                if not ears.batches:
+                    await emit(value.output if isinstance(value, Next) else value)
+                return value
         except CannotStart as error:
             raise AttemptFailure(error.code, str(error), permanent=error.code not in TRANSIENT) from error
 
@@ -182,8 +186,10 @@ class Programs:
 class _Ears:
     """Passes what a program says on as if its node's handler said it."""
 
-    def __init__(self, attempt: Attempt, context: Context, undertaker: Undertaker) -> None:
+    def __init__(self, attempt: Attempt, context: Context, undertaker: Undertaker, emit: Emit) -> None:
+        self.batches = 0
         self._attempt = attempt
+        self._emit = emit
         self._context = context
         self._undertaker = undertaker
 
@@ -200,6 +206,10 @@ class _Ears:
 
     def cancelled(self) -> bool:
         return self._context.cancelled()
+
+    async def batch(self, value: Any) -> None:
+        self.batches += 1
+        await self._emit(value)
 
 
 def _grace_sec(attempt: Attempt) -> float:

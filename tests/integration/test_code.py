@@ -157,6 +157,30 @@ async def test_items_run_code_side_by_side_and_bytes_pass_through(engine: flowki
     assert result.output == 6
 
 
+async def total(rows: Any) -> int:
+    return sum([row["n"] async for row in rows])
+
+
+async def test_what_code_yields_is_a_stream_for_handlers_and_code_reads_none(tmp_path: Path) -> None:
+    make = code("def main(inputs):\n    for n in range(500):\n        yield {'n': n}")
+    one = code("def main(inputs):\n    return {'n': 7}")
+    sum_up = {"type": "total", "start_when": "first_batch"}
+    cfg = flowkit.WorkerConfig(code_level="L1", code_trusted=True)
+    async with flowkit.Embedded(tmp_path / "flow.db", handlers=[total], worker_cfg=cfg) as engine:
+        result, _ = await whole(
+            engine,
+            {"node_id": "make", **make},
+            {"node_id": "one", **one},
+            {"node_id": "many", **sum_up, "inputs": {"rows": {"$stream": "make"}}},
+            {"node_id": "few", **sum_up, "inputs": {"rows": {"$stream": "one"}}},
+        )
+
+        assert result.outputs == {"make": {"batches": 500}, "one": {"n": 7}, "many": 124_750, "few": 7}
+        with pytest.raises(flowkit.GraphError, match="'read' cannot read a stream"):
+            read = {"node_id": "read", **one, "inputs": {"rows": {"$stream": "make"}}}
+            await engine.submit({"nodes": [{"node_id": "make", **make}, read]})
+
+
 async def test_the_returned_names_choose_among_the_successors(engine: flowkit.Embedded) -> None:
     chooser = code("""
         from flowkit.node import Node

@@ -22,6 +22,7 @@ class Notes:
         self.lines: list[tuple[str, str]] = []
         self.steps: list[tuple[float | None, float | None, str]] = []
         self.stop = False
+        self.batches: list[Any] = []
 
     def started(self, pid: int) -> None:
         self.pid = pid
@@ -34,6 +35,11 @@ class Notes:
 
     def cancelled(self) -> bool:
         return self.stop
+
+    async def batch(self, value: Any) -> None:
+        if value == "refuse":
+            raise LookupError("no room, ever")
+        self.batches.append(value)
 
 
 def supervision(source: str, inputs: Any = None, *, language: str = "python", limits: Limits | None = None,

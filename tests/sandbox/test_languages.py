@@ -57,6 +57,16 @@ async def test_node_takes_modules_of_both_kinds_and_chooses_successors() -> None
     assert modern.result.output == "function"
 
 
+async def test_node_and_bash_hand_batches_on_too() -> None:
+    notes = Notes()
+
+    script = await node("async function* main(inputs) { yield 1; yield {a: inputs.a}; }", {"a": 2}, notes=notes)
+    shell = await bash("flowkit_batch '[3]' && flowkit_result '\"done\"'", notes=notes)
+
+    assert notes.batches == [1, {"a": 2}, [3]]
+    assert (script.result and script.result.output, shell.result and shell.result.output) == ({"batches": 2}, "done")
+
+
 @pytest.mark.parametrize(
     ("source", "words", "message"),
     [

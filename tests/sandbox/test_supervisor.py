@@ -152,6 +152,31 @@ async def test_lines_come_while_it_runs_and_progress_too() -> None:
     assert notes.lines[-1] == ("info", "no end of line")
 
 
+@pytest.mark.parametrize("head", ["def", "async def"])
+async def test_what_a_generator_yields_is_handed_on_as_it_comes(head: str) -> None:
+    notes = Notes()
+    source = f"{head} main(inputs):\n    for n in range(inputs['n']):\n        yield {{'n': n}}\n"
+
+    outcome = await run(source, {"n": 3}, notes=notes)
+
+    assert outcome.result is not None
+    assert outcome.result.output == {"batches": 3}
+    assert notes.batches == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+async def test_a_batch_that_nobody_takes_ends_the_program() -> None:
+    notes = Notes()
+    source = "import time\ndef main(inputs):\n    yield 1\n    yield 'refuse'\n    time.sleep(60)\n"
+    watched = supervision(source, notes=notes)
+
+    with pytest.raises(LookupError, match="no room, ever"):
+        await watched.run(lambda: 1.0)
+
+    assert notes.batches == [1]
+    assert watched.ending is not None
+    assert not _lives(notes.pid)
+
+
 async def test_a_log_has_an_end_that_is_seen() -> None:
     notes = Notes()
     source = "def main(inputs):\n    for n in range(400_000): print('0123456789')\n    return 'done'"

@@ -142,6 +142,9 @@ def act(channel: Any, verb: str, arguments: list[str]) -> str:
             return f"={channel.secret(name)}"
         case "cancelled", []:
             return "=1" if channel.cancelled() else "="
+        case "batch", [text]:
+            channel.batch(json.loads(text))
+            return "="
         case "result", [text, *names]:
             channel.result(json.loads(text), names[0].split() if names else None)
             return "="

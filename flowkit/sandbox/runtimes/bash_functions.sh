@@ -33,6 +33,9 @@ flowkit_secret() { flowkit_ask secret "$1"; }
 # Whether the node is to stop.
 flowkit_cancelled() { [[ -n $(flowkit_ask cancelled) ]]; }
 
+# flowkit_batch JSON: hands a batch of the node's stream on, once there is room for it.
+flowkit_batch() { flowkit_ask batch "$1"; }
+
 # flowkit_result JSON [NEXT...]: the node's output, and which of its successors run. Once.
 flowkit_result() {
     local output=$1

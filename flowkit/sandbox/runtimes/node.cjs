@@ -128,6 +128,17 @@ function plain(value, place, depth) {
   throw new BadOutput(`${place}: JSON cannot say a ${kind}; use strings, numbers, lists and objects`);
 }
 
+// Each value that a generator yields is a batch of the node's stream.
+async function handOn(batches) {
+  for (let count = 0; ; count += 1) {
+    const { done: over, value } = await batches.next();
+    if (over) return value ?? { batches: count };
+    const batch = { do: "batch", output: plain(value, "batch", 1) };
+    if (Buffer.byteLength(JSON.stringify(batch)) > job.most_bytes) throw new BadOutput("a batch is too large");
+    ask(batch);
+  }
+}
+
 function fail(error) {
   if (done) {
     console.error(error);
@@ -186,7 +197,8 @@ async function run() {
   globalThis.flowkit = flowkit;
   const main = await load(looked(job.source));
   if (typeof main !== "function") throw new BadOutput("the code ended without a result: define main(inputs)");
-  give(await main(flowkit.inputs));
+  const value = await main(flowkit.inputs);
+  give(typeof value?.next === "function" ? await handOn(value) : value);
 }
 
 process.on("uncaughtException", (error) => {
