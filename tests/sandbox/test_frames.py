@@ -7,7 +7,7 @@ import struct
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowkit.sandbox.frames import MOST_DEPTH, BadFrame, FrameReader, decode, encode
@@ -31,6 +31,7 @@ def read(data: bytes, cap: int = CAP) -> list[dict[str, object]]:
     return messages
 
 
+@settings(max_examples=50)
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=4).map(lambda said: said | {"do": "x"}), max_size=4),
        st.integers(1, 40))  # fmt: skip
 def test_what_is_written_is_read_again_however_it_is_cut(messages: list[dict[str, object]], step: int) -> None:
