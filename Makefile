@@ -26,7 +26,7 @@ run: $(BASE)
 
 # More at a time than there are cores: much of it waits for real servers and real deaths. Tests that share servers stay
 # together (`xdist_group`), all others go to whoever is free: a file may take minutes.
-test: install-services
+test: install-services install-bubblewrap install-node
 	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 check: $(DEV)
@@ -44,7 +44,7 @@ bench: install-services
 	$(BIN)/python -m bench --backend embedded
 
 # No limit per test but a generous one: these are the long runs.
-nightly: install-services
+nightly: install-services install-bubblewrap install-node
 	$(BIN)/python -m flowkit.testing run --seeds 0:5000
 	$(BIN)/python -m flowkit.testing run --seeds 0:2000 --directed rich
 	$(BIN)/python -m flowkit.testing guards --measure
@@ -101,7 +101,7 @@ install-node:
 	fi
 
 # Says itself what is missing (java, mvn) and how to get it. mongod needs libcurl4, which a bare machine may lack.
-install-services: $(DEV) install-bubblewrap install-node
+install-services: $(DEV)
 	if ! PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libcurl\.so\.4'; then \
 	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	        apt-get update -qq && apt-get install -y -qq --no-install-recommends libcurl4 >/dev/null; \

@@ -34,6 +34,7 @@ from flowkit.core.model import Task
 from flowkit.core.payload import Payload
 from flowkit.core.transitions import TABLE, to_mermaid
 from flowkit.ports import Commit, Record
+from flowkit.sandbox.seccomp import REFUSED, SHARED_IPC, UNKNOWN
 from flowkit.testing import teeth
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.guards import GUARDS, HARMLESS, Guard
@@ -43,6 +44,7 @@ from flowkit.wire.facts import body_of, encode_facts, row_of
 from flowkit.wire.topics import Topics
 from flowkit.worker.registry import Registry
 from flowkit.worker.schema import schemas_of
+from tests.sandbox.escapes import GROUPS, NOT_CLAIMED
 
 DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "flowkit"
@@ -158,6 +160,8 @@ def in_words(kind: object) -> str:
             return "object" if only_object else "any JSON"
         case kinds.Holes():
             return "any JSON, with holes such as `$from`"
+        case kinds.Moment(holes=holes):
+            return "time with its zone, or epoch seconds" + ("; or a template of the params" if holes else "")
         case kinds.Formula(roots=roots):
             return f"expression over {', '.join(f'`{root}`' for root in roots)}"
         case kinds.SubGraph():
@@ -195,6 +199,7 @@ MISTAKES: dict[str, Any] = {
     "E_KEY_UNKNOWN": {"nodes": [N | {"input": {}}]},
     "E_KEY_CONFLICT": {"nodes": [N | {"timeout_sec": 1, "timeouts": {"run_sec": 2}}]},
     "E_NODE_ID": {"nodes": [N | {"node_id": "a/b"}]},
+    "E_DEADLINE": {"nodes": [N | {"deadline": "2030-01-01T00:00:00"}]},
     "E_NODE_TYPE": {"nodes": [N | {"type": "say hello"}]},
     "E_NODE_DUPLICATE_ID": {"nodes": [N, N]},
     "E_PARENT_UNKNOWN": {"nodes": [{"node_id": "load", "type": "load"}, N | {"depends_on": ["laod"]}]},
@@ -499,6 +504,11 @@ def more_stories() -> Iterator[Story]:
         child = story.task.runs["a"].child
         story.tell(r.ChildEnded("a", 1, child, status, Payload(1), None if status == "finished" else error))
         yield story
+        if status == "failed":
+            story.ask("restart", failed_only=True)
+            story.tell(r.ChildGone("a", 2, child, "it was deleted"))
+    yield Story(chain()).tell(begun).ask("continue", attempt=2)
+    yield Story(chain(deadline=BEGAN + 5)).tell(begun).later(5)
     count = {"node_id": "a", "type": "coordinator_fn", "io": {"fn": "vars.incr", "fn_args": {"key": "n"}}}
     yield Story({"nodes": [count]}).tell(begun)
     yield Story(chain()).tell(begun).ask("pause", node_id="a").ask("resume", node_id="a")
@@ -806,6 +816,31 @@ def directed_faults() -> str:
     return table(("fault", "what it does"), rows)
 
 
+def escapes() -> str:
+    parts = []
+    for title, found in GROUPS.items():
+        rows = (
+            (f"{escape.about}{f' ({escape.machine})' if escape.machine else ''}", _words(escape.l3), _words(escape.l2))
+            for escape in found
+        )
+        parts.append(f"**{title}**\n\n" + table(("attempt", "L3", "L2"), rows))
+    count = len({escape.name for found in GROUPS.values() for escape in found})
+    return f"{count} attempts.\n\n" + "\n\n".join(parts)
+
+
+def _words(words: tuple[str, ...]) -> str:
+    return words[0] if words == (NOT_CLAIMED,) else " or ".join(f"`{word}`" for word in words)
+
+
+def refused_calls() -> str:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for calls, answer in ((REFUSED, "`EPERM`"), (SHARED_IPC, "`EPERM` at L2"), (UNKNOWN, "`ENOSYS`")):
+        for name, why in calls.items():
+            reasons.setdefault((why, answer), []).append(f"`{name}`")
+    rows = ((", ".join(names), answer, why) for (why, answer), names in reasons.items())
+    return table(("system calls", "answer", "because it"), rows)
+
+
 PARTS: dict[str, Part] = {
     "attempt-states": attempt_states,
     "attempt-table": attempt_table,
@@ -814,6 +849,7 @@ PARTS: dict[str, Part] = {
     "dead": dead_messages,
     "directed-faults": directed_faults,
     "error-codes": error_codes,
+    "escapes": escapes,
     "events": event_messages,
     "exceptions": exceptions,
     "facts": facts_messages,
@@ -823,6 +859,7 @@ PARTS: dict[str, Part] = {
     "keys": keys_of_graphs,
     "kinds-of-violations": kinds_of_violations,
     "node-states": node_states,
+    "refused-calls": refused_calls,
     "settings": settings,
     "task-states": task_states,
     "topics": topics,

@@ -20,13 +20,15 @@ from flowkit.ports import Bus, Store
 if TYPE_CHECKING:
     from flowkit.adapters.sqlite import SqliteStore
     from flowkit.config import CommonSettings
+    from flowkit.wire.seals import Seals
 
 
 @dataclass(eq=False)
 class Backend:
     """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a
     coordinator and a worker meet. `file` is the SQLite store where there is one; `coordinated`: a coordinator of this
-    process runs on it, or stands by. `workers`: for each worker of this process on it, what its roles take."""
+    process runs on it, or stands by. `workers`: for each worker of this process on it, what its roles take. `seals`:
+    how its messages are signed, None where they are not."""
 
     store: Store
     bus: Bus
@@ -34,11 +36,17 @@ class Backend:
     temporary: bool = False
     coordinated: bool = False
     workers: list[Mapping[str, Signature | None]] = field(default_factory=list)
+    seals: Seals | None = None
     _users: int = 0
 
     @property
     def embedded(self) -> bool:
         return self.file is not None
+
+    @property
+    def pool(self) -> str:
+        """The pool that this process signs for; empty where nothing is signed."""
+        return "" if self.seals is None else self.seals.pool
 
     def signatures_of(self, role: str) -> list[Signature | None]:
         """What the workers of this process that serve a role take; None for one that does not say."""
@@ -111,8 +119,7 @@ def _embedded(path: Path) -> Backend:
 
 
 def _cluster(db: object, cfg: CommonSettings) -> Backend:
-    from flowkit.adapters.kafka import KafkaBus
-    from flowkit.adapters.mongo import MongoStore
+    from flowkit.connections import kafka_bus, message_seals, mongo_store
 
-    store = MongoStore(db, start_timeout=cfg.connect_timeout_sec)
-    return Backend(store, KafkaBus(cfg.kafka_bootstrap, start_timeout=cfg.connect_timeout_sec))
+    seals = message_seals(cfg)
+    return Backend(mongo_store(db, cfg), kafka_bus(cfg, seals=seals), seals=seals)

@@ -21,8 +21,12 @@ MOST_AT_ONCE = 2000
 """So many may run at a time under one limit: `flowkit.core.limits` has the same, which would be slow to import here."""
 
 
-@dataclass
+@dataclass(repr=False)
 class _Settings:
+    def __repr__(self) -> str:
+        shown = (f"{item.name}={shown_value(item.name, getattr(self, item.name))}" for item in dataclasses.fields(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *,
              below: Mapping[str, Any] | None = None) -> Self:  # fmt: skip
@@ -99,7 +103,7 @@ def _given_or(owner: str, name: str, kind: str, usual: Callable[[], Any]) -> Any
 
 
 @_older_names_too
-@dataclass
+@dataclass(repr=False)
 @_environment_first
 class CommonSettings(_Settings):
     """What coordinators and workers must agree on.
@@ -107,11 +111,40 @@ class CommonSettings(_Settings):
     `kafka_bootstrap` is taken from `KAFKA_BOOTSTRAP_SERVERS` where that is set; `mongo_url` and `mongo_database` are
     for the command line, which has no database handle to be given. `facts_partitions` divides the tasks; it is fixed
     when the topics are created. Times are seconds.
+
+    `kafka_security_protocol` is `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`; `kafka_ca_file` holds the
+    certificates that the brokers' are checked against (PEM; by default the system's), `kafka_cert_file` and
+    `kafka_key_file` the client's own, for brokers that ask for one. `kafka_sasl_mechanism` is `SCRAM-SHA-512`,
+    `SCRAM-SHA-256` or `PLAIN`. `kafka_sasl_without_tls` lets a password travel to other machines in the open, for
+    networks that encrypt by themselves. `mongo_cert_file` holds the client's certificate and its key. The `mongo_`
+    settings are for URLs: a handle that was handed over has its own. A password is given itself, or in a file.
+    `message_keys` are by id (`POOL/NAME`) and in base64, the first is signed with; `message_keys_file` has one
+    `POOL/NAME=BASE64` a line. `message_signing` is `require`, or `sign` while others do not sign yet.
     """
 
     kafka_bootstrap: str = "localhost:9092"
     mongo_url: str = "mongodb://localhost:27017"
     mongo_database: str = "flowkit"
+    kafka_security_protocol: str = "PLAINTEXT"
+    kafka_ca_file: str | None = None
+    kafka_cert_file: str | None = None
+    kafka_key_file: str | None = None
+    kafka_check_hostname: bool = True
+    kafka_sasl_mechanism: str = "SCRAM-SHA-512"
+    kafka_user: str | None = None
+    kafka_password: str | None = None
+    kafka_password_file: str | None = None
+    kafka_sasl_without_tls: bool = False
+    mongo_tls: bool = False
+    mongo_ca_file: str | None = None
+    mongo_cert_file: str | None = None
+    mongo_check_hostname: bool = True
+    mongo_user: str | None = None
+    mongo_password: str | None = None
+    mongo_password_file: str | None = None
+    message_keys: dict[str, str] = field(default_factory=dict)
+    message_keys_file: str | None = None
+    message_signing: str = "require"
     topic_prefix: str = "flowkit."
     facts_partitions: int = 8
     connect_timeout_sec: float = 10.0
@@ -130,7 +163,7 @@ class CommonSettings(_Settings):
 
 
 @_older_names_too
-@dataclass
+@dataclass(repr=False)
 @_environment_first
 class CoordinatorConfig(CommonSettings):
     """Settings of a coordinator.
@@ -192,7 +225,7 @@ class CoordinatorConfig(CommonSettings):
 
 
 @_older_names_too
-@dataclass
+@dataclass(repr=False)
 @_environment_first
 class WorkerConfig(CommonSettings):
     """Settings of a worker.
@@ -228,6 +261,23 @@ def _check_seconds(what: str, value: object) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (number and value >= 0):  # type: ignore[operator]
         raise ConfigError(f"{what} is a number of seconds, 0 or more, or None, not {value!r}")
+
+
+SECRET = frozenset({"kafka_password", "mongo_password", "message_keys"})
+"""Settings whose values are never shown."""
+
+
+def shown_value(name: str, value: object) -> str:
+    """A setting as a line may have it: no password, no key."""
+    if value and name in SECRET:
+        return f"<{len(value)} of them>" if isinstance(value, Mapping) else "<hidden>"
+    return repr(_without_password(value)) if isinstance(value, str) else repr(value)
+
+
+def _without_password(text: str) -> str:
+    scheme, found, rest = text.partition("://")
+    user, at, servers = rest.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}:***@{servers}" if found and at else text
 
 
 _OTHER_VARIABLES = {"kafka_bootstrap": "KAFKA_BOOTSTRAP_SERVERS", "worker_types": "WORKER_TYPES"}
@@ -293,4 +343,5 @@ def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
                 return {str(key): str(part) for key, part in value.items()}
     except ValueError:
         pass
-    raise ConfigError(f"{owner}.{name} must be {kind}, not {value!r}")
+    said = "what was given" if name in SECRET else repr(value)
+    raise ConfigError(f"{owner}.{name} must be {kind}, not {said}")

@@ -39,7 +39,8 @@ class Head:
     parents above it. `next_wake` None means that only a message or a request can move the task. `snapshot` is `seq:ref`
     of the last snapshot, or empty. `remove_at`: somebody deletes the task, and then the rest is to be done, or what is
     left of it to be removed; such heads are in no list. `life` counts the tasks that began after this deleted one
-    with its idempotency key, each under an id of its own.
+    with its idempotency key, each under an id of its own. `deadline`, of the first block, is when the task must have
+    ended, whatever its graph says.
     """
 
     task_id: str
@@ -72,6 +73,7 @@ class Head:
     snapshot: str = ""
     remove_at: float | None = None
     life: int = 0
+    deadline: float | None = None
 
 
 @immutable
@@ -413,7 +415,8 @@ class Store(Protocol):
 @immutable
 class Record:
     """One message. To publish: `partition` is given (the engine always knows it). As received: `offset` is set,
-    and `value` None means an empty message."""
+    and `value` None means an empty message. Where messages are signed, `signer` is the pool of whoever signed it, empty
+    for nobody, and `refused` why it must not be acted on."""
 
     topic: str
     partition: int
@@ -421,6 +424,8 @@ class Record:
     key: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
     offset: int = -1
+    signer: str = ""
+    refused: str = ""
 
 
 class Tail(Protocol):

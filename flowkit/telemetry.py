@@ -79,6 +79,15 @@ class WorkerSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseTimesDiffer:
+    """A worker's settings and those of this coordinator put leases in danger: `code`, and what to do."""
+
+    worker: str
+    code: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptKilled:
     """A worker stopped an attempt itself: `why` is `no_renewal`, `revoked`, `timeout` or `drain`."""
 
@@ -150,6 +159,7 @@ Happening = (
     | Rebalanced
     | LeaseExpired
     | WorkerSeen
+    | LeaseTimesDiffer
     | AttemptKilled
     | SnapshotTaken
     | SnapshotLoaded
@@ -165,6 +175,7 @@ _LEVELS: dict[type, int] = {
     DeadLettered: logging.WARNING,
     Quarantined: logging.ERROR,
     LeaseExpired: logging.WARNING,
+    LeaseTimesDiffer: logging.WARNING,
     AttemptKilled: logging.WARNING,
     LimitUnreadable: logging.ERROR,
 }

@@ -8,10 +8,12 @@ import os
 import shutil
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.local.certificates import Authority
 from deploy.local.server import CACHE, LocalServer, free_port, installing, need, run
 
 POM = Path(__file__).with_name("pom.xml")
@@ -24,10 +26,7 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={log_dir}
 num.partitions=4
 auto.create.topics.enable=false
@@ -47,6 +46,41 @@ num.network.threads=2
 num.io.threads=2
 log.cleaner.dedupe.buffer.size=2000000
 log.index.size.max.bytes=1048576
+"""
+
+OPEN = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+"""
+
+# The open listener stays, for whoever looks after the server: StandardAuthorizer takes it for nobody else.
+GUARDED = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},SECURE://127.0.0.1:{secure},\
+MUTUAL://127.0.0.1:{mutual},STALE://127.0.0.1:{stale}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURE://127.0.0.1:{secure},MUTUAL://127.0.0.1:{mutual},\
+STALE://127.0.0.1:{stale}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,MUTUAL:SSL,STALE:SSL
+inter.broker.listener.name=PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location={cert}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca}
+listener.name.mutual.ssl.client.auth=required
+listener.name.stale.ssl.keystore.type=PEM
+listener.name.stale.ssl.keystore.location={stale_cert}
+listener.name.stale.ssl.truststore.type=PEM
+listener.name.stale.ssl.truststore.location={ca}
+listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN
+listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secure.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {plain};
+ssl.principal.mapping.rules=RULE:^CN=(.*?)$/$1/
+"""
+ACLS = """\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=false
 """
 
 LOGGING = """\
@@ -82,16 +116,33 @@ def find_java() -> str:
     return need("java", "install Java 17 or later (Debian: apt-get install default-jre-headless)")
 
 
+@dataclass(frozen=True)
+class Guard:
+    """What keeps strangers out: certificates of an authority, users with passwords (SCRAM-SHA-512 and -256, and PLAIN),
+    and, with `acls`, no rights for anybody but those who come by the open listener."""
+
+    authority: Authority
+    users: Mapping[str, str] = field(default_factory=dict, repr=False)
+    acls: bool = False
+
+
 class KafkaServer(LocalServer):
-    """One Kafka broker on 127.0.0.1, its own controller."""
+    """One Kafka broker on 127.0.0.1, its own controller. With a `guard` it also listens at `secure` (TLS and a
+    password), `mutual` (TLS and a client's certificate) and `stale` (TLS with a certificate that has expired)."""
 
     name = "kafka"
 
-    def __init__(self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 45.0) -> None:
+    def __init__(self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 45.0,
+                 guard: Guard | None = None) -> None:  # fmt: skip
         super().__init__(data_dir=data_dir, ready_timeout=ready_timeout)
         self.port = port or free_port()
         self._controller_port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self._guard = guard
+        self._guarded = {name: free_port() for name in ("secure", "mutual", "stale")} if guard else {}
+        self.secure, self.mutual, self.stale = (
+            f"127.0.0.1:{self._guarded[name]}" if guard else "" for name in ("secure", "mutual", "stale")
+        )
 
     def _command(self) -> Sequence[str]:
         java = find_java()
@@ -100,7 +151,8 @@ class KafkaServer(LocalServer):
         properties = self.data_dir / "server.properties"
         logging = self.data_dir / "log4j2.properties"
 
-        properties.write_text(PROPERTIES.format(port=self.port, controller_port=self._controller_port, log_dir=log_dir))
+        ports = {"port": self.port, "controller_port": self._controller_port}
+        properties.write_text(PROPERTIES.format(**ports, log_dir=log_dir) + self._listeners(ports))
         logging.write_text(LOGGING)
         command = [java, *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*"]
 
@@ -108,9 +160,30 @@ class KafkaServer(LocalServer):
             # A start that broke off within the formatting leaves a folder that cannot be formatted again.
             shutil.rmtree(log_dir, ignore_errors=True)
             storage = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)]
-            run([*command, *storage], "formatting Kafka's storage")
+            run([*command, *storage, *self._users()], "formatting Kafka's storage")
 
         return [*command, "kafka.Kafka", str(properties)]
+
+    def _listeners(self, ports: Mapping[str, int]) -> str:
+        guard = self._guard
+        if guard is None:
+            return OPEN.format(**ports)
+        cert = guard.authority.issue("kafka", hosts=["127.0.0.1"])
+        stale = guard.authority.issue("kafka-stale", expired=True)
+        said = GUARDED.format(
+            **ports, **self._guarded, cert=cert.both, stale_cert=stale.both, ca=guard.authority.ca,
+            plain=" ".join(f'user_{name}="{password}"' for name, password in guard.users.items()),
+        )  # fmt: skip
+        return said + (ACLS if guard.acls else "")
+
+    def _users(self) -> list[str]:
+        users = self._guard.users if self._guard is not None else {}
+        return [
+            word
+            for name, password in users.items()
+            for mechanism in ("SCRAM-SHA-512", "SCRAM-SHA-256")
+            for word in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
+        ]
 
     def _is_ready(self) -> bool:
         # An open port is not enough: the broker answers only once it has its metadata. So ask it something.

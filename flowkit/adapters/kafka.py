@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flowkit.adapters.kafka_client import FAILURES, Clients, stop_consumer
+from flowkit.adapters.kafka_probe import Refusal
 from flowkit.adapters.kafka_publisher import Publisher
 from flowkit.adapters.kafka_readers import KafkaMember, KafkaTail
 from flowkit.adapters.kafka_topics import ensure
@@ -21,9 +22,9 @@ WATCH_SEC = 1.0
 class KafkaBus:
     """A `Bus` on a Kafka cluster.
 
-    `address` is `host:port`, several separated by commas. `security` goes to aiokafka as it is. `publish_timeout`
-    bounds each `publish`, `start_timeout` whatever connects. `replication` defaults to 3, or to as many brokers as
-    there are.
+    `address` is `host:port`, several separated by commas. `security` goes to aiokafka as it is: `KafkaSecurity` makes
+    it of the settings. `publish_timeout` bounds each `publish`, `start_timeout` whatever connects. `replication`
+    defaults to 3, or to as many brokers as there are.
     """
 
     def __init__(
@@ -46,15 +47,19 @@ class KafkaBus:
         self._lookup: Any = None
         self._readers: list[KafkaTail | KafkaMember] = []
         self._watching: asyncio.Task[None] | None = None
+        self._refusal: Refusal | None = None
 
     # life
 
     async def start(self) -> None:
+        self._refusal = None
         try:
             async with asyncio.timeout(self._start_timeout):
                 await self._connect()
         except TimeoutError as error:
             await self.stop()
+            if self._refusal is not None:
+                raise self._clients.refused(self._refusal) from error
             raise self._clients.unavailable(_root_of(error)) from error
         except BaseException:
             await self.stop()
@@ -146,8 +151,12 @@ class KafkaBus:
                 self._lookup = self._clients.consumer()
                 await self._lookup.start()
                 return
-            except FAILURES as error:
+            except (*FAILURES, ValueError) as error:  # a ValueError: whoever answers does not know the password either
                 failure = error
+            if (refused := await self._clients.why_refused()) is not None:
+                self._refusal = refused
+                if refused.final:
+                    raise self._clients.refused(refused) from failure
             try:
                 await asyncio.sleep(RETRY_SEC)  # it may be just starting, as we are
             except asyncio.CancelledError as cancelled:

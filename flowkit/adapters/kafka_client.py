@@ -16,7 +16,15 @@ try:
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.client import AIOKafkaClient
     from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-    from aiokafka.errors import ConsumerStoppedError, KafkaError
+    from aiokafka.errors import (
+        ClusterAuthorizationFailedError,
+        ConsumerStoppedError,
+        GroupAuthorizationFailedError,
+        KafkaError,
+        TopicAuthorizationFailedError,
+    )
+
+    from flowkit.adapters.kafka_probe import Refusal, refusal
 except ImportError as error:
     raise missing("aiokafka", "kafka") from error
 
@@ -25,6 +33,8 @@ FAILURES = (
     *(KafkaError, ConsumerStoppedError, OSError, TimeoutError),
     *(AssertionError, AttributeError, LookupError),  # aiokafka's own, where it meets metadata that it did not expect
 )
+
+NOT_ALLOWED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 # One batch per partition and request; aiokafka has one request per broker in flight.
 BATCH_BYTES = 256 * 1024
@@ -39,7 +49,7 @@ class Clients:
 
     address: str
     client_id: str
-    security: Mapping[str, Any] = field(default_factory=dict)
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
     session_sec: float = 6.0
     heartbeat_sec: float = 1.0
     request_sec: float = 10.0
@@ -85,8 +95,22 @@ class Clients:
             with suppress(*FAILURES):
                 await admin.close()
 
+    async def why_refused(self) -> Refusal | None:
+        """Why no broker takes these clients; None if one does."""
+        return await refusal(self.address, self.client_id, self.security)
+
+    def refused(self, found: Refusal) -> BusUnavailable:
+        whole = found.final or found.hinted
+        return BusUnavailable(f"Kafka at {self.address}: {found.why}") if whole else self._away(found.why)
+
     def unavailable(self, error: BaseException) -> BusUnavailable:
-        said = str(error) or type(error).__name__
+        if isinstance(error, NOT_ALLOWED):
+            return BusUnavailable(
+                f"Kafka at {self.address}: {error}; the ACLs of this user do not allow it: docs/security.md lists them"
+            )
+        return self._away(str(error) or type(error).__name__)
+
+    def _away(self, said: str) -> BusUnavailable:
         return BusUnavailable(
             f"Kafka at {self.address}: {said}; is it running, is the address right, "
             f"and does it advertise an address (advertised.listeners) that is reachable from here?"

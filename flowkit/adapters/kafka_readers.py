@@ -104,7 +104,7 @@ class Source:
 
 def records_of(found: Found) -> list[Record]:
     return [
-        Record(message.topic, message.partition, message.value, message.key, message.headers, message.offset)
+        Record(message.topic, message.partition, message.value, message.key, _whole(message.headers), message.offset)
         for messages in found.values()
         for message in messages
     ]
@@ -305,3 +305,10 @@ class KafkaMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await self._settled.wait()
+
+
+def _whole(headers: Any) -> tuple[tuple[str, bytes], ...]:
+    """A header may have no value at all; nobody here tells that from an empty one."""
+    if not headers:
+        return ()
+    return tuple((name, b"" if value is None else value) for name, value in headers)

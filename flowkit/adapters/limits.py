@@ -63,7 +63,8 @@ def _storable_head(head: Head) -> bool:
     return (
         _text(*texts)
         and _whole(*whole)
-        and _number(head.timeout_sec, head.created_at, head.next_wake, head.updated_at, head.ended_at, head.remove_at)
+        and _number(head.timeout_sec, head.created_at, head.next_wake, head.updated_at, head.ended_at)
+        and _number(head.remove_at, head.deadline)
     )
 
 

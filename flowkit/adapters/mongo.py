@@ -15,6 +15,7 @@ from flowkit.adapters import mongo_documents as documents
 from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
 from flowkit.adapters.mongo_removal import MongoRemoval
+from flowkit.adapters.mongo_security import what_to_do
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import (
     FOREVER,
@@ -38,11 +39,12 @@ from flowkit.ports import (
 try:
     import pymongo
     from bson.errors import BSONError
-    from pymongo.errors import BulkWriteError, PyMongoError
+    from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
 DUPLICATE_KEY = 11000
+UNAUTHORIZED = 13
 IDS_PER_READ = 200
 CHUNKS_PER_WRITE = 16
 PUT_TRIES = 3
@@ -57,12 +59,15 @@ class MongoStore:
     """A `Store` in a database of MongoDB: a replica set, or a standalone server for trials.
 
     `database` is a PyMongo `AsyncDatabase`, a Motor `AsyncIOMotorDatabase`, or a URL such as
-    `mongodb://127.0.0.1/flowkit`. A client that was handed over stays open. `timeout` bounds each operation.
+    `mongodb://127.0.0.1/flowkit`. A client that was handed over stays open. `timeout` bounds each operation; `options`
+    are PyMongo's, for the client of a URL: `MongoSecurity` makes them of the settings.
     """
 
-    def __init__(self, database: object, *, timeout: float = 5.0, start_timeout: float = 10.0) -> None:
+    def __init__(self, database: object, *, timeout: float = 5.0, start_timeout: float = 10.0,
+                 options: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         check(database)
         self._given = database
+        self._options = options
         self._timeout = timeout
         self._start_timeout = start_timeout
         self._handle: Handle | None = None
@@ -72,20 +77,23 @@ class MongoStore:
     # life
 
     async def start(self) -> None:
-        handle = open_handle(self._given)
+        handle = open_handle(self._given, self._options)
         self._handle, self._address = handle, handle.address
 
         async def prepare() -> None:
             await handle.database.command("ping")
             for name, indexes in documents.INDEXES.items():
-                await handle.collection(name).create_indexes(indexes)
+                try:
+                    await handle.collection(name).create_indexes(indexes)
+                except OperationFailure as error:
+                    if error.code != UNAUTHORIZED or not await _are_there(handle.collection(name), indexes):
+                        raise
 
         try:
             await self._bounded(prepare, self._start_timeout)
         except FAILURES as error:
             await self.stop()
-            hint = "is it running, is the address right, and may this user create indexes?"
-            raise StoreUnavailable(f"{handle.address}: {_said(error)}; {hint}") from error
+            raise StoreUnavailable(f"{handle.address}: {_said(error)}; {what_to_do(error)}") from error
         except BaseException:
             await self.stop()
             raise
@@ -516,6 +524,17 @@ class MongoStore:
         if self._handle is None:
             raise StoreUnavailable(f"{self._address}: the store is not started")
         return self._handle
+
+
+async def _are_there(collection: Any, indexes: Sequence[Any]) -> bool:
+    """For a user who may not make them: a coordinator has."""
+    there = {index["name"] async for index in await _awaited(collection.list_indexes())}
+    return there >= {index.document["name"] for index in indexes}
+
+
+async def _awaited(answer: Any) -> Any:
+    """PyMongo's cursor comes with a promise, Motor's at once."""
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 async def _done(work: Awaitable[None]) -> Outcome:

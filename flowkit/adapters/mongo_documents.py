@@ -125,6 +125,7 @@ def _rare_fields(head: Head) -> dict[str, Any]:
         "parent_attempt": head.parent_attempt,
         "depth": head.depth,
         "life": head.life,
+        "deadline": head.deadline,
     }
     return {name: value for name, value in said.items() if value}
 
@@ -160,6 +161,7 @@ def doc_head(doc: Doc) -> Head:
         snapshot=doc.get("snapshot", ""),  # heads of before there were any do not say
         remove_at=doc.get("remove_at"),
         life=doc.get("life", 0),
+        deadline=doc.get("deadline"),
     )
 
 

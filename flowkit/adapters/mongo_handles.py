@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from flowkit.errors import ConfigError
 try:
     import pymongo
     from bson.codec_options import CodecOptions
-    from pymongo.errors import PyMongoError
+    from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
     from pymongo.read_concern import ReadConcern
     from pymongo.read_preferences import ReadPreference
     from pymongo.uri_parser import parse_uri
@@ -30,6 +31,8 @@ class Handle:
     database: Any
     address: str
     driver: str
+    encrypted: bool = False
+    servers: tuple[str, ...] = ()
     own_client: Any = None
     _collections: dict[str, Any] = field(default_factory=dict)
 
@@ -72,16 +75,29 @@ def check(given: object) -> None:
     )
 
 
-def open_handle(given: Any) -> Handle:
-    """The handle for what `check` let pass. Call it on the loop that will use it."""
+def open_handle(given: Any, options: Mapping[str, Any] | None = None) -> Handle:
+    """The handle for what `check` let pass. Call it on the loop that will use it. `options` are for the client that a
+    URL is given to. Raises `ConfigError` for files that cannot be used."""
     if not isinstance(given, str):
         motor = type(given).__module__.startswith("motor")
-        return Handle(given, _address(given.client, given.name), "motor" if motor else "pymongo")
+        return _handle(given.client, given, "motor" if motor else "pymongo")
 
     parsed = _parse(given)
-    client: Any = pymongo.AsyncMongoClient(given, appname="flowkit")
+    try:
+        client: Any = pymongo.AsyncMongoClient(given, appname="flowkit", **dict(options or {}))
+    except (ConfigurationError, InvalidURI, OSError, ValueError) as error:
+        raise ConfigError(f"the settings for MongoDB: {error}") from error
     name = parsed["database"] or DATABASE
-    return Handle(client[name], _address(client, name), "pymongo", own_client=client)
+    return _handle(client, client[name], "pymongo", own_client=client)
+
+
+def _handle(client: Any, database: Any, driver: str, *, own_client: Any = None) -> Handle:
+    inner = client.delegate if driver == "motor" else client
+    servers = tuple(sorted(f"{host}:{port}" for host, port in client.topology_description.server_descriptions()))
+    encrypted = getattr(inner.options.pool_options, "_ssl_context", None) is not None
+    # Never the URL: it may hold a password.
+    address = f"mongodb://{','.join(servers) or '?'}/{database.name}"
+    return Handle(database, address, driver, encrypted, servers, own_client)
 
 
 def _parse(url: str) -> dict[str, Any]:
@@ -94,9 +110,3 @@ def _parse(url: str) -> dict[str, Any]:
         return dict(parse_uri(url, warn=False))
     except (PyMongoError, ValueError) as error:
         raise ConfigError(f"the MongoDB URL cannot be read: {error}") from error
-
-
-def _address(client: Any, database: str) -> str:
-    # Never the URL: it may hold a password.
-    servers = sorted(f"{host}:{port}" for host, port in client.topology_description.server_descriptions())
-    return f"mongodb://{','.join(servers) or '?'}/{database}"

@@ -109,12 +109,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             attempt INTEGER NOT NULL, count INTEGER NOT NULL, body TEXT NOT NULL,
             PRIMARY KEY (task_id, generation, node, seq))""",
     ),
+    ("ALTER TABLE heads ADD COLUMN deadline REAL",),
 )
 
 HEAD = (
     "task_id, part, graph_ref, params, tenant, principal, name, labels, priority, targets, timeout_sec, "
     "fingerprint, created_at, flow, parent, parent_node, parent_attempt, depth, status, seq, published_seq, active, "
-    "next_wake, updated_at, ended_at, error, snapshot, remove_at, life"
+    "next_wake, updated_at, ended_at, error, snapshot, remove_at, life, deadline"
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
 LIMIT = "limit_id, part, stamp, body"
@@ -206,8 +207,8 @@ def head_row(head: Head) -> Row:
         *(json.dumps(dict(head.labels)), head.priority, json.dumps(head.targets), head.timeout_sec),
         *(head.fingerprint, head.created_at, head.flow, head.parent, head.parent_node, head.parent_attempt),
         *(head.depth, head.status, head.seq, head.published_seq, head.active, head.next_wake, head.updated_at),
-        *(head.ended_at, head.error, head.snapshot, head.remove_at, head.life, unpublished_or_wake(head)),
-        flow_name(head.flow),
+        *(head.ended_at, head.error, head.snapshot, head.remove_at, head.life, head.deadline),
+        *(unpublished_or_wake(head), flow_name(head.flow)),
     )
 
 

@@ -9,10 +9,14 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from flowkit.cli.checks import Finding, contents_of, fail, ok, warn
+from flowkit.cli.checks_transit import of_kafka_road, of_mongo_road, of_seals, of_signers
 from flowkit.cli.fleet import roles_of, roll_call
 from flowkit.cli.times import show_seconds
 from flowkit.config import CoordinatorConfig
+from flowkit.connections import kafka_bus, kafka_clients, message_seals, mongo_handle, mongo_store
+from flowkit.coordinator.lease_times import dangers
 from flowkit.errors import ConfigError, FlowKitError
+from flowkit.wire.messages import Hello
 from flowkit.wire.topics import Topics
 
 ANSWER_SEC = 5.0
@@ -28,25 +32,29 @@ TRIES, PAUSE_SEC = 8, 0.5
 async def of_mongo(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
     """The server, its clock, and whether tasks move."""
     try:
-        from flowkit.adapters.mongo_handles import open_handle
+        from flowkit.adapters.mongo_security import USUAL, what_to_do
+
+        handle = mongo_handle(db, cfg)
     except ConfigError as error:
         yield fail("mongo", str(error))
         return
     import pymongo
     from pymongo.errors import PyMongoError
 
-    handle = open_handle(db)
     try:
         with pymongo.timeout(ANSWER_SEC):
             build = await handle.database.command("buildInfo")
             hello = await handle.database.command("hello")
             yield ok("mongo", f"MongoDB {build['version']} at {handle.address}")
             yield _of_topology(hello)
+            yield of_mongo_road(handle.encrypted, handle.servers)
             yield clock(*await _skew(handle.database))
             names = await handle.database.list_collection_names()
     except (PyMongoError, OSError) as error:
         said = re.split(r" \(configured timeouts|, Timeout:", str(error))[0]
         hint = "start it, or name it: --db mongodb://HOST/flowkit (a file needs no server: --db flow.db)"
+        if (known := what_to_do(error)) != USUAL:
+            hint = known
         yield fail("mongo", f"{handle.address}: {said}", hint)
         return
     finally:
@@ -100,9 +108,7 @@ def clock(skew: float, uncertain: float) -> Finding:
 
 
 async def _of_tasks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
-    from flowkit.adapters.mongo import MongoStore
-
-    store = MongoStore(db, start_timeout=ANSWER_SEC)
+    store = mongo_store(db, cfg, start_timeout=ANSWER_SEC)
     try:
         await store.start()
         about = await store.describe()
@@ -127,17 +133,21 @@ async def _of_tasks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
 async def of_kafka(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
     """The brokers, the topics, the coordinators' group, and the workers that answer a roll call."""
     try:
-        from flowkit.adapters.kafka_client import FAILURES, Clients
+        from flowkit.adapters.kafka_client import FAILURES
+
+        clients = kafka_clients(cfg, "flowkit-doctor", request_sec=ANSWER_SEC)
+        seals = message_seals(cfg)
     except ConfigError as error:
         yield fail("kafka", str(error))
         return
-    clients = Clients(cfg.kafka_bootstrap, "flowkit-doctor", request_sec=ANSWER_SEC)
     topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
     try:
         async with clients.admin(ANSWER_SEC * 2) as admin:
             cluster = await admin.describe_cluster()
             brokers = [f"{broker['host']}:{broker['port']}" for broker in cluster["brokers"]]
             yield ok("kafka", f"{len(brokers)} broker{'s' * (len(brokers) != 1)}: {', '.join(brokers)}")
+            yield of_kafka_road(cfg)
+            yield of_seals(seals)
             known = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
             found = list(of_topics(topics, known))
             for finding in found:
@@ -148,6 +158,8 @@ async def of_kafka(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
             yield await _of_group(admin, cfg.consumer_group)
     except FAILURES as error:
         said = str(error) or f"no answer within {ANSWER_SEC * 2:g} s"
+        if (refused := await clients.why_refused()) is not None:
+            said = refused.why
         yield fail("kafka", f"{cfg.kafka_bootstrap}: {said}", "start it, or name it: --kafka HOST:PORT")
         return
     if all(finding.level == "ok" for finding in found):
@@ -191,18 +203,23 @@ async def _of_group(admin: Any, group: str) -> Finding:
 
 
 async def _of_traffic(clients: Any, topics: Topics, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
-    from flowkit.adapters.kafka import KafkaBus
-
-    bus = KafkaBus(cfg.kafka_bootstrap, client_id="flowkit-doctor", start_timeout=ANSWER_SEC)
+    seals = message_seals(cfg)
+    bus = kafka_bus(cfg, seals=seals, client_id="flowkit-doctor", start_timeout=ANSWER_SEC)
     try:
         await bus.start()
         await bus.ensure_topics(topics.specs())  # they are there: nothing is made
         began = time.monotonic()
-        workers = await roll_call(bus, topics)
+        unsigned: set[str] = set()
+        workers = await roll_call(bus, topics, unsigned=unsigned)
         spent = show_seconds(time.monotonic() - began)
         if workers:
             roles = ", ".join(roles_of(workers.values())) or "nothing: they drain"
             yield ok("workers", f"{len(workers)} answered the roll call: they serve {roles}")
+            for said in workers.values():
+                for danger in dangers(said, cfg.lease_ttl_sec, cfg.heartbeat_sec) if isinstance(said, Hello) else ():
+                    yield warn("leases", f"{danger.code}: {danger.message}")
+            if seals is not None:
+                yield of_signers(workers, unsigned)
         else:
             yield warn("workers", f"none answered the roll call within {spent}", "flowkit worker MODULE")
         yield await _of_dead_letters(clients, topics)

@@ -20,17 +20,19 @@ ROLL_CALL_SEC = 1.5
 NAME = "cli"
 
 
-async def roll_call(bus: Bus, topics: Topics, seconds: float = ROLL_CALL_SEC) -> dict[str, Hello | Heartbeat]:
-    """The workers that answered, by id. The topics must have been ensured."""
+async def roll_call(bus: Bus, topics: Topics, seconds: float = ROLL_CALL_SEC, *,
+                    unsigned: set[str] | None = None) -> dict[str, Hello | Heartbeat]:  # fmt: skip
+    """The workers that answered, by id, whoever may believe them. The topics must have been ensured. `unsigned` is
+    given those of them whose answer came without a signature that is known here."""
     tail = await bus.tail(topics.fleet)
     try:
         await bus.publish([Record(topics.control, 0, encode_message(SayHello(NAME)))])
-        return await asyncio.wait_for(_listen(tail, seconds), seconds + 5.0)
+        return await asyncio.wait_for(_listen(tail, seconds, unsigned), seconds + 5.0)
     finally:
         await tail.stop()
 
 
-async def _listen(tail: Tail, seconds: float) -> dict[str, Hello | Heartbeat]:
+async def _listen(tail: Tail, seconds: float, unsigned: set[str] | None) -> dict[str, Hello | Heartbeat]:
     workers: dict[str, Hello | Heartbeat] = {}
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
@@ -40,10 +42,20 @@ async def _listen(tail: Tail, seconds: float) -> dict[str, Hello | Heartbeat]:
             except Corrupt:
                 continue
             if isinstance(message, Hello | Heartbeat):
-                workers[message.worker] = message
+                if not _says_more(workers.get(message.worker), message):
+                    workers[message.worker] = message
+                if unsigned is not None and not record.signer:
+                    unsigned.add(message.worker)
             elif isinstance(message, Goodbye):
                 workers.pop(message.worker, None)
     return workers
+
+
+def _says_more(known: Hello | Heartbeat | None, heard: Hello | Heartbeat) -> bool:
+    """Whether a worker's hello is not to be forgotten for a heartbeat, which says less."""
+    if not (isinstance(known, Hello) and isinstance(heard, Heartbeat)):
+        return False
+    return (known.incarnation, known.draining) == (heard.incarnation, heard.draining)
 
 
 def roles_of(workers: Iterable[Hello | Heartbeat]) -> list[str]:

@@ -23,6 +23,7 @@ nearest pyproject.toml, defaults. DB is a SQLite file or a mongodb:// URL."""
 
 GRAPH = "a JSON file, - for stdin, or module:attribute of a dict"
 
+DEADLINE = "when the task must have ended: 2h (from now), 2027-01-31T18:00:00Z, or epoch seconds"
 EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 bad usage or graph, 3 timeout, 130 interrupted."
 
 
@@ -92,6 +93,7 @@ def _run(commands: Any) -> None:
     parser.add_argument("--idempotency-key", metavar="KEY", help="the same key of the same db gives the same task")
     parser.add_argument("--detach", action="store_true", help="only create the task, and print its id")
     parser.add_argument("--timeout", type=_seconds, metavar="SEC", help="wait no longer; the exit code is then 3")
+    parser.add_argument("--deadline", metavar="TIME", help=DEADLINE)
     parser.add_argument("--slots", type=_count, metavar="N", help="how many nodes run at once")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
     _services(parser, "keep the task in this file, so that it survives (default: a temporary one)")
@@ -152,6 +154,7 @@ def _tasks_restart(verbs: Any) -> None:
     restart.add_argument("--input", action="append", default=[], metavar="NODE=JSON",
                          help="other inputs of a node; repeatable")  # fmt: skip
     restart.add_argument("--graph", metavar="GRAPH", help=f"an edited graph: {GRAPH}")
+    restart.add_argument("--deadline", metavar="TIME", help=DEADLINE)
     restart.add_argument("--plan", action="store_true", help="only say what would run again and what is kept")
 
 

@@ -23,7 +23,7 @@ from flowkit.cli.loading import STDIN, load_graph, load_handlers, load_params
 from flowkit.cli.logs import set_up
 from flowkit.cli.progress import TICK_SEC, Progress, make_progress
 from flowkit.cli.roles import check_roles
-from flowkit.cli.times import show_seconds
+from flowkit.cli.times import read_deadline, show_seconds
 from flowkit.client import Client
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
@@ -101,7 +101,7 @@ def _read(args: Namespace) -> Job:
 
 
 def _check_resume(args: Namespace, db: str | None) -> None:
-    for option in ("param", "params", "target", "label", "idempotency_key"):
+    for option in ("param", "params", "target", "label", "idempotency_key", "deadline"):
         if getattr(args, option):
             raise UsageError(f"--{option.replace('_', '-')} does not go with --resume: the task has its own")
     _check_place(db, "--resume", "task")
@@ -137,6 +137,7 @@ async def create(verbs: Client | Coordinator, job: Job) -> str:
     return await verbs.create_task(
         graph=job.raw, flow=job.args.flow, params=job.params, targets=job.args.target, labels=job.labels,
         idempotency_key=job.args.idempotency_key,
+        deadline=None if job.args.deadline is None else read_deadline(job.args.deadline, time.time()),
     )  # fmt: skip
 
 

@@ -84,6 +84,7 @@ def _facts(view: TaskView, now: float) -> list[tuple[str, str]]:
         ("created", f"{show_time(view.created_at)} by {clean(view.principal)}"),
         ("ended", f"{show_time(view.ended_at)}, after {took}" if view.ended_at is not None else ""),
         ("age", took if view.ended_at is None else ""),
+        ("deadline", show_time(view.deadline)),
         ("generation", str(view.generation) if view.generation else ""),
         ("priority", str(view.priority) if view.priority else ""),
         ("labels", ", ".join(one_line(f"{name}={value}") for name, value in sorted(view.labels.items()))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -10,11 +11,19 @@ from flowkit.cli.asking import warn_if_nobody_is_there
 from flowkit.cli.console import UsageError, clean, one_line, put, put_json
 from flowkit.cli.loading import load_graph, load_params, parse_json
 from flowkit.cli.settings import pair
+from flowkit.cli.times import read_deadline
 from flowkit.client import Client
-from flowkit.core.replan import RestartOptions, RestartPlan
+from flowkit.core.replan import ChildFate, RestartOptions, RestartPlan
 from flowkit.errors import GraphError, RequestRefused, TaskNotFound, did_you_mean
 
 LONGEST_LIST = 2000
+FATES = {
+    ChildFate.GOES_ON: "goes on   ",
+    ChildFate.TAKEN: "is taken  ",
+    ChildFate.AWAITED: "is awaited",
+    ChildFate.FRESH: "begins new",
+}
+"""How a plan says what becomes of a child."""
 
 
 async def _cancel(client: Client, args: Namespace) -> None:
@@ -58,6 +67,8 @@ async def _options(client: Client, args: Namespace) -> RestartOptions:
     options: RestartOptions = {"from_node": args.from_node, "failed_only": args.failed_only}
     if args.param:
         options["params"] = {**(await client.get_task(args.task)).params, **load_params(args.param, None)}
+    if args.deadline is not None:
+        options["deadline"] = read_deadline(args.deadline, time.time())
     if args.input:
         given = (pair(text, "--input") for text in args.input)
         options["inputs"] = {name: parse_json(value, f"--input {name}") for name, value in given}
@@ -85,11 +96,38 @@ def _put_plan(args: Namespace, plan: RestartPlan) -> None:
         "is removed": plan.removed,
     }
     if args.json:
-        put_json({name.replace(" ", "_"): sorted(names) for name, names in told.items()})
+        put_json({name.replace(" ", "_"): sorted(names) for name, names in told.items()} | _children(plan))
         return
     for name, names in told.items():
         if names:
             put(f"{name:<10}  {_listed(names)}")
+    _put_children(plan, "")
+
+
+def _children(plan: RestartPlan) -> dict[str, Any]:
+    """What the plan means for children, as JSON."""
+    if not plan.within:
+        return {}
+    rows = [
+        {"node_id": one.node, "task_id": one.task_id, "fate": str(one.fate), "why": one.why or None}
+        | ({} if one.plan is None else {"runs_again": sorted(one.plan.again), "kept": sorted(one.plan.kept)})
+        | ({} if one.plan is None else _children(one.plan))
+        for one in plan.children
+    ]
+    return {"children": rows, "more_children": plan.more_children}
+
+
+def _put_children(plan: RestartPlan, indent: str) -> None:
+    for one in plan.children:
+        why = f": {clean(one.why)}" if one.why else ""
+        put(f"{indent}{FATES[one.fate]}  {one.node}, task {one.task_id}{why}")
+        if one.plan is not None:
+            put(f"{indent}  runs again  {_listed(one.plan.again)}")
+            if one.plan.kept:
+                put(f"{indent}  kept        {_listed(one.plan.kept)}")
+            _put_children(one.plan, indent + "  ")
+    if plan.more_children:
+        put(f"{indent}and {plan.more_children:,} more sub-graphs go on within that were not looked at")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -6,9 +6,12 @@ import re
 from datetime import datetime
 
 from flowkit.cli.console import UsageError
+from flowkit.core.moments import read_moment
+from flowkit.errors import InputError
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 LARGE = (("m", "s", 60, 1, 3600.0), ("h", "m", 3600, 60, 86400.0), ("d", "h", 86400, 3600, float("inf")))
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
@@ -20,6 +23,16 @@ def read_time(text: str, now: float) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise UsageError(f"{text!r} is no time: say 30m, 2h, 7d, or 2026-11-21T08:00:00") from None
+
+
+def read_deadline(text: str, now: float) -> float:
+    """Epoch seconds of `30m`, `2h`, `7d` (from now on), of a time with its zone, or as they are."""
+    if found := AGO.fullmatch(text):
+        return now + float(found[1]) * UNITS[found[2]]
+    try:
+        return read_moment(float(text) if NUMBER.fullmatch(text) else text)
+    except InputError as error:
+        raise UsageError(f"--deadline: {error}; or say 30m, 2h, 7d from now") from None
 
 
 def show_time(at: float | None) -> str:

@@ -14,11 +14,12 @@ from flowkit.coordinator.off_loop import off_loop
 from flowkit.core import selection
 from flowkit.core.graph import BUILT_INS, Graph, Node
 from flowkit.core.limits import check_params
+from flowkit.core.moments import read_moment
 from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
 from flowkit.core.signature import Signature, given_params, misfits, params_misfits, quick_look
 from flowkit.core.starts import function_role
 from flowkit.core.values import Copier
-from flowkit.errors import GraphError, Problem, did_you_mean
+from flowkit.errors import GraphError, InputError, Problem, did_you_mean
 from flowkit.wire.codec import dumps
 
 MAX_PARAMS_BYTES: Final = 1024 * 1024
@@ -175,6 +176,14 @@ def check_options(priority: object, timeout: object) -> None:
         if not number or not 0 < timeout <= LONGEST_TIMEOUT_SEC:  # type: ignore[operator]
             problems.add("E_VALUE", "timeout", f"expected seconds above 0, found {shown(timeout)}")
     problems.raise_any()
+
+
+def checked_moment(value: object) -> float:
+    """Epoch seconds of a deadline. Raises `GraphError` for what is no moment."""
+    try:
+        return read_moment(value)
+    except InputError as error:
+        raise GraphError([Problem("E_DEADLINE", "deadline", str(error))]) from error
 
 
 def plain_reason(reason: object) -> str:

@@ -101,6 +101,7 @@ class Carrier:
         io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
         body: Body = (inputs, pack_artifacts(found), params, io, code)
         large = self._large(body)
+        latest = task.deadline_of(effect.name)
         job = Job(
             task_id=task.task_id,
             tenant=task.tenant,
@@ -117,6 +118,7 @@ class Carrier:
             params=None if large else params,
             run_sec=effect.node.timeouts.run_sec,
             heartbeat_sec=effect.node.timeouts.heartbeat_sec,
+            deadline_sec=None if latest is None else max(0.0, latest - self._clock.wall()),
             given=effect.node.inputs is not MISSING or effect.node.stream is not None,
             body_ref=hashlib.sha256(large).hexdigest() if large else "",
             params_in_head=apart,

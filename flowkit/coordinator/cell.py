@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class Item:
     """A report that waits to be decided, or a letter of a limit. `receipt` is what it owes to the offset of the record
-    that brought it; `tenant` what the sender claimed, empty for the coordinator's own."""
+    that brought it; `tenant` what the sender claimed, empty for the coordinator's own; `signer` the pool that signed
+    it, empty for the coordinator's own and where nobody signed."""
 
     report: Report | ToTask
     receipt: Receipt | None = None
     tenant: str = ""
+    signer: str = ""
 
 
 @dataclass(slots=True)
@@ -166,10 +168,11 @@ class Cell:
         self.published_beyond.add(seq)
         self._advance()
 
-    def told(self) -> None:
-        """The parent has heard of the end."""
-        self.untold = 0
-        self._advance()
+    def told(self, seq: int) -> None:
+        """The parent has heard of the end that commit `seq` told of; of a later one it has yet to hear."""
+        if self.untold == seq:
+            self.untold = 0
+            self._advance()
 
     def _advance(self) -> None:
         while self.published + 1 in self.published_beyond and self.published + 1 != self.untold:

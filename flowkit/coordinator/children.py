@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowkit.coordinator.admission import checked_params
 from flowkit.coordinator.artifacts import materialise, output_of_ended
@@ -19,18 +19,18 @@ from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.flows import Flows
+from flowkit.coordinator.going_on import UNMADE, GoingOn, goes_on, was_not_asked
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History, Past
-from flowkit.core.effects import Spawn, Steer
+from flowkit.core.effects import Continue, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.lifecycle import told_to_end
 from flowkit.core.model import ENDED_TASK, Task, TaskStatus
 from flowkit.core.payload import Artifact, Payload, holds_artifacts
-from flowkit.core.reports import ChildEnded
-from flowkit.core.scope import Unanswered
-from flowkit.core.settling import spawn_of
+from flowkit.core.reports import ChildEnded, ChildGone
+from flowkit.core.settling import continue_of, spawn_of
 from flowkit.errors import Corrupt, ExprError, FlowKitError, GraphError, InputError, StoreUnavailable
-from flowkit.ports import Bus, Clock, Head, Outcome, Record, Request, Store
+from flowkit.ports import DELETED, Bus, Clock, Head, Outcome, Record, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
 from flowkit.wire.messages import Knock, Told, encode_facts_batch
@@ -42,8 +42,6 @@ LARGE_BYTES = 40 * 1024
 CHECK_EVERY_SEC = 60.0
 HEADS_SEC = 3.0
 """So long after a task was loaded its children are checked once more: their heads may not have told the latest."""
-MOST_STEERED = 16
-"""Children that are steered at once: ten thousand must not crowd out the engine."""
 TELL_TRIES = 240
 RETRY_SEC = 0.5
 EXISTS_TRIES = 20
@@ -88,18 +86,20 @@ class Children:
         self._asking = asking
         self._supervisor = supervisor
         self._flows = flows
-        self._wanted: deque[tuple[Cell, Spawn]] = deque()
+        self._wanted: deque[tuple[Cell, Spawn | Continue]] = deque()
         self._wake = asyncio.Event()
         self._checked: dict[str, float] = {}
-        self._steering = asyncio.Semaphore(MOST_STEERED)
+        self._going_on = GoingOn(
+            store=store, clock=clock, history=history, asking=asking, again=self._again, gone=self._feed
+        )
         engine.on_child_effect = self.carry_out
         engine.on_child_end = self.tell_parent
         engine.on_parent_loaded = self._check_soon
 
     # ------------------------------------------------------------------------------------------ effects
 
-    def carry_out(self, cell: Cell, effect: Spawn | Steer) -> None:
-        if isinstance(effect, Spawn):
+    def carry_out(self, cell: Cell, effect: Spawn | Continue | Steer) -> None:
+        if not isinstance(effect, Steer):
             self._wanted.append((cell, effect))
             cell.unborn += 1
             self._checked.setdefault(cell.task_id, self._clock.mono())
@@ -108,24 +108,29 @@ class Children:
             self._supervisor.spawn(self._steer(cell, effect), "steer-child")
 
     async def step(self) -> None:
-        """Wait for children that are wanted, and bring a batch of them into being."""
+        """Wait for children that are wanted, and bring a batch of them into being, or ask them to go on."""
         await self._wake.wait()
         batch = [self._wanted.popleft() for _ in range(min(BATCH, len(self._wanted)))]
         if not self._wanted:
             self._wake.clear()
         born: list[Born] = []
+        asked: list[tuple[Cell, Continue]] = []
         known: dict[object, Chosen] = {}
-        for cell, spawn in batch:
+        for cell, effect in batch:
             cell.unborn -= 1
             if cell.dead or cell.head is None:
                 continue  # whoever loads the task looks for its children
+            if isinstance(effect, Continue):
+                asked.append((cell, effect))
+                continue
             try:
-                born.append(Born(cell, spawn, *await self._head(cell.head, spawn, known)))
+                born.append(Born(cell, effect, *await self._head(cell.head, effect, known)))
             except StoreUnavailable:
-                self._again(cell, spawn)
+                self._again(cell, effect)
             except FlowKitError as error:
-                self._refused(cell, spawn, error)
+                self._refused(cell, effect, error)
         await self._insert(born)
+        await self._going_on.ask_all(asked)
 
     async def _head(self, parent: Head, spawn: Spawn, known: dict[object, Chosen]) -> tuple[Head, Graph]:
         """The head of a child. `known` are the graphs of those made together: most are of one. Raises what makes it
@@ -144,6 +149,7 @@ class Children:
             params=text, tenant=parent.tenant, principal=parent.principal, name=graph.name,
             labels=parent.labels, priority=parent.priority, created_at=now, next_wake=now, updated_at=now, flow=flow,
             parent=parent.task_id, parent_node=spawn.name, parent_attempt=spawn.attempt, depth=parent.depth + 1,
+            deadline=spawn.deadline,
         )  # fmt: skip
         return head, graph
 
@@ -171,7 +177,7 @@ class Children:
         for partition, heads in away.items():
             self._asking.knock(partition, [Knock(h.task_id, h.tenant, "new") for h in heads], heads[0].principal)
 
-    def _again(self, cell: Cell, spawn: Spawn) -> None:
+    def _again(self, cell: Cell, spawn: Spawn | Continue) -> None:
         """Try once more in a moment."""
 
         async def later() -> None:
@@ -190,31 +196,24 @@ class Children:
         """Ask a child what its parent was asked. That it has ended already, or does not exist yet, is found out by
         whoever looks after the children."""
         head = await self._existing(cell, effect.child)
-        if head is None or head.status in ENDED_TASK:
+        later = head is not None and head.parent_attempt != effect.attempt
+        if head is None or head.status == DELETED or (head.status in ENDED_TASK and not later):
             return
+        if later and not await self._going_on.was_asked(cell, effect, head):
+            return  # whoever looks after the children asks for it
         args = {"reason": effect.reason} if effect.grace_sec is None else {
             "reason": effect.reason, "grace_sec": effect.grace_sec, "node_id": None,
         }  # fmt: skip
         # A cancel is the same however often it is asked; a pause and a resume belong to the commit that asked.
-        request_id = f"{effect.kind}-{cell.task_id}" + ("" if effect.kind == "cancel" else f"-{cell.acked}")
-        request = Request(
-            effect.child,
-            1,
-            request_id,
-            effect.kind,
-            dumps(args).decode(),
-            head.partition,
-            head.tenant,
-            head.principal,
-            self._clock.wall(),
-        )
-        async with self._steering:
+        once = effect.attempt if effect.kind == "cancel" else cell.acked
+        request = self._going_on.request(head, f"{effect.kind}-{cell.task_id}-{once}", effect.kind, args)
+        async with self._going_on.steering:
             await self._asking.ask(request)
 
     async def _existing(self, cell: Cell, child: str) -> Head | None:
         """The head of a child, which may be about to be made."""
         for _ in range(EXISTS_TRIES):
-            async with self._steering:
+            async with self._going_on.steering:
                 heads = await self._store.read_heads([child])
             if heads or cell.dead:
                 return heads[0] if heads else None
@@ -226,22 +225,22 @@ class Children:
     def tell_parent(self, cell: Cell) -> None:
         """A child task ended: its parent is told until it has heard, or somebody else has to."""
         if cell.head is not None and cell.task is not None:
-            self._supervisor.spawn(self._tell(cell, cell.head, cell.task), "tell-parent")
+            self._supervisor.spawn(self._tell(cell, cell.head, cell.task, cell.untold), "tell-parent")
 
-    async def _tell(self, cell: Cell, head: Head, task: Task) -> None:
+    async def _tell(self, cell: Cell, head: Head, task: Task, seq: int) -> None:
         for _ in range(TELL_TRIES):
             if not task.ended:
-                return  # it was restarted, and ends anew
+                break  # it was restarted, and ends anew
             try:
                 told = await self._told(head, await self._ending(head, task))
             except StoreUnavailable:
                 told = False
             if told:
-                self._engine.told(cell)
+                self._engine.told(cell, seq)
             if told or cell.dead:
                 return
             await asyncio.sleep(RETRY_SEC)
-        self._engine.told(cell)  # the parent's owner looks after its children by itself
+        self._engine.told(cell, seq)  # the parent's owner looks after its children by itself
 
     async def _told(self, head: Head, report: ChildEnded) -> bool:
         partition = partition_of(head.parent, self._topics.partitions)
@@ -254,13 +253,14 @@ class Children:
 
     async def _ending(self, head: Head, task: Task) -> ChildEnded:
         """How a child ended, as its parent is told. Raises `StoreUnavailable`."""
-        status, output, error = str(task.status), Payload(), task.error
+        # At once: a child may go on for another attempt while its output is being read.
+        status, attempt, output, error = str(task.status), task.for_attempt, Payload(), task.error
         if task.status is TaskStatus.FINISHED:
             try:
                 output = await self._output(task)
             except (Corrupt, InputError, ExprError) as gone:
                 status, error = "failed", {"code": gone.code, "message": str(gone)[:1000]}
-        return ChildEnded(head.parent_node, head.parent_attempt, head.task_id, status, output, error)
+        return ChildEnded(head.parent_node, attempt, head.task_id, status, output, error)
 
     async def _output(self, task: Task) -> Payload:
         value = await output_of_ended(self._store, task)
@@ -275,7 +275,7 @@ class Children:
         await self._store.put_blob(ref, data, kind="artifact", for_task=task.task_id)
         return Payload(None, Artifact(ref, len(data), "json"))
 
-    def _feed(self, cell: Cell, report: ChildEnded) -> None:
+    def _feed(self, cell: Cell, report: ChildEnded | ChildGone) -> None:
         if not cell.dead:
             self._engine.feed(cell, Item(report))
             self._engine.pump_dirty()
@@ -319,21 +319,30 @@ class Children:
 
     async def _look_at(self, cell: Cell, task: Task, name: str, head: Head | None, past: Past | None) -> None:
         run = task.runs[name]
-        if head is None:
-            try:
-                self.carry_out(cell, spawn_of(task, name))
-            except (InputError, ExprError, Unanswered) as error:
-                info = {"code": "bad_input", "message": f"the child's params cannot be made again: {error}"}
-                self._feed(cell, ChildEnded(name, run.attempt, run.child, "failed", Payload(), info))
-        elif head.status in ENDED_TASK:
+        deleted = head is not None and head.status == DELETED
+        if (deleted or goes_on(run)) and (why := await self._going_on.why_not(head, past)):
+            self._feed(cell, ChildGone(name, run.attempt, run.child, why))
+        elif head is None or (was_not_asked(run, past) and not told_to_end(run)):
+            self._make_again(cell, task, name)
+        elif head.status in ENDED_TASK and not was_not_asked(run, past):
             if past is not None and past.task is not None and past.task.ended:
                 self._feed(cell, await self._ending(past.head, past.task))
         elif told_to_end(run):
-            self.carry_out(cell, Steer(head.task_id, "cancel", run.reason, None))
+            self.carry_out(cell, Steer(name, run.attempt, head.task_id, "cancel", run.reason, None))
         elif task.paused and head.status == TaskStatus.RUNNING:
-            self.carry_out(cell, Steer(head.task_id, "pause", task.reason))
+            self.carry_out(cell, Steer(name, run.attempt, head.task_id, "pause", task.reason))
         elif not task.paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
-            self.carry_out(cell, Steer(head.task_id, "resume", ""))
+            self.carry_out(cell, Steer(name, run.attempt, head.task_id, "resume", ""))
+
+    def _make_again(self, cell: Cell, task: Task, name: str) -> None:
+        """Make sure of a child once more, as it was when its node began."""
+        run = task.runs[name]
+        try:
+            again = replace(continue_of(task, name), unheard=True) if goes_on(run) else spawn_of(task, name)
+            self.carry_out(cell, again)
+        except UNMADE as error:
+            info = {"code": "bad_input", "message": f"the child's params cannot be made again: {error}"}
+            self._feed(cell, ChildEnded(name, run.attempt, run.child, "failed", Payload(), info))
 
     async def _paused_by(self, cell: Cell, child: Head) -> bool:
         """Whether a child was paused along with its parent, and not by somebody who meant it alone."""

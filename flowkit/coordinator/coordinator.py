@@ -27,6 +27,7 @@ from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.ports import Bus, Clock
 from flowkit.telemetry import Telemetry
+from flowkit.wire.seals import COORDINATORS
 
 CHANGED_SEC = 0.05
 OWNERSHIP_SEC = 1.0
@@ -75,6 +76,11 @@ class Coordinator:
         hint."""
         if self._runtime is not None:
             raise ConfigError("this coordinator has been started already")
+        if self._backend.pool not in ("", COORDINATORS):
+            raise ConfigError(
+                f"the first of this coordinator's message keys is of the pool {self._backend.pool!r}: a coordinator "
+                f"signs with one of {COORDINATORS!r}, and holds those of all pools whose workers it gives work"
+            )
         await self._backend.start()
         try:
             self._runtime = CoordinatorRuntime(
@@ -200,16 +206,17 @@ class Coordinator:
     async def create_task(self, *, graph: Any = None, flow: str | None = None, params: Mapping[str, Any] | None = None,
                           idempotency_key: str | None = None, priority: int = 0,
                           labels: Mapping[str, str] | None = None, timeout: float | None = None,
-                          targets: Sequence[str] = ()) -> str:  # fmt: skip
+                          targets: Sequence[str] = (), deadline: Any = None) -> str:  # fmt: skip
         """Accept a task of a graph, or of a flow (`name`, `name@3` or `name@tag`), and give its id; once this returns,
         the task survives any crash.
 
-        The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task; only `targets` and
-        what leads to them run. Raises `GraphError` with every problem, `FlowNotFound`, `IdempotencyConflict`,
+        The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task, and at `deadline` (a
+        time with its zone such as "2027-01-31T18:00:00Z", or epoch seconds) it must have ended; only `targets` and what
+        leads to them run. Raises `GraphError` with every problem, `FlowNotFound`, `IdempotencyConflict`,
         `StoreUnavailable`.
         """
         graph = self.adapters.resolve(graph)
-        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow)
+        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow, deadline)
         return (await self.runtime.api.create([creation]))[0]
 
     async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:

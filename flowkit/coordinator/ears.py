@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowkit.coordinator import authority
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.engine import MOST_AHEADS, Engine
@@ -12,8 +13,8 @@ from flowkit.coordinator.fleet import Fleet
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.publisher import Publisher
 from flowkit.errors import Corrupt
-from flowkit.ports import Bus, Tail
-from flowkit.wire.messages import Beacon, Goodbye, Heartbeat, Held, Hello, Stop, decode_fleet
+from flowkit.ports import Bus, Record, Tail
+from flowkit.wire.messages import Beacon, FleetMessage, Goodbye, Heartbeat, Held, Hello, Stop, decode_fleet
 from flowkit.wire.topics import Topics
 
 FETCH_SEC = 0.5
@@ -49,13 +50,13 @@ class Ears:
         records = await self._tail.fetch(FETCH_SEC)
         for record in records:
             try:
-                message = decode_fleet(record.value)
+                message = _read(record)
             except Corrupt as error:
                 self._publisher.dead(record, str(error))
                 continue
             match message:
                 case Heartbeat():
-                    self._heartbeat(message)
+                    self._heartbeat(message, record)
                 case Hello():
                     self._fleet.heard(message)
                 case Goodbye():
@@ -65,15 +66,20 @@ class Ears:
         if records:
             self._engine.pump_dirty()
 
-    def _heartbeat(self, message: Heartbeat) -> None:
+    def _heartbeat(self, message: Heartbeat, record: Record) -> None:
         view = self._fleet.heard(message)
         if view is not None:
             view.note_held(len(message.held))
+        strangers = 0
         for held in message.held:
-            if not self._leases.heard(held.token) and held.partition in self._engine.owned:
+            if self._leases.of_stranger(held.token, record.signer):
+                strangers += 1
+            elif not self._leases.heard(held.token) and held.partition in self._engine.owned:
                 self._unwatched(message, held)
             elif held.progress is not None:
                 self._leases.said(held.token, held.progress)
+        if strangers:
+            self._publisher.dead(record, f"names {strangers} attempts that are leased to another pool's workers")
         if message.whole:
             self._leases.all_named(message.worker, message.incarnation, message.mono)
 
@@ -106,6 +112,15 @@ class Ears:
             return
         stop = Stop(held.token, held.task_id, held.node, held.attempt, "the lease is over", 0.0)
         self._carrier.revoke_unknown(worker, incarnation, stop)
+
+
+def _read(record: Record) -> FleetMessage:
+    if record.refused:
+        raise Corrupt(record.refused)
+    message = decode_fleet(record.value)
+    if why := authority.of_fleet(record, message):
+        raise Corrupt(why)
+    return message
 
 
 def _bound(items: dict[str, Any]) -> None:

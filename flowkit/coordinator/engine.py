@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count, islice
 
+from flowkit.coordinator.authority import foreign
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell, Flight, Item
 from flowkit.coordinator.commits import CommitLog
@@ -27,7 +28,7 @@ from flowkit.core import facts as f
 from flowkit.core.bounds import UNBOUNDED, Bounds
 from flowkit.core.decide import Deciding
 from flowkit.core.desk import Decision
-from flowkit.core.effects import Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
+from flowkit.core.effects import Continue, Dispatch, Keep, Question, Revoke, Spawn, Steer, Tell
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
@@ -70,7 +71,7 @@ class Engine:
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_output: Callable[[Keep], None] = lambda effect: None
-        self.on_child_effect: Callable[[Cell, Spawn | Steer], None] = lambda cell, effect: None
+        self.on_child_effect: Callable[[Cell, Spawn | Continue | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
         self.memory = TaskMemory(cache_bytes)
@@ -183,7 +184,8 @@ class Engine:
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
-        if task.created or not cell.patient or task.timeout_sec is not None or task.graph.hurried:
+        hurried = task.timeout_sec is not None or task.deadline is not None or task.graph.hurried
+        if task.created or not cell.patient or hurried:
             return False
         lanes = task.graph.root_lanes
         if not lanes or self.dispatcher.has_room(lanes):
@@ -199,6 +201,10 @@ class Engine:
             weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
+                self._settle([item])
+            elif item.signer and (worker := foreign(task, item.report, item.signer)):
+                self.telemetry.count("foreign_reports")
+                self.carrier.refuse(cell, item, f"signed by the pool {item.signer!r}, and leased to {worker!r}")
                 self._settle([item])
             else:
                 self._mark_again(cell, item.report)
@@ -325,7 +331,7 @@ class Engine:
                     self.leases.sync(cell, fact.node, task.runs[fact.node])
                 case f.RequestApplied(n=n):
                     cell.to_mark.append(n)
-                case f.TaskEnded() if cell.head is not None and cell.head.parent:
+                case f.TaskEnded() | f.ParentWaits() if task.ended and cell.head is not None and cell.head.parent:
                     cell.untold = cell.acked
                     self.on_child_end(cell)
         for node in [node for node in cell.watches if node not in task.leased]:
@@ -460,9 +466,9 @@ class Engine:
         if not cell.dead:
             self.heads.touch(cell)
 
-    def told(self, cell: Cell) -> None:
-        """The parent of a task has heard of its end."""
-        cell.told()
+    def told(self, cell: Cell, seq: int) -> None:
+        """The parent of a task has heard of the end that commit `seq` told of, or it is an end no more."""
+        cell.told(seq)
         if not cell.dead:
             self.heads.touch(cell)
 

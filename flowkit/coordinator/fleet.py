@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from flowkit.coordinator.lease_times import dangers, fresh_sec
 from flowkit.core.signature import Signature, read_signature
 from flowkit.ports import Clock
-from flowkit.telemetry import Telemetry, WorkerSeen
+from flowkit.telemetry import LeaseTimesDiffer, Telemetry, WorkerSeen
 from flowkit.wire.messages import Goodbye, Heartbeat, Hello
 
 MOST_REPLACED = 8
@@ -16,7 +17,8 @@ MOST_REPLACED = 8
 @dataclass(slots=True)
 class WorkerView:
     """One worker. `mine` are the attempts that this coordinator has placed with it, `others` what it holds beyond them;
-    `mono` is its own monotonic clock as last reported, at `heard_at` in ours."""
+    `mono` is its own monotonic clock as last reported, at `heard_at` in ours; `times` are its `lease_ttl_sec` and
+    `heartbeat_sec`."""
 
     worker: str
     incarnation: str
@@ -31,20 +33,22 @@ class WorkerView:
     cpu: float = 0.0
     memory_mb: float = 0.0
     signatures: dict[str, Signature | None] = field(default_factory=dict)
+    times: tuple[float, float] = (0.0, 0.0)
 
     def note_held(self, held: int) -> None:
         self.others = max(0, held - self.mine)
 
 
 class Fleet:
-    """The workers by id and by role. Work is placed only with those heard of within `fresh_sec`: a lease given to a
-    dead worker costs a whole TTL; those silent for three times `ttl_sec` are forgotten."""
+    """The workers by id and by role. Work is placed only with those heard of a little more than `heartbeat_sec` ago: a
+    lease given to a dead worker costs a whole TTL; those silent for three times `ttl_sec` are forgotten."""
 
-    def __init__(self, clock: Clock, telemetry: Telemetry, *, ttl_sec: float, fresh_sec: float) -> None:
+    def __init__(self, clock: Clock, telemetry: Telemetry, *, ttl_sec: float, heartbeat_sec: float) -> None:
         self._clock = clock
         self._telemetry = telemetry
         self._ttl_sec = ttl_sec
-        self._fresh_sec = fresh_sec
+        self._heartbeat_sec = heartbeat_sec
+        self._fresh_sec = fresh_sec(heartbeat_sec)
         self.workers: dict[str, WorkerView] = {}
         self._replaced: dict[str, deque[str]] = {}
         self._by_role: dict[str, dict[str, WorkerView]] = {}
@@ -78,7 +82,16 @@ class Fleet:
             view.cpu, view.memory_mb = message.cpu, message.memory_mb
         else:
             view.signatures = {role: read_signature(schema) for role, schema in message.schemas.items()}
+            self._compare_times(view, message)
         return view
+
+    def _compare_times(self, view: WorkerView, hello: Hello) -> None:
+        """Tell, once of each worker, where its settings and ours put leases in danger."""
+        times = (hello.lease_ttl_sec, hello.heartbeat_sec)
+        if view.times != times:
+            view.times = times
+            for danger in dangers(hello, self._ttl_sec, self._heartbeat_sec):
+                self._telemetry.emit(LeaseTimesDiffer(hello.worker, *danger))
 
     def left(self, message: Goodbye) -> WorkerView | None:
         view = self.workers.get(message.worker)

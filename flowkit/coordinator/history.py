@@ -64,6 +64,8 @@ def new_task(head: Head, graph: Graph, bounds: Bounds = UNBOUNDED) -> Task:
         params=loads(head.params),
         tenant=head.tenant,
         timeout_sec=head.timeout_sec,
+        parent_attempt=head.parent_attempt,
+        deadline=head.deadline,
     )
     task.bounds = bounds
     return task

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 
+from flowkit.coordinator import authority
 from flowkit.coordinator.cell import Item
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.fleet import Fleet
@@ -18,7 +19,15 @@ from flowkit.core.reports import TimeReached
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Bus, Member, Record
 from flowkit.telemetry import Rebalanced, Telemetry
-from flowkit.wire.messages import Knock, Mail, Told, Unreadable, decode_facts_batch
+from flowkit.wire.messages import (
+    FactsBatch,
+    Knock,
+    Mail,
+    Told,
+    Unreadable,
+    decode_facts_batch,
+    encode_facts_batch,
+)
 from flowkit.wire.topics import Topics
 
 FETCH_SEC = 0.5
@@ -75,7 +84,7 @@ class Intake:
         if tracker is None:
             return
         try:
-            batch = decode_facts_batch(record.value)
+            batch = read_facts(record)
         except (Corrupt, UnknownFact) as error:
             tracker.read(record.offset, 0)
             self._publisher.dead(record, str(error))
@@ -86,12 +95,16 @@ class Intake:
             view.note_held(batch.held)
         receipt = tracker.read(record.offset, len(batch.items))
         for item in batch.items:
-            self._hand_over(record, item, receipt)
+            if why := authority.of_item(record, item):
+                self._refuse(record, item, why, receipt)
+            else:
+                self._hand_over(record, item, receipt)
 
     def _hand_over(self, record: Record, item: Told | Mail | Knock | Unreadable, receipt: Receipt) -> None:
         match item:
             case Told(task_id=task_id, tenant=tenant, report=report):
-                self._engine.feed(self._engine.get(task_id, record.partition), Item(report, receipt, tenant))
+                item_of_worker = Item(report, receipt, tenant, record.signer)
+                self._engine.feed(self._engine.get(task_id, record.partition), item_of_worker)
             case Mail(limit_id, tenant, PermitWanted() | PermitOver() as letter):
                 self._limits.hear(limit_id, tenant, letter)
                 receipt.settle()
@@ -105,6 +118,13 @@ class Intake:
             case Unreadable(text=text, why=why, task_id=task_id):
                 self._publisher.dead(Record(record.topic, record.partition, text, record.key), why, task_id)
                 receipt.settle()
+
+    def _refuse(self, record: Record, item: Told | Mail | Knock | Unreadable, why: str, receipt: Receipt) -> None:
+        """An item that its signer has no say about."""
+        text = item.text if isinstance(item, Unreadable) else encode_facts_batch("", "", -1, [item])
+        to = item.to if isinstance(item, Mail) else item.task_id
+        self._publisher.dead(Record(record.topic, record.partition, text, record.key), why, to)
+        receipt.settle()
 
     def _put_aside(self, record: Record, error: Exception) -> None:
         self._publisher.dead(record, f"{type(error).__name__}: {error}")
@@ -172,3 +192,13 @@ class Intake:
         finally:
             for partition in partitions:
                 self._trackers.pop(partition, None)
+
+
+def read_facts(record: Record) -> FactsBatch:
+    """Raises `Corrupt` or `UnknownFact` for a record that is not to be taken in."""
+    if record.refused:
+        raise Corrupt(record.refused)
+    batch = decode_facts_batch(record.value)
+    if why := authority.of_batch(record, batch):
+        raise Corrupt(why)
+    return batch

@@ -9,6 +9,7 @@ from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.core.model import NodeRun
 from flowkit.ports import Clock
+from flowkit.wire.seals import may_speak_for
 
 Progress = tuple[float | None, float | None, str]
 
@@ -71,6 +72,13 @@ class Leases:
             return False
         watch.heard, watch.named, watch.missed = self._clock.mono(), True, False
         return True
+
+    def of_stranger(self, token: str, signer: str) -> bool:
+        """Whether a lease that is watched here is of a worker for whom this pool does not speak."""
+        if not signer:
+            return False
+        watch = self.watches.get(token)
+        return watch is not None and not may_speak_for(signer, watch.worker)
 
     def said(self, token: str, progress: Progress) -> None:
         """A heartbeat tells how far an attempt is."""

@@ -90,7 +90,7 @@ class CoordinatorRuntime:
         cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
         bounds = bounds_of(cfg.limits)
         self.hub = Hub()
-        self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, fresh_sec=1.25 * cfg.heartbeat_sec + 0.25)
+        self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, heartbeat_sec=cfg.heartbeat_sec)
         self.dispatcher = Dispatcher(
             self.fleet, clock, accept_sec=cfg.accept_sec, prefetch=cfg.prefetch, new_token=self._new_token,
             ageing_sec=cfg.priority_ageing_sec, patience_sec=cfg.sticky_patience_sec,

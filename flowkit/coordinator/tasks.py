@@ -15,6 +15,7 @@ from flowkit.coordinator.admission import (
     check_options,
     checked_grace,
     checked_labels,
+    checked_moment,
     checked_params,
     checked_payload,
     nobody_known,
@@ -23,6 +24,7 @@ from flowkit.coordinator.admission import (
 from flowkit.coordinator.artifacts import materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.carrier import event_record
+from flowkit.coordinator.child_plans import ChildPlans
 from flowkit.coordinator.choices import Choices, Chosen
 from flowkit.coordinator.delete_task import DeleteTask
 from flowkit.coordinator.deletion import Deletion
@@ -41,11 +43,13 @@ from flowkit.coordinator.streams import stream_views
 from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
+from flowkit.core import deadlines
 from flowkit.core.flow_refs import read_flow_ref
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task, TaskStatus
 from flowkit.core.payload import holds_artifacts
-from flowkit.core.replan import RestartOptions, RestartPlan, plan_restart
+from flowkit.core.problems import Problems
+from flowkit.core.replan import RestartOptions, RestartPlan, in_time, plan_restart
 from flowkit.errors import (
     Corrupt,
     ExprError,
@@ -80,7 +84,8 @@ TELL_SEC = 2.0
 class Creation:
     """One task to be created, of a graph or of a flow (`name`, `name@3` or `name@tag`). `idempotency_key`: the same key
     of one tenant gives the same task; with anything else changed it is refused, though a flow's tag may have moved.
-    `timeout` is seconds. `targets` run, and what leads to them; the rest is skipped."""
+    `timeout` is seconds; `deadline` the moment by which the task must have ended: a time with its zone, or epoch
+    seconds. `targets` run, and what leads to them; the rest is skipped."""
 
     graph: Any = None
     params: Any = None
@@ -90,6 +95,7 @@ class Creation:
     timeout: float | None = None
     targets: Sequence[str] = ()
     flow: str | None = None
+    deadline: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +172,25 @@ class Tasks:
             chosen = await choices.of(creation.graph, creation.flow)
             params, text = checked_params(creation.params)
             await self._admission.check(chosen.ref, chosen.graph, params, creation.targets)
-            heads.append(self._head(creation, chosen, text))
+            head = self._head(creation, chosen, text)
+            await self._check_deadlines(creation, chosen.graph, params, head)
+            heads.append(head)
             graphs.append(chosen.graph)
         ids: list[str] = []
         for start in range(0, len(heads), INSERT_AT_ONCE):
             ids += await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
         return ids
+
+    async def _check_deadlines(self, creation: Creation, graph: Graph, params: dict[str, Any], head: Head) -> None:
+        """Raise `GraphError` for deadlines that have passed, unless the task was accepted before they did."""
+        if creation.deadline is None and graph.deadline is None and not graph.deadlines:
+            return
+        problems = Problems()
+        if creation.deadline is not None:
+            deadlines.check_given(creation.deadline, head.created_at, problems)
+        deadlines.check(graph, params, head.created_at, problems)
+        if problems and not (creation.idempotency_key and await self.store.read_heads([head.task_id])):
+            problems.raise_any()
 
     async def validate(self, graph: Any, params: Any = None) -> None:
         """Raise `GraphError` for what `create` would refuse, as far as this process knows what the roles take. Nothing
@@ -183,6 +202,7 @@ class Tasks:
     def _head(self, creation: Creation, chosen: Chosen, params: str) -> Head:
         labels = checked_labels(creation.labels)
         check_options(creation.priority, creation.timeout)
+        deadline = None if creation.deadline is None else checked_moment(creation.deadline)
         now, fingerprint = self._clock.wall(), ""
         if creation.idempotency_key is None:
             task_id = new_id(now)
@@ -191,6 +211,7 @@ class Tasks:
             # Of a flow, what was asked for and not what it meant: who asks again after a tag has moved means this task.
             what = chosen.ref if creation.flow is None else {"flow": creation.flow}
             asked = [what, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
+            asked += [] if deadline is None else [deadline]
             fingerprint = hashlib.sha256(dumps(asked)).hexdigest()
         return Head(
             task_id=task_id,
@@ -206,6 +227,7 @@ class Tasks:
             timeout_sec=creation.timeout,
             fingerprint=fingerprint,
             created_at=now,
+            deadline=deadline,
             flow=chosen.flow,
             next_wake=now,
             updated_at=now,
@@ -480,7 +502,8 @@ class Tasks:
         """What `restart` with the same options would do; nothing is done."""
         args, edited = await self._restart_args(task_id, options)
         _, task, _ = await self._state(task_id)
-        return plan_restart(task, args, edited)
+        plan = in_time(task, plan_restart(task, args, edited), args, edited, self._clock.wall())
+        return await ChildPlans(self.store, self._history).add(task, plan)
 
     async def _restart_args(
         self, task_id: str, options: RestartOptions, *, for_task: str = ""
@@ -491,6 +514,8 @@ class Tasks:
         }
         graph, params, inputs = options.get("graph"), options.get("params"), options.get("inputs")
         edited: Graph | None = None
+        if options.get("deadline") is not None:
+            args["deadline"] = checked_moment(options["deadline"])
         if params is not None:
             args["params"], _ = checked_params(params)
         if inputs:

@@ -59,7 +59,7 @@ class NodeView:
 class TaskView:
     """A task as its commits say, at `seq`. `graph` is the hash of the graph that it runs, which a restart may have
     edited; `flow` the version of a flow that it began as (`name@3`), or empty. `streams` are the edges that batches
-    flow along."""
+    flow along. `deadline` (epoch seconds) is when it must have ended."""
 
     task_id: str
     status: str
@@ -80,6 +80,7 @@ class TaskView:
     nodes: dict[str, NodeView]
     flow: str = ""
     streams: tuple[StreamView, ...] = ()
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
         graph=task.edition or head.graph_ref,
         nodes=nodes,
         flow=head.flow,
+        deadline=task.deadline,
     )
 
 

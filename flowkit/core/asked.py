@@ -12,7 +12,7 @@ from flowkit.core.graph import Graph
 from flowkit.core.model import ENDED_NODE, TaskStatus
 from flowkit.core.payload import Payload
 from flowkit.core.problems import Problems, shown
-from flowkit.core.replan import RestartPlan, plan_restart
+from flowkit.core.replan import RestartPlan, going_on, in_time, plan_restart, restarted
 from flowkit.core.retry import LONGEST_WAIT_SEC
 
 MOST_REASON: Final = 1000
@@ -47,6 +47,8 @@ class Asked:
             case "restart":
                 plan = self.plan(request.args)
                 why = plan.refused
+            case "continue":
+                why = self.refuse_continue(request.args)
             case _:
                 why = f"nobody knows a request {request.kind!r}"
 
@@ -62,6 +64,8 @@ class Asked:
                 self.signal(request.args)
             case "restart":
                 self.restart(plan, request.args)
+            case "continue":
+                self.go_on(request.args)
 
     def pause_or_resume(self, request: r.Requested) -> None:
         name, reason = request.args.get("node_id"), _text(request.args.get("reason"))
@@ -69,7 +73,10 @@ class Asked:
             self.desk.put(f.NodeHeld(name, reason) if request.kind == "pause" else f.NodeReleased(name))
             return
         self.desk.put(f.TaskPaused(reason) if request.kind == "pause" else f.TaskResumed())
-        self.decision.effects += [Steer(child, request.kind, reason) for child in self.task.children.values()]
+        self.decision.effects += [
+            Steer(child_node, self.task.runs[child_node].attempt, child, request.kind, reason)
+            for child_node, child in self.task.children.items()
+        ]
 
     def refuse_hold(self, name: Any) -> str:
         run = self.desk.run_of(name)
@@ -113,24 +120,47 @@ class Asked:
         grace = _grace(args.get("grace_sec"))
         if args.get("node_id") is not None:
             self.desk.cancel_node(args["node_id"], reason, grace)
-        else:
-            self.desk.cancel_all(reason, "cancelled", grace, None)
+            return
+        self.desk.cancel_all(reason, "cancelled", grace, None)
+        if self.task.again is not None:
+            self.desk.put(f.ParentWaits(self.task.for_attempt))
 
     def plan(self, args: dict[str, Any]) -> RestartPlan:
         """What a restart would do. The edited graph, if there is one, was read by whoever handed the request over."""
         if not args.get("graph_ref"):
-            return plan_restart(self.task, args)
+            return in_time(self.task, plan_restart(self.task, args), args, None, self.now)
         graph = args.get("graph")
         if not isinstance(graph, Graph):
             return RestartPlan(refused="its edited graph cannot be read")
-        return plan_restart(self.task, args, graph)
+        return in_time(self.task, plan_restart(self.task, args, graph), args, graph, self.now)
 
     def restart(self, plan: RestartPlan, args: dict[str, Any]) -> None:
         ref, params = args.get("graph_ref") or "", args.get("params")
         if ref:
             self.task.editions[ref] = args["graph"]
-        nodes = None if plan.whole else tuple(sorted(plan.again))
-        self.desk.put(f.TaskRestarted(self.task.generation + 1, nodes, ref, params))
+        self.desk.put(restarted(self.task, plan, graph=ref, params=params, deadline=args.get("deadline")))
+
+    def refuse_continue(self, args: dict[str, Any]) -> str:
+        attempt = args.get("attempt")
+        if isinstance(attempt, bool) or not isinstance(attempt, int) or attempt < 1:
+            return f"{shown(attempt)} is no attempt of its parent's node"
+        known = self.task.for_attempt
+        return f"attempt {attempt} is over: its parent waits for attempt {known}" if attempt <= known else ""
+
+    def go_on(self, args: dict[str, Any]) -> None:
+        """The parent's node waits for this task once more, as another attempt: begin again what failed. What runs, or
+        has finished meanwhile, is what it waits for; what is being cancelled begins again when that is over."""
+        task, attempt = self.task, int(args["attempt"])
+        if task.status is TaskStatus.CANCELLING:
+            self.desk.put(
+                f.ParentWaits(
+                    attempt, {name: args[name] for name in ("params", "deadline") if args.get(name) is not None}
+                )
+            )
+        elif not task.ended or task.status is TaskStatus.FINISHED:
+            self.desk.put(f.ParentWaits(attempt))
+        else:
+            self.desk.put(going_on(task, args, attempt, self.now))
 
 
 def _text(value: Any) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flowkit.core import deadlines, streams
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core import streams
-from flowkit.core.code import OOM
+from flowkit.core.code import OOM, Code
 from flowkit.core.derived import base_of
 from flowkit.core.desk import UNFIT, Desk
 from flowkit.core.effects import Dispatch, Keep
@@ -102,27 +102,33 @@ class Attempts:
 
     def failed(self, run: NodeRun, report: r.Failed) -> None:
         node = self.task.node(report.node)
-        if node.code is not None and report.error.get("code") == OOM and node.code.times and not report.final:
-            more = node.code.memory_after(self.ooms(run) + 1) > node.code.memory_after(self.ooms(run))
-            self.desk.put(f.AttemptFailed(report.node, report.attempt, report.token, report.error,
-                                     self.now if more else None, OOM, report.run_sec, report.usage))  # fmt: skip
-            return
         theirs = None if node.retry_given or report.policy is None else handlers_policy(report.policy)
-        again, budget = retry_at(
-            node.retry if theirs is None else theirs,
-            run,
-            code=str(report.error.get("code", "")),
-            permanent=report.permanent,
-            final=report.final,
-            retry_after=report.retry_after,
-            name=f"{self.task.task_id}/{report.node}/{report.attempt}",
-            now=self.now,
-        )
+        if node.code is not None and node.code.times and report.error.get("code") == OOM and not report.final:
+            again, budget = self.with_more_memory(node.code, run), OOM
+        else:
+            again, budget = retry_at(
+                node.retry if theirs is None else theirs,
+                run,
+                code=str(report.error.get("code", "")),
+                permanent=report.permanent,
+                final=report.final,
+                retry_after=report.retry_after,
+                name=f"{self.task.task_id}/{report.node}/{report.attempt}",
+                now=self.now,
+            )
+        error, latest = report.error, self.task.deadline_of(report.node)
+        if again is not None and latest is not None and again >= latest:
+            error, again = deadlines.too_late(error, latest), None
         self.desk.put(
             f.AttemptFailed(
-                report.node, report.attempt, report.token, report.error, again, budget, report.run_sec, report.usage
+                report.node, report.attempt, report.token, error, again, budget, report.run_sec, report.usage
             )
         )
+
+    def with_more_memory(self, code: Code, run: NodeRun) -> float | None:
+        """When code that ran out of memory is tried again: at once, while there is more to be had."""
+        ooms = self.ooms(run)
+        return self.now if code.memory_after(ooms + 1) > code.memory_after(ooms) else None
 
     def ooms(self, run: NodeRun) -> int:
         """How many attempts of a node whose memory grows have run out of it."""
@@ -195,7 +201,7 @@ class Attempts:
 
     def child_ended(self, report: r.ChildEnded) -> None:
         run = self.task.runs.get(report.node)
-        if run is None or run.child != report.token:
+        if run is None or run.child != report.token or run.attempt != report.attempt:
             self.decision.stale += 1
         elif run.stopping:
             self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser))
@@ -208,6 +214,16 @@ class Attempts:
             error.setdefault("message", f"task {report.token} is {report.status}")
             permanent = report.status == TaskStatus.CANCELLED or not self.task.node(report.node).retry_given
             self.failed(run, r.Failed(report.node, report.attempt, report.token, error, permanent))
+
+    def child_gone(self, report: r.ChildGone) -> None:
+        run = self.task.runs.get(report.node)
+        if run is None or run.child != report.token or run.attempt != report.attempt:
+            self.decision.stale += 1
+        elif run.stopping:
+            self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser))
+        else:
+            error = {"code": "child_gone", "message": f"task {report.token} cannot go on: {report.why}"}
+            self.desk.put(f.LeaseLost(report.node, report.attempt, report.token, "child_gone", self.now, False, error))
 
 
 def attempt_state(run: NodeRun, token: str) -> AttemptState:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
+from flowkit.core import deadlines, selection, streams
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core import selection, streams
 from flowkit.core.asked import Asked
 from flowkit.core.attempts import Attempts
 from flowkit.core.desk import CANCEL_GRACE_SEC, Decision, Desk
 from flowkit.core.model import Task, Timer
+from flowkit.core.moments import show_moment
 from flowkit.core.opening import Detector
 from flowkit.core.payload import Payload
+from flowkit.core.problems import shown
 from flowkit.core.sensitive import looks_secret
 from flowkit.core.settling import Settling
 
@@ -68,6 +70,8 @@ class Deciding:
                 self.attempts.permits_unused(name, claim)
             case r.ChildEnded():
                 self.attempts.child_ended(report)
+            case r.ChildGone():
+                self.attempts.child_gone(report)
             case r.Fetched(ref=ref, value=value, error=error):
                 self.task.memo.setdefault("values", {})[ref] = (value, error)
             case r.Looked(node=name, key=key, output=output):
@@ -95,10 +99,30 @@ class Deciding:
                     self._out_of_time(name, "queue_timeout", f"no worker took it within {limit:g} s")
                 case Timer.TOTAL:
                     limit = task.node(name).timeouts.total_sec
-                    self._out_of_time(name, "total_timeout", f"all its attempts together took longer than {limit:g} s")
+                    self._out_of_time(name, "total_timeout", f"{self._what_took(name)} longer than {limit:g} s")
+                case Timer.DEADLINE if name:
+                    error = deadlines.missed(task, name)
+                    self._out_of_time(name, error["code"], error["message"])
+                case Timer.DEADLINE:
+                    message = f"the task had not ended by its deadline, {show_moment(at)}"
+                    error = {"code": deadlines.CODE, "message": message}
+                    self.desk.cancel_all(message, "failed", CANCEL_GRACE_SEC, error)
                 case Timer.TASK:
                     message = f"the task did not end within {task.timeout_sec:g} s"
                     self.desk.cancel_all(message, "failed", CANCEL_GRACE_SEC, {"code": "timeout", "message": message})
+
+    def _what_took(self, name: str) -> str:
+        """What of a node took too long."""
+        node, run = self.task.node(name), self.task.runs[name]
+        if run.signal:
+            return f"no signal {shown(run.signal)} came, and it waited"
+        if node.foreach is not None and run.group is not None:
+            return "all its items together took"
+        if node.repeat is not None and run.group is not None:
+            return "all its repetitions together took"
+        if node.type == "sleep":
+            return "it was to sleep"
+        return "all its attempts together took"
 
     def _out_of_time(self, name: str, code: str, message: str) -> None:
         self.desk.revoke(name, message, 0.0)

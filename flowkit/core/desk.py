@@ -59,7 +59,7 @@ class Desk:
                 if self.task.runs[member].state not in ENDED_NODE and not told_to_end(self.task.runs[member]):
                     self.revoke(member, reason, grace_sec)
         if run.child:
-            self.decision.effects.append(Steer(run.child, "cancel", reason, grace_sec))
+            self.decision.effects.append(Steer(name, run.attempt, run.child, "cancel", reason, grace_sec))
         if run.lease is not None:
             self.decision.effects.append(
                 Revoke(

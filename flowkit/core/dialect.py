@@ -12,6 +12,7 @@ from flowkit.core.graph import BUILT_INS, MISSING, SUCCESS, Budget, Edge, Graph,
 from flowkit.core.keys import EDGE, GRAPH, NODE
 from flowkit.core.kinds import EXTENSION, Door, Key
 from flowkit.core.lane import anchors, lanes
+from flowkit.core.moments import read_moment
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.stream import FIRST_BATCH, Streaming, streaming, with_parents
 from flowkit.core.stream_rules import StreamRules
@@ -89,7 +90,8 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         roots=roots,
         root_lanes=lanes(nodes[name] for name in roots),
         hurried=any(n.timeouts.queued_sec is not None or n.timeouts.total_sec is not None for n in nodes.values())
-        or not all(nodes[name].plain for name in roots),
+        or not all(nodes[name].plain for name in roots)
+        or any(node.deadline is not None for node in nodes.values()),
         choices=frozenset(edge.source for edge in topology.declared.values() if edge.conditional),
         signals=_signals(nodes),
         compensates=any(node.compensate is not None for node in nodes.values()),
@@ -99,6 +101,8 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         anchors=anchors(read),
         stream_readers=stream_readers,
         starters=starters,
+        deadline=None if "deadline" not in fields else read_moment(fields["deadline"]),
+        deadlines=tuple(name for name, node in nodes.items() if node.deadline is not None),
     )
 
 

@@ -52,19 +52,37 @@ class Tell:
 
 @immutable
 class Spawn:
-    """Make sure that the task of a sub-graph's attempt exists. `inputs` are its params, and may hold `Artifact`s."""
+    """Make sure that the task of a sub-graph's attempt exists. `inputs` are its params, and may hold `Artifact`s. At
+    `deadline` (epoch seconds), if there is one, it must have ended."""
 
     name: str
     node: Node
     attempt: int
     child: str
     inputs: Any
+    deadline: float | None = None
+
+
+@immutable
+class Continue:
+    """Ask a child that has ended to go on where it failed, as this attempt of its parent's node. `inputs` are its new
+    params, None for those that it has; may hold `Artifact`s. `deadline` (epoch seconds) is that of its node, if any.
+    `unheard`: the child is known not to have heard of it yet."""
+
+    name: str
+    attempt: int
+    child: str
+    inputs: Any
+    deadline: float | None = None
+    unheard: bool = False
 
 
 @immutable
 class Steer:
-    """Ask a child task the same as was asked of its parent: `cancel`, `pause` or `resume`."""
+    """Ask the child task of a node's attempt the same as was asked of its parent: `cancel`, `pause` or `resume`."""
 
+    name: str
+    attempt: int
     child: str
     kind: str
     reason: str
@@ -96,5 +114,5 @@ class LookUp:
     key: str
 
 
-Effect = Dispatch | Revoke | Tell | Spawn | Steer | Keep
+Effect = Dispatch | Revoke | Tell | Spawn | Continue | Steer | Keep
 Question = Fetch | LookUp

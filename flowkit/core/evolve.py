@@ -19,7 +19,7 @@ from flowkit.core.restart import restart
 from flowkit.core.vars import apply
 
 STATUS = {str(status): status for status in TaskStatus}
-BEGUN = frozenset({"expired", "released"})
+BEGUN = frozenset({"expired", "released", "child_gone"})
 """Why a lease was lost whose attempt had begun."""
 
 
@@ -87,7 +87,10 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
         case f.SignalReceived():
             _signalled(task, fact, at)
         case f.ChildStarted(node=name, attempt=attempt, child=child):
-            _child_started(task, name, attempt, child, at)
+            task.runs[name].child_of = attempt
+            _child_runs(task, name, attempt, child, at)
+        case f.ChildContinued(node=name, attempt=attempt, child=child):
+            _child_runs(task, name, attempt, child, at)
         case f.FunctionApplied(node=name, operations=operations, output=output):
             apply(task.vars, operations)
             _finished(task, name, at, output)
@@ -130,6 +133,11 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             _undo(task, fact, at)
         case f.TaskRestarted():
             restart(task, fact, at)
+        case f.DeadlineSet(node=name, at=when):
+            task.deadlines[name] = when
+            task.arm(when, Timer.DEADLINE, name)
+        case f.ParentWaits(attempt=attempt, again=again):
+            task.for_attempt, task.again = attempt, again
         case f.TaskEnded(status=status, error=error):
             task.status, task.error, task.ended_at = STATUS[status], error, at
             task.paused = False
@@ -244,7 +252,7 @@ def _signalled(task: Task, fact: f.SignalReceived, at: float) -> None:
     _finished(task, fact.node, at, fact.output)
 
 
-def _child_started(task: Task, name: str, attempt: int, child: str, at: float) -> None:
+def _child_runs(task: Task, name: str, attempt: int, child: str, at: float) -> None:
     run = task.runs[name]
     run.state, run.child = NodeState.RUNNING, child
     task.children[name] = child
@@ -273,6 +281,8 @@ def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
     task.status, task.created_at = TaskStatus.RUNNING, at
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)
+    if task.deadline is not None:
+        task.arm(task.deadline, Timer.DEADLINE)
     for name in not_needed:  # nobody needs to be told: what follows from them is not needed either
         run = task.runs[name]
         run.state, run.reason, run.ended_at = NodeState.SKIPPED, NOT_NEEDED, at

@@ -77,7 +77,8 @@ class AttemptFailed:
 @immutable
 class LeaseLost:
     """An attempt ended without a result, through no fault of its node. `why`: `expired`, `unaccepted`, `declined`,
-    `released`. `retry_at` None makes the node `failed` with `error`; `costs` says that the loss budget paid."""
+    `released`; `child_gone` where its task is no more, or was to go on from an earlier attempt and cannot. `retry_at`
+    None makes the node `failed` with `error`; `costs` says that the loss budget paid."""
 
     node: str
     attempt: int
@@ -213,6 +214,15 @@ class ChildStarted:
 
 
 @immutable
+class ChildContinued:
+    """An attempt of a sub-graph node is the task `child` of an earlier attempt, which goes on where it had ended."""
+
+    node: str
+    attempt: int
+    child: str
+
+
+@immutable
 class FunctionApplied:
     """A coordinator function did `operations` to the task's variables, and finished its node."""
 
@@ -283,12 +293,35 @@ class TaskCancelling:
 @immutable
 class TaskRestarted:
     """A new generation of an ended task. `nodes` are those that run again; None is all of them. `graph` is the
-    reference of the edited graph, empty for the same as before; `params` are the new ones, None for the same."""
+    reference of the edited graph, empty for the same as before; `params` are the new ones, None for the same. `within`
+    are the nodes of the graph whose children, if they failed or were cancelled, go on where they had ended; for a group
+    these are the children of its items among `nodes`. `for_attempt`: the restart is a part of that attempt of the
+    parent's node; 0: of none. `deadline` (epoch seconds) is the task's new one, None for the same."""
 
     generation: int
     nodes: tuple[str, ...] | None = None
     graph: str = ""
     params: dict[str, Any] | None = None
+    within: tuple[str, ...] = ()
+    for_attempt: int = 0
+    deadline: float | None = None
+
+
+@immutable
+class ParentWaits:
+    """The attempt `attempt` of the parent's node waits for the end of this task, be it that which stands. `again`: it
+    is being cancelled, and once it has ended it begins again, with what this says; None: it does not."""
+
+    attempt: int
+    again: dict[str, Any] | None = None
+
+
+@immutable
+class DeadlineSet:
+    """The node must have ended at `at` (epoch seconds); 0 where what it says is no moment."""
+
+    node: str
+    at: float
 
 
 @immutable
@@ -346,6 +379,9 @@ Fact = (
     | TaskEnded
     | StreamBegun
     | PermitsReturned
+    | ChildContinued
+    | ParentWaits
+    | DeadlineSet
 )
 
 TAGS: dict[str, type[Fact]] = {
@@ -381,4 +417,7 @@ TAGS: dict[str, type[Fact]] = {
     "ended": TaskEnded,
     "stream_begun": StreamBegun,
     "permits_returned": PermitsReturned,
+    "child_continued": ChildContinued,
+    "parent_waits": ParentWaits,
+    "deadline_set": DeadlineSet,
 }

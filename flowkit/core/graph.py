@@ -170,7 +170,8 @@ class Node:
     that are derived from its own (`load[17]`, `poll#3`); a body may be a group again. `child` is the sub-graph of a
     `task` node as normalised JSON, `flow` the name of one; `fn` a coordinator function; `schema` what a signal's
     payload must fit; `compensate` undoes what the node did; `code` is what one of type `code` runs. `plain`: it starts
-    by waiting for a worker. `lane` is None where nothing is said about who may run it beside its role.
+    by waiting for a worker. `lane` is None where nothing is said about who may run it beside its role. `deadline` is
+    the template of the moment by which it must have ended, None without one.
     """
 
     node_id: str
@@ -198,6 +199,7 @@ class Node:
     plain: bool = True
     limits: tuple[Limit, ...] = ()
     lane: Lane | None = None
+    deadline: Any = None
     code: Code | None = None
 
 
@@ -214,7 +216,7 @@ class Graph:
     they start); `compensates`: some node says how to undo it; `limited`: some node has limits; `anchors`: whose workers
     are remembered because others follow them: nodes, and by the empty name the task itself. Where there are streams,
     `stream_readers[p]` are the nodes that read the batches of `p`, and `starters[p]` those that its first batch may
-    start.
+    start. `deadline` (epoch seconds) is the task's, and `deadlines` are the nodes that have one.
     """
 
     nodes: Mapping[str, Node]
@@ -240,3 +242,5 @@ class Graph:
     anchors: frozenset[str] = frozenset()
     stream_readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     starters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    deadline: float | None = None
+    deadlines: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from flowkit.core.kinds import (
     Json,
     Key,
     ListOf,
+    Moment,
     Number,
     Record,
     SubGraph,
@@ -251,6 +252,7 @@ NODE: Final = Record("node", "a node", {
     "retry_policy": Key(RETRY_POLICY, "When and how often a failed attempt is followed by another."),
     "timeout_sec": Key(LIMIT, "Bounds one attempt's run."),
     "timeouts": Key(TIMEOUTS, "Bounds in seconds."),
+    "deadline": Key(Moment(holes=True), "When it must have ended: a time with its zone, epoch seconds, or `$param`."),
     "continue_on_failure": Key(Flag(), "Whether its success edges are taken, with output null, if it fails."),
     "start_when": Key(START_WHEN, "`ready` (default), or `first_batch` of any stream that it reads."),
     "stream": Key(STREAM, "How far it may run ahead of those that read its batches."),
@@ -284,5 +286,6 @@ GRAPH: Final = Record("graph", "a graph", {
     "fail_fast": Key(Flag(), "Whether the first failure that nothing handles cancels the rest."),
     "budget": Key(BUDGET, "What the task may use up."),
     "timeout_sec": Key(LIMIT, "Bounds the whole task."),
+    "deadline": Key(Moment(), "When the whole task must have ended: a time with its zone, or epoch seconds."),
     "meta": Key(META, "Notes of your own."),
 })  # fmt: skip

@@ -10,9 +10,11 @@ from typing import Any, Final, Protocol
 
 from flowkit.core.conditions import read_expression
 from flowkit.core.graph import MISSING
+from flowkit.core.moments import read_moment
 from flowkit.core.problems import Place, Problems, shown, written
 from flowkit.core.template import TemplateReader
 from flowkit.core.values import Copier
+from flowkit.errors import InputError
 
 EXTENSION: Final = "x-"
 LONGEST_EXPRESSION: Final = 4096
@@ -180,6 +182,37 @@ class Holes:
 
     def schema(self) -> dict[str, Any]:
         return {"$ref": "#/$defs/template"}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time with its zone, or epoch seconds. Taken as it is written; as a template of the params, if `holes`: then it
+    gives a `Template`."""
+
+    holes: bool = False
+
+    def read(self, value: object, place: Place, door: Door) -> Any:
+        if not self.holes:
+            return value if self._is_one(value, place, door) else MISSING
+        read = door.templates.read(value, place)
+        if read.references or read.uses or read.streams:
+            say = "a deadline is known when its task begins: it may use `$param`, and `$expr` with `params`"
+            door.problems.add("E_DEADLINE", place, say)
+            return MISSING
+        return read if not read.constant or self._is_one(read.value, place, door) else MISSING
+
+    @staticmethod
+    def _is_one(value: object, place: Place, door: Door) -> bool:
+        try:
+            read_moment(value)
+        except InputError as error:
+            door.problems.add("E_DEADLINE", place, str(error))
+            return False
+        return True
+
+    def schema(self) -> dict[str, Any]:
+        moment = {"type": ["string", "number"]}
+        return {"anyOf": [moment, {"$ref": "#/$defs/template"}]} if self.holes else moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,11 @@ class NodeRun:
 
     `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
     holds. `routes` are the targets of the conditional edges that were taken, None until that is decided. `child` is the
-    task that a sub-graph's attempt is; `signal` what it waits for; `stopping`: it was told to end, and holds no lease.
-    `usage` is what the program of its last attempt used, where a program ran it.
-    `peak` is the highest attempt among the nodes derived from this one, `floor` what it was when this generation began.
+    task that a sub-graph's attempt is, and `child_of` the attempt with which its last task came to be, 0 for none in
+    this generation: a node that has one before it begins goes on with that task. `signal` what it waits for;
+    `stopping`: it was told to end, and holds no lease. `usage` is what the program of its last attempt used, where a
+    program ran it. `peak` is the highest attempt among the nodes derived from this one, `floor` what it was when this
+    generation began.
     """
 
     __slots__ = (
@@ -109,6 +111,7 @@ class NodeRun:
         "budgets",
         "by_failure",
         "child",
+        "child_of",
         "declines",
         "due",
         "ended_at",
@@ -176,6 +179,7 @@ class NodeRun:
         self.routes: tuple[str, ...] | None = None
         self.group: Group | None = None
         self.child = ""
+        self.child_of = 0
         self.signal = ""
         self.stopping = False
         self.turn = 0
@@ -244,6 +248,7 @@ class Timer:
     GRACE = "grace"
     TASK = "task"
     SLEEP = "sleep"
+    DEADLINE = "deadline"
 
 
 class Task:
@@ -264,19 +269,23 @@ class Task:
     `edition` is the reference of the graph that a restart brought, empty for the first; `editions` are the graphs of
     those that its facts name, and `edited_params` says that `params` are not those of the head. `memo` holds what was
     fetched for decisions, and is no part of the state; nor are `bounds`, which its coordinator has set. `ran_on` are
-    the workers of the graph's anchors.
+    the workers of the graph's anchors. `for_attempt` is the attempt of the parent's node that waits for the task's end,
+    0 in a task that is nobody's child; `again` says how the task begins again once it has been cancelled, None: it does
+    not. `deadline` (epoch seconds) is when the task must have ended, None: never; `deadlines` say so of nodes.
     """
 
     __slots__ = (
-        "agenda", "applied", "attempts", "bounds", "cancel_error", "cancel_outcome", "children", "created_at", "done",
-        "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error", "failed", "gated",
-        "gated_anew", "generation", "graph", "held", "joined", "leased", "memo", "open", "params", "paused",
+        "again", "agenda", "applied", "attempts", "bounds", "cancel_error", "cancel_outcome", "children", "created_at",
+        "deadline", "deadlines", "done", "due", "edited_params", "edition", "editions", "ended_at", "ended_by", "error",
+        "failed", "for_attempt", "gated", "gated_anew", "generation", "graph", "held", "joined", "leased", "memo",
+        "open", "params", "paused",
         "ran_on", "ready", "reason", "refusals", "runs", "signals", "spent_sec", "status", "task_id", "tenant",
         "timeout_sec", "timers", "undo", "vars", "waiting",
     )  # fmt: skip
 
     def __init__(self, *, task_id: str, graph: Graph, params: Mapping[str, Any], tenant: str = "default",
-                 timeout_sec: float | None = None) -> None:  # fmt: skip
+                 timeout_sec: float | None = None, parent_attempt: int = 0,
+                 deadline: float | None = None) -> None:  # fmt: skip
         self.task_id = task_id
         self.tenant = tenant
         self.graph = graph
@@ -320,6 +329,10 @@ class Task:
         self.memo: dict[str, Any] = {}
         self.bounds = UNBOUNDED
         self.ran_on: dict[str, str] = {}
+        self.for_attempt = parent_attempt
+        self.again: dict[str, Any] | None = None
+        self.deadline = min((at for at in (deadline, graph.deadline) if at is not None), default=None)
+        self.deadlines: dict[str, float] = {}
 
     def node(self, name: str) -> Node:
         """What a node does: of the graph, or of one derived from it. Raises `KeyError` for any other id."""
@@ -355,6 +368,13 @@ class Task:
             return self.runs[name].attempt
         base = base_of(name)
         return self.runs[base].peak if base in self.graph.nodes else MOST_ATTEMPTS
+
+    def deadline_of(self, name: str) -> float | None:
+        """When a node must have ended: its own deadline, that of the node it derives from, or the task's."""
+        if not self.deadlines:
+            return self.deadline
+        own = self.deadlines.get(base_of(name))
+        return own if self.deadline is None else self.deadline if own is None else min(own, self.deadline)
 
     @property
     def placing(self) -> bool:
@@ -436,7 +456,9 @@ class Task:
         at, generation, kind, node = timer
         if generation != self.generation or self.ended:
             return False
-        if kind == Timer.TASK:
+        if kind == Timer.DEADLINE and (self.deadlines.get(node) if node else self.deadline) != at:
+            return False
+        if not node:
             return self.status is not TaskStatus.CANCELLING
         run = self.runs[node]
         if kind in (Timer.RETRY, Timer.SLEEP):

@@ -45,9 +45,13 @@ def opening(task: Task, name: str, now: float, detector: Detector = looks_secret
         case "signal":
             return [_signal(task, name)]
         case "task":
-            attempt = task.runs[name].attempt + 1
+            run = task.runs[name]
+            attempt = run.attempt + 1
+            if run.child_of and run.started_at is None:
+                continued_params(task, name)
+                return [f.ChildContinued(name, attempt, child_id(task.task_id, name, run.child_of))]
             child_params(task, name)
-            return [f.ChildStarted(name, attempt, child_id(task, name, attempt))]
+            return [f.ChildStarted(name, attempt, child_id(task.task_id, name, attempt))]
         case "coordinator_fn":
             return [_function(task, name, node, detector)]
         case "end":
@@ -122,9 +126,15 @@ def child_params(task: Task, name: str) -> Any:
     return inputs
 
 
-def child_id(task: Task, name: str, attempt: int) -> str:
+def continued_params(task: Task, name: str) -> Any:
+    """The params with which a child goes on, None for those that it has: they can be others only where the task's own
+    are. Raises as `child_params`."""
+    return child_params(task, name) if task.edited_params else None
+
+
+def child_id(task_id: str, name: str, attempt: int) -> str:
     """The id of the task that is this attempt: a UUID of version 8 (RFC 9562) from a hash."""
-    digest = hashlib.sha256(json.dumps([task.task_id, name, attempt]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([task_id, name, attempt]).encode()).hexdigest()
     return (
         f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{'89ab'[int(digest[16], 16) % 4]}{digest[17:20]}-{digest[20:32]}"
     )

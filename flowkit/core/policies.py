@@ -33,6 +33,8 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
     if "code" in fields:
         said["code"] = code.of(fields)
+    if "deadline" in fields:
+        said["deadline"] = fields["deadline"].value
     if not lane.KEYS.isdisjoint(fields) or "code" in fields:
         said["lane"] = lane.lane_of(fields)
     return said | starts.of(fields)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from flowkit.core import selection
-from flowkit.core.derived import base_of, item_of_name
+from flowkit.core.derived import base_of, group_of, item_of_name
+from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
+from flowkit.core.moments import show_moment
 from flowkit.core.problems import Problems, shown
 
 
 class RestartOptions(TypedDict, total=False):
-    """How an ended task is to run again. `failed_only`: only what failed; `from_node`: a node, or an item, and all that
-    follows; neither: the whole. `params` are new params; `inputs` new inputs of nodes by id; `graph` an edited graph,
-    of which what is new, was changed or did not finish runs, and what follows."""
+    """How an ended task is to run again. `failed_only`: only what failed, and of a sub-graph that failed only what
+    failed in it; `from_node`: a node, or an item, and all that follows; neither: the whole. `params` are new params;
+    `inputs` new inputs of nodes by id; `graph` an edited graph, of which what is new, was changed or did not finish
+    runs, and what follows. `deadline` is when the task must have ended now, instead of the one that it had."""
 
+    deadline: Any
     from_node: str | None
     failed_only: bool
     graph: Any
@@ -28,7 +33,10 @@ class RestartOptions(TypedDict, total=False):
 @dataclass(frozen=True, slots=True)
 class RestartPlan:
     """`again` run (again), `new` those of them that the edited graph brings, `kept` keep what they have, `removed` are
-    no more. `whole`: everything runs again. `refused` says why nothing can be done; then the rest is empty."""
+    no more. `whole`: everything runs again. `refused` says why nothing can be done; then the rest is empty.
+
+    `within` are those of `again` whose sub-graphs go on where they had ended; `children` says what that means for the
+    first of them, and `more_children` how many there are beside those."""
 
     again: frozenset[str] = frozenset()
     kept: frozenset[str] = frozenset()
@@ -36,6 +44,30 @@ class RestartPlan:
     removed: frozenset[str] = frozenset()
     whole: bool = False
     refused: str = ""
+    within: frozenset[str] = frozenset()
+    children: tuple[ChildPlan, ...] = ()
+    more_children: int = 0
+
+
+class ChildFate(enum.StrEnum):
+    """What becomes of a child whose parent's node goes on with it."""
+
+    GOES_ON = "goes on"
+    TAKEN = "taken"
+    AWAITED = "awaited"
+    FRESH = "fresh"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildPlan:
+    """What a restart means for the child `task_id` of a node or item: it `goes on` by `plan`; it has finished meanwhile
+    and is `taken` as it is; it has not ended and is `awaited`; or a `fresh` one takes its place, since `why`."""
+
+    node: str
+    task_id: str
+    fate: ChildFate
+    plan: RestartPlan | None = None
+    why: str = ""
 
 
 def plan_restart(task: Task, args: Mapping[str, Any], graph: Graph | None = None) -> RestartPlan:
@@ -45,6 +77,41 @@ def plan_restart(task: Task, args: Mapping[str, Any], graph: Graph | None = None
     if graph is None:
         return _of_same_graph(task, args)
     return _of_edited_graph(task, args, graph)
+
+
+def plan_to_go_on(task: Task) -> RestartPlan:
+    """The plan by which a child that has ended goes on: what failed in it; all of it where none of its nodes did."""
+    plan = plan_restart(task, {"failed_only": True})
+    return plan if not plan.refused else plan_restart(task, {})
+
+
+def going_on(task: Task, args: Mapping[str, Any], attempt: int, now: float) -> TaskRestarted:
+    """How a child that has ended goes on for an attempt of its parent's node. A deadline of its own that is still ahead
+    holds, if it is the earlier one; one that has passed gives way to that of the parent's node."""
+    deadline, own = args.get("deadline"), task.deadline
+    if deadline is not None and own is not None and own > now:
+        deadline = min(own, deadline)
+    plan, params = plan_to_go_on(task), args.get("params")
+    return restarted(task, plan, params=params, for_attempt=attempt, deadline=deadline)
+
+
+def in_time(task: Task, plan: RestartPlan, args: Mapping[str, Any], graph: Graph | None, now: float) -> RestartPlan:
+    """The plan, if the task's deadline has not passed, be it that which the restart brings."""
+    deadline = args.get("deadline")
+    if deadline is None:
+        deadline = task.deadline if graph is None or graph.deadline == task.graph.deadline else graph.deadline
+    if plan.refused or deadline is None or deadline > now:
+        return plan
+    say = f"its deadline, {show_moment(deadline)}, has passed: give it a later one with `deadline`"
+    return RestartPlan(refused=say)
+
+
+def restarted(task: Task, plan: RestartPlan, *, graph: str = "", params: dict[str, Any] | None = None,
+              for_attempt: int = 0, deadline: float | None = None) -> TaskRestarted:  # fmt: skip
+    """The plan as the fact to record."""
+    nodes = None if plan.whole else tuple(sorted(plan.again))
+    within = {name if name in task.graph.nodes else group_of(name) for name in plan.within}
+    return TaskRestarted(task.generation + 1, nodes, graph, params, tuple(sorted(within)), for_attempt, deadline)
 
 
 def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
@@ -60,7 +127,8 @@ def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
     if why:
         return RestartPlan(refused=why)
     again = again - out
-    return RestartPlan(frozenset(again), every - again)
+    within = selection.within(task, task.graph, again) if name is None else set()
+    return RestartPlan(frozenset(again), every - again, within=frozenset(within))
 
 
 def _from_node(task: Task, name: Any) -> tuple[set[str], str]:
@@ -93,9 +161,13 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
     again = selection.descendants(graph, seeds)
     if not again:
         return RestartPlan(refused="nothing in it is new, was changed or did not finish; say from_node")
-    kept = graph.nodes.keys() - again
+    within = selection.within(task, graph, again) - new - changed if args.get("failed_only") and name is None else set()
     return RestartPlan(
-        frozenset(again), frozenset(kept), frozenset(new), frozenset(old.nodes.keys() - graph.nodes.keys())
+        again=frozenset(again),
+        kept=frozenset(graph.nodes.keys() - again),
+        new=frozenset(new),
+        removed=frozenset(old.nodes.keys() - graph.nodes.keys()),
+        within=frozenset(within),
     )
 
 
@@ -103,6 +175,6 @@ def _changed(old: Graph, new: Graph, name: str) -> bool:
     before, after = old.nodes[name], new.nodes[name]
     # How often it is tried, when, and how long it may take says nothing about what it gives.
     patient = replace(before, timeouts=after.timeouts, retry=after.retry, retry_given=after.retry_given,
-                      limits=after.limits, body=None)  # fmt: skip
+                      limits=after.limits, deadline=after.deadline, body=None)  # fmt: skip
     same = patient == replace(after, body=None)
     return not same or set(old.incoming[name]) != set(new.incoming[name]) or old.reads[name] != new.reads[name]

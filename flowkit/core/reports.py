@@ -111,7 +111,8 @@ class Expired:
 
 @immutable
 class Requested:
-    """An API call: `kind` is `cancel`, `pause`, `resume`, `restart` or `signal`."""
+    """An API call: `kind` is `cancel`, `pause`, `resume`, `restart` or `signal`; or `continue`, by which a parent asks
+    its child."""
 
     n: int
     id: str
@@ -122,7 +123,8 @@ class Requested:
 
 @immutable
 class ChildEnded:
-    """The task that is an attempt of a sub-graph node ended, as `status`, with this output or error."""
+    """The task that is an attempt of a sub-graph node ended, as `status`, with this output or error. An end that it
+    came to for an earlier attempt names that one, and is stale."""
 
     node: str
     attempt: int
@@ -130,6 +132,16 @@ class ChildEnded:
     status: str
     output: Payload
     error: ErrorInfo | None = None
+
+
+@immutable
+class ChildGone:
+    """The task `token` of an earlier attempt, which was to go on as this one, cannot: `why`."""
+
+    node: str
+    attempt: int
+    token: str
+    why: str
 
 
 @immutable
@@ -164,7 +176,18 @@ class PermitsUnused:
 
 
 AttemptReport = Started | Streams | Succeeded | Failed | Declined | Released | Expired
-Report = Accepted | Placed | AttemptReport | ChildEnded | Fetched | Looked | Requested | TimeReached | PermitsUnused
+Report = (
+    Accepted
+    | Placed
+    | AttemptReport
+    | ChildEnded
+    | ChildGone
+    | Fetched
+    | Looked
+    | Requested
+    | TimeReached
+    | PermitsUnused
+)
 
 TAGS: dict[str, type[AttemptReport | ChildEnded]] = {
     "started": Started,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
 from flowkit.core.derived import base_of, group_of, number_of
@@ -9,6 +11,7 @@ from flowkit.core.graph import Edge, Graph
 from flowkit.core.lifecycle import reconsider
 from flowkit.core.model import Group, NodeState, Runs, Task, TaskStatus, Timer
 from flowkit.core.readiness import count, deferred
+from flowkit.core.selection import goes_on
 
 
 def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
@@ -16,6 +19,8 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
     of their group is kept."""
     if fact.graph:
         _edit(task, fact.graph)
+    if fact.deadline is not None:
+        task.deadline = fact.deadline
     if fact.params is not None:
         task.params, task.edited_params = fact.params, True
     graph = task.graph
@@ -23,20 +28,27 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
     items = [] if fact.nodes is None else [name for name in fact.nodes if name not in graph.nodes]
     kept = {group_of(name) for name in items}
 
-    _begin_generation(task, fact.generation)
+    goes_on_with = {
+        name: task.runs[name].child_of
+        for name in (*(again - kept), *items)
+        if (name if name in graph.nodes else group_of(name)) in fact.within and goes_on(task.runs[name])
+    }
+
+    _begin_generation(task, fact)
     _forget_derived(task, again - kept, set(items))
     task.open = len(again)
     for name in again:
         run = task.runs[name]
         group = run.group if name in kept else None
         run.reset(len(graph.incoming[name]), len(graph.reads[name]))
-        run.group, run.floor, run.born = group, run.peak, fact.generation
+        run.group, run.floor, run.born, run.child_of = group, run.peak, fact.generation, goes_on_with.get(name, 0)
         task.failed.pop(name, None)
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)
+    _arm_deadlines(task, fact)
     for name in graph.nodes:
         if name in kept:
-            _reopen(task, name, [item for item in items if group_of(item) == name], at)
+            _reopen(task, name, [item for item in items if group_of(item) == name], goes_on_with, at)
         elif name in again:
             _recount(task, name, again, at)
     if not task.open:
@@ -47,6 +59,8 @@ def _edit(task: Task, ref: str) -> None:
     """Go on with another graph: what it shares with the one before is kept as it is."""
     old, new = task.runs, task.editions[ref]
     before = task.graph
+    if new.deadline != before.deadline:
+        task.deadline = new.deadline
     runs = Runs(new)
     for name in old:
         if name in new.nodes and dict.__contains__(old, name):
@@ -61,12 +75,23 @@ def _edit(task: Task, ref: str) -> None:
     task.done = {name: None for name in task.done if base_of(name) in new.nodes}
 
 
+def _arm_deadlines(task: Task, fact: f.TaskRestarted) -> None:
+    """Those of nodes are told anew where they may have changed."""
+    if task.deadline is not None:
+        task.arm(task.deadline, Timer.DEADLINE)
+    if fact.graph or fact.params is not None:
+        task.deadlines.clear()
+    for name, when in task.deadlines.items():
+        task.arm(when, Timer.DEADLINE, name)
+
+
 def _conditions(graph: Graph, name: str) -> list[Edge]:
     return [edge for edge in graph.outgoing[name] if edge.conditional]
 
 
-def _begin_generation(task: Task, generation: int) -> None:
-    task.generation, task.status, task.ended_at = generation, TaskStatus.RUNNING, None
+def _begin_generation(task: Task, fact: f.TaskRestarted) -> None:
+    task.generation, task.status, task.ended_at = fact.generation, TaskStatus.RUNNING, None
+    task.for_attempt, task.again = fact.for_attempt or task.for_attempt, None
     task.error, task.reason, task.cancel_outcome, task.cancel_error = None, "", "", None
     task.ended_by, task.undo, task.attempts, task.spent_sec = "", None, 0, 0.0
     for gone in (task.ready, task.gated, task.gated_anew, task.due, task.leased, task.children, task.waiting,
@@ -85,7 +110,7 @@ def _forget_derived(task: Task, bases: set[str], items: set[str]) -> None:
         task.done.pop(name, None)
 
 
-def _reopen(task: Task, name: str, items: list[str], at: float) -> None:
+def _reopen(task: Task, name: str, items: list[str], goes_on_with: Mapping[str, int], at: float) -> None:
     """Some items of a group run again, and those that never came to exist do so now."""
     run = task.runs[name]
     old = run.group
@@ -99,6 +124,7 @@ def _reopen(task: Task, name: str, items: list[str], at: float) -> None:
         its = task.runs[member]
         if member in fresh:
             its.reset(0, 0)
+            its.child_of = goes_on_with.get(member, 0)
             group.live += 1
             group.idle += 1
         elif its.state is NodeState.FINISHED:

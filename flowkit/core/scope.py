@@ -13,6 +13,7 @@ from flowkit.core.expr import Expression, parse_expression
 from flowkit.core.graph import MISSING, Foreach
 from flowkit.core.model import NodeState, Task
 from flowkit.core.payload import Artifact, holds_artifacts
+from flowkit.core.problems import shown
 from flowkit.errors import InputError
 
 ROOTS = ("params", "output", "nodes", "vars", "item", "index", "previous", "task")
@@ -189,9 +190,22 @@ def _item_place(name: str) -> tuple[str, int] | None:
 
 def _as_list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
-        raise InputError(f"foreach: expected a list, found {found}")
+        raise InputError(f"foreach: expected a list, found {_found(value)}")
     return value
+
+
+def _found(value: Any) -> str:
+    """What stands where a list should, and what to do."""
+    match value:
+        case None:
+            return "null: the node or param that it reads gives nothing"
+        case dict():
+            keys = ", ".join(map(shown, list(value)[:3])) + (", ..." if len(value) > 3 else "")
+            said = f" with the keys {keys}" if value else " with nothing in it"
+            return f"an object{said}: name the list in it by its path, or make one of it in the node before"
+        case str():
+            return f"{shown(value)}: write [...] around it, or split it in the node before"
+    return f"{shown(value)}: write [...] around it"
 
 
 def _replaced(value: Any, fetched: Callable[[Artifact], Any]) -> Any:

@@ -81,6 +81,26 @@ def undone_items(task: Task, group: str) -> set[str]:
     return {item for item in items if group_of(item) == group}
 
 
+def within(task: Task, graph: Graph, again: set[str]) -> set[str]:
+    """Those of the nodes and items that run `again`, of this graph, whose children go on where they had ended: the
+    children failed or were cancelled, and nothing that the node waits for or reads runs again, which might give the
+    child other params."""
+    found = set[str]()
+    bases = {name for name in again if name in graph.nodes and graph.nodes[name].type == "task"}
+    firm = {name for name in bases if again.isdisjoint(sources(graph, name))}
+    for name in again:
+        item = name not in graph.nodes
+        base = group_of(name) if item else name
+        if base in firm and (item or graph.nodes[name].foreach is None) and goes_on(task.runs[name]):
+            found.add(name)
+    return found
+
+
+def goes_on(run: NodeRun) -> bool:
+    """Whether a node had a child that did not finish. The fold of a restart asks as well: this may never change."""
+    return bool(run.child_of) and run.state in (NodeState.FAILED, NodeState.CANCELLED) and not run.loser
+
+
 def left_out(task: Task) -> set[str]:
     """The nodes that no target of the task needs: a restart leaves them out too."""
     return {name for name in task.graph.nodes if task.runs[name].reason == NOT_NEEDED}

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from flowkit.core import deadlines, streams
 from flowkit.core import facts as f
-from flowkit.core import streams
 from flowkit.core.derived import repetition_of
 from flowkit.core.desk import CANCEL_GRACE_SEC, UNFIT, Desk
-from flowkit.core.effects import Spawn
+from flowkit.core.effects import Continue, Spawn
 from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import node_inputs
 from flowkit.core.lifecycle import group_decided, members
 from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus
-from flowkit.core.opening import child_params, ending, holds, opening
+from flowkit.core.opening import child_params, continued_params, ending, holds, opening
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.readiness import Start, skip_reason, verdict
+from flowkit.core.replan import going_on
 from flowkit.core.routing import routes
 from flowkit.core.scope import Scope, Unanswered
 
@@ -39,6 +40,8 @@ class Settling:
         """What follows in the graph, to a fixed point: conditions, starts, groups, skips, cancelled losers, fail-fast,
         what is to be undone, the end."""
         task, waiting = self.task, list[str]()
+        if task.graph.deadlines and task.created and not task.ended:
+            self.set_deadlines()
         if task.open and not (task.agenda or task.due or "values" in task.memo or task.graph.budget is not None):
             return  # most reports: nothing follows
         while True:
@@ -50,6 +53,12 @@ class Settling:
         task.agenda.extend(waiting)
         if "values" in task.memo and not (self.decision.questions or waiting or task.ready or task.due):
             del task.memo["values"]
+
+    def set_deadlines(self) -> None:
+        """Tell when nodes must have ended, once that can be told. Whatever of it a crash cut off is told then."""
+        for fact in deadlines.unset(self.task):
+            self.desk.put(fact)
+        self.decision.more |= len(self.task.deadlines) < len(self.task.graph.deadlines)
 
     def look(self, waiting: list[str]) -> None:
         """Decide about all that is on the agenda. What must ask the store first goes to `waiting`."""
@@ -123,6 +132,8 @@ class Settling:
             self.desk.put(fact)
             if isinstance(fact, f.ChildStarted):
                 self.decision.effects.append(spawn_of(task, name))
+            elif isinstance(fact, f.ChildContinued):
+                self.decision.effects.append(continue_of(task, name))
             elif isinstance(fact, f.NodeFinished) and task.node(name).type == "end":
                 self.end_by(name)
 
@@ -184,7 +195,9 @@ class Settling:
         task = self.task
         if task.graph.budget is not None and self.desk.out_of_budget():
             return True
-        if task.open or not task.created or task.ended:
+        if task.ended:
+            return self.begin_again()
+        if task.open or not task.created:
             return False
         try:
             fact = ended(task)
@@ -195,7 +208,15 @@ class Settling:
             self.desk.put(f.UndoBegan(tuple(task.done), fact.status, fact.error))
             return True
         self.desk.put(fact)
-        return False
+        return self.begin_again()
+
+    def begin_again(self) -> bool:
+        """Restart a task that had to be cancelled first, if somebody waits for that; whether it was."""
+        task = self.task
+        if task.again is None:
+            return False
+        self.desk.put(going_on(task, task.again, task.for_attempt, self.now))
+        return True
 
     def skip_if_stuck(self, name: str, run: NodeRun) -> bool:
         """Skip a node that can no longer run; whether a failure may have lost thereby what would have answered it: its
@@ -227,7 +248,14 @@ class Settling:
 def spawn_of(task: Task, name: str) -> Spawn:
     """What makes sure that the task of a sub-graph's attempt exists."""
     run = task.runs[name]
-    return Spawn(name, task.node(name), run.attempt, run.child, child_params(task, name))
+    params = child_params(task, name)
+    return Spawn(name, task.node(name), run.attempt, run.child, params, task.deadline_of(name))
+
+
+def continue_of(task: Task, name: str) -> Continue:
+    """What makes sure that the task of an earlier attempt of a sub-graph goes on."""
+    run = task.runs[name]
+    return Continue(name, run.attempt, run.child, continued_params(task, name), task.deadline_of(name))
 
 
 def group_error(task: Task, name: str) -> f.ErrorInfo:
@@ -236,7 +264,11 @@ def group_error(task: Task, name: str) -> f.ErrorInfo:
     assert group is not None
     first = next((m for m in members(task, name) if task.runs[m].state in (NodeState.FAILED, NodeState.CANCELLED)), "")
     if not first:
-        return {"code": "too_few_items", "message": f"it has {group.count} items, fewer than it needs"}
+        return {"code": "too_few_items", "message": f"it has {_items(group.count)}, fewer than it needs"}
     error = task.runs[first].error or {"code": "cancelled", "message": task.runs[first].reason}
-    say = f"{group.failed} of {group.count} items failed, first {first}: {error.get('code')}: {error.get('message')}"
+    say = f"{group.failed} of {_items(group.count)} failed, first {first}: {error.get('code')}: {error.get('message')}"
     return {**error, "code": "item_failed", "message": say[:MOST_REASON], "item": first}
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'' if count == 1 else 's'}"

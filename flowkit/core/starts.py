@@ -77,7 +77,7 @@ def _body(node: Node) -> Node:
     """What a member of a group does, and how that is undone: what its group waits for, and how long in all, is the
     group's."""
     timeouts = replace(node.timeouts, total_sec=None)
-    node = replace(node, when=None, fan_in=policies.ALL, timeouts=timeouts, continue_on_failure=False)
+    node = replace(node, when=None, fan_in=policies.ALL, timeouts=timeouts, continue_on_failure=False, deadline=None)
     return finished(node, {})
 
 

@@ -29,6 +29,7 @@ _PERIOD_US: Final = 100_000
 _SHORTEST_QUOTA_US: Final = 1_000
 _REMOVAL_SEC: Final = 2.0
 _REMOVAL_PAUSE_SEC: Final = 0.01
+_LONGEST_FILE: Final = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class Cgroups:
             self._homes[parent] = _new_home(parent)
         for controller in self.controllers.values():
             if controller.version == 2:
-                _write(self._homes[controller.folder].folder / "cgroup.subtree_control", f"+{_of_2(controller.name)}")
+                _write(f"{self._homes[controller.folder].folder}/cgroup.subtree_control", f"+{_of_2(controller.name)}")
 
     def create(self) -> Group:
         """A group with no limits yet and nobody in it. Raises `OSError`."""
@@ -82,46 +83,47 @@ class Group:
     """What one program, and all that it starts, is counted and bounded in."""
 
     def __init__(self, places: dict[str, tuple[int, Path]]) -> None:
-        self._places = places
-        self._folders = list(dict.fromkeys(folder for _, folder in places.values()))
+        # As text: a group is made and read for every program, and joining paths as objects is slow.
+        self._places = {name: (version, str(folder)) for name, (version, folder) in places.items()}
+        self._folders = list(dict.fromkeys(folder for _, folder in self._places.values()))
 
     def make(self) -> None:
         for folder in self._folders:
-            folder.mkdir()
+            os.mkdir(folder)
 
     def bound(self, limits: Limits) -> None:
         """Raises `OSError`."""
         for name, (version, folder) in self._places.items():
             for file, value in _settings(name, version, limits):
-                _write(folder / file, value)
+                _write(f"{folder}/{file}", value)
         self._bound_swap(limits)
 
     def doors(self) -> list[int]:
         """Descriptors by which whoever writes `0` to all of them joins; the caller closes them."""
-        return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
+        return [os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
 
     def cpu_sec(self) -> float | None:
-        version, folder = self._places.get("cpuacct", (0, None))
-        if folder is None:
+        version, folder = self._places.get("cpuacct", (0, ""))
+        if not version:
             return None
         if version == 1:
-            return int(_read(folder / "cpuacct.usage", "0")) / 1e9
-        return int(_fields(folder / "cpu.stat").get("usage_usec", "0")) / 1e6
+            return int(_read(f"{folder}/cpuacct.usage", "0")) / 1e9
+        return int(_fields(f"{folder}/cpu.stat").get("usage_usec", "0")) / 1e6
 
     def peak_memory_bytes(self) -> int | None:
-        version, folder = self._places.get("memory", (0, None))
-        if folder is None:
+        version, folder = self._places.get("memory", (0, ""))
+        if not version:
             return None
-        found = _read(folder / ("memory.max_usage_in_bytes" if version == 1 else "memory.peak"), "")
+        found = _read(f"{folder}/{'memory.max_usage_in_bytes' if version == 1 else 'memory.peak'}", "")
         return int(found) if found else None
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed because there was no memory left in the group."""
-        version, folder = self._places.get("memory", (0, None))
-        if folder is None:
+        version, folder = self._places.get("memory", (0, ""))
+        if not version:
             return 0
         file = "memory.oom_control" if version == 1 else "memory.events"
-        return int(_fields(folder / file).get("oom_kill", "0"))
+        return int(_fields(f"{folder}/{file}").get("oom_kill", "0"))
 
     def kill(self) -> None:
         """End whoever is in it."""
@@ -143,14 +145,14 @@ class Group:
         return not self._folders
 
     def _bound_swap(self, limits: Limits) -> None:
-        version, folder = self._places.get("memory", (0, None))
-        if folder is None:
+        version, folder = self._places.get("memory", (0, ""))
+        if not version:
             return
         file, value = ("memory.swap.max", "0")
         if version == 1:
             file, value = ("memory.memsw.limit_in_bytes", str(limits.memory_mb * MIB))
         with contextlib.suppress(FileNotFoundError):  # a kernel without swap, or that does not account for it
-            _write(folder / file, value)
+            _write(f"{folder}/{file}", value)
 
 
 def sweep(parent: Path) -> None:
@@ -210,25 +212,25 @@ def _clear(folder: Path) -> None:
     """As far as it goes: what cannot be ended yet is found by the next sweep."""
     for child in [*(path for path in folder.iterdir() if path.is_dir()), folder]:
         for _ in range(20):
-            if _remove(child):
+            if _remove(str(child)):
                 break
-            _kill(child)
+            _kill(str(child))
 
 
-def _kill(folder: Path) -> None:
-    if (folder / "cgroup.kill").exists():
+def _kill(folder: str) -> None:
+    if os.path.exists(f"{folder}/cgroup.kill"):
         with contextlib.suppress(OSError):
-            _write(folder / "cgroup.kill", "1")
+            _write(f"{folder}/cgroup.kill", "1")
         return
-    for word in _read(folder / "cgroup.procs", "").split():
+    for word in _read(f"{folder}/cgroup.procs", "").split():
         if word != "0":  # a process of another namespace
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(int(word), signal.SIGKILL)
 
 
-def _remove(folder: Path) -> bool:
+def _remove(folder: str) -> bool:
     try:
-        folder.rmdir()
+        os.rmdir(folder)
     except FileNotFoundError:
         return True
     except OSError:
@@ -236,7 +238,7 @@ def _remove(folder: Path) -> bool:
     return True
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())
@@ -244,12 +246,18 @@ def _write(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def _read(path: Path, default: str) -> str:
+def _read(path: str, default: str) -> str:
     try:
-        return path.read_text()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return default
+    try:
+        return os.read(descriptor, _LONGEST_FILE).decode()
+    except OSError:
+        return default
+    finally:
+        os.close(descriptor)
 
 
-def _fields(path: Path) -> dict[str, str]:
+def _fields(path: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in _read(path, "").splitlines() if " " in line)

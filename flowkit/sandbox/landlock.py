@@ -26,7 +26,7 @@ from flowkit.sandbox.keeper import Keeper
 from flowkit.sandbox.launch import Launch
 from flowkit.sandbox.orders import check, order_for
 from flowkit.sandbox.runtime import Level, Program, Running
-from flowkit.sandbox.users import some_uid
+from flowkit.sandbox.users import some_uid, threads_of
 
 PREFIX: Final = "flowkit-work-"
 SCOPES_ABI: Final = 6
@@ -74,7 +74,7 @@ class LandlockRuntime:
             await after()
             raise CannotStart("E_SANDBOX_START", f"the sandbox could not be begun: {error}", "flowkit doctor") from None
         try:
-            order = self._order(program, work.folder)
+            order = self._order(program, work.folder, uid)
             return await self._keeper.fill(spot, program, order, seccomp.build(own_ipc=False), after=after)
         except CannotStart as error:
             raise launch.explain(error) from None
@@ -93,8 +93,9 @@ class LandlockRuntime:
         await self._keeper.end_all()
         self._keeper.close()
 
-    def _order(self, program: Program, folder: Path) -> Order:
-        order = order_for(program, counted=self._keeper.counted)
+    def _order(self, program: Program, folder: Path, uid: int) -> Order:
+        counted = self._keeper.counted
+        order = order_for(program, counted=counted, beside=0 if "pids" in counted else threads_of(uid or os.geteuid()))
         order.folder = str(folder)
         order.env.setdefault("TMPDIR", order.folder)
         read = [*system_places(), *program.readable]
@@ -123,7 +124,7 @@ class Work:
 
 def _new_folder(parent: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

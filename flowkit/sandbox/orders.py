@@ -48,8 +48,9 @@ def _check_readable(path: str) -> None:
         raise CannotStart("E_READABLE", f"{path} is not there", "see that the program's environment was built")
 
 
-def order_for(program: Program, *, counted: frozenset[str]) -> Order:
-    """`counted`: what a control group bounds already, by its controller's name; limits of the system bound the rest."""
+def order_for(program: Program, *, counted: frozenset[str], beside: int = 0) -> Order:
+    """`counted`: what a control group bounds already, by its controller's name; limits of the system bound the rest.
+    `beside`: processes that are counted with the program's, where it has no users of its own."""
     own_tmp = not any(path.startswith("/tmp/") for path in program.readable)  # noqa: S108  the sandbox's
     env = dict(program.env)
     if not own_tmp:
@@ -59,14 +60,14 @@ def order_for(program: Program, *, counted: frozenset[str]) -> Order:
     return Order(
         argv=list(program.argv),
         env=env,
-        rlimits=rlimits(program.limits, counted),
+        rlimits=rlimits(program.limits, counted, beside),
         network=bool(program.network),
         disk_bytes=program.limits.disk_mb * MIB,
         own_tmp=own_tmp,
     )
 
 
-def rlimits(limits: Limits, counted: frozenset[str]) -> list[tuple[int, int, int]]:
+def rlimits(limits: Limits, counted: frozenset[str], beside: int) -> list[tuple[int, int, int]]:
     cpu = math.ceil(limits.cpu_sec)
     found = [
         (resource.RLIMIT_CPU, cpu, cpu + 1),
@@ -83,7 +84,8 @@ def rlimits(limits: Limits, counted: frozenset[str]) -> list[tuple[int, int, int
         room = limits.memory_mb * MIB + _SHARED_BYTES
         found.append((resource.RLIMIT_AS, room, room))
     if "pids" not in counted:
-        found.append((resource.RLIMIT_NPROC, limits.pids, limits.pids))
+        most = beside + limits.pids
+        found.append((resource.RLIMIT_NPROC, most, most))
     return found
 
 

@@ -103,6 +103,9 @@ class Broker:
             stage.count("D_late_work")
             stage.later(stage.dice.uniform(4.5, 12), self._append, record)
             return True
+        if stage.tilt["late_child_end"] and b'["child_ended"' in value and stage.chance(stage.tilt["late_child_end"]):
+            stage.count("D_late_child_end")
+            stage.later(stage.dice.uniform(2, 15), self._append, record)  # once more: its parent may have gone on since
         if stage.tilt["lost_work"] and b'["job"' in value and stage.chance(stage.tilt["lost_work"]):
             self.on_lost_work()
             return True

@@ -308,6 +308,26 @@ def _stall_fleet(world: World, machine: Machine, partitions: range | list[int]) 
         world.broker.stalls[machine.name, world.topics.fleet, partition] = until
 
 
+def continue_then_crash(world: World) -> None:
+    """Sub-graphs that fail are asked to go on; the coordinator dies between the parent's commit and the request that
+    tells the child, or between that request and the child's commit."""
+    stage = world.stage
+    stage.wanted.add("continued")
+
+    def acknowledged(machine: Machine, commits: list[Commit]) -> None:
+        if stage.storm and any('["child_continued"' in commit.body for commit in commits):
+            stage.count("D_continue_then_crash")
+            stage.later(stage.dice.choice((0.0, stage.dice.uniform(0, 0.3))), machine.crash, stage.dice.uniform(0.5, 8))
+
+    world.on_boot.append(lambda machine, runtime, store: store.hear_acknowledged(acknowledged))
+
+
+def late_child_ends(world: World) -> None:
+    """Sub-graphs that fail are asked to go on; their parents hear of ends once more long after they have gone on."""
+    world.stage.wanted.add("continued")
+    world.stage.tilt["late_child_end"] = 0.7
+
+
 def rich(world: World) -> None:
     """No fault: graphs that use all that a graph can say."""
     world.stage.wanted.add("rich")
@@ -338,6 +358,8 @@ DIRECTED: dict[str, Callable[[World], None]] = {
         slow_then_crash,
         slow_then_fail_over,
         lost_doorbells,
+        continue_then_crash,
+        late_child_ends,
         rich,
     )
 }

@@ -101,7 +101,11 @@ ROWS = (
     Guard("sweep_unpublished", 12, "unpublished heads are due",
           "flowkit.adapters.memory_store:unpublished_or_wake", r.wake_alone),
     Guard("open_until_published", 12, "open until the last event is out", f"{C}.heads:update_of", r.closed_at_once),
+    Guard("look_at_children", 12, "a child that was not asked to go on is asked again",
+          f"{C}.children:was_not_asked", r.always(False)),
     Guard("generation", 13, "a timer carries its generation", f"{CORE}.model:Task.timer_live", r.any_generation),
+    Guard("end_of_attempt", 13, "a child's end counts for the attempt that it was for",
+          f"{CORE}.attempts:Attempts.child_ended", r.any_end),
     Guard("timers_cleared", 13, "a restart forgets the timers", f"{CORE}.model:Task.__init__", r.timers_kept),
     Guard("attempts_grow", 13, "attempt numbers never repeat", f"{CORE}.model:NodeRun.reset", r.attempts_anew),
 )
@@ -131,6 +135,8 @@ LOOKED_FOR = {
     "flag_head": ("restart_then_crash",),
     "offsets_last": ("slow_then_crash",),
     "sweep_unpublished": ("lost_doorbells",),
+    "look_at_children": ("continue_then_crash",),
+    "end_of_attempt": ("late_child_ends",),
     "generation": ("restart_before_timeout",),
     "timers_cleared": ("restart_before_timeout",),
 }

@@ -25,6 +25,7 @@ def check_history(
     """Every promise (architecture, I1 to I7) that this history breaks; empty for a good one."""
     judge = _Judge(commits, ledger, evidence if evidence is not None else Evidence())
     judge.chains()
+    judge.children()
     judge.starts()
     judge.overlaps()
     judge.stops()
@@ -64,6 +65,14 @@ class _Judge:
             self.walk(task_id, self.whole(task_id, lived), starts[task_id])
             if task_id in self.deleted and task_id in self.walks and not self.walks[task_id].task.ended:
                 self.say("deleted_unended", task_id, f"it was {self.walks[task_id].task.status}")
+
+    def children(self) -> None:
+        """What a node took for the end of its child is one, and one that the child came to for that very attempt."""
+        for task_id, walk in self.walks.items():
+            for node, attempt, child in walk.children:
+                its = self.walks.get(child)
+                if its is not None and attempt not in its.ended_for:
+                    self.say("end_of_another", task_id, f"{node} attempt {attempt}: task {child} had no end for it")
 
     def until_deleted(self, task_id: str, commits: list[Commit]) -> list[Commit]:
         """The commits before the tombstone, behind which there must be none."""
@@ -114,6 +123,8 @@ class _Judge:
             params=loads(head.params),
             tenant=head.tenant,
             timeout_sec=head.timeout_sec,
+            parent_attempt=head.parent_attempt,
+            deadline=head.deadline,
         )
 
     # ---- what the handlers say

@@ -11,18 +11,19 @@ from operator import methodcaller
 from typing import Any
 
 from flowkit.core.derived import base_of
-from flowkit.errors import BusUnavailable, Corrupt, RequestRefused, Retry, StoreUnavailable, TaskNotFound
+from flowkit.core.opening import child_id
+from flowkit.errors import BusUnavailable, Corrupt, GraphError, RequestRefused, Retry, StoreUnavailable, TaskNotFound
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
-from flowkit.testing.rich import rich
+from flowkit.testing.rich import continued, may_be_late, rich
 from flowkit.testing.scenario import CHANGES, ROLE, TaskPlan, fits, plan_task, value_of
 from flowkit.testing.world import ProcessDied, Report, World
 from flowkit.wire.codec import loads
 
 TASKS = 3
 GIVES_UP = 0.1
-ALL_CHANGES = {**CHANGES, "rich": rich}
+ALL_CHANGES = {**CHANGES, "continued": continued, "rich": rich}
 PATIENCE_SEC = 300.0
 
 
@@ -162,12 +163,19 @@ class RandomPlay:
                 return str(task_id)
             except (StoreUnavailable, BusUnavailable, ProcessDied):
                 self.world.stage.count("api_unavailable")
+            except GraphError:  # its deadline has passed before anybody took it
+                if not may_be_late(plan.graph):
+                    raise
+                self.world.stage.count("api_too_late")
+                return None
             if self.world.stage.storm and dice.random() < GIVES_UP:
                 return None
             await asyncio.sleep(0.3)
 
     async def _ask(self, task_id: str, kind: str, dice: random.Random) -> None:
         method, options = _call(kind, dice)
+        if kind == "restart_child":  # behind its parent's back
+            task_id = child_id(task_id, dice.choice(("child", "child[0]")), dice.choice((1, 1, 2)))
         while True:
             machine, said = dice.choice(self.world.apis), "done"
             try:
@@ -180,6 +188,8 @@ class RandomPlay:
             except (StoreUnavailable, BusUnavailable, ProcessDied):
                 said = "unavailable"
             self.world.stage.count(f"api_{said.replace(' ', '_')}")
+            if said == "not found" and kind == "restart_child":
+                return  # there may never be one
             if said in ("done", "refused"):  # refused by the coordinator: it was applied, with that answer
                 request = self.world.stores[machine.name].requested[task_id]
                 self.world.asked.append(Asked(task_id, request.id, kind))
@@ -197,7 +207,7 @@ def _call(kind: str, dice: random.Random) -> tuple[str, dict[str, Any]]:
             return "cancel", {"grace_sec": 5.0, "node_id": dice.choice(("n0", "n1"))}
         case "signal":
             return "signal", {"name": "go", "payload": {"by": "ada"}}
-        case "restart_failed":
+        case "restart_failed" | "restart_child":
             return "restart", {"failed_only": True}
         case "restart_from":
             return "restart", {"from_node": dice.choice(("n0", "n1"))}

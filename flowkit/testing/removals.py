@@ -62,6 +62,14 @@ def duplicate_is_yes(original: Any) -> Any:
     return outcome
 
 
+def any_end(original: Any) -> Any:
+    def child_ended(attempts: Any, report: Any) -> None:
+        run = attempts.task.runs.get(report.node)
+        original(attempts, replace(report, attempt=run.attempt if run is not None else 0))
+
+    return child_ended
+
+
 def forget_reports(original: Any) -> Any:
     def reload(engine: Any, cell: Any, why: str, after_sec: float) -> Any:
         if cell.flight is not None:

@@ -31,7 +31,14 @@ class Stage:
         # What directed faults ask of the users: tasks with a timeout, nodes that all run for long.
         self.wanted: set[str] = set()
         # How often, while the storm lasts, what directed faults make more likely than it is.
-        self.tilt = {"stale_read": 0.04, "late_work": 0.0, "lost_work": 0.0, "lost_stop": 0.0, "late_head": 0.0}
+        self.tilt = {
+            "stale_read": 0.04,
+            "late_work": 0.0,
+            "lost_work": 0.0,
+            "lost_stop": 0.0,
+            "late_child_end": 0.0,
+            "late_head": 0.0,
+        }
         self.trace: list[str] | None = [] if trace else None
         self._root = self.loop.root.context()
         self._hash = blake2b(digest_size=8)

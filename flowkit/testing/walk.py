@@ -15,10 +15,12 @@ from flowkit.core.evolve import evolve
 from flowkit.core.graph import END, FAILURE, SUCCESS, Edge
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import Task
+from flowkit.core.opening import child_id
 from flowkit.core.outcome import handled
 from flowkit.core.payload import lift_artifacts
 from flowkit.core.routing import routes
 from flowkit.core.scope import Unanswered
+from flowkit.core.selection import sources
 from flowkit.errors import ExprError, InputError
 from flowkit.ports import Commit, Head
 from flowkit.testing.evidence import UNKNOWN, Evidence, Start
@@ -30,6 +32,7 @@ EFFECTS: dict[str, tuple[type, ...]] = {
     "restart": (f.TaskRestarted,),
     "cancel": (f.TaskCancelling, f.NodeCancelled, f.NodeCancelling),
     "signal": (f.SignalReceived,),
+    "continue": (f.ParentWaits, f.TaskRestarted),
 }
 ENDS = frozenset({"done", "failed", "skipped", "cancelled"})
 Say = Callable[[str, str, str], None]
@@ -50,6 +53,7 @@ class Node:
     streaming: bool = False
     routes: tuple[str, ...] | None = None
     members: int = 0
+    child_of: int = 0
 
 
 class Nodes(dict[str, Node]):
@@ -65,7 +69,9 @@ class Nodes(dict[str, Node]):
 @dataclass(slots=True)
 class Walk:
     """`began` is when this generation did; `stopped` names the node that ended the task. `leases` are all that were
-    committed, by node and attempt, and `over` says when those ended; `requests` are the numbers of those applied."""
+    committed, by node and attempt, and `over` says when those ended; `requests` are the numbers of those applied.
+    `ended_for` are the attempts of the parent's node for which the task came to an end, and `children` the (node,
+    attempt, task) whose ends were taken."""
 
     task: Task
     head: Head
@@ -85,6 +91,8 @@ class Walk:
     over: dict[tuple[str, int], float] = field(default_factory=dict)
     owed: f.RequestApplied | None = None
     requests: dict[str, int] = field(default_factory=dict)
+    ended_for: set[int] = field(default_factory=set)
+    children: list[tuple[str, int, str]] = field(default_factory=list)
 
     def say(self, kind: str, detail: object) -> None:
         self.say_of(kind, self.task.task_id, f"commit {self.seq}: {detail}")
@@ -109,7 +117,7 @@ class Walk:
 
     def look(self, fact: f.Fact) -> None:
         if self.status in ("finished", "failed", "cancelled") and not isinstance(
-            fact, (f.RequestApplied, f.TaskRestarted)
+            fact, (f.RequestApplied, f.TaskRestarted, f.ParentWaits)
         ):
             self.say("after_terminal", fact)
         if (self.status == "queued") != isinstance(fact, f.TaskCreated):
@@ -123,7 +131,11 @@ class Walk:
                 self.attempt(fact)
             case f.RetryDue(node=name):
                 self.due(name)
-            case f.NodeFailed(node=name):
+            case f.NodeFailed(node=name, error=error):
+                # That of a repetition, which is not tried again beyond it, fails the node at once.
+                at = 0.0 if self.nodes[name].state == "group" else self.task.deadlines.get(name, 0.0)
+                if error.get("code") == "deadline" and self.at < at - self.evidence.skew_sec:
+                    self.say("timer_early", f"{name} had until {at:.3f}, not {self.at:.3f}")
                 self.end(name, "failed")
             case f.NodeSkipped(node=name, by_failure=by_failure):
                 self.nodes[name].by_failure = by_failure
@@ -168,6 +180,10 @@ class Walk:
                 self.end(name, "done")
             case f.ChildStarted(node=name, attempt=attempt, child=child):
                 self.child(name, attempt, child)
+                self.nodes[name].child_of = attempt
+            case f.ChildContinued(node=name, attempt=attempt, child=child):
+                self.continued(name, child)
+                self.child(name, attempt, child)
             case _:
                 self.whole(fact)
 
@@ -199,6 +215,20 @@ class Walk:
         if attempt <= node.attempt:
             self.say("bad_lease", f"{name} is task {child} as attempt {attempt}, the last was {node.attempt}")
         node.attempt, node.token, node.wake = attempt, child, None
+
+    def continued(self, name: str, child: str) -> None:
+        """Only the child of the last attempt goes on, which did not finish, and only where the restart said so."""
+        node = self.nodes[name]
+        if not node.child_of or child != child_id(self.task.task_id, name, node.child_of):
+            self.say("bad_continuation", f"{name} goes on with task {child}; its last was that of {node.child_of}")
+
+    def waits(self, fact: f.ParentWaits) -> None:
+        """An attempt of the parent's node waits: a later one than before, unless it waits no more for another start."""
+        known = self.task.for_attempt
+        if self.status in ("finished", "failed", "cancelled"):
+            self.ended_for.add(fact.attempt)
+        if not self.head.parent or (fact.attempt < known or (fact.attempt == known and self.task.again is None)):
+            self.say("bad_waiting", f"{fact}; its parent waited for attempt {known}")
 
     def routed(self, name: str, taken: tuple[str, ...]) -> None:
         """Conditions are decided once, and as they are."""
@@ -243,6 +273,8 @@ class Walk:
                 self.cancelling(fact)
             case f.TaskRestarted():
                 self.restarted(fact)
+            case f.ParentWaits():
+                self.waits(fact)
             case f.UndoBegan(nodes=nodes):
                 self.status, self.undoing = "cancelling", True
                 for name in nodes:
@@ -273,6 +305,8 @@ class Walk:
             self.say("applied_twice", fact)
         if node.token != fact.token or node.attempt != fact.attempt:
             self.say("stale_applied", f"{fact}; current is {node.token or 'none'}, attempt {node.attempt}")
+        if isinstance(fact, f.AttemptSucceeded | f.AttemptFailed) and (fact.node, fact.attempt) not in self.leases:
+            self.children.append((fact.node, fact.attempt, fact.token))
         match fact:
             case f.AttemptSucceeded(next=chosen, output=output):
                 node.next = chosen
@@ -290,6 +324,8 @@ class Walk:
             if retry_at is not None and node.failures >= self.task.node(fact.node).retry.max_attempts:
                 self.say("over_budget", f"{fact.node} is tried again after {node.failures} failures")
         may_fail = self.evidence.may_fail
+        if fact.error.get("code") == "deadline" and self.task.deadline_of(fact.node) is not None:
+            may_fail = None
         if may_fail is not None and retry_at is None and not may_fail(self.task.task_id, fact.node):
             self.say("wrong_failure", f"{fact.node} cannot fail for good, and did")
         self.again(fact.node, retry_at)
@@ -353,6 +389,10 @@ class Walk:
             self.say("cancel_wrong", "nobody asked for it")
         limit, over = self.task.timeout_sec, self.at - self.began
         timed_out = fact.error == {"code": "timeout", "message": fact.reason}
+        latest = self.task.deadline
+        missed = fact.error is not None and fact.error.get("code") == "deadline" and "node_id" not in fact.error
+        if missed and (latest is None or self.at < latest - self.evidence.skew_sec):
+            self.say("timer_early", f"the task had until {latest}, and it was {self.at:.3f}")
         if timed_out and limit is not None and over < limit - self.evidence.skew_sec:
             self.say("timer_early", f"the task had {limit:g} s, and {over:.3f} s were over")
         self.status = "cancelling"
@@ -371,7 +411,7 @@ class Walk:
         self.stopped = ""
         graph = self.task.editions[fact.graph] if fact.graph else self.task.graph
         again = set(graph.nodes if fact.nodes is None else fact.nodes)
-        for name in [*self.nodes, *graph.nodes]:
+        for name in dict.fromkeys([*self.nodes, *graph.nodes]):
             owner, base = group_of(name), base_of(name)
             kept_group = any(group_of(one) == base for one in again)
             anew = name in again or owner in again or (base in again and not kept_group) or name.endswith("/compensate")
@@ -379,10 +419,21 @@ class Walk:
                 before = self.nodes.get(name, Node())
                 state = "group" if kept_group and name == base else "open"
                 self.nodes[name] = Node(state=state, attempt=before.attempt, members=before.members)
+                self.nodes[name].child_of = self.child_kept(before, name in fact.within)
             elif anew:
-                self.nodes[name] = Node(attempt=self.nodes[name].attempt)
+                before = self.nodes[name]
+                self.nodes[name] = Node(attempt=before.attempt, child_of=self.child_kept(before, owner in fact.within))
         for name in [name for name in self.nodes if base_of(name) not in graph.nodes]:
             del self.nodes[name]
+
+        for name in fact.within:
+            if name not in graph.nodes or not again.isdisjoint(sources(graph, name)):
+                self.say("bad_within", f"{name} goes on with a child, though what it follows runs again")
+
+    @staticmethod
+    def child_kept(before: Node, within: bool) -> int:
+        """The attempt with whose child a node goes on that runs again; 0: with none."""
+        return before.child_of if within and before.state in ("failed", "cancelled") else 0
 
     def ended(self, fact: f.TaskEnded) -> None:
         still = [
@@ -401,6 +452,7 @@ class Walk:
             case "cancelled" if not self.cancelled and not self.stopped:
                 self.say("wrong_end", "cancelled, and nobody asked for it")
         self.status = fact.status
+        self.ended_for.add(self.task.for_attempt)
 
     # ---- causality: what may start, and with which inputs (I7)
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from flowkit.adapters.sealed_bus import SealedBus
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.core.bounds import bounds_of
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.errors import BusUnavailable, StoreUnavailable
-from flowkit.ports import DELETED
+from flowkit.ports import DELETED, Bus
 from flowkit.telemetry import Telemetry
 from flowkit.testing import faults
 from flowkit.testing.bus import Broker, FaultyBus
@@ -31,6 +32,7 @@ from flowkit.testing.stage import EPOCH, Stage
 from flowkit.testing.store import FaultyStore
 from flowkit.testing.summary import describe_tasks, needed_runs
 from flowkit.wire.codec import loads
+from flowkit.wire.seals import Seals, in_pool
 from flowkit.wire.topics import Topics
 
 T = TypeVar("T")
@@ -75,13 +77,14 @@ class World:
     `mode` is `chaos` (everything goes wrong), `calm` (nothing does), `outage` (Kafka is away for three TTLs) or
     `ccrash`
     (coordinators crash, nothing else). `without` names guards that are off in the simulated store. Whatever has not
-    ended `patience_sec` after the last fault never will.
+    ended `patience_sec` after the last fault never will. `seals` gives what the messages of a kind of machine
+    (`coordinator`, `worker`, `api`) are signed by.
     """
 
     def __init__(self, seed: int = 0, *, mode: str = "calm", coordinators: int = 2, workers: int = 3, apis: int = 2,
                  handlers: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
-                 without: Collection[str] = (), trace: bool = False,
-                 patience_sec: float = 100_000.0) -> None:  # fmt: skip
+                 without: Collection[str] = (), trace: bool = False, patience_sec: float = 100_000.0,
+                 seals: Callable[[str], Seals] | None = None) -> None:  # fmt: skip
         if mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
         self.stage = stage = Stage(seed, mode, without=frozenset(without), trace=trace)
@@ -95,7 +98,9 @@ class World:
         self.settings = _settings(stage)
         self.patience_sec = patience_sec
         self.coordinators = [Machine(stage, f"C{n}", "coordinator", self._boot) for n in range(coordinators)]
-        self.workers = [Machine(stage, f"W{n}", "worker", self._boot) for n in range(workers)]
+        self._seals = seals
+        pool = "" if seals is None else seals("worker").pool
+        self.workers = [Machine(stage, in_pool(f"W{n}", pool), "worker", self._boot) for n in range(workers)]
         self.apis = [Machine(stage, f"A{n}", "api", self._boot) for n in range(apis)]
         self.machines = [*self.coordinators, *self.workers, *self.apis]
         self.runtimes: dict[str, Any] = {}
@@ -120,7 +125,9 @@ class World:
     async def _live(self, machine: Machine) -> None:
         """What a process's `main` does. One that cannot start exits, and its supervisor starts it again."""
         store = self.stores[machine.name] = FaultyStore(self.stage, self.replica, machine)
-        bus = FaultyBus(self.stage, self.broker, machine)
+        bus: Bus = FaultyBus(self.stage, self.broker, machine)
+        if self._seals is not None:
+            bus = SealedBus(bus, self._seals(machine.kind))
         telemetry = Telemetry()
         telemetry.subscribe(partial(self.observer.heard, machine))
         store.on_renewed = self.observer.renewed_in_store
@@ -138,7 +145,7 @@ class World:
         else:
             self.runtimes[machine.name] = runtime
 
-    def _make(self, machine: Machine, store: FaultyStore, bus: FaultyBus, telemetry: Telemetry) -> Runtime:
+    def _make(self, machine: Machine, store: FaultyStore, bus: Bus, telemetry: Telemetry) -> Runtime:
         name = f"{machine.name}.{machine.incarnation}"
         if machine.kind == "worker":
             return self.make_worker(machine, store, bus, telemetry)
@@ -149,7 +156,7 @@ class World:
             store=store, bus=bus, clock=machine.clock, cfg=cfg, telemetry=telemetry, new_token_prefix=name
         )
 
-    def make_worker(self, machine: Machine, store: FaultyStore, bus: FaultyBus, telemetry: Telemetry) -> Runtime:
+    def make_worker(self, machine: Machine, store: FaultyStore, bus: Bus, telemetry: Telemetry) -> Runtime:
         from flowkit.worker.registry import Registry
         from flowkit.worker.runtime import WorkerRuntime
 
@@ -298,7 +305,13 @@ class World:
         if (graph := self.graph(head.graph_ref)) is None:
             return None
         task = Task(
-            task_id=task_id, graph=graph, params=loads(head.params), tenant=head.tenant, timeout_sec=head.timeout_sec
+            task_id=task_id,
+            graph=graph,
+            params=loads(head.params),
+            tenant=head.tenant,
+            timeout_sec=head.timeout_sec,
+            parent_attempt=head.parent_attempt,
+            deadline=head.deadline,
         )
         task.bounds = bounds_of(self.settings.get("limits", {}))
         return task

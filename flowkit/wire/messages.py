@@ -301,7 +301,8 @@ class Held(msgspec.Struct, array_like=True, frozen=True):
 
 class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
     """A worker introduces itself. `mono` is its monotonic clock (seconds) when it wrote this; `schemas` are those of
-    the inputs that its roles take (JSON Schema)."""
+    the inputs that its roles take (JSON Schema). `lease_ttl_sec` and `heartbeat_sec` are its settings, 0 where it does
+    not say."""
 
     worker: str
     incarnation: str
@@ -312,6 +313,8 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
     version: str = ""
     draining: bool = False
     schemas: dict[str, Any] = {}
+    lease_ttl_sec: float = 0.0
+    heartbeat_sec: float = 0.0
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):

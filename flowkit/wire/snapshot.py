@@ -69,6 +69,9 @@ class _Whole(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     ended_by: str
     undo: list[str] | None
     edition: str
+    for_attempt: int
+    again: dict[str, Any] | None
+    deadline: float | None
 
 
 class _Group(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -124,11 +127,12 @@ class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     streaming: bool = False
     born: int = 0
     turn: int = 0
+    child_of: int = 0
     usage: dict[str, Any] | None = None
 
 
 _USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, False, None, "", "", False, 0, 0, None,
-          False, 0, 0, None)  # fmt: skip
+          False, 0, 0, 0, None)  # fmt: skip
 
 _KINDS: dict[str, Any] = {
     "runs": list[_Run],
@@ -149,6 +153,7 @@ _KINDS: dict[str, Any] = {
     "vars": dict[str, Any],
     "params": dict[str, Any],
     "ran_on": list[tuple[str, str]],
+    "deadlines": list[tuple[str, float]],
 }
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _KINDS.items()}
 
@@ -175,7 +180,8 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     yield _line("task", [
         MARK, task.task_id, seq, commit_id, task.status, task.paused, task.generation, task.applied, task.created_at,
         task.ended_at, task.error, task.reason, task.cancel_outcome, task.cancel_error, task.open, task.attempts,
-        task.spent_sec, task.ended_by, task.undo, task.edition,
+        task.spent_sec, task.ended_by, task.undo, task.edition, task.for_attempt, task.again,
+        task.deadline,
     ])  # fmt: skip
     # Those that were looked at: another is made from the graph when it is asked for.
     yield from _run_lines(dict.items(task.runs))
@@ -200,6 +206,7 @@ def _lines(task: Task, seq: int, commit_id: str) -> Iterator[bytes]:
     if task.edited_params:
         yield _line("params", task.params)
     yield from _list_lines("ran_on", task.ran_on.items())
+    yield from _list_lines("deadlines", task.deadlines.items())
 
 
 def _line(kind: str, value: Any) -> bytes:
@@ -236,7 +243,7 @@ def _run_row(name: str, run: NodeRun) -> list[Any]:
         run.next, run.error, run.reason, run.by_failure, run.loser, run.failures, run.losses, run.declines,
         run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease), run.due, run.opened, run.routes,
         run.child, run.signal, run.stopping, run.peak, run.floor, None if run.group is None else _group_row(run.group),
-        run.streaming, run.born, run.turn, run.usage,
+        run.streaming, run.born, run.turn, run.child_of, run.usage,
     )  # fmt: skip
     return row if rest == _USUAL else [*row, *rest]
 
@@ -306,7 +313,7 @@ def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:
     if whole.task_id != task.task_id:
         raise Corrupt(f"a snapshot of task {whole.task_id}")
     for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason", "attempts",
-                 "spent_sec", "ended_by", "undo", "edition"):  # fmt: skip
+                 "spent_sec", "ended_by", "undo", "edition", "for_attempt", "again", "deadline"):  # fmt: skip
         setattr(task, name, getattr(whole, name))
     task.cancel_outcome, task.cancel_error, task.open = whole.cancel_outcome, whole.cancel_error, whole.open
     return Place(whole.seq, whole.commit_id)
@@ -362,6 +369,8 @@ def _read_line(kind: str, text: bytes, task: Task) -> None:
             task.params, task.edited_params = rows, True
         case "ran_on":
             task.ran_on.update(rows)
+        case "deadlines":
+            task.deadlines.update((_known(name, task), at) for name, at in rows)
 
 
 def _rows(kind: str, text: bytes) -> Any:
@@ -384,7 +393,8 @@ def _made(row: _Run) -> NodeRun:
     run.due, run.opened, run.routes, run.child = row.due, row.opened, row.routes, row.child
     run.signal, run.stopping, run.peak, run.floor = row.signal, row.stopping, row.peak, row.floor
     run.group = None if row.group is None else _made_group(row.group)
-    run.streaming, run.born, run.turn, run.usage = row.streaming, row.born, row.turn, row.usage
+    run.streaming, run.born, run.turn, run.child_of = row.streaming, row.born, row.turn, row.child_of
+    run.usage = row.usage
     if row.lease is not None:
         token, worker, incarnation, accept_by, leased_at, begun, cancelling = row.lease
         run.lease = Lease(token, worker, incarnation, accept_by, leased_at)

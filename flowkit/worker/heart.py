@@ -48,6 +48,8 @@ class Identity:
     labels: Mapping[str, str]
     version: str
     schemas: Mapping[str, Any] = field(default_factory=dict)
+    lease_ttl_sec: float = 0.0
+    heartbeat_sec: float = 0.0
 
     def hello(self, mono: float, draining: bool) -> Hello:
         return Hello(
@@ -60,6 +62,8 @@ class Identity:
             self.version,
             draining,
             dict(self.schemas),
+            self.lease_ttl_sec,
+            self.heartbeat_sec,
         )
 
 

@@ -14,6 +14,7 @@ from flowkit.telemetry import DeadLettered, Telemetry
 from flowkit.wire.codec import dumps
 from flowkit.wire.dead import dead_letter
 from flowkit.wire.messages import Job, WorkItem, decode_control, decode_work
+from flowkit.wire.seals import may_speak_for
 from flowkit.wire.topics import WORK_PARTITIONS, Topics, partition_of
 
 FETCH_SEC = 5.0
@@ -75,6 +76,10 @@ class Intake:
 
     def _read(self, record: Record) -> None:
         try:
+            if record.refused:
+                raise Corrupt(record.refused)
+            if not may_speak_for(record.signer, self._worker_id):
+                raise Corrupt(f"signed by the pool {record.signer!r}, for {self._worker_id!r}")
             batch = decode_work(record.value)
             if batch.worker != self._worker_id:
                 raise Corrupt(f"addressed to {batch.worker!r} under the key of {self._worker_id!r}")

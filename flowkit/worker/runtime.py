@@ -15,6 +15,7 @@ from flowkit.ports import Bus, Clock, Record, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.wire.messages import Goodbye, Held, encode_message
+from flowkit.wire.seals import in_pool
 from flowkit.wire.topics import FLEET_PARTITIONS, Topics, partition_of
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.context import Kit
@@ -51,21 +52,21 @@ class WorkerRuntime:
     With `heart_in_thread`, heartbeats come from a thread that has a bus and a store of its own, made there by
     `heart_bus` and `heart_store`. `run_sync` runs plain handlers, in threads by default; `gauge` tells the CPU share
     and the memory (MB) for the heartbeats; `new_id` makes ids of so many bytes. `alone` says that its coordinator lives
-    and stalls with it, so that nobody could take a lease away behind its back. `programs` runs the code of nodes that
-    bring their own.
+    and stalls with it, so that nobody could take a lease away behind its back. `pool` is whose key signs what it says;
+    its id begins with it. `programs` runs the code of nodes that bring their own.
     """
 
     def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: WorkerConfig, registry: Registry,
                  telemetry: Telemetry | None = None, heart_in_thread: bool = False,
                  heart_bus: Callable[[], Bus] | None = None, heart_store: Callable[[], Renewer] | None = None,
-                 run_sync: RunSync | None = None, gauge: Gauge = no_gauge, alone: bool = False,
+                 run_sync: RunSync | None = None, gauge: Gauge = no_gauge, alone: bool = False, pool: str = "",
                  new_id: Callable[[int], str] = secrets.token_hex,
                  programs: Programs | None = None) -> None:  # fmt: skip
         if heart_in_thread and (heart_bus is None or heart_store is None):
             raise ConfigError("heart_in_thread needs heart_bus and heart_store: connections belong to one loop")
         if cfg.slots < 1:
             raise ConfigError(f"a worker needs at least one slot, not {cfg.slots}")
-        self.worker_id = cfg.worker_id or f"w-{new_id(4)}"
+        self.worker_id = in_pool(cfg.worker_id or f"w-{new_id(4)}", pool)
         self.incarnation = ""
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self._store = store
@@ -106,6 +107,7 @@ class WorkerRuntime:
         self._identity = Identity(
             self.worker_id, self.incarnation, tuple(self._registry.roles), self._registry.room(self._cfg.slots),
             self._labels(), self._cfg.worker_version, self.schemas,
+            self._cfg.lease_ttl_sec, self._cfg.heartbeat_sec,
         )  # fmt: skip
         self.loop = asyncio.get_running_loop()
         await self._bus.ensure_topics(self._topics.specs())

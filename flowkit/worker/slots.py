@@ -198,7 +198,7 @@ class Slots:
             attempt.set_limit("run", limit, partial(self._out_of_time, attempt, f"it ran longer than {limit:g} s"))
         if job.deadline_sec is not None:
             ends.append(attempt.received_at + job.deadline_sec)
-            late = partial(self._out_of_time, attempt, "its deadline has passed")
+            late = partial(self._out_of_time, attempt, "its deadline has passed", "deadline")
             attempt.set_limit("deadline", ends[-1] - now, late)
         attempt.stop_by = min(ends, default=None)
         if job.heartbeat_sec is not None:
@@ -213,8 +213,8 @@ class Slots:
             why = f"it reported no progress for {every_sec:g} s"
             self._order(attempt, Order(Cause.TIME, why, UNWIND_SEC, "heartbeat_timeout"))
 
-    def _out_of_time(self, attempt: Attempt, why: str) -> None:
-        self._order(attempt, Order(Cause.TIME, why, UNWIND_SEC, "timeout"))
+    def _out_of_time(self, attempt: Attempt, why: str, code: str = "timeout") -> None:
+        self._order(attempt, Order(Cause.TIME, why, UNWIND_SEC, code))
 
     # ------------------------------------------------------------------------------------------ ending
 

@@ -84,6 +84,9 @@ class StreamHub:
             except Corrupt:
                 self._telemetry.count("unreadable_rings")
                 continue
+            if record.refused:  # of another pool, most likely: what it tells of is to be read in the store
+                self._telemetry.count("unverified_rings", len(rings))
+                rings = [ring.bare() for ring in rings]
             if (worker, incarnation) == self.me:
                 for ring in rings:
                     self._hear(ring)

@@ -200,7 +200,7 @@ class Worker:
         return WorkerRuntime(
             store=backend.store, bus=backend.bus, clock=whole_clock(self.clock), cfg=self.cfg, registry=self._registry,
             telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
-            heart_bus=self._heart_bus, heart_store=self._heart_store, programs=self._programs,
+            heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool, programs=self._programs,
         )  # fmt: skip
 
     def _heart_bus(self) -> Bus:

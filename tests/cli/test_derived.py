@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowkit.cli.board import Board
-from flowkit.cli.fleet import with_fleet
+from flowkit.cli.fleet import _says_more, with_fleet
 from flowkit.cli.roles import check_roles, node_of, roles_needed
 from flowkit.coordinator.views import NodeView, Reason, TaskView
 from flowkit.core.dialect import parse_graph
@@ -231,6 +232,45 @@ def test_a_plan_says_what_a_restart_would_do(cli: Cli, write: Callable[..., Path
     refused = cli("tasks", "restart", task_id, *DB, "--from", "lod", "--plan")
     assert (refused.code, refused.out) == (1, "")
     assert "cannot be restarted: it has no node 'lod' (did you mean 'load'?)" in refused.err
+
+
+def test_a_heartbeat_does_not_make_a_roll_call_forget_a_hello() -> None:
+    hello = Hello("w", "i", ["work"], 1, 5.0, lease_ttl_sec=30.0)
+
+    assert _says_more(hello, Heartbeat("w", "i", ["work"], 1, 6.0))
+    assert not _says_more(hello, Heartbeat("w", "i", ["work"], 1, 6.0, draining=True))
+    assert not _says_more(hello, Heartbeat("w", "j", ["work"], 1, 6.0))
+    assert not _says_more(hello, hello)
+    assert not _says_more(None, hello)
+
+
+def test_a_plan_says_what_becomes_of_children(cli: Cli, write: Callable[..., Path]) -> None:
+    inside = {"nodes": [node("in", "note", inputs={"path": "runs.txt"}), node("bad", "fail", "in")]}
+    task_id = ran(cli, write(node("each", "task", graph=inside, foreach=[1, 2], inputs={})))
+
+    told = cli("tasks", "restart", task_id, *DB, "--failed-only", "--plan").out
+    assert re.sub(r"task \S+", "task T", told) == (
+        "runs again  each, each[0], each[1]\n"
+        "goes on     each[0], task T\n  runs again  bad\n  kept        in\n"
+        "goes on     each[1], task T\n  runs again  bad\n  kept        in\n"
+    )
+    as_json = cli("tasks", "restart", task_id, *DB, "--failed-only", "--plan", "--json").json
+    assert [(one["node_id"], one["fate"], one["runs_again"], one["kept"]) for one in as_json["children"]] == [
+        (name, "goes on", ["bad"], ["in"]) for name in ("each[0]", "each[1]")
+    ]
+    assert as_json["more_children"] == 0
+
+
+def test_a_deadline_is_a_moment_or_so_long_from_now(cli: Cli, write: Callable[..., Path]) -> None:
+    raw = write(node("in", "note", inputs={"path": "runs.txt"}))
+    late = cli("run", raw, "--handlers", "app", *DB, "--deadline", "2020-01-01T00:00:00Z")
+    assert late.code == 2
+    assert "E_DEADLINE at deadline: 2020-01-01T00:00:00Z has passed" in late.err
+    wrong = cli("run", raw, "--handlers", "app", *DB, "--deadline", "soon")
+    assert wrong.code == 2
+    assert "or say 30m, 2h, 7d from now" in wrong.err
+    task_id = ran(cli, raw, "--deadline", "2h")
+    assert re.search(r"^ +deadline +2\d{3}-", cli("tasks", "show", task_id, *DB).out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ FULL_HEAD = Head(
     ended_at=None,
     error=None,
     snapshot="3:full.c-1.1",
+    deadline=1_800_000_000.5,
 )
 
 

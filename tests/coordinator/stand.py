@@ -18,6 +18,7 @@ from flowkit.wire.messages import Hello
 from tests.core.builders import START, graph, new_task, node
 
 TTL = 10.0
+HEARTBEAT = 3.8
 FRESH = 5.0
 ACCEPT = 7.0
 
@@ -29,7 +30,7 @@ class Stand:
         self.telemetry = Telemetry()
         self.seen: list[tuple[str, str]] = []
         self.telemetry.subscribe(self._note)
-        self.fleet = Fleet(self.clock, self.telemetry, ttl_sec=TTL, fresh_sec=FRESH)
+        self.fleet = Fleet(self.clock, self.telemetry, ttl_sec=TTL, heartbeat_sec=HEARTBEAT)
         tokens = count(1)
         self.dispatcher = Dispatcher(
             self.fleet, self.clock, accept_sec=ACCEPT, prefetch=prefetch, new_token=lambda: f"k{next(tokens)}",

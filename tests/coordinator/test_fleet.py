@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowkit.core.signature import BY_NAME, Signature
+from flowkit.telemetry import LeaseTimesDiffer
 from flowkit.wire.messages import Goodbye, Heartbeat, Hello
 from tests.coordinator.stand import FRESH, TTL, Stand
 
@@ -204,3 +205,26 @@ def test_it_is_heard_again_once_its_successor_is_not() -> None:
     stand.fleet.left(Goodbye("w", "old"))
 
     assert stand.worker("w", incarnation="new").incarnation == "new"
+
+
+def hello(**times: float) -> Hello:
+    return Hello("w", "i", ["work"], 1, 5.0, **times)
+
+
+def test_a_worker_whose_times_put_leases_in_danger_is_told_of_once() -> None:
+    stand = Stand()
+    told: list[LeaseTimesDiffer] = []
+    stand.telemetry.subscribe(lambda one: told.append(one) if isinstance(one, LeaseTimesDiffer) else None)
+
+    stand.fleet.heard(hello())
+    stand.fleet.heard(hello(lease_ttl_sec=TTL, heartbeat_sec=FRESH))
+    stand.fleet.heard(hello(lease_ttl_sec=TTL / 2, heartbeat_sec=0.1))
+    assert told == []
+
+    for _ in range(2):
+        stand.fleet.heard(hello(lease_ttl_sec=30, heartbeat_sec=6))
+    assert [one.code for one in told] == ["lease_ttl_differs", "heartbeat_differs"]
+    assert "has lease_ttl_sec 30 and this coordinator 10" in told[0].why
+    assert "runs on for 24 s" in told[0].why
+    assert "give both the same lease_ttl_sec" in told[0].why
+    assert "has heartbeat_sec 6 and this coordinator 3.8" in told[1].why

@@ -180,6 +180,46 @@ def test_a_group_that_has_too_few_items_fails() -> None:
     assert play.status == "failed"
 
 
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ({"a": 1, "b": [2]}, "an object with the keys 'a', 'b': name the list in it by its path, or make one of it"),
+        ({}, "an object with nothing in it"),
+        ("a, b", "'a, b': write [...] around it, or split it in the node before"),
+        (7, "7: write [...] around it"),
+        (None, "null: the node or param that it reads gives nothing"),
+    ],
+)
+def test_what_is_no_list_is_told_with_what_to_do(items: Any, says: str) -> None:
+    play = Play(graph(node("m", foreach={"$param": "items"})), params={"items": items})
+    message = (play.task.runs["m"].error or {})["message"]
+    assert message.startswith(f"foreach: expected a list, found {says}")
+
+
+def test_one_item_is_no_items() -> None:
+    play = Play(graph(node("m", foreach=[1], gather={"count": 2})))
+    assert (play.task.runs["m"].error or {})["message"] == "it has 1 item, fewer than it needs"
+    play = Play(graph(node("m", foreach=[1])))
+    play.fail_for_good("m[0]")
+    assert (play.task.runs["m"].error or {})["message"].startswith("1 of 1 item failed, first m[0]")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"type": "signal", "inputs": {"name": "go"}}, "no signal 'go' came, and it waited longer than 5 s"),
+        ({"type": "sleep", "inputs": {"seconds": 60}}, "it was to sleep longer than 5 s"),
+        ({"foreach": [1, 2]}, "all its items together took longer than 5 s"),
+        ({"repeat": {"until": "output"}}, "all its repetitions together took longer than 5 s"),
+        ({}, "all its attempts together took longer than 5 s"),
+    ],
+)
+def test_a_total_timeout_says_what_took_too_long(said: dict[str, Any], message: str) -> None:
+    play = Play(graph(node("n", **{"timeouts": {"total_sec": 5}, **said})))
+    play.wait(5)
+    assert play.task.runs["n"].error == {"code": "total_timeout", "message": message}
+
+
 def test_cancelling_a_group_cancels_what_of_it_is_left() -> None:
     play = play_of(max_parallel=2)
     play.place("m[0]")

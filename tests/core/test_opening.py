@@ -159,7 +159,7 @@ def test_a_sub_graph_is_a_task_of_its_own_whose_output_is_the_nodes() -> None:
     (spawn,) = play.last.effects
     assert isinstance(spawn, Spawn)
     assert (spawn.name, spawn.attempt, spawn.inputs) == ("c", 1, {"name": "x"})
-    assert spawn.child == child_id(play.task, "c", 1) == play.task.children["c"]
+    assert spawn.child == child_id(play.task.task_id, "c", 1) == play.task.children["c"]
     assert (play.state("c"), play.ready()) == ("running", [])
 
     ended(play, output={"n": 1})
@@ -175,7 +175,7 @@ def test_a_child_that_fails_fails_its_node_at_once_unless_it_may_try_again() -> 
     play = child()
     ended(play, "failed", error={"code": "Oops", "message": "no", "node_id": "k"})
     error = play.task.runs["c"].error or {}
-    assert (play.state("c"), error["code"], error["task_id"]) == ("failed", "Oops", child_id(play.task, "c", 1))
+    assert (play.state("c"), error["code"], error["task_id"]) == ("failed", "Oops", child_id(play.task.task_id, "c", 1))
 
     play = child(retry_policy={"max": 2, "jitter": False})
     first = play.task.children["c"]
@@ -201,11 +201,11 @@ def test_children_are_paused_resumed_and_cancelled_with_their_parent() -> None:
     play = child()
     own = play.task.children["c"]
     play.ask("pause", reason="stop")
-    assert play.last.effects == [Steer(own, "pause", "stop")]
+    assert play.last.effects == [Steer("c", 1, own, "pause", "stop")]
     play.ask("resume")
-    assert play.last.effects == [Steer(own, "resume", "")]
+    assert play.last.effects == [Steer("c", 1, own, "resume", "")]
     play.ask("cancel", grace_sec=3)
-    assert play.last.effects == [Steer(own, "cancel", "user_request", 3)]
+    assert play.last.effects == [Steer("c", 1, own, "cancel", "user_request", 3)]
     play.wait(100)
     assert play.status == "cancelling"  # nobody else knows what of it still runs
     ended(play, "cancelled")

@@ -89,6 +89,47 @@ async def test_children_elsewhere_are_paused_resumed_cancelled_and_restarted_alo
 
 
 @pytest.mark.timeout(120)
+async def test_children_go_on_where_they_stopped_though_a_coordinator_dies_as_they_are_asked(
+    site: Site, cluster: Cluster
+) -> None:
+    gate = {"node_id": "gate", "type": "signal", "inputs": {"name": "go"}, "depends_on": ["step"]}
+    give = {
+        "node_id": "give",
+        "type": "step",
+        "inputs": {"sec": 0.05, "n": {"$from": "step.n"}},
+        "depends_on": ["gate"],
+    }
+    ledger = Ledger(cluster.ledger)
+
+    def all_waited() -> bool:
+        ledger.look()
+        return sum(run.how == "done" for run in ledger.runs) == 12
+
+    async with site.client() as client:
+        task_id = await client.create_task(graph=parent(list(range(12)), [step(0.05), gate, give]))
+        await until("all wait at the gate", all_waited, timeout=30)
+        await client.cancel_task(task_id, reason="not now")
+        assert (await client.wait_task(task_id, timeout=30)).status == "cancelled"
+
+        plan = await client.plan_restart(task_id, failed_only=True)
+        assert {(child.fate, child.plan.again if child.plan else None) for child in plan.children} == {
+            ("goes on", frozenset({"gate", "give"}))
+        }
+        assert await client.restart_task(task_id, failed_only=True)
+        cluster.parts["c0"].kill()
+        await until("all run again", lambda: all_are(client, task_id, "running", 12), timeout=60)
+        for head in await children_of(client, task_id):
+            await client.signal_task(head.task_id, "go")
+        result = await client.wait_task(task_id, timeout=60)
+        children = await children_of(client, task_id)
+
+    assert result.output == [{"n": n + 2} for n in range(12)]
+    assert len(children) == 12, "no child is new"
+    ledger.look()
+    assert {len(runs) for runs in ledger.by_key().values()} == {1}, "what had finished in them did not run again"
+
+
+@pytest.mark.timeout(120)
 async def test_a_coordinator_that_dies_amid_a_hundred_children_costs_none_of_them(
     site: Site, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,15 +11,16 @@ from flowkit.sandbox.landlock import PREFIX
 
 
 def counted() -> dict[str, set[str]]:
-    """Everything by which something that was left behind would show, of this process and its children only."""
+    """Everything by which something that was left behind would show, of this process and what it has started only."""
     folders = {one.folder for one in find() if isinstance(one, Controller)}
     return {
         "processes": _descendants(),
         "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
-        "groups": {str(path) for folder in folders for path in folder.glob("flowkit-*/*") if path.is_dir()},
+        "groups": {
+            str(path) for folder in folders for path in folder.glob(f"flowkit-{os.getpid()}-*/*") if path.is_dir()
+        },
         "descriptors": {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")},
-        "files": {str(path) for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")},
-        "shared": set(os.listdir("/dev/shm")),
+        "files": {str(path) for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}{os.getpid()}-*")},
     }
 
 

@@ -144,6 +144,22 @@ async def test_what_cannot_be_started_is_said_before_anything_runs(l3: Bubblewra
         assert caught.value.code == code
 
 
+async def test_bubblewrap_itself_is_given_next_to_no_environment(
+    l3: BubblewrapRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWKIT_SECRET", "canary")
+    running = await l3.start(script("import time; time.sleep(60)"))
+
+    parent = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[1]
+    given = [Path(f"/proc/{pid}/environ").read_bytes() for pid in (parent, running.pid)]
+
+    assert b"bwrap" in Path(f"/proc/{parent}/cmdline").read_bytes()
+    assert given[0] == b"LC_ALL=C.UTF-8\0"
+    assert set(given[1].split(b"\0")) <= {b"LC_ALL=C.UTF-8", b"PWD=/", b""}
+    await running.kill()
+    running.channel.close()
+
+
 async def test_a_missing_bubblewrap_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/there/is/nothing")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from flowkit.sandbox.cgroups import Cgroups, Group, sweep
-from flowkit.sandbox.hierarchies import Controller
+from flowkit.sandbox.hierarchies import Controller, _mounts
 from flowkit.sandbox.runtime import Limits
 
 LIMITS = Limits(memory_mb=64, cpu=0.5, pids=10)
@@ -43,6 +45,27 @@ def test_version_2_is_killed_by_one_word(group: Group, tmp_path: Path) -> None:
     group.kill()
 
     assert (tmp_path / "p0/cgroup.kill").read_text() == "1"
+
+
+async def test_a_real_group_of_version_2_is_joined_killed_and_removed() -> None:
+    mount = next((one for one in _mounts(Path("/")) if one.kind == "cgroup2" and os.access(one.point, os.W_OK)), None)
+    if mount is None:
+        pytest.skip("no control groups of version 2 are mounted that this user may write to")
+    group = Group({"pids": (2, Path(mount.point) / f"flowkit-test-{os.getpid()}")})
+    group.make()
+    (door,) = group.doors()
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", f"import os, time; os.write({door}, b'0'); print('in', flush=True); time.sleep(60)",
+        stdout=asyncio.subprocess.PIPE, pass_fds=[door],
+    )  # fmt: skip
+    os.close(door)
+    assert child.stdout is not None and await child.stdout.readline() == b"in\n"
+    assert not group.try_remove()
+
+    group.kill()
+
+    assert await child.wait() == -9
+    await group.remove()
 
 
 async def test_a_group_that_cannot_be_removed_is_said(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,8 @@ from flowkit.sandbox import egress
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.egress import Egress, Host, is_public, really
 from flowkit.sandbox.errors import CannotStart
-from flowkit.sandbox.runtime import Limits
-from tests.sandbox.programs import run, script
+from flowkit.sandbox.runtime import Limits, Program
+from tests.sandbox.programs import PYTHON, READABLE, run, script
 
 
 @pytest.fixture
@@ -190,6 +191,24 @@ async def test_a_program_finds_its_way_out_by_the_usual_variables(site: int) -> 
     assert first == "GET /x HTTP/1.1"
     assert second.startswith("403 169.254.169.254:80 is not in the program's network list")
     assert done.ending.usage.received_bytes and done.ending.usage.sent_bytes
+
+
+async def test_a_warm_program_has_the_same_way_out(site: int, folder: Path) -> None:
+    (folder / "fetch.py").write_text(
+        FETCH.replace("sys.argv[1:]", f"['http://localhost:{site}/warm', 'http://x.test/']")
+    )
+    runtime = BubblewrapRuntime(reachable=["127.0.0.0/8", "::1/128"])
+    program = Program(
+        (PYTHON, str(folder / "fetch.py")), readable=(*READABLE, str(folder)), network=(f"localhost:{site}",), warm="a",
+        limits=Limits(wall_sec=60),
+    )  # fmt: skip
+    try:
+        done = await run(runtime, program)
+    finally:
+        await runtime.close()
+
+    assert done.out.splitlines()[0] == "GET /warm HTTP/1.1", done.err
+    assert done.out.splitlines()[1].startswith("403 x.test:80")
 
 
 async def test_without_a_list_there_is_no_way_out(l3: BubblewrapRuntime, site: int) -> None:

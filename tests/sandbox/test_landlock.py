@@ -35,7 +35,7 @@ async def test_a_folder_that_resists_is_removed_all_the_same(l2: LandlockRuntime
     done = await run(l2, script(shut))
 
     assert not Path(done.out.strip()).exists()
-    assert not list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"{PREFIX}{os.getpid()}-*"))
 
 
 async def test_limits_and_verdicts_hold(l2: LandlockRuntime) -> None:
@@ -44,6 +44,20 @@ async def test_limits_and_verdicts_hold(l2: LandlockRuntime) -> None:
 
     assert memory.ending.verdict is Verdict.OOM if "memory" in l2.counted else "MemoryError" in memory.err
     assert wall.ending.verdict is Verdict.WALL
+
+
+async def test_processes_are_bounded_without_control_groups_too() -> None:
+    runtime = LandlockRuntime(cgroups=False)
+    source = (
+        "import os, time\nn = 0\ntry:\n while True:\n  if os.fork() == 0: time.sleep(60)\n  n += 1\n"
+        "except BlockingIOError:\n print(n)"
+    )
+    try:
+        done = await run(runtime, script(source, limits=Limits(pids=8)))
+    finally:
+        await runtime.close()
+
+    assert 1 <= int(done.out) <= 8, done.err
 
 
 async def test_a_daemon_does_not_outlive_its_program(l2: LandlockRuntime) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,23 @@ async def test_a_warm_program_is_the_script_and_sees_only_what_is_its(l3: Bubble
     first, second = done.out.splitlines()
     assert first == "__main__ True {'OWN': '1', 'TMPDIR': '/work'} ['in.txt'] 1000"
     assert second == "['1', '2'] given"
+
+
+async def test_packages_of_the_environment_are_loaded_behind_the_walls(l3: BubblewrapRuntime, folder: Path) -> None:
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(folder / "env")
+    packages = next((folder / "env" / "lib").glob("python3*/site-packages"))
+    (packages / "greeting.py").write_text("text = 'hello'")
+    (packages / "zz.pth").write_text("import os; os.environ['PTH'] = f'{os.getuid()} {os.getpid()}'\n")
+    prefix = os.path.realpath(sys.base_prefix)
+    program = Program(
+        (str(folder / "env/bin/python"), str(folder / "script.py")), warm="env", limits=Limits(wall_sec=60),
+        readable=(str(folder), *(() if prefix.startswith("/usr") else (prefix,))),
+    )  # fmt: skip
+    (folder / "script.py").write_text("import greeting, os, sys; print(greeting.text, os.environ['PTH'], sys.prefix)")
+
+    done = await run(l3, program)
+
+    assert done.out == f"hello 1000 2 {folder / 'env'}\n", done.err
 
 
 async def test_exit_codes_tracebacks_and_exit_handlers_are_as_in_an_interpreter(

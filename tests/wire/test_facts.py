@@ -59,10 +59,13 @@ ROWS = {
     "node_released": ["node_released", "a"],
     "undo": ["undo", ["a"], "failed", {"code": "x"}],
     "cancelling": ["cancelling", "why", "cancelled", 12.5, {"code": "timeout"}, "stop"],
-    "restarted": ["restarted", 1, ["a"], "ref", {"p": 1}],
+    "restarted": ["restarted", 1, ["a"], "ref", {"p": 1}, ["a"], 2, 12.5],
     "ended": ["ended", "failed", {"code": "x"}],
     "stream_begun": ["stream_begun", "a"],
     "permits_returned": ["permits_returned", "a"],
+    "child_continued": ["child_continued", "a", 2, "child-1"],
+    "deadline_set": ["deadline_set", "a", 12.5],
+    "parent_waits": ["parent_waits", 2, {"params": None}],
 }
 
 REPORT_ROWS = {

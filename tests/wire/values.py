@@ -90,10 +90,15 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "node_released": st.builds(f.NodeReleased, texts),
     "undo": st.builds(f.UndoBegan, names, texts, st.none() | errors),
     "cancelling": st.builds(f.TaskCancelling, texts, texts, times, st.none() | errors, texts),
-    "restarted": st.builds(f.TaskRestarted, counts, st.none() | names, texts, st.none() | errors),
+    "restarted": st.builds(
+        f.TaskRestarted, counts, st.none() | names, texts, st.none() | errors, names, counts, st.none() | times
+    ),
     "ended": st.builds(f.TaskEnded, texts, st.none() | errors),
     "stream_begun": st.builds(f.StreamBegun, texts),
     "permits_returned": st.builds(f.PermitsReturned, texts),
+    "child_continued": st.builds(f.ChildContinued, texts, counts, texts),
+    "deadline_set": st.builds(f.DeadlineSet, texts, times),
+    "parent_waits": st.builds(f.ParentWaits, counts, st.none() | errors),
 }
 
 REPORTS: dict[str, st.SearchStrategy[Any]] = {

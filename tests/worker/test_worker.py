@@ -40,6 +40,7 @@ class Cluster:
         self.bus = PatchyBus(self.stand.broker)
         self.embedded = False
         self.file = None
+        self.pool = ""
         self.workers: list[Any] = []
         self.users = 0
 

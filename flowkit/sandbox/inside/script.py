@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 
@@ -28,8 +29,8 @@ def _run(path: str) -> int:
     main.__dict__.update(__file__=path, __builtins__=__builtins__)
     sys.modules["__main__"] = main
     try:
-        with open(path, "rb") as file:
-            code = compile(file.read(), path, "exec")
+        code = SourceFileLoader("__main__", path).get_code("__main__")  # compiled already, if it was once
+        assert code is not None
         exec(code, main.__dict__)  # noqa: S102  the program itself, in its own sandbox
     except SystemExit as end:
         return _status(end.code)

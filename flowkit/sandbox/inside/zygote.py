@@ -15,15 +15,13 @@ from collections.abc import Callable
 from . import kernel, order
 from .init import Init, listen_for_children
 
-# What a node's program is likely to need, so that it is loaded once: nothing outside of the standard library.
+# What nearly every program loads, so that it is loaded once. Each fork copies and frees the tables of all memory, so
+# what few programs need costs the others more than it saves those.
 WARM = (
-    "argparse", "array", "ast", "asyncio", "base64", "binascii", "bisect", "collections", "contextlib", "contextvars",
-    "copy", "csv", "ctypes", "dataclasses", "datetime", "decimal", "email.message", "enum", "fractions", "functools",
-    "gc", "glob", "gzip", "hashlib", "heapq", "hmac", "html", "http.client", "inspect", "io", "itertools", "json",
-    "linecache", "logging", "math", "operator", "os", "pathlib", "pprint", "queue", "random", "re", "runpy", "secrets",
-    "select", "shutil", "signal", "site", "socket", "sqlite3", "ssl", "statistics", "string", "struct", "subprocess",
-    "tempfile", "textwrap", "threading", "time", "tokenize", "traceback", "types", "typing", "urllib.parse",
-    "urllib.request", "uuid", "warnings", "weakref", "zipfile", "zlib", "zoneinfo",
+    "asyncio", "base64", "bisect", "collections", "contextlib", "contextvars", "copy", "dataclasses", "datetime",
+    "enum", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "linecache", "logging", "math",
+    "operator", "os", "pathlib", "random", "re", "select", "signal", "site", "socket", "string", "struct", "tempfile",
+    "textwrap", "threading", "time", "traceback", "types", "typing", "urllib.parse", "uuid", "warnings", "weakref",
 )  # fmt: skip
 
 
@@ -53,6 +51,8 @@ def _warm_up() -> None:
             __import__(name)
         except ImportError:
             continue  # a Python that was built without it
+    from . import script  # noqa: F401  what a fork runs
+
     gc.collect()
     gc.freeze()  # what is there now is never looked at again, so that forks go on sharing its pages
 

@@ -102,10 +102,11 @@ class Stranger:
         await self._consumer.stop()
         await self._producer.stop()
 
-    async def write(self, topic: str, partition: int, value: bytes | None, key: bytes | None = None) -> int:
+    async def write(self, topic: str, partition: int, value: bytes | None, key: bytes | None = None,
+                    headers: Sequence[tuple[str, bytes]] = ()) -> int:  # fmt: skip
         """Its offset."""
         batch = self._producer.create_batch()  # `send` itself refuses what has neither key nor value
-        assert batch.append(key=key, value=value, timestamp=None) is not None
+        assert batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is not None
         sent = await (await self._producer.send_batch(batch, topic, partition=partition))
         return int(sent.offset)
 
