@@ -13,11 +13,14 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from bench import stream_stages
 from deploy.local import KafkaServer, MongoServer
 from flowkit import Coordinator, CoordinatorConfig, Worker, WorkerConfig
 from flowkit.client import Client
@@ -76,6 +79,8 @@ def graph(count: int, *, every: float = 0.0, stages: int = 2, window: int | None
 async def serve(role: str) -> None:
     """One process of the cluster."""
     db = os.environ["FLOWKIT_DB"]
+    if folder := os.environ.get("BENCH_NOTES"):
+        stream_stages.watch(Path(folder))
     if role == "coordinator":
         await Coordinator(db=db, cfg=CoordinatorConfig(group=GROUP)).run_forever()
     else:
@@ -99,18 +104,37 @@ def serving(role: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "bench.streams", "--serve", role])
 
 
-async def bench(given: argparse.Namespace) -> None:
+async def measure_firsts(client: Client, folder: Path, count: int) -> None:
+    """Tasks one after the other, each with a reader that its first batch starts."""
+    tasks = []
+    for _ in range(count):
+        task_id = await client.create_task(graph=graph(5, every=0.02))
+        result = await client.wait_task(task_id, timeout=60)
+        if not result.ok:
+            raise SystemExit(f"the measurement failed: {result.error}")
+        tasks.append(task_id)
+    seen = stream_stages.read(folder)
+    for line in stream_stages.table(seen[task_id] for task_id in tasks):
+        print(line, flush=True)
+
+
+async def bench(given: argparse.Namespace, folder: Path) -> None:
     kafka, mongo = KafkaServer(), MongoServer()
     kafka.start()
     mongo.start()
     db = urlunsplit(urlsplit(mongo.url)._replace(path=f"/{DATABASE}"))
     os.environ |= {"KAFKA_BOOTSTRAP_SERVERS": kafka.address, "FLOWKIT_DB": db}
+    if given.stages:
+        os.environ["BENCH_NOTES"] = str(folder)
     roles = ["coordinator", "make", "relay", "read"]
     children = [serving(role) for role in roles]
     try:
         async with Client(db=db, cfg=CoordinatorConfig()) as client:
             await measure(client, 1, count=200, stages=3)  # until all are warm
             await measure(client, 2, count=2000)
+            if given.stages:
+                await measure_firsts(client, folder, given.stages)
+                return
             n = given.batches
             table: list[tuple[str, dict[str, Any]]] = [
                 ("one edge, while it is made", {"count": n}),
@@ -137,9 +161,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__)
     parser.add_argument("--batches", type=int, default=20_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--stages", type=int, default=0, metavar="TASKS",
+                        help="instead: where the time goes until a reader has its first batch")  # fmt: skip
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    asyncio.run(serve(given.serve) if given.serve else bench(given))
+    if given.serve:
+        asyncio.run(serve(given.serve))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(bench(given, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from flowkit.testing import teeth
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.guards import GUARDS, HARMLESS, Guard
 from flowkit.testing.kinds import KINDS
+from flowkit.wire import events as e
 from flowkit.wire import messages as m
 from flowkit.wire.facts import body_of, encode_facts, row_of
 from flowkit.wire.topics import Topics
@@ -679,7 +680,8 @@ def work_messages() -> str:
 def fleet_messages() -> str:
     if FLEET.keys() != set(m.FleetMessage.__args__):
         raise SystemExit("FLEET in docs/generate.py must hold one of every message of the fleet")
-    held = f"**`held`** of a heartbeat: {sentence(m.Held)}\n\n{_fields(m.Held)}"
+    held = f"**`held`** of a heartbeat: {sentence(m.Held)}\n\n{_fields(m.Held)}\n\n"
+    held += f"**`streams`** of it: {sentence(m.Flowing)}\n\n{_fields(m.Flowing)}"
     return "\n\n".join([*(_message(example) for example in FLEET.values()), held])
 
 
@@ -695,12 +697,17 @@ def _message(example: Any) -> str:
 def event_messages() -> str:
     story, commits = first_story()
     commit = commits[-1]
-    value = m.encode_event(commit, TENANT, str(story.task.status))
-    assert m.decode_event(value).seq == commit.seq
+    value = e.encode_event(commit, TENANT, str(story.task.status))
+    assert e.decode_event(value).seq == commit.seq
     headers = table(
-        ("header", "value"), ((f"`{name}`", f"`{text.decode()}`") for name, text in m.event_headers(commit))
+        ("header", "value"), ((f"`{name}`", f"`{text.decode()}`") for name, text in e.event_headers(commit))
     )
-    return f"{fenced(pretty(value), 'json')}\n\n{headers}"
+    told = e.Event(TASK, TENANT, 9, commit.at, "", "running", [], [e.EdgeProgress("make", "square", 1200, 1100)])
+    assert e.decode_event(e.encode_progress(told)) == told
+    others = dict(e.progress_headers(told))
+    flowing = f"{sentence(e.EdgeProgress)}\n\n{fenced(pretty(e.encode_progress(told)), 'json')}"
+    named = f"`ce_type` is `{others['ce_type'].decode()}`, `ce_id` `{others['ce_id'].decode()}`."
+    return f"{fenced(pretty(value), 'json')}\n\n{headers}\n\n**`streams`** of an event: {flowing}\n\n{named}"
 
 
 def dead_messages() -> str:

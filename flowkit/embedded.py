@@ -21,19 +21,22 @@ from flowkit.worker.worker import Worker, runs_code
 
 
 class Embedded:
-    """A coordinator and a worker in this process. `db` is a file's path, or None for a temporary one."""
+    """A coordinator and a worker in this process. `db` is a file's path, or None for a temporary one; `handlers` and
+    `input_adapters` are those of the worker."""
 
     def __init__(self, db: str | Path | None = None, *, handlers: Any = (), cfg: CoordinatorConfig | None = None,
-                 worker_cfg: WorkerConfig | None = None) -> None:  # fmt: skip
+                 worker_cfg: WorkerConfig | None = None,
+                 input_adapters: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         coordinator_cfg = cfg if cfg is not None else CoordinatorConfig.load()
         backend = temporary_backend() if db is None else open_backend(db, coordinator_cfg)
         if not backend.embedded:
             raise ConfigError(f"Embedded runs on a file, not on {db}: use Coordinator and Worker there")
         self.coordinator = Coordinator(db=db, cfg=coordinator_cfg, backend=backend)
-        serves = bool(handlers) or runs_code(worker_cfg)
-        self.worker = (
-            Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=backend, also_code=True) if serves else None
-        )
+        self.worker: Worker | None = None
+        if handlers or runs_code(worker_cfg):
+            self.worker = Worker(
+                db=db, cfg=worker_cfg, handlers=handlers, backend=backend, input_adapters=input_adapters, also_code=True
+            )
 
     async def start(self) -> None:
         await self.coordinator.start()

@@ -116,6 +116,10 @@ def _data(event: TaskEvent) -> str:
             return f" {data.get('kind')}{'' if data.get('accepted') else ': refused, ' + one_line(data.get('why', ''))}"
         case "restarted":
             return f": generation {data.get('generation')}"
+        case "streamed":
+            return (
+                f": {data.get('consumed'):,} of {data.get('produced'):,} batches of {clean(repr(data.get('source')))}"
+            )
         case "expanded":
             return f": {data.get('count'):,} items"
         case "repeated":

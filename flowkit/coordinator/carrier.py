@@ -18,8 +18,9 @@ from flowkit.errors import StoreUnavailable
 from flowkit.ports import DELETED, Clock, Commit, Head, Record, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
+from flowkit.wire.events import Event, encode_event, encode_progress, event_headers, progress_headers
 from flowkit.wire.facts import row_of
-from flowkit.wire.messages import Job, Over, Stop, encode_event, event_headers, pack_artifacts
+from flowkit.wire.messages import Job, Over, Stop, pack_artifacts
 from flowkit.wire.topics import EVENT_PARTITIONS, Topics, partition_of
 
 LARGE_INPUT_BYTES = 40 * 1024
@@ -61,6 +62,13 @@ class Carrier:
             Parcel(record, wanted=lambda: not cell.dead, acknowledged=lambda: self.on_published(cell, commit.seq))
         )
         self._hub.tell(commit, tenant, status)
+
+    def streamed(self, event: Event) -> None:
+        """Tell how far streams are, once: if it is lost, the next one says more."""
+        partition = partition_of(event.task_id, EVENT_PARTITIONS)
+        value, headers = encode_progress(event), progress_headers(event)
+        self._publisher.send(Parcel(Record(self._topics.events, partition, value, event.task_id.encode(), headers)))
+        self._hub.heard(event)
 
     async def deleted(self, deleted: Sequence[tuple[Head, Commit]]) -> None:
         """Publish the events of tombstones. Nobody else will, and nothing depends on them: where the bus is away for so

@@ -18,6 +18,7 @@ from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
 
 if TYPE_CHECKING:
+    from flowkit.coordinator.stream_progress import Flow
     from flowkit.coordinator.waiting import Wait
     from flowkit.core.lane import Demand
 
@@ -72,7 +73,8 @@ class Cell:
     `untold` is the seq with the end of a
     child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
     is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
-    (monotonic seconds) is when something of it was last committed.
+    (monotonic seconds) is when something of it was last committed. `streams` is how far its streams are, as heartbeats
+    say.
     """
 
     __slots__ = (
@@ -101,6 +103,7 @@ class Cell:
         "snapshot_size",
         "stirred_at",
         "stored",
+        "streams",
         "task",
         "task_id",
         "to_mark",
@@ -133,6 +136,7 @@ class Cell:
         self.stirred_at = 0.0
         self.prev = ""
         self.stored = (0, 0)
+        self.streams: Flow | None = None
         self.snapshot = ""
         self.snapshot_size = 0
         self.unfolded = 0

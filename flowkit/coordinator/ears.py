@@ -12,6 +12,7 @@ from flowkit.coordinator.expiry import Expiry
 from flowkit.coordinator.fleet import Fleet
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.publisher import Publisher
+from flowkit.coordinator.stream_progress import StreamProgress
 from flowkit.errors import Corrupt
 from flowkit.ports import Bus, Record, Tail
 from flowkit.wire.messages import Beacon, FleetMessage, Goodbye, Heartbeat, Held, Hello, Stop, decode_fleet
@@ -23,7 +24,7 @@ MOST_DOUBTS = 10_000
 
 class Ears:
     def __init__(self, *, bus: Bus, topics: Topics, engine: Engine, fleet: Fleet, leases: Leases, expiry: Expiry,
-                 carrier: Carrier, publisher: Publisher) -> None:  # fmt: skip
+                 carrier: Carrier, publisher: Publisher, streams: StreamProgress) -> None:  # fmt: skip
         self._bus = bus
         self._topics = topics
         self._engine = engine
@@ -32,6 +33,7 @@ class Ears:
         self._expiry = expiry
         self._carrier = carrier
         self._publisher = publisher
+        self._streams = streams
         self._tail: Tail | None = None
         self._suspects: dict[str, float] = {}
         self._unjudged: dict[str, dict[str, tuple[str, str, Held]]] = {}
@@ -74,14 +76,22 @@ class Ears:
         for held in message.held:
             if self._leases.of_stranger(held.token, record.signer):
                 strangers += 1
-            elif not self._leases.heard(held.token) and held.partition in self._engine.owned:
+            elif self._leases.heard(held.token):
+                self._progress(held)
+            elif held.partition in self._engine.owned:
                 self._unwatched(message, held)
-            elif held.progress is not None:
-                self._leases.said(held.token, held.progress)
+        self._streams.tell()
         if strangers:
             self._publisher.dead(record, f"names {strangers} attempts that are leased to another pool's workers")
         if message.whole:
             self._leases.all_named(message.worker, message.incarnation, message.mono)
+
+    def _progress(self, held: Held) -> None:
+        if held.progress is not None:
+            self._leases.said(held.token, held.progress)
+        if held.streams is not None:
+            watch = self._leases.watches[held.token]
+            self._streams.heard(watch.cell, watch.node, held.streams)
 
     def _unwatched(self, message: Heartbeat, held: Held) -> None:
         """A worker holds a lease that is not watched here: its task is not loaded, or the lease is over."""

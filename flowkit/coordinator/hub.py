@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from flowkit.core.model import ENDED_TASK
 from flowkit.ports import Commit
-from flowkit.wire.messages import Event
+from flowkit.wire.events import Event
 
 MOST_WAITING = 1000
 

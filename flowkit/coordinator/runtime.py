@@ -30,6 +30,7 @@ from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.retention import Retention
 from flowkit.coordinator.snapshots import Snapshots
+from flowkit.coordinator.stream_progress import StreamProgress
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
@@ -148,6 +149,7 @@ class CoordinatorRuntime:
         self.ears = Ears(
             bus=bus, topics=self.topics, engine=self.engine, fleet=self.fleet, leases=self.leases,
             expiry=self.expiry, carrier=self.carrier, publisher=self.publisher,
+            streams=StreamProgress(clock, self.carrier),
         )  # fmt: skip
         self.api = Tasks(
             store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, flows=self.flows,

@@ -9,7 +9,7 @@ from flowkit.errors import Corrupt
 from flowkit.ports import Bus, Tail
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
-from flowkit.wire.messages import decode_event
+from flowkit.wire.events import decode_event
 from flowkit.wire.topics import Topics
 
 FETCH_SEC = 0.5

@@ -14,16 +14,22 @@ from flowkit.core.evolve import evolve
 from flowkit.core.model import Task
 from flowkit.errors import Corrupt, TaskNotFound
 from flowkit.ports import Commit
+from flowkit.wire.events import Event
 from flowkit.wire.facts import decode_facts, row_of
 from flowkit.wire.tombstone import is_tombstone
 
 REREAD_SEC = 15.0
+STREAMED = "streamed"
+"""The type of an event that no commit made: how far a node has read another's batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
     """One transition. `type` is the wire tag of the fact that made it (`leased`, `succeeded`, ...), `node_id` empty for
-    the task as a whole; `from_state` and `to_state` are states of the node, or of the task. `at` is epoch seconds."""
+    the task as a whole; `from_state` and `to_state` are states of the node, or of the task. `at` is epoch seconds.
+
+    `streamed` is no transition: it tells how far the node has read the batches of `data["source"]`, and is not there
+    any more when the task is watched again; its `seq` is that of the last commit before it."""
 
     seq: int
     at: float
@@ -46,6 +52,8 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
             raise Corrupt(f"task {task_id} is quarantined: {past.error}")
         assert past.first is not None
         replay, commits, seen = history.new_task(past.head, past.first), past.commits, 0
+        news: Event | None = None
+        told: dict[tuple[str, str], float] = {}
         while True:
             replay.editions |= await history.editions(commits)
             for commit in commits:
@@ -57,11 +65,27 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
                 seen = commit.seq
             if replay.ended:
                 return
+            if news is not None and seen >= since:
+                for event in flowing(replay, seen, news, told):
+                    yield event
             news = await listener.next(REREAD_SEC)
             listener.missed = False
             commits = [] if news is not None and news.seq <= seen else await history.since(task_id, seen)
     finally:
         listener.close()
+
+
+def flowing(task: Task, seq: int, news: Event, told: dict[tuple[str, str], float]) -> Iterator[TaskEvent]:
+    """How far streams are, one for each edge. Not recorded: only who watches meanwhile is told. `told` is how late the
+    last news of each edge were: the same may come from this process and from the bus."""
+    for edge in news.streams:
+        key = edge.source, edge.reader
+        if edge.reader in task.graph.nodes and told.get(key, 0.0) < news.at:
+            told[key] = news.at
+            state, lag = str(shown_state(task, edge.reader)), edge.produced - edge.consumed
+            data = {"source": edge.source, "produced": edge.produced, "consumed": edge.consumed, "lag": lag}
+            attempt = task.runs[edge.reader].attempt
+            yield TaskEvent(seq, news.at, STREAMED, edge.reader, attempt, state, state, data)
 
 
 def transitions(task: Task, commit: Commit) -> Iterator[TaskEvent]:

@@ -334,7 +334,7 @@ class TaskEnded:
 
 @immutable
 class StreamBegun:
-    """The first batch of a node that is still running is in the store."""
+    """A node that is still running has made its first batch."""
 
     node: str
 

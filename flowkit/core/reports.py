@@ -40,7 +40,7 @@ class Started:
 
 @immutable
 class Streams:
-    """The attempt has to do with streams. `begun`: its first batch is in the store; else it waits for others, and asks
+    """The attempt has to do with streams. `begun`: it has made its first batch; else it waits for others, and asks
     which of them have ended."""
 
     node: str

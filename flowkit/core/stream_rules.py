@@ -11,8 +11,14 @@ from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.stream import FIRST_BATCH, Streaming
 from flowkit.core.topology import Topology
 
-UNFIT: Final = ("foreach", "repeat", "cache")
-"""With these a node is not one run of one handler, so there is no stream of it."""
+MANY: Final = ("foreach", "repeat")
+"""With these a node is many runs of a handler, and not one that could read a stream, or make one."""
+KEPT: Final = "cache"
+"""With this a node may not run at all, so that others cannot rely on its batches."""
+INSTEAD: Final = {
+    "foreach": "read it in a node before this one that returns a list, and map over that",
+    "repeat": "read it in a node before this one, and give the runs what that returns",
+}
 
 
 class StreamRules:
@@ -20,17 +26,22 @@ class StreamRules:
 
     def __init__(self) -> None:
         self._said: list[tuple[str, dict[str, Any], Streaming, Place]] = []
-        self._unfit: dict[str, str] = {}
-        self._makers: set[str] = set()
+        self._no_readers: dict[str, tuple[str, str]] = {}
+        self._no_makers: dict[str, str] = {}
 
     def note(self, fields: dict[str, Any], stream: Streaming | None, place: Place) -> None:
         name, kind = fields["node_id"], fields.get("type")
-        why = next((f"it has `{key}`" for key in UNFIT if key in fields), "")
-        why = why or (f"nothing of type {shown(kind)} does" if kind in BUILT_INS else "")
-        if why:
-            self._unfit[name] = why
-        if kind == CODE and not any(key in fields for key in UNFIT):
-            self._makers.add(name)
+        if kind in BUILT_INS:
+            why = f"nothing of type {shown(kind)} does"
+            self._no_readers[name] = why, "read it in a node that a worker runs, and give this one what that returns"
+            if kind != CODE:
+                self._no_makers[name] = why
+        for key in MANY:
+            if key in fields:
+                self._no_readers[name] = f"it has `{key}`", INSTEAD[key]
+        for key in (*MANY, KEPT):
+            if key in fields:
+                self._no_makers[name] = f"it has `{key}`"
         if stream is not None:
             self._said.append((name, fields, stream, place))
 
@@ -41,11 +52,12 @@ class StreamRules:
             if not stream.is_reader:
                 continue
             here = (place, "inputs") if stream.reads else (place, "io")
-            if name in self._unfit:
-                problems.add("E_STREAM", here, f"{shown(name)} cannot read a stream: {self._unfit[name]}")
+            if name in self._no_readers:
+                why, instead = self._no_readers[name]
+                problems.add("E_STREAM", here, f"{shown(name)} cannot read a stream: {why}; {instead}")
             for source in stream.sources:
-                if source in self._unfit and source not in self._makers:
-                    say = f"{shown(source)} makes no batches: {self._unfit[source]}; read its output by `$from`"
+                if source in self._no_makers:
+                    say = f'{shown(source)} makes no batches: {self._no_makers[source]}; read {{"$from": "{source}"}}'
                     problems.add("E_STREAM", here, say)
 
     def _check_start(self, name: str, stream: Streaming, topology: Topology, place: Place, problems: Problems) -> None:

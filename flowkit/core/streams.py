@@ -39,6 +39,7 @@ def news(task: Task, recorded: Iterable[f.Fact]) -> Iterable[Tell]:
                 f.AttemptSucceeded()
                 | f.AttemptFailed()
                 | f.NodeFailed()
+                | f.NodeFinished()
                 | f.NodeSkipped()
                 | f.NodeCancelled()
                 | f.LeaseLost()

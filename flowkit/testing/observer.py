@@ -16,8 +16,9 @@ from flowkit.testing.evidence import Start, Violation
 from flowkit.testing.machine import KAFKA, MONGO, Machine
 from flowkit.testing.replica import ReplicaSet
 from flowkit.testing.stage import Stage
+from flowkit.wire.events import decode_event
 from flowkit.wire.facts import decode_facts
-from flowkit.wire.messages import Heartbeat, Told, decode_event, decode_facts_batch, decode_fleet
+from flowkit.wire.messages import Heartbeat, Told, decode_facts_batch, decode_fleet
 from flowkit.wire.tombstone import is_tombstone
 from flowkit.wire.topics import Topics
 
@@ -84,7 +85,8 @@ class Observer:
     def _appended(self, record: Record) -> None:
         if record.topic == self.topics.events:
             event = decode_event(record.value)
-            self.events.add((event.task_id, event.seq, event.commit_id))
+            if not event.streams:  # those are of no commit
+                self.events.add((event.task_id, event.seq, event.commit_id))
 
     def _acknowledged(self, machine: Machine, record: Record) -> None:
         if machine.kind != "worker":

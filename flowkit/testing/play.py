@@ -10,6 +10,7 @@ from functools import partial
 from operator import methodcaller
 from typing import Any
 
+from flowkit.coordinator.watch import STREAMED
 from flowkit.core.derived import base_of
 from flowkit.core.opening import child_id
 from flowkit.errors import BusUnavailable, Corrupt, GraphError, RequestRefused, Retry, StoreUnavailable, TaskNotFound
@@ -145,6 +146,8 @@ class RandomPlay:
     async def _watch(self, api: Any, task_id: str, since: int) -> int:
         seqs: list[int] = []
         async for event in api.watch(task_id, since=since):
+            if event.type == STREAMED:
+                continue
             if not seqs or event.seq != seqs[-1]:
                 seqs.append(event.seq)
         if seqs != list(range(since + 1, since + 1 + len(seqs))):

@@ -7,8 +7,6 @@ envelope (`UnknownFact`), and an unreadable record is `Corrupt`; one unreadable 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,7 +16,6 @@ from flowkit.core.payload import Artifact
 from flowkit.core.permits import LETTERS, Letter
 from flowkit.core.reports import AttemptReport, ChildEnded
 from flowkit.errors import Corrupt, UnknownFact
-from flowkit.ports import Commit
 from flowkit.wire.codec import UNFIT, check_depth, dumps, loads
 from flowkit.wire.facts import REPORT_ROW, decode_report, made, read_artifact, row_of, write_artifact
 from flowkit.wire.topics import MAX_MESSAGE_BYTES
@@ -113,7 +110,7 @@ _batch_decoder: msgspec.json.Decoder[_BatchRow] = msgspec.json.Decoder(_BatchRow
 
 def decode_facts_batch(value: bytes | None) -> FactsBatch:
     """Raises `Corrupt` or `UnknownFact` for the record as a whole."""
-    data = _checked(value)
+    data = checked(value)
     check_depth(data)  # what workers say is written again, into commits and events
     try:
         batch = _batch_decoder.decode(data)
@@ -250,7 +247,7 @@ def encode_work(worker: str, incarnation: str, sender: str, items: Sequence[Work
 
 def decode_work(value: bytes | None) -> WorkBatch:
     """Raises `Corrupt` or `UnknownFact`."""
-    data = _checked(value)
+    data = checked(value)
     try:
         batch = _work_decoder.decode(data)
         if batch.version == VERSION:
@@ -286,9 +283,17 @@ def unpack_artifacts(rows: Iterable[Any]) -> list[tuple[tuple[str | int, ...], A
 # ---------------------------------------------------------------------------------------------- fleet.v1, control.v1
 
 
+class Flowing(msgspec.Struct, array_like=True, frozen=True):
+    """How far the streams of an attempt are: how many batches its node has made, and for each node whose batches it
+    reads `[node, read, made]`."""
+
+    made: int
+    reads: list[tuple[str, int, int]] = []
+
+
 class Held(msgspec.Struct, array_like=True, frozen=True):
     """One attempt that a worker holds: queued, running, or with a result that is not acknowledged yet. `progress` is
-    what it last said of itself: done, total, message."""
+    what it last said of itself: done, total, message; `streams` how far its streams are."""
 
     token: str
     task_id: str
@@ -297,6 +302,7 @@ class Held(msgspec.Struct, array_like=True, frozen=True):
     node: str
     attempt: int
     progress: tuple[float | None, float | None, str] | None = None
+    streams: Flowing | None = None
 
 
 class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True):
@@ -367,7 +373,7 @@ def encode_message(message: FleetMessage | SayHello) -> bytes:
 def decode_fleet(value: bytes | None) -> FleetMessage:
     """Raises `Corrupt`."""
     try:
-        return _fleet_decoder.decode(_checked(value))
+        return _fleet_decoder.decode(checked(value))
     except UNFIT as error:
         raise Corrupt(str(error)) from error
 
@@ -375,91 +381,15 @@ def decode_fleet(value: bytes | None) -> FleetMessage:
 def decode_control(value: bytes | None) -> SayHello:
     """Raises `Corrupt`."""
     try:
-        return _control_decoder.decode(_checked(value))
+        return _control_decoder.decode(checked(value))
     except UNFIT as error:
         raise Corrupt(str(error)) from error
-
-
-# ---------------------------------------------------------------------------------------------- events.v1
-
-
-@immutable
-class Event:
-    """One committed step as the world sees it; `facts` is None where it was too large to travel: read the commit."""
-
-    task_id: str
-    tenant: str
-    seq: int
-    at: float
-    commit_id: str
-    status: str
-    facts: list[Any] | None
-
-
-_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-
-
-def encode_event(commit: Commit, tenant: str, status: str) -> bytes:
-    """`status` is the task's after this commit."""
-    head = dumps(
-        {
-            "task_id": commit.task_id,
-            "tenant": tenant,
-            "seq": commit.seq,
-            "at": commit.at,
-            "commit_id": commit.id,
-            "status": status,
-        }
-    )
-    body = commit.body.encode() if len(commit.body) < MAX_MESSAGE_BYTES - 2048 else b"null"
-    return b'%s,"facts":%s}' % (head[:-1], body if len(body) < MAX_MESSAGE_BYTES - 2048 else b"null")
-
-
-def decode_event(value: bytes | None) -> Event:
-    """Raises `Corrupt`."""
-    data = _checked(value)
-    try:
-        return _event_decoder.decode(data)
-    except UNFIT:
-        pass
-    try:
-        return msgspec.convert(loads(data), Event)
-    except msgspec.ValidationError as error:
-        raise Corrupt(f"not an event: {error}") from error
-
-
-def event_headers(commit: Commit) -> tuple[tuple[str, bytes], ...]:
-    """CloudEvents 1.0, Kafka protocol binding, binary mode."""
-    return (
-        *_SAME_FOR_ALL,
-        ("ce_id", f"{commit.task_id}:{commit.seq}".encode()),
-        ("ce_subject", commit.task_id.encode()),
-        ("ce_time", _rfc3339(commit.at)),
-    )
-
-
-_SAME_FOR_ALL = (
-    ("ce_specversion", b"1.0"),
-    ("ce_type", b"flowkit.task.committed.v1"),
-    ("ce_source", b"/flowkit/coordinator"),
-    ("content-type", b"application/json"),
-)
-
-
-def _rfc3339(at: float) -> bytes:
-    seconds, micros = divmod(round(at * 1_000_000), 1_000_000)
-    return b"%s.%06dZ" % (_to_the_second(seconds), micros)
-
-
-@lru_cache(maxsize=16)
-def _to_the_second(seconds: int) -> bytes:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 # ---------------------------------------------------------------------------------------------- common
 
 
-def _checked(value: bytes | None) -> bytes:
+def checked(value: bytes | None) -> bytes:
     if value is None:
         raise Corrupt("the message is empty")
     if len(value) > MAX_MESSAGE_BYTES:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.core.facts import Usage
 from flowkit.core.reports import AttemptReport, Failed, Released
-from flowkit.wire.messages import Held, Job
+from flowkit.wire.messages import Flowing, Held, Job
 from flowkit.worker.registry import Kind, Role
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class Order:
 class Attempt:
     """`base` is when its lease began, at the latest, and `renewed` when a renewal of it was last sent that came through
     (both in the worker's monotonic clock); `lost` says that it was not renewed in time. The heart may live in another
-    thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job`, `groups` and `progress`;
-    nothing else."""
+    thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job`, `groups`, `progress` and
+    `streams`; nothing else."""
 
     __slots__ = (
         "abandon", "announced", "base", "begun", "context", "flow", "groups", "handler", "job", "limits", "lost",
         "order", "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at",
-        "stop_by", "task", "usage",
+        "stop_by", "streams", "task", "usage",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
@@ -72,6 +72,7 @@ class Attempt:
         self.announced = False
         self.started_at = received_at
         self.progress: tuple[float | None, float | None, str] | None = None
+        self.streams: Flowing | None = None
         self.progress_at = received_at
         self.run_sec = 0.0
         self.usage: Usage | None = None
@@ -97,7 +98,8 @@ class Attempt:
 
     def held(self) -> Held:
         job = self.job
-        return Held(job.token, job.task_id, job.tenant, job.partition, job.node, job.attempt, self.progress)
+        return Held(job.token, job.task_id, job.tenant, job.partition, job.node, job.attempt, self.progress,
+                    self.streams)  # fmt: skip
 
     def set_limit(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         if self.limits is None:

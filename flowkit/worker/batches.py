@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowkit.utils import stable_hash
-from flowkit.worker import stream_adapters
+from flowkit.worker.input_adapters import InputAdapters
 from flowkit.worker.outcome import AttemptFailure
-from flowkit.worker.stream import Fetch, Stream
+from flowkit.worker.stream import Fetch
 
 if TYPE_CHECKING:
     from flowkit.worker.context import Context
@@ -20,7 +20,8 @@ __all__ = ["Summary", "run", "stable_hash"]
 
 
 async def run(handler: RoleHandler, inputs: Any, ctx: Context, io: Mapping[str, Any], *,
-              flow: StreamFlow | None = None, fetch: Fetch | None = None) -> Any:  # fmt: skip
+              flow: StreamFlow | None = None, fetch: Fetch | None = None,
+              adapters: InputAdapters | None = None) -> Any:  # fmt: skip
     """The node's output. `io` may hold an `input_ref` for `load_input`, and a `batching` for `init`. Raises
     `AttemptFailure` where a batch says that it failed."""
     about = {
@@ -35,13 +36,16 @@ async def run(handler: RoleHandler, inputs: Any, ctx: Context, io: Mapping[str, 
     summary = Summary(kept=flow is None or not flow.plan.readers)
     if flow is not None:
         await summary.resume(flow, fetch)
-    adapter, args = _adapter(flow, loaded)
-    batches: Any = handler.iter_batches(loaded) if not adapter else _adapted(adapter, args, flow, fetch, ctx.task_id)
+    adapters = adapters if adapters is not None else InputAdapters()
+    name, args = _adapter(flow, loaded, adapters)
+    batches, named = handler.iter_batches(loaded), True
+    if name:
+        batches, named = adapters.adapt(name, args, flow=flow, fetch=fetch, ctx=ctx)
     if inspect.isawaitable(batches):  # written as a coroutine that returns an iterator
         batches = await batches
     try:
         async for batch in batches:
-            await _process(handler, batch, ctx, summary, flow, own=not adapter)
+            await _process(handler, batch, ctx, summary, flow, named=named)
     finally:
         if (close := getattr(batches, "aclose", None)) is not None:
             await close()
@@ -53,24 +57,16 @@ async def run(handler: RoleHandler, inputs: Any, ctx: Context, io: Mapping[str, 
     return output
 
 
-def _adapter(flow: StreamFlow | None, loaded: Any) -> tuple[str, Mapping[str, Any]]:
+def _adapter(flow: StreamFlow | None, loaded: Any, adapters: InputAdapters) -> tuple[str, Mapping[str, Any]]:
     """What the graph says comes first, then what the handler proposes, if it is known."""
     if flow is not None and flow.plan.adapter:
         return flow.plan.adapter, flow.plan.args
     proposed = loaded.get("input_inline") if isinstance(loaded, dict) else None
-    if isinstance(proposed, dict) and proposed.get("input_adapter") in stream_adapters.ADAPTERS:
+    name = proposed.get("input_adapter") if isinstance(proposed, dict) else None
+    if isinstance(proposed, dict) and isinstance(name, str) and name in adapters:
         args = proposed.get("input_args", {})
-        return proposed["input_adapter"], args if isinstance(args, dict) else {}
+        return name, args if isinstance(args, dict) else {}
     return "", {}
-
-
-def _adapted(name: str, args: Mapping[str, Any], flow: StreamFlow | None, fetch: Fetch | None,
-             task_id: str) -> AsyncIterator[Batch]:  # fmt: skip
-    sources = [source for source, _, _ in flow.plan.sources] if flow is not None else []
-    wanted = stream_adapters.check(name, args, sources)
-    assert flow is not None
-    assert fetch is not None
-    return stream_adapters.find(name)(Stream(flow, wanted, fetch), args, task_id)
 
 
 class Summary:
@@ -116,9 +112,9 @@ class Summary:
 
 
 async def _process(handler: RoleHandler, batch: Batch, ctx: Context, summary: Summary, flow: StreamFlow | None, *,
-                   own: bool) -> None:  # fmt: skip
-    """`own`: the handler made the batch itself, and gave it an id if it has one."""
-    given = batch.batch_uid if own else None
+                   named: bool) -> None:  # fmt: skip
+    """`named`: whoever made the batch gave it an id, if it has one, that identifies it; else its place does."""
+    given = batch.batch_uid if named else None
     if flow is not None and flow.passes(given):
         return
     uid = batch.batch_uid or stable_hash({"payload": batch.payload})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Generator
+from functools import partial
 from typing import Any
 
 from flowkit.worker.inputs import RunSync
@@ -11,6 +13,10 @@ from flowkit.worker.stream_flow import StreamFlow
 
 AT_ONCE_SEC = 0.005
 MOST_AT_ONCE = 64
+FIRST = 32
+LET_IN = 256
+"""After each of the first batches whoever writes and tells of them gets a turn, then after every so many: each turn may
+make a block smaller."""
 NOTHING: Any = object()
 
 
@@ -21,6 +27,8 @@ async def run_async(batches: AsyncIterator[Any], flow: StreamFlow | None) -> Any
         async for value in batches:
             count += 1
             await emit(value, flow)
+            if count <= FIRST or count % LET_IN == 0:
+                await asyncio.sleep(0)
     finally:
         if (close := getattr(batches, "aclose", None)) is not None:
             await close()
@@ -28,22 +36,23 @@ async def run_async(batches: AsyncIterator[Any], flow: StreamFlow | None) -> Any
 
 
 async def run_plain(batches: Generator[Any, None, Any], flow: StreamFlow | None, run_sync: RunSync) -> Any:
-    """The same for a plain generator, which runs in a thread for some milliseconds at a time. What it returns is the
-    node's output, if it returns something."""
-    count, result = 0, NOTHING
+    """The same for a plain generator, which runs in a thread for some milliseconds at a time; what it makes first is
+    not held back for that. What it returns is the node's output, if it returns something."""
+    count, result, most = 0, NOTHING, 1
     while result is NOTHING:
-        values, result = await run_sync(lambda: _some(batches))
+        values, result = await run_sync(partial(_some, batches, most))
+        most = min(MOST_AT_ONCE, 2 * most)
         for value in values:
             count += 1
             await emit(value, flow)
     return result if result is not None else {"batches": count if flow is None else flow.produced}
 
 
-def _some(batches: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
+def _some(batches: Generator[Any, None, Any], most: int) -> tuple[list[Any], Any]:
     values: list[Any] = []
     until = time.monotonic() + AT_ONCE_SEC
     try:
-        while not values or (len(values) < MOST_AT_ONCE and time.monotonic() < until):
+        while not values or (len(values) < most and time.monotonic() < until):
             values.append(next(batches))
     except StopIteration as stop:
         return values, stop.value

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from flowkit.core.reports import AttemptReport, Succeeded
 from flowkit.errors import Corrupt
 from flowkit.wire.facts import read_artifact
+from flowkit.wire.messages import Flowing
 from flowkit.wire.stream import Plan, read_plan
 from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
 from flowkit.worker.inputs import Inputs, patiently
-from flowkit.worker.outcome import clean, failed
+from flowkit.worker.outcome import AttemptFailure, clean, failed
 from flowkit.worker.outputs import Output, TooMuch
 from flowkit.worker.registry import Kind
 from flowkit.worker.results import Next
@@ -25,12 +26,20 @@ from flowkit.worker.stream import Stream
 from flowkit.worker.stream_flow import Ended, StreamFlow
 
 if TYPE_CHECKING:
+    from flowkit.worker.input_adapters import InputAdapters
     from flowkit.worker.programs import Programs
+
+NO_CLASS = (
+    "input adapter {!r} makes batches for a class, and the handler of {!r} is a function: give a RoleHandler, or let "
+    'the function read the stream ("inputs": {{"rows": {{"$stream": "node"}}}})'
+)
 
 
 class Performer:
-    def __init__(self, kit: Kit, *, max_output_bytes: int, programs: Programs | None = None) -> None:
+    def __init__(self, kit: Kit, *, max_output_bytes: int, adapters: InputAdapters | None = None,
+                 programs: Programs | None = None) -> None:  # fmt: skip
         self._kit = kit
+        self._adapters = adapters
         self._programs = programs
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
@@ -102,6 +111,10 @@ class Performer:
     async def _run_function(self, attempt: Attempt, inputs: Any, params: Any) -> Any:
         role = attempt.role
         assert role.binding is not None
+        if attempt.flow is not None and attempt.flow.plan.adapter:
+            raise AttemptFailure(
+                "bad_input_adapter", NO_CLASS.format(attempt.flow.plan.adapter, role.name), permanent=True
+            )
         if not attempt.job.given and role.binding.takes_nothing:
             inputs = {}  # the node was given what came before it; a handler that asks for nothing may leave it there
         args, kwargs = role.binding.bind(inputs, lambda: self._context(attempt, params))
@@ -139,7 +152,8 @@ class Performer:
 
         attempt.handler = handler = attempt.role.call()
         context = self._context(attempt, params)
-        return await batches.run(handler, inputs, context, io, flow=attempt.flow, fetch=self._fetch)
+        return await batches.run(handler, inputs, context, io, flow=attempt.flow, fetch=self._fetch,
+                                 adapters=self._adapters)  # fmt: skip
 
     def _flow(self, attempt: Attempt, plan: Plan) -> StreamFlow:
         kit = self._kit
@@ -147,9 +161,10 @@ class Performer:
                           encode=lambda value: self._encode(value, attempt.job.task_id),
                           parked=partial(self.on_parked, attempt), said=partial(self._said, attempt))  # fmt: skip
 
-    def _said(self, attempt: Attempt, done: int, message: str) -> None:
+    def _said(self, attempt: Attempt, done: int, message: str, flowing: Flowing) -> None:
         """How far its streams are: what the next heartbeat tells, unless the handler tells something itself."""
         attempt.progress_at = self._kit.clock.mono()
+        attempt.streams = flowing
         if attempt.context is None or attempt.context.last_progress is None:
             attempt.progress = (done, None, clean(message, LONGEST_PROGRESS))
 

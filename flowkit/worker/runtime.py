@@ -33,6 +33,7 @@ from flowkit.worker.stream_hub import StreamHub
 from flowkit.worker.threads import Threads
 
 if TYPE_CHECKING:
+    from flowkit.worker.input_adapters import InputAdapters
     from flowkit.worker.programs import Programs
 
 SPARE_THREADS = 32
@@ -53,15 +54,16 @@ class WorkerRuntime:
     `heart_bus` and `heart_store`. `run_sync` runs plain handlers, in threads by default; `gauge` tells the CPU share
     and the memory (MB) for the heartbeats; `new_id` makes ids of so many bytes. `alone` says that its coordinator lives
     and stalls with it, so that nobody could take a lease away behind its back. `pool` is whose key signs what it says;
-    its id begins with it. `programs` runs the code of nodes that bring their own.
+    its id begins with it. `adapters` are those that older graphs name, with the worker's own; `programs` runs the code
+    of nodes that bring their own.
     """
 
     def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: WorkerConfig, registry: Registry,
                  telemetry: Telemetry | None = None, heart_in_thread: bool = False,
                  heart_bus: Callable[[], Bus] | None = None, heart_store: Callable[[], Renewer] | None = None,
                  run_sync: RunSync | None = None, gauge: Gauge = no_gauge, alone: bool = False, pool: str = "",
-                 new_id: Callable[[int], str] = secrets.token_hex,
-                 programs: Programs | None = None) -> None:  # fmt: skip
+                 adapters: InputAdapters | None = None, programs: Programs | None = None,
+                 new_id: Callable[[int], str] = secrets.token_hex) -> None:  # fmt: skip
         if heart_in_thread and (heart_bus is None or heart_store is None):
             raise ConfigError("heart_in_thread needs heart_bus and heart_store: connections belong to one loop")
         if cfg.slots < 1:
@@ -79,6 +81,7 @@ class WorkerRuntime:
         self._run_sync: RunSync = run_sync if run_sync is not None else self._threads.run
         self._gauge = gauge
         self._alone = alone
+        self._adapters = adapters
         self._new_id = new_id
         self._programs = programs
         self._topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
@@ -196,7 +199,8 @@ class WorkerRuntime:
         )  # fmt: skip
         self._slots = Slots(
             kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._identity.slots,
-            performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes, programs=self._programs),
+            performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes, adapters=self._adapters,
+                                programs=self._programs),
             started_after_sec=self._cfg.started_after_sec, send=self._outbox.add,
             defence_sec=math.inf if self._alone else DEFENCE * self._cfg.lease_ttl_sec,
         )  # fmt: skip

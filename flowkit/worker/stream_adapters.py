@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
-from flowkit.core.stream import named_nodes
 from flowkit.errors import did_you_mean
 from flowkit.utils import stable_hash
 from flowkit.worker.handlers.base import Batch
@@ -17,6 +16,7 @@ Adapter = Callable[[Stream, Mapping[str, Any], str], AsyncIterator[Batch]]
 """Given a stream, the arguments, and the task's id."""
 
 COMMON: Final = frozenset({"from_node", "from_nodes", "poll_ms", "eof_on_task_done", "backoff_max_ms"})
+"""What every adapter may be given."""
 RECHUNK: Final = frozenset({*COMMON, "size", "meta_list_key"})
 
 
@@ -41,7 +41,7 @@ async def rechunk(stream: Stream, args: Mapping[str, Any], task_id: str) -> Asyn
             yield Batch(batch_uid=uid, payload=payload)
 
 
-ADAPTERS: Final[Mapping[str, Adapter]] = {
+BUILT_IN: Final[Mapping[str, Adapter]] = {
     "pull.from_artifacts": pull,
     "pull.artifacts": pull,
     "pull.from.upstream": pull,
@@ -51,56 +51,39 @@ ADAPTERS: Final[Mapping[str, Adapter]] = {
 }
 
 
-def find(name: str) -> Adapter:
-    """Raises `AttemptFailure` for a name that nobody knows."""
-    adapter = ADAPTERS.get(name)
-    if adapter is None:
-        hint = did_you_mean(name, ADAPTERS)
-        known = ", ".join(ADAPTERS)
-        message = f"there is no input adapter {name!r}{hint}; known are {known}"
-        raise AttemptFailure("bad_input_adapter", message, permanent=True)
-    return adapter
-
-
-def check(name: str, args: Mapping[str, Any], sources: list[str]) -> list[str]:
-    """The nodes that an adapter reads. Raises `AttemptFailure` where its arguments cannot be right."""
-    known = RECHUNK if find(name) is rechunk else COMMON
+def check(name: str, args: Mapping[str, Any]) -> None:
+    """Raises `AttemptFailure` where the arguments of one of these adapters cannot be right."""
+    known = RECHUNK if BUILT_IN[name] is rechunk else COMMON
     for key in args:
         if key not in known:
-            raise _bad(name, f"it takes no {key!r}{did_you_mean(key, known)}")
-    _check_nodes(name, args)
+            raise bad_args(name, f"it takes no {key!r}{did_you_mean(key, known)}")
     for key in ("poll_ms", "backoff_max_ms"):
         if key in args and not (_is_number(args[key]) and args[key] > 0):
-            raise _bad(name, f"{key} is a number of milliseconds above 0, not {args[key]!r}")
+            raise bad_args(name, f"{key} is a number of milliseconds above 0, not {args[key]!r}")
     if args.get("eof_on_task_done", True) is not True:
-        raise _bad(name, "eof_on_task_done is always true: a stream ends when its node does")
+        raise bad_args(name, "eof_on_task_done is always true: a stream ends when its node does")
     if known is RECHUNK:
         _check_rechunk(name, args)
-    wanted = named_nodes(args) or sources
-    strange = [node for node in wanted if node not in sources]
-    if strange or not wanted:
-        said = f"the graph does not say that this node reads {strange[0]!r}" if strange else "it names no node to read"
-        raise _bad(name, f"{said}: name the nodes in io.input_args.from_nodes")
-    return wanted
 
 
-def _check_nodes(name: str, args: Mapping[str, Any]) -> None:
+def check_nodes(name: str, args: Mapping[str, Any]) -> None:
+    """Raises `AttemptFailure` where the arguments of any adapter do not say which nodes it reads."""
     if "from_node" in args and not isinstance(args["from_node"], str):
-        raise _bad(name, f"from_node is a node's id, not {args['from_node']!r}")
+        raise bad_args(name, f"from_node is a node's id, not {args['from_node']!r}")
     nodes = args.get("from_nodes", [])
     if not isinstance(nodes, list) or not all(isinstance(node, str) for node in nodes):
-        raise _bad(name, f"from_nodes is a list of node ids, not {nodes!r}")
+        raise bad_args(name, f"from_nodes is a list of node ids, not {nodes!r}")
 
 
 def _check_rechunk(name: str, args: Mapping[str, Any]) -> None:
     size, key = args.get("size"), args.get("meta_list_key")
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise _bad(name, f"size is a whole number above 0, not {size!r}")
+        raise bad_args(name, f"size is a whole number above 0, not {size!r}")
     if key is not None and not (isinstance(key, str) and key):
-        raise _bad(name, f"meta_list_key is the name of a list, not {key!r}")
+        raise bad_args(name, f"meta_list_key is the name of a list, not {key!r}")
 
 
-def _bad(name: str, message: str) -> AttemptFailure:
+def bad_args(name: str, message: str) -> AttemptFailure:
     return AttemptFailure("bad_input_args", f"input adapter {name!r}: {message}"[:1000], permanent=True)
 
 

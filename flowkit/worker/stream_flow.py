@@ -13,7 +13,7 @@ from flowkit.errors import StoreUnavailable
 from flowkit.ports import Store, StreamId
 from flowkit.wire.codec import dumps, loads
 from flowkit.wire.facts import read_payload, write_artifact, write_payload
-from flowkit.wire.messages import Job
+from flowkit.wire.messages import Flowing, Job
 from flowkit.wire.stream import Cursor, Mark, Plan, Ring, ring_of
 from flowkit.worker.ending import end
 from flowkit.worker.outcome import AttemptFailure
@@ -68,7 +68,7 @@ class StreamFlow:
     state, None where nothing."""
 
     def __init__(self, *, plan: Plan, job: Job, store: Store, hub: StreamHub, encode: Callable[[Any], Any],
-                 parked: Callable[[bool], None], said: Callable[[int, str], None]) -> None:  # fmt: skip
+                 parked: Callable[[bool], None], said: Callable[[int, str, Flowing], None]) -> None:  # fmt: skip
         self.plan = plan
         self.job = job
         self.state_of: Callable[[], Any] | None = None
@@ -116,16 +116,8 @@ class StreamFlow:
             if mark.end is not None:
                 payload, chosen = mark.end
                 return Ended(read_payload(payload), None if chosen is None else tuple(chosen))
-            self.produced, self.bytes, self._named = self._log.count, mark.bytes, mark.named
-            self._begun = self.produced > 0
-            if mark.named:
-                self._uids = {str(batch[0]) for batch in await self._log.batches()}
             written = mark.cursors
-            saved = await self._log.state()
-            self.state = saved.state
-            start = dict(saved.cursors if mark.saved or replay else mark.cursors)
-            if afresh or not mark.saved:
-                start.pop(OUTSIDE, None)
+            start = await self._resume(mark, replay=replay, afresh=afresh)
         self.positions = Positions((name for name, _, _ in self.plan.sources), written, start)
         self._inputs = StreamInputs(
             plan=self.plan, job=self.job, store=self._store, hub=self._hub, positions=self.positions, start=start,
@@ -137,6 +129,19 @@ class StreamFlow:
         if self.produced and self._ahead.watched:
             await self._ahead.look()
         return None
+
+    async def _resume(self, mark: Mark, *, replay: bool, afresh: bool) -> dict[str, Cursor]:
+        """Take up what earlier attempts have left; the answer is where reading starts."""
+        self.produced, self.bytes, self._named = self._log.count, mark.bytes, mark.named
+        self._begun = self.produced > 0
+        if mark.named:
+            self._uids = {str(batch[0]) for batch in await self._log.batches()}
+        saved = await self._log.state()
+        self.state = saved.state
+        start = dict(saved.cursors if mark.saved or replay else mark.cursors)
+        if afresh or not mark.saved:
+            start.pop(OUTSIDE, None)
+        return start
 
     async def close(self) -> None:
         """Leave things as they are: what was not written is made again."""
@@ -192,9 +197,7 @@ class StreamFlow:
             self._pending.append(text)
             self._pending_bytes += len(text)
             self._due.set()
-        elif not self._begun:
-            self._begun = True
-            self._hub.report(self.job, begun=True)
+        self._begin()
 
     def count(self, uid: str | None) -> None:
         """Something was made that is no batch: it will not be made again."""
@@ -344,7 +347,11 @@ class StreamFlow:
         self._moved.set()
         self._tell()
         self._hub.ring(ring_of(block, self._log.mark), self._partners(), readers=self._ahead.workers)
-        if batches and not self._begun:
+
+    def _begin(self) -> None:
+        """Tell of the first batch, where its readers wait to be started: while it is written, for they read it in the
+        store. Should it never get there, they wait for what a later attempt makes."""
+        if not self._begun:
             self._begun = True
             if self.plan.awaited:
                 self._hub.report(self.job, begun=True)
@@ -370,12 +377,12 @@ class StreamFlow:
         self._moved.set()
 
     def _tell(self) -> None:
-        """Say how far it is, as `ctx.progress` does."""
+        """Say how far it is: in words, as `ctx.progress` does, and by edge."""
         if not self._logged:
             return
-        read = "" if self._inputs is None else self._inputs.said()
-        made = self._ahead.said(self.produced) if self.plan.readers else ""
-        done = (
-            self.produced if self.plan.readers else sum(self.positions.index(name) for name, _, _ in self.plan.sources)
-        )
-        self._said(done, "; ".join(part for part in (read, made) if part))
+        inputs, readers = self._inputs, self.plan.readers
+        read = "" if inputs is None else inputs.said()
+        made = self._ahead.said(self.produced) if readers else ""
+        done = self.produced if readers else sum(self.positions.index(name) for name, _, _ in self.plan.sources)
+        flowing = Flowing(self.produced, [] if inputs is None else inputs.progress())
+        self._said(done, "; ".join(part for part in (read, made) if part), flowing)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import islice
 
 from flowkit.ports import Store, StreamId
 from flowkit.wire.messages import Job
@@ -17,6 +18,8 @@ from flowkit.worker.stream_reader import Row, StreamReader
 LET_IN = 32
 LOOK_SEC = 1.0
 ASK_TURNS = 5
+MOST_TOLD = 100
+"""Of how many streams an attempt tells how far it has read them: heartbeats carry that."""
 
 
 class StreamInputs:
@@ -70,6 +73,14 @@ class StreamInputs:
         """How far all are read, for people."""
         read = [(name, self._positions.index(name), reader.known) for name, reader in self._of.items()]
         return ", ".join(f"{index} of {max(index, known)} of {name!r} read" for name, index, known in read[:5])
+
+    def progress(self) -> list[tuple[str, int, int]]:
+        """Of each stream, so many as can be told of: its node, how many batches are done with, how many are known."""
+        found = []
+        for name, reader in islice(self._of.items(), MOST_TOLD):
+            done = self._positions.done(name)
+            found.append((name, done, max(done, reader.known)))
+        return found
 
     async def next(self, names: list[str], first: int = 0) -> Row | None:
         """The next batch of these nodes, in turn; None at the end of all. What was handed out of them before is done

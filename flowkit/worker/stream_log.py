@@ -43,8 +43,11 @@ class StreamLog:
         self._store = store
 
     async def open(self) -> None:
-        """Find out what is there, and shut earlier attempts out. A stream that has ended is left as it is. Raises
+        """Find out what is there, and shut earlier attempts out. A stream that has ended is left as it is. A first
+        attempt has none before it and need not look: if a later one was here, it learns so when it writes. Raises
         `Fenced`, `StoreUnavailable`."""
+        if self.attempt == 1:
+            return
         wait, waited = _FIRST_WAIT_SEC, 0.0
         while True:
             last = await patiently(lambda: self._store.last_block(self.stream))
@@ -53,8 +56,6 @@ class StreamLog:
                 self.seq, self.count, self.mark = last.seq, last.count, read_mark(last.body)
             if self.mark.end is not None or (last is not None and last.attempt == self.attempt):
                 return
-            if last is None and self.attempt == 1:
-                return  # nobody was here before
             mark = self._signed(self.mark)
             mark.size, mark.state = 0, None
             if await self._insert(self._block(self.count, mark, ())) is Outcome.OK:

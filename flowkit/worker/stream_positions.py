@@ -98,6 +98,10 @@ class Positions:
     def index(self, source: str) -> int:
         return self._of[source].index
 
+    def done(self, source: str) -> int:
+        """How many batches are done with, by this attempt or an earlier one."""
+        return self._of[source].cursor().index
+
     def cursors(self) -> dict[str, Cursor]:
         found = {name: position.cursor() for name, position in self._of.items()}
         return {name: cursor for name, cursor in found.items() if cursor.index or cursor.part}

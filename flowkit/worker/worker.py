@@ -6,7 +6,7 @@ import asyncio
 import copy
 import signal
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +25,7 @@ from flowkit.worker.runtime import WorkerRuntime
 if TYPE_CHECKING:
     from flowkit.backend import Backend
     from flowkit.wire.messages import Held
+    from flowkit.worker.input_adapters import InputAdapters, OwnAdapter
     from flowkit.worker.programs import Programs, Secrets
 
 RENEW_SEC = 5.0
@@ -38,14 +39,17 @@ class Worker:
     serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
     `role -> handler`, or a module; `roles` chooses among them, and `code` is the role of nodes that bring their own;
     with `also_code` it is served beside the others wherever that can be. `labels` are for nodes that ask for them;
-    `secrets` is where the secrets of code come from.
-    Raises `ConfigError` for roles without a handler, and for labels that are no texts.
+    `secrets` is where the secrets of code come from. `input_adapters` are async generator functions by name, which make
+    a class's batches where a graph names them.
+    Raises `ConfigError` for roles without a handler, for labels that are no texts, and for adapters that could never be
+    called.
     """
 
     def __init__(self, *, db: Any = None, cfg: WorkerConfig | None = None, clock: Clock | None = None,
                  roles: Sequence[str] | None = None, handlers: Any = None, telemetry: Telemetry | None = None,
                  backend: Backend | None = None, labels: Mapping[str, str] | None = None,
-                 secrets: Secrets | None = None, also_code: bool = False) -> None:  # fmt: skip
+                 input_adapters: Mapping[str, OwnAdapter] | None = None, secrets: Secrets | None = None,
+                 also_code: bool = False) -> None:  # fmt: skip
         self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
         self.cfg.labels = _labels(self.cfg.labels if labels is None else labels)
         self.db = db
@@ -58,6 +62,7 @@ class Worker:
         self._programs = _programs(self.cfg, wanted, secrets, anyway=also_code)
         self._registry = _registry(handlers, wanted, code=self._programs is not None)
         self.cfg.roles = [role for role in self._registry.roles if role != CODE or CODE in wanted]
+        self._adapters = _input_adapters(input_adapters) if input_adapters else None
         self._runtime = self._make_runtime(self._backend)
         schemas = self._runtime.schemas
         self._signatures = {role: read_signature(schemas.get(role)) for role in self._registry.roles}
@@ -80,6 +85,11 @@ class Worker:
     def serves_code(self) -> bool:
         """Whether it runs nodes that bring their own code."""
         return self._programs is not None
+
+    @property
+    def input_adapters(self) -> Mapping[str, Callable[..., AsyncIterator[Any]]]:
+        """The input adapters by name: those that every worker has, and its own."""
+        return (self._adapters or _input_adapters({})).by_name
 
     @property
     def active(self) -> list[Held]:
@@ -200,7 +210,8 @@ class Worker:
         return WorkerRuntime(
             store=backend.store, bus=backend.bus, clock=whole_clock(self.clock), cfg=self.cfg, registry=self._registry,
             telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
-            heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool, programs=self._programs,
+            heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool, adapters=self._adapters,
+            programs=self._programs,
         )  # fmt: skip
 
     def _heart_bus(self) -> Bus:
@@ -272,6 +283,12 @@ def _registry(handlers: Any, roles: Sequence[str], *, code: bool) -> Registry:
     if not len(registry):
         raise ConfigError("a worker needs handlers: Worker(handlers=[greet]) or Worker(handlers={'greet': greet})")
     return registry
+
+
+def _input_adapters(own: Mapping[str, OwnAdapter]) -> InputAdapters:
+    from flowkit.worker.input_adapters import InputAdapters  # what it needs of pydantic takes a while to import
+
+    return InputAdapters(own)
 
 
 def _open(db: Any, cfg: WorkerConfig) -> Backend:

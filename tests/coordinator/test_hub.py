@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from flowkit.coordinator.hub import Hub, Listener
-from flowkit.wire.messages import Event
+from flowkit.wire.events import Event
 
 
 def test_listeners_are_told_in_the_order_in_which_they_came(monkeypatch: pytest.MonkeyPatch) -> None:

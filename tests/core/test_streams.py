@@ -10,7 +10,8 @@ from flowkit.core import facts as f
 from flowkit.core import reports as r
 from flowkit.core import streams
 from flowkit.core.dialect import normalise, parse_graph
-from flowkit.core.effects import Revoke, Tell
+from flowkit.core.effects import LookUp, Revoke, Tell
+from flowkit.core.payload import Payload
 from flowkit.errors import GraphError
 from tests.core.builders import Play, graph, node
 
@@ -95,6 +96,30 @@ def test_an_adapter_that_names_no_node_reads_those_before_it() -> None:
 )  # fmt: skip
 def test_what_cannot_stream_is_said_at_the_door(raw: Any, found: list[tuple[str, str]]) -> None:
     assert problems(raw) == found
+
+
+@pytest.mark.parametrize(
+    ("nodes", "says"),
+    [
+        ([node("p"), reading("c", "p", foreach=[1])],
+         "'c' cannot read a stream: it has `foreach`; read it in a node before this one that returns a list, and map "
+         "over that"),
+        ([node("p"), reading("c", "p", repeat={"until": "true", "max": 2})],
+         "'c' cannot read a stream: it has `repeat`; read it in a node before this one, and give the runs what that "
+         "returns"),
+        ([node("p"), reading("c", "p", type="sleep")],
+         "'c' cannot read a stream: nothing of type 'sleep' does; read it in a node that a worker runs, and give this "
+         "one what that returns"),
+        ([node("p", cache={"key": "1", "ttl_sec": 1}), reading("c", "p")],
+         """'p' makes no batches: it has `cache`; read {"$from": "p"}"""),
+        ([node("p"), reading("c", "p", cache={"key": "1", "ttl_sec": 1}), reading("d", "c")],
+         """'c' makes no batches: it has `cache`; read {"$from": "c"}"""),
+    ],
+)  # fmt: skip
+def test_a_refused_stream_says_what_to_do_instead(nodes: list[Any], says: str) -> None:
+    with pytest.raises(GraphError) as refused:
+        parse_graph(graph(*nodes))
+    assert [problem.message for problem in refused.value.problems if problem.code == "E_STREAM"] == [says]
 
 
 # ---------------------------------------------------------------------------------------------- starting
@@ -191,6 +216,17 @@ def test_a_reader_that_fails_for_good_frees_its_source() -> None:
     play.place("c")
     decision = play.fail_for_good("c")
     assert play.state("p") == "running"
+    assert [(effect.node, effect.over) for effect in decision.effects if isinstance(effect, Tell)] == [("p", ("c",))]
+
+
+def test_a_reader_whose_output_was_kept_does_not_run_and_frees_its_source() -> None:
+    play = Play(graph(node("p"), reading("c", "p", cache={"key": "'k'", "ttl_sec": 9}, **EARLY)))
+    play.place("p")
+    decision = play.tell(r.Streams(*play.attempt_of("p")))
+    (question,) = decision.questions
+    assert isinstance(question, LookUp)
+    decision = play.tell(r.Looked("c", question.key, Payload("kept")))
+    assert (play.state("c"), play.state("p")) == ("finished", "running")
     assert [(effect.node, effect.over) for effect in decision.effects if isinstance(effect, Tell)] == [("p", ("c",))]
 
 

@@ -18,6 +18,7 @@ from flowkit.core.payload import Artifact, Payload
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Commit
 from flowkit.wire.codec import dumps, loads
+from flowkit.wire.events import decode_event, encode_event, event_headers
 from flowkit.wire.facts import body_of, encode_facts, fact_row
 from flowkit.wire.messages import (
     VERSION,
@@ -36,15 +37,12 @@ from flowkit.wire.messages import (
     Unreadable,
     WorkBatch,
     decode_control,
-    decode_event,
     decode_facts_batch,
     decode_fleet,
     decode_work,
-    encode_event,
     encode_facts_batch,
     encode_message,
     encode_work,
-    event_headers,
     pack_artifacts,
     unpack_artifacts,
 )

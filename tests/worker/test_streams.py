@@ -4,70 +4,18 @@ ahead."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import pytest
-
 import flowkit
-from flowkit.core.reports import Failed, Streams, Succeeded
+from flowkit.core.reports import Streams
 from flowkit.ports import Block, Outcome, StreamId
 from flowkit.wire.messages import Over
-from flowkit.wire.stream import Cursor, Mark, read_body, read_mark, write_body
-from flowkit.worker import Batch, BatchResult, RoleHandler
+from flowkit.wire.stream import Cursor, Mark, read_mark, write_body
+from flowkit.worker import Batch
 from tests.worker.stand import Stand, virtual
-
-TASK = "t"
-
-
-def plan(*, reads: dict[str, list[str]] | None = None, readers: dict[str, bool] | None = None, most: int = 10,
-         **more: Any) -> dict[str, Any]:  # fmt: skip
-    sources = dict.fromkeys(name for names in (reads or {}).values() for name in names)
-    said = {
-        "reads": [[name, names] for name, names in (reads or {}).items()],
-        "sources": [[name, 0, most] for name in sources],
-        "readers": [[name, early] for name, early in (readers or {}).items()],
-        "limits": [most, 2**40, 2**40],
-    }
-    return said | more
-
-
-def job(stand: Stand, node: str, role: str, stream: Any, inputs: Any = None, attempt: int = 1, **more: Any) -> Any:
-    fields = {"task_id": TASK, "node": node, "attempt": attempt, "partition": 0, "stream": stream}
-    return stand.job(role, inputs, **(fields | more))
-
-
-async def run(stand: Stand, *args: Any, **more: Any) -> Any:
-    mine = job(stand, *args, **more)
-    await stand.send(mine)
-    await stand.until(lambda: ended(stand, mine))
-    return ended(stand, mine)[0]
-
-
-def ended(stand: Stand, mine: Any) -> list[Any]:
-    reports = [told.report for told in stand.told if getattr(told.report, "token", "") == mine.token]
-    return [report for report in reports if isinstance(report, Succeeded | Failed)]
-
-
-async def blocks(stand: Stand, node: str) -> list[Block]:
-    return await stand.store.read_blocks(StreamId(TASK, 0, node), limit=10_000)
-
-
-async def batches(stand: Stand, node: str) -> list[Any]:
-    return [batch for block in await blocks(stand, node) for batch in read_body(block.body).batches]
-
-
-async def values(stand: Stand, node: str) -> list[Any]:
-    return [batch[1] for batch in await batches(stand, node)]
-
-
-async def write(stand: Stand, node: str, *made: Any, end: bool = True, cursors: Any = None, attempt: int = 1) -> None:
-    """A stream as another worker left it."""
-    texts = [f'["{place}",{value}]'.encode() for place, value in enumerate(made)]
-    mark = Mark("w-else", "i", size=len(made), bytes=len(made), end=[[None], None] if end else None,
-                cursors=cursors or {"": Cursor(part=len(made))})  # fmt: skip
-    block = Block(StreamId(TASK, 0, node), 1, attempt, len(made), write_body(mark, texts))
-    assert await stand.store.insert_block(block) is Outcome.OK
+from tests.worker.streams import TASK, batches, blocks, ended, job, plan, run, values, write
 
 
 async def count_up(n: int) -> AsyncIterator[int]:
@@ -131,6 +79,54 @@ async def test_the_first_batch_is_reported_where_somebody_waits_for_it() -> None
         await run(stand, "q", "count_up", plan(readers={"c": False}), {"n": 3})
         told = [told.report for told in stand.told if isinstance(told.report, Streams)]
         assert {(report.node, report.begun) for report in told} <= {("p", True)}
+
+
+@virtual
+async def test_the_first_batch_is_told_of_while_the_store_is_still_writing_it() -> None:
+    kept = asyncio.Event()
+
+    async with Stand([count_up]) as stand:
+        insert = stand.store.insert_block
+
+        async def slowly(block: Block) -> Outcome:
+            await kept.wait()
+            return await insert(block)
+
+        stand.store.insert_block = slowly  # type: ignore[method-assign]
+        mine = job(stand, "p", "count_up", plan(readers={"c": True}, awaited=True, most=2), {"n": 3})
+        await stand.send(mine)
+        await stand.until(lambda: any(isinstance(told.report, Streams) and told.report.begun for told in stand.told))
+        assert await blocks(stand, "p") == []
+        kept.set()
+        await write(stand, "c", end=False, cursors={"p": Cursor(index=2, bytes=2, seq=1)})
+        await stand.until(lambda: ended(stand, mine))
+        assert await values(stand, "p") == [0, 1, 2]
+
+
+@virtual
+async def test_a_handler_that_never_waits_lets_its_first_batches_out_one_by_one() -> None:
+    async with Stand([count_up]) as stand:
+        await run(stand, "p", "count_up", plan(readers={"c": False}, most=2000), {"n": 500})
+        assert (await blocks(stand, "p"))[0].count < 5
+
+
+async def test_what_a_plain_generator_makes_first_is_not_held_back_for_what_comes_next() -> None:
+    seen = threading.Event()
+
+    def plain() -> Iterator[int]:
+        yield 1
+        yield int(seen.wait(10))
+
+    async with Stand([plain]) as stand:
+        mine = job(stand, "p", "plain", plan(readers={"c": False}))
+        await stand.send(mine)
+        async with asyncio.timeout(10):
+            while not await blocks(stand, "p"):
+                await asyncio.sleep(0.01)
+        assert await values(stand, "p") == [1]
+        seen.set()
+        await stand.until(lambda: ended(stand, mine))
+        assert await values(stand, "p") == [1, 1]
 
 
 @virtual
@@ -208,6 +204,35 @@ async def test_a_stream_that_was_closed_is_not_made_again() -> None:
         await stand.store.insert_block(Block(StreamId(TASK, 0, "p"), 1, 1, 0, write_body(mark, [])))
         report = await run(stand, "p", "again", plan(readers={"c": False}), attempt=2)
         assert (report.output.value, report.next, ran) == ("out", ("next",), [])
+
+
+@virtual
+async def test_a_first_attempt_that_a_later_one_has_overtaken_already_learns_so_when_it_writes() -> None:
+    async with Stand([count_up]) as stand:
+        await write(stand, "p", 0, 1, end=False, attempt=2)
+        before = await blocks(stand, "p")
+        report = await run(stand, "p", "count_up", plan(readers={"c": False}), {"n": 5})
+        assert (report.error["code"], report.permanent) == ("fenced", False)
+        assert await blocks(stand, "p") == before
+
+
+@virtual
+async def test_a_first_attempt_asks_the_store_for_batches_alone() -> None:
+    looked: list[str] = []
+
+    async with Stand([add_up]) as stand:
+        await write(stand, "p", 1, 2)
+        last = stand.store.last_block
+
+        async def noted(stream: StreamId) -> Block | None:
+            looked.append(stream.node)
+            return await last(stream)
+
+        stand.store.last_block = noted  # type: ignore[method-assign]
+        await run(stand, "c", "add_up", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert looked == []
+        await run(stand, "c", "add_up", plan(reads={"rows": ["p"]}), {"rows": None}, attempt=2)
+        assert looked == ["c"]
 
 
 @virtual
@@ -413,77 +438,49 @@ async def test_who_waits_for_a_stream_takes_up_no_slot() -> None:
         await stand.until(lambda: ended(stand, waiting))
 
 
-# ---------------------------------------------------------------------------------------------- classes
-
-
-class Relay(RoleHandler):
-    async def process_batch(self, batch: Batch, ctx: Any) -> BatchResult:
-        return BatchResult(success=True, metrics={"n": 1}, output=batch.payload)
-
-
-def adapted(name: str, sources: list[str], **args: Any) -> dict[str, Any]:
-    return {"adapter": name, "args": args, "sources": [[source, 0, 10] for source in sources]}
+# ---------------------------------------------------------------------------------------------- what may go wrong
 
 
 @virtual
-async def test_an_adapter_gives_what_was_streamed_as_batches() -> None:
-    async with Stand({"relay": Relay}) as stand:
-        await write(stand, "p", '{"a":1}', '{"a":2}')
-        said = adapted("pull.from_artifacts", ["p"], from_nodes=["p"])
-        report = await run(stand, "c", "relay", said)
-        first = {"from_node": "p", "ref": {"task_id": TASK, "node_id": "p", "batch_uid": "0"}, "meta": {"a": 1},
-                 "output": {"a": 1}}  # fmt: skip
-        assert report.output.value[0] == first
-        assert len(report.output.value) == 2
+async def test_a_block_that_the_store_is_silent_about_is_asked_for_again_and_is_there_once() -> None:
+    silent = 3
+
+    async with Stand([count_up]) as stand:
+        insert = stand.store.insert_block
+
+        async def forgetful(block: Block) -> Outcome:
+            nonlocal silent
+            outcome = await insert(block)
+            silent -= 1
+            return Outcome.UNKNOWN if silent >= 0 else outcome
+
+        stand.store.insert_block = forgetful  # type: ignore[method-assign]
+        report = await run(stand, "p", "count_up", plan(readers={"c": False}, most=500), {"n": 100})
+        assert report.output.value == {"batches": 100}
+        assert await values(stand, "p") == list(range(100))
+        assert [block.seq for block in await blocks(stand, "p")] == list(range(1, len(await blocks(stand, "p")) + 1))
+
+
+async def test_a_plain_function_reads_a_stream_by_a_plain_loop() -> None:
+    def lengths(rows: Any) -> list[int]:
+        return [len(row) for row in rows]
+
+    async with Stand([lengths]) as stand:
+        await write(stand, "p", '"a"', '"bcd"')
+        mine = job(stand, "c", "lengths", plan(reads={"rows": ["p"]}), {"rows": None})
+        await stand.send(mine)
+        await stand.until(lambda: ended(stand, mine))
+        assert ended(stand, mine)[0].output.value == [1, 3]
 
 
 @virtual
-async def test_rechunking_cuts_lists_into_pieces() -> None:
-    async with Stand({"relay": Relay}) as stand:
-        await write(stand, "p", '{"ids":[1,2,3]}', '{"ids":[4]}', '{"ids":[]}')
-        said = adapted("pull.rechunk", ["p"], from_node="p", size=2, meta_list_key="ids")
-        report = await run(stand, "c", "relay", said)
-        assert [batch["items"] for batch in report.output.value] == [[1, 2], [3], [4]]
-        assert report.output.value[0]["parent"] == {"ref": {"batch_uid": "0"}, "meta_list_key": "ids"}
+async def test_a_state_that_is_too_large_fails_for_good() -> None:
+    async def hoards(rows: AsyncIterator[int], ctx: flowkit.Context) -> None:
+        async for _ in rows:
+            await ctx.stream.save("x" * 300_000)
 
-
-@virtual
-async def test_a_later_attempt_of_a_class_goes_on_with_what_its_batches_came_to() -> None:
-    class Shaky(RoleHandler):
-        async def process_batch(self, batch: Batch, ctx: Any) -> BatchResult:
-            if batch.payload["output"] == 3 and ctx.attempt == 1:
-                await asyncio.sleep(1)  # what was done before is written down meanwhile
-                raise ConnectionError
-            return BatchResult(success=True, metrics={"sum": batch.payload["output"], "count": 1})
-
-    async with Stand({"shaky": Shaky}) as stand:
-        await write(stand, "p", 1, 2, 3, 4)
-        said = adapted("pull.artifacts", ["p"])
-        await run(stand, "c", "shaky", said)
-        report = await run(stand, "c", "shaky", said, attempt=2)
-        assert report.output.value == {"metrics": {"sum": 10, "count": 4}}
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "code"),
-    [
-        ("pull.nothing", {}, "bad_input_adapter"),
-        ("pull.rechunk", {"size": 0}, "bad_input_args"),
-        ("pull.rechunk", {}, "bad_input_args"),
-        ("pull.rechunk", {"size": 2, "meta_list_key": 1}, "bad_input_args"),
-        ("pull.artifacts", {"from_nodes": "p"}, "bad_input_args"),
-        ("pull.artifacts", {"from_nodes": ["q"]}, "bad_input_args"),
-        ("pull.artifacts", {"poll_ms": -1}, "bad_input_args"),
-        ("pull.artifacts", {"pol_ms": 1}, "bad_input_args"),
-        ("pull.artifacts", {"eof_on_task_done": False}, "bad_input_args"),
-    ],
-)
-def test_what_an_adapter_cannot_do_fails_for_good(name: str, args: dict[str, Any], code: str) -> None:
-    @virtual
-    async def check() -> None:
-        async with Stand({"relay": Relay}) as stand:
-            await write(stand, "p", 1)
-            report = await run(stand, "c", "relay", adapted(name, ["p"], **args))
-            assert (report.error["code"], report.permanent) == (code, True)
-
-    check()
+    async with Stand([hoards]) as stand:
+        await write(stand, "p", 1)
+        report = await run(stand, "c", "hoards", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert (report.error["code"], report.permanent) == ("bad_state", True)
+        assert "262,144 bytes" in report.error["message"]
