@@ -11,7 +11,7 @@ JOBS        ?= 3
 BIN         := $(VENV)/bin
 BASE        := $(VENV)/.installed-base
 DEV         := $(VENV)/.installed-dev
-REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo
+REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo,openbao
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowkit.coordinator.coordinator import Coordinator as Coordinator
     from flowkit.coordinator.tasks import Creation as Creation
     from flowkit.coordinator.views import TaskResult as TaskResult
+    from flowkit.core.redaction import Redactor as Redactor
     from flowkit.embedded import Embedded as Embedded
     from flowkit.embedded import arun as arun
     from flowkit.embedded import run as run
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from flowkit.errors import TaskFailed as TaskFailed
     from flowkit.log import Logger as Logger
     from flowkit.node import Node as Node
+    from flowkit.secrets.secrets import Secrets as Secrets
     from flowkit.worker.context import Context as Context
     from flowkit.worker.registry import handler as handler
     from flowkit.worker.results import Next as Next
@@ -50,7 +52,9 @@ _HOMES = {
     "Next": "flowkit.worker.results",
     "Node": "flowkit.node",
     "Permanent": "flowkit.errors",
+    "Redactor": "flowkit.core.redaction",
     "Retry": "flowkit.errors",
+    "Secrets": "flowkit.secrets.secrets",
     "Stream": "flowkit.worker.stream",
     "TaskFailed": "flowkit.errors",
     "TaskResult": "flowkit.coordinator.views",

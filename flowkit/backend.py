@@ -3,6 +3,7 @@ over."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -15,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from flowkit.core.signature import Signature
 from flowkit.errors import ConfigError
-from flowkit.ports import Bus, Store
+from flowkit.ports import Bus, SecretStore, Store
 
 if TYPE_CHECKING:
     from flowkit.adapters.sqlite import SqliteStore
@@ -28,7 +29,8 @@ class Backend:
     """A store and a bus. Embedded, those of one file are shared by all parts of the process: that is how a
     coordinator and a worker meet. `file` is the SQLite store where there is one; `coordinated`: a coordinator of this
     process runs on it, or stands by. `workers`: for each worker of this process on it, what its roles take. `seals`:
-    how its messages are signed, None where they are not."""
+    how its messages are signed, None where they are not. `ticket_keys`: under which tickets for secrets are sealed
+    where nobody but this process issues and takes them."""
 
     store: Store
     bus: Bus
@@ -36,12 +38,19 @@ class Backend:
     temporary: bool = False
     coordinated: bool = False
     workers: list[Mapping[str, Signature | None]] = field(default_factory=list)
+    ticket_keys: Mapping[str, bytes] = field(default_factory=lambda: {"own": os.urandom(32)}, repr=False)
     seals: Seals | None = None
     _users: int = 0
 
     @property
     def embedded(self) -> bool:
         return self.file is not None
+
+    @property
+    def secrets(self) -> SecretStore | None:
+        """Where sealed secrets are kept; None where the store keeps none."""
+        found: SecretStore | None = getattr(self.store, "secrets", None)
+        return found
 
     @property
     def pool(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
@@ -27,9 +27,13 @@ from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.core.signature import agreed
 from flowkit.errors import ConfigError, FlowKitError, StoreUnavailable
 from flowkit.ports import Clock
+from flowkit.safe import open_secrets
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.wire.topics import Topics
+
+if TYPE_CHECKING:
+    from flowkit.secrets.secrets import Secrets
 
 CHANGED_SEC = 0.05
 UNANSWERED_SEC = 1.0
@@ -54,6 +58,7 @@ class Client:
         self._hub = Hub()
         self._supervisor = Supervisor("client", self.telemetry)
         self._api: Tasks | None = None
+        self._secrets: Secrets | None = None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -99,6 +104,14 @@ class Client:
         if self._api is None:
             raise FlowKitError("the client is not running: await start(), or use `async with`", code="E_NOT_STARTED")
         return self._api
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets: set, list, delete, rotate. Needs the extra `secrets`, and a client that was started. Raises
+        `ConfigError`, `MasterKeyError`."""
+        if self._secrets is None:
+            self._secrets = open_secrets(self.backend, self.cfg, self._clock, self.telemetry)
+        return self._secrets
 
     async def _look_for_changes(self) -> None:
         if self.backend.file is not None and self.backend.file.changed():

@@ -181,6 +181,9 @@ class CoordinatorConfig(CommonSettings):
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
     `limits`: how many attempts of a role may run at a time, in the whole cluster, and of all roles together (`*`).
+    `secrets_keys`: where the master keys of secrets are, `file:PATH`, `env:VARIABLE` or `transit:KEY`; empty: in
+    `FLOWKIT_MASTER_KEYS`, else beside the SQLite file. `secrets_tickets`: where the keys are that coordinators and the
+    secret manager share, `file:PATH` or `env:VARIABLE`; empty: in `FLOWKIT_TICKET_KEYS`.
     `worker_types`: the roles there are (also from `WORKER_TYPES`); given any, a graph with another role is refused.
     """
 
@@ -202,6 +205,8 @@ class CoordinatorConfig(CommonSettings):
     sticky_patience_sec: float = 5.0
     tenant_weights: dict[str, float] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
+    secrets_keys: str = ""
+    secrets_tickets: str = ""
     worker_types: list[str] = field(default_factory=list)
     tune_gc: bool = True
 
@@ -231,7 +236,9 @@ class WorkerConfig(CommonSettings):
     """Settings of a worker.
 
     `slots` is how many attempts run at once; `drain_sec` how long a draining worker lets them finish;
-    `started_after_sec` after which an attempt is announced as running.
+    `started_after_sec` after which an attempt is announced as running. `secrets_address`: where the secret manager
+    listens, `host:port` or `unix:/path`; `secrets_ca`, `secrets_certificate`, `secrets_private_key`: files, for TLS:
+    whose certificate it has to have, and the worker's own.
     `code_level`: code of nodes runs at this level (`L1`, `L2`, `L3`), not at the highest that there is here.
     `code_trusted`: it may run at level L1, as a plain process that may do what the worker's user may.
     `code_dir`: where the `file`s of code nodes are. `code_index`: whence the packages that code requires come, and
@@ -255,6 +262,10 @@ class WorkerConfig(CommonSettings):
     code_cache: str = ""
     code_environments: int = 20
     code_install_sec: float = 300.0
+    secrets_address: str = ""
+    secrets_ca: str = ""
+    secrets_certificate: str = ""
+    secrets_private_key: str = ""
 
 
 def _check_seconds(what: str, value: object) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.backend import open_backend, temporary_backend
 from flowkit.config import CoordinatorConfig, WorkerConfig
@@ -18,6 +18,9 @@ from flowkit.coordinator.views import TaskResult
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.errors import ConfigError
 from flowkit.worker.worker import Worker, runs_code
+
+if TYPE_CHECKING:
+    from flowkit.secrets.secrets import Secrets
 
 
 class Embedded:
@@ -60,6 +63,11 @@ class Embedded:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.stop(0.0 if kind is not None else None)
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets: set, list, delete, rotate. Needs the extra `secrets`. Raises `ConfigError`, `MasterKeyError`."""
+        return self.coordinator.secrets
 
     async def submit(self, graph: Any = None, *, params: Mapping[str, Any] | None = None, **options: Any) -> TaskHandle:
         """Create a task of a graph, or of a flow (`flow="etl"`), and give its handle. Options are those of

@@ -60,6 +60,62 @@ class FlowNameError(FlowKitError, ValueError):
     code = "E_FLOW_NAME"
 
 
+class SecretNotFound(FlowKitError):
+    """The tenant has no secret of this name, or it has no such version."""
+
+    code = "E_SECRET_UNKNOWN"
+
+
+class SecretNameError(FlowKitError, ValueError):
+    """A secret cannot be called so; the message says how it may be."""
+
+    code = "E_SECRET_NAME"
+
+
+class SecretValueError(FlowKitError, ValueError):
+    """A secret cannot have this value: it is empty, too large, or not text. The message never has the value."""
+
+    code = "E_SECRET_VALUE"
+
+
+class SecretRefused(FlowKitError):
+    """An attempt asked for a secret that its node does not list, or that its flow or node may not use."""
+
+    code = "E_SECRET_REFUSED"
+
+
+class SecretTampered(FlowKitError):
+    """A stored secret is not what was stored: its bytes, its tenant, its name or its version were changed, or a newer
+    version has vanished. Nothing of it is given out."""
+
+    code = "E_SECRET_TAMPERED"
+
+
+class MasterKeyError(FlowKitError):
+    """There is no master key, it cannot be read, or others could read it; the message says what to do."""
+
+    code = "E_MASTER_KEY"
+
+
+class MasterKeyUnknown(MasterKeyError):
+    """A secret is under a master key that this process does not have; the message says which."""
+
+    code = "E_MASTER_KEY_UNKNOWN"
+
+
+class TicketRefused(FlowKitError):
+    """A ticket for secrets is forged, for another attempt, in other hands already, or its time is over."""
+
+    code = "E_TICKET"
+
+
+class SecretsUnavailable(FlowKitError):
+    """The secret manager, or where its master keys are, could not be reached or did not answer in time; the message has
+    the address. Asking again may help."""
+
+    code = "E_SECRETS_UNAVAILABLE"
+
+
 class RequestRefused(FlowKitError):
     """A cancel, pause, resume or restart does not fit the task's status; the message says which would."""
 

@@ -151,6 +151,13 @@ class TasksRemoved:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class MasterKeyMade:
+    """The first secret of a file made the master key that it is under; without `path`, no secret can be opened."""
+
+    path: str
+
+
 Happening = (
     LoopFailed
     | DeadLettered
@@ -168,6 +175,7 @@ Happening = (
     | LimitUnreadable
     | TasksDeleted
     | TasksRemoved
+    | MasterKeyMade
 )
 
 _LEVELS: dict[type, int] = {
@@ -178,6 +186,7 @@ _LEVELS: dict[type, int] = {
     LeaseTimesDiffer: logging.WARNING,
     AttemptKilled: logging.WARNING,
     LimitUnreadable: logging.ERROR,
+    MasterKeyMade: logging.WARNING,
 }
 
 

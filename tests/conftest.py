@@ -1,6 +1,6 @@
 """The real services of the tests: found by address, else started here, else skipped loudly.
 
-FLOWKIT_TEST_KAFKA and FLOWKIT_TEST_MONGO name running servers. FLOWKIT_TEST_REQUIRE=kafka,mongo makes it a
+FLOWKIT_TEST_KAFKA and FLOWKIT_TEST_MONGO name running servers. FLOWKIT_TEST_REQUIRE=kafka,mongo,openbao makes it a
 failure, not a skip, when a test cannot have its server.
 """
 
@@ -20,6 +20,8 @@ from hypothesis.internal.conjecture import engine
 if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
 
+    from deploy.local import OpenBaoServer
+
 # The same examples each time, so that what fails was changed; `make nightly` looks for new ones.
 settings.register_profile("every-day", derandomize=True, deadline=None)
 settings.register_profile("nightly", deadline=None)
@@ -31,8 +33,8 @@ engine.MAX_SHRINKING_SECONDS = 60
 # Whoever waits most comes last, beside the one test that keeps the machine busy by itself.
 LAST = "integration"
 
-SERVICES = ("kafka", "mongo")
-FIXTURE_OF = {"kafka": "kafka_address", "mongo": "mongo_url"}
+SERVICES = ("kafka", "mongo", "openbao")
+FIXTURE_OF = {"kafka": "kafka_address", "mongo": "mongo_url", "openbao": "openbao"}
 SKIPPED = pytest.StashKey[dict[str, list[str]]]()
 
 
@@ -78,6 +80,22 @@ def mongo_url() -> Iterator[str]:
         server.close()
         _cannot_have("mongo", error)
     yield server.url
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def openbao() -> Iterator[OpenBaoServer]:
+    """A real OpenBao that all tests of the session share; each makes transit keys of its own."""
+    from deploy.local import OpenBaoServer, ServiceUnavailable
+
+    server = OpenBaoServer()
+    try:
+        server.start()
+    except ServiceUnavailable as error:
+        server.close()
+        _cannot_have("openbao", error)
+    server.ask("POST", "sys/mounts/transit", {"type": "transit"})
+    yield server
     server.close()
 
 
@@ -179,6 +197,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if not tests:
             continue
         must = service in required()
-        end = "and FLOWKIT_TEST_REQUIRE demands them: the run FAILS" if must else f"set FLOWKIT_TEST_{service.upper()}"
+        how = "python -m deploy.local install" if service == "openbao" else f"set FLOWKIT_TEST_{service.upper()}"
+        end = "and FLOWKIT_TEST_REQUIRE demands them: the run FAILS" if must else how
         line = f"{len(tests)} TESTS DID NOT RUN FOR WANT OF {service.upper()}; {end}"
         terminalreporter.write_line(line, red=must, yellow=not must, bold=True)

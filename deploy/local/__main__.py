@@ -6,7 +6,7 @@ import argparse
 import sys
 from contextlib import ExitStack
 
-from deploy.local import KafkaServer, MongoServer, ServiceUnavailable, kafka, mongo
+from deploy.local import KafkaServer, MongoServer, ServiceUnavailable, kafka, mongo, openbao
 from deploy.local.server import stop_on_signals
 
 
@@ -22,7 +22,7 @@ def main() -> int:
     try:
         if options.command == "install":
             kafka.find_java()
-            print(f"mongod {mongo.install()}\nkafka  {kafka.install()}")
+            print(f"mongod {mongo.install()}\nkafka  {kafka.install()}\nbao    {openbao.install()}")
         else:
             _up(options.kafka_port, options.mongo_port)
     except ServiceUnavailable as error:

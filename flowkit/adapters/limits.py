@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from flowkit.ports import Block, Commit, FlowTag, FlowVersion, Head, HeadUpdate, LimitSwap, Record, Request
+from flowkit.ports import (
+    AuditRow,
+    Block,
+    Commit,
+    FlowTag,
+    FlowVersion,
+    Head,
+    HeadUpdate,
+    LimitSwap,
+    Record,
+    Request,
+    SealedSecret,
+)
 
 CHUNK = 512 * 1024
 # MongoDB ends at 16 MiB; nothing that the engine writes comes near this, what does is a mistake.
@@ -13,7 +25,16 @@ MAX_MESSAGE = 1024 * 1024 - 1024
 
 
 def storable(
-    document: Head | HeadUpdate | Commit | Request | FlowVersion | FlowTag | LimitSwap | Block,
+    document: Head
+    | HeadUpdate
+    | Commit
+    | Request
+    | FlowVersion
+    | FlowTag
+    | LimitSwap
+    | Block
+    | SealedSecret
+    | AuditRow,
 ) -> bool:
     """Whether every backend can keep this document and give it back the same."""
     match document:
@@ -49,6 +70,21 @@ def storable(
             return _text(tenant, name, graph_ref, principal, note) and _whole(version) and _number(created_at)
         case FlowTag(tenant, name, tag, version, revision, at, principal):
             return _text(tenant, name, tag, principal) and _whole(version, revision) and _number(at)
+        case SealedSecret():
+            return (
+                _text(document.tenant, document.name, document.key_id, document.allow, document.principal)
+                and len(document.wrapped) + len(document.sealed) <= CHUNK
+                and _whole(document.version)
+                and _number(document.created_at)
+            )
+        case AuditRow():
+            return (
+                _text(document.id, document.tenant, document.principal, document.action, document.name)
+                and _text(document.outcome, document.flow, document.task_id, document.node, document.worker)
+                and _text(document.note)
+                and _whole(document.version, document.attempt)
+                and _number(document.at)
+            )
 
 
 def _storable_head(head: Head) -> bool:

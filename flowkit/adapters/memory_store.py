@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
+from flowkit.adapters.memory_secrets import MemorySecretData, MemorySecrets
 from flowkit.ports import (
     FOREVER,
     Block,
@@ -53,6 +54,7 @@ class MemoryData:
     renewals: dict[str, Renewal] = field(default_factory=dict)
     limits: dict[str, LimitRecord] = field(default_factory=dict)
     kept: dict[str, Kept] = field(default_factory=dict)
+    sealed: MemorySecretData = field(default_factory=MemorySecretData)
     # Derived: what a database would keep as indexes.
     by_age: list[tuple[float, str]] = field(default_factory=list)
     active: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -69,6 +71,7 @@ class MemoryStore:
 
     def __init__(self, data: MemoryData | None = None) -> None:
         self.data = data if data is not None else MemoryData()
+        self.secrets = MemorySecrets(self.data.sealed)
 
     async def start(self) -> None:
         await asyncio.sleep(0)

@@ -15,6 +15,7 @@ from flowkit.adapters import mongo_documents as documents
 from flowkit.adapters.limits import chunks, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
 from flowkit.adapters.mongo_removal import MongoRemoval
+from flowkit.adapters.mongo_secrets import MongoSecrets
 from flowkit.adapters.mongo_security import what_to_do
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import (
@@ -73,6 +74,7 @@ class MongoStore:
         self._handle: Handle | None = None
         self._address = "MongoDB"
         self._removal = MongoRemoval(self._reading, self._collection)
+        self.secrets = MongoSecrets(self._reading, self._bounded, self._collection)
 
     # life
 

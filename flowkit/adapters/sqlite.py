@@ -17,7 +17,8 @@ from flowkit.adapters import sqlite_removal as removing
 from flowkit.adapters import sqlite_schema as schema
 from flowkit.adapters.limits import MAX_INT, chunks, storable
 from flowkit.adapters.sqlite_schema import Row
-from flowkit.adapters.sqlite_writer import Writer, write_rows
+from flowkit.adapters.sqlite_secrets import SqliteSecrets
+from flowkit.adapters.sqlite_writer import Write, Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
 from flowkit.ports import (
     FOREVER,
@@ -63,6 +64,7 @@ class SqliteStore:
         self._far: sqlite3.Connection | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._seen = (0, 0)
+        self.secrets = SqliteSecrets(self._read, self._write_many)
 
     # life
 
@@ -497,6 +499,9 @@ class SqliteStore:
             return answer
         outcomes = iter(answer)
         return [next(outcomes) if storable(document) else Outcome.UNKNOWN for document in documents]
+
+    async def _write_many(self, write: Write) -> list[Outcome] | None:
+        return await self._running_writer().write(write, self._timeout)
 
     async def _write_one(self, write: Callable[[sqlite3.Connection], list[Outcome]]) -> Outcome:
         answer = await self._running_writer().write(write, self._timeout)

@@ -110,6 +110,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (task_id, generation, node, seq))""",
     ),
     ("ALTER TABLE heads ADD COLUMN deadline REAL",),
+    (
+        """CREATE TABLE secrets (
+            tenant TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, key_id TEXT NOT NULL,
+            wrapped BLOB NOT NULL, sealed BLOB NOT NULL, allow TEXT NOT NULL, created_at REAL NOT NULL,
+            principal TEXT NOT NULL, PRIMARY KEY (tenant, name, version))""",
+        """CREATE TABLE audit (
+            id TEXT PRIMARY KEY NOT NULL, at REAL NOT NULL, tenant TEXT NOT NULL, principal TEXT NOT NULL,
+            action TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, outcome TEXT NOT NULL,
+            flow TEXT NOT NULL, task_id TEXT NOT NULL, node TEXT NOT NULL, attempt INTEGER NOT NULL,
+            worker TEXT NOT NULL, note TEXT NOT NULL)""",
+        "CREATE INDEX audit_age ON audit (tenant, at, id)",
+        "CREATE INDEX audit_name ON audit (tenant, name, at, id)",
+        "CREATE TRIGGER audit_stays BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
+        """CREATE TRIGGER audit_is_there BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
+            BEGIN SELECT RAISE(IGNORE); END""",
+        "CREATE TRIGGER audit_is_final BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
+    ),
 )
 
 HEAD = (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flowkit.adapters.sqlite import SqliteStore
 from flowkit.cli.checks import Finding, contents_of, fail, ok, warn
+from flowkit.cli.checks_secrets import of_secrets
 from flowkit.cli.times import show_seconds
 from flowkit.client import Client
 from flowkit.config import CoordinatorConfig
@@ -74,6 +75,8 @@ async def _of_tasks(path: Path, cfg: CoordinatorConfig) -> AsyncIterator[Finding
                 yield warn("tasks", f"{len(overdue)} wait for a coordinator, the longest for {show_seconds(late)}")
             else:
                 yield ok("tasks", "none is overdue")
+            async for finding in of_secrets(store.secrets, store.path, cfg):
+                yield finding
     except FlowKitError as error:
         yield fail("file", str(error))
 

@@ -20,6 +20,8 @@ from flowkit.errors import (
     FlowNameError,
     GraphError,
     IdempotencyConflict,
+    SecretNameError,
+    SecretValueError,
     StoreUnavailable,
     WaitTimeout,
 )
@@ -98,6 +100,8 @@ def report(error: Exception) -> int:
         case UserCodeError():
             say(f"{error}{_where(error.__cause__)}")
         case ConfigError() | UsageError() | IdempotencyConflict() | FlowNameError():
+            say(f"{clean(error)} [{error.code}]")
+        case SecretNameError() | SecretValueError():
             say(f"{clean(error)} [{error.code}]")
         case WaitTimeout():
             say(f"{clean(error)} [{error.code}]")

@@ -40,6 +40,7 @@ def make_parser() -> ArgumentParser:
     _coordinator(commands)
     _tasks(commands)
     _flows(commands)
+    _secrets(commands)
     _graph(commands)
     _schema(commands)
     _doctor(commands)
@@ -210,6 +211,56 @@ def _flow_verb(verbs: Any, name: str, about: str, *words: str) -> ArgumentParser
         else:
             parser.add_argument(word, metavar=word.upper(), help="NAME (its default), NAME@VERSION or NAME@TAG")
     return parser
+
+
+def _secrets(commands: Any) -> None:
+    about = "set, list, delete and rotate secrets; a value comes from stdin or a prompt, and is never an argument"
+    parser = _command(commands, "secrets", "secrets", about)
+    _services(parser)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    set_ = _secret_verb(verbs, "set", "store the value on stdin, or typed at a prompt, as the newest version")
+    set_.add_argument("--keep-newline", action="store_true", help="the newline at the end of stdin is part of it")
+    _users(set_)
+    allow = _secret_verb(verbs, "allow", "say anew which flows and nodes may use a secret")
+    _users(allow)
+    allow.add_argument("--any-flow", action="store_true", help="any flow may, and tasks of none")
+    allow.add_argument("--any-node", action="store_true", help="any node that lists it may")
+    get = _secret_verb(verbs, "get", "what is known of a secret: its version, who set it, who may use it", ref=True)
+    get.add_argument("--reveal", action="store_true", help="print its value; that is recorded")
+    _paged(_verb(verbs, "list", "secrets, in order of their names; no values", task=False))
+    delete = _secret_verb(verbs, "delete", "delete a secret with all its versions")
+    delete.add_argument("--below", type=_count, metavar="VERSION", help="only the versions below this one")
+    rotate = _verb(verbs, "rotate", "bring all secrets, of all tenants, under a new master key", task=False)
+    rotate.add_argument("--new-key", action="store_true", help="make one even if the last rotation is not done yet")
+    _secrets_serve(verbs)
+    audit = _verb(verbs, "audit", "who did what with secrets, newest first", task=False)
+    audit.add_argument("name", nargs="?", metavar="NAME", help="only with this one")
+    _paged(audit)
+
+
+def _secrets_serve(verbs: Any) -> None:
+    serve = _verb(verbs, "serve", "give workers the secrets of their attempts, until SIGTERM", task=False)
+    serve.set_defaults(home="flowkit.cli.secrets_serve")
+    serve.add_argument("--listen", default="127.0.0.1:8000", metavar="ADDRESS",
+                       help="host:port or unix:/path (default: 127.0.0.1:8000); other machines need TLS")  # fmt: skip
+    serve.add_argument("--tls-cert", metavar="FILE", help="the certificate to show")
+    serve.add_argument("--tls-key", metavar="FILE", help="its private key")
+    serve.add_argument("--client-ca", metavar="FILE", help="hear only workers with a certificate of this authority")
+    _log_level(serve)
+
+
+def _secret_verb(verbs: Any, name: str, about: str, *, ref: bool = False) -> ArgumentParser:
+    parser = _verb(verbs, name, about, task=False)
+    what = "NAME, or NAME@VERSION" if ref else "the secret's name"
+    parser.add_argument("name", metavar="NAME", help=what)
+    return parser
+
+
+def _users(parser: ArgumentParser) -> None:
+    parser.add_argument("--flow", action="append", default=[], metavar="FLOW",
+                        help="only this flow may use it; a pattern may have * and ?; repeatable")  # fmt: skip
+    parser.add_argument("--node", action="append", default=[], metavar="NODE",
+                        help="only nodes of this name may use it; likewise; repeatable")  # fmt: skip
 
 
 def _paged(parser: ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
@@ -26,8 +26,12 @@ from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.ports import Bus, Clock
+from flowkit.safe import open_secrets
 from flowkit.telemetry import Telemetry
 from flowkit.wire.seals import COORDINATORS
+
+if TYPE_CHECKING:
+    from flowkit.secrets.secrets import Secrets
 
 CHANGED_SEC = 0.05
 OWNERSHIP_SEC = 1.0
@@ -68,6 +72,7 @@ class Coordinator:
         self._coordinating = False
         self._collection = CycleCollection()
         self._companion: Any = None
+        self._secrets: Secrets | None = None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -186,6 +191,14 @@ class Coordinator:
     def bus(self) -> Bus:
         """What carries its messages."""
         return self._backend.bus
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets: set, list, delete, rotate. Needs the extra `secrets`, and a coordinator that was started. Raises
+        `ConfigError`, `MasterKeyError`."""
+        if self._secrets is None:
+            self._secrets = open_secrets(self._backend, self.cfg, self._clock, self.telemetry)
+        return self._secrets
 
     @property
     def coordinating(self) -> bool:

@@ -18,7 +18,7 @@ import pytest
 from flowkit.adapters import sqlite_schema
 from flowkit.adapters.sqlite import SqliteStore
 from flowkit.errors import ConfigError, StoreUnavailable
-from flowkit.ports import Commit, Head, HeadFilter, Outcome
+from flowkit.ports import AuditFilter, AuditRow, Commit, Head, HeadFilter, Outcome
 
 OWN = """
 import asyncio, sys
@@ -298,3 +298,24 @@ async def test_a_file_that_cannot_be_opened_is_told_with_what_helps(
     assert str(caught.value).startswith(str(path))
     assert str(caught.value).count(";") == 1
     assert advice in str(caught.value)
+
+
+class TestAudit:
+    async def test_no_row_of_the_audit_can_be_changed_or_removed_by_whoever_opens_the_file(
+        self, store: SqliteStore
+    ) -> None:
+        await store.secrets.insert_audit([AuditRow("a", 1.0, "t", "ann", "use", "KEY")])
+        with closing(sqlite3.connect(store.path)) as connection:
+            for change in ("DELETE FROM audit", "UPDATE audit SET name = 'OTHER'"):
+                with pytest.raises(sqlite3.IntegrityError, match="audit is append-only"):
+                    connection.execute(change)
+            connection.execute(
+                "REPLACE INTO audit SELECT id, 9.0, 't', '', '', 'OTHER', 1, '', '', '', '', 1, '', '' FROM audit"
+            )
+            connection.commit()
+        assert [row.name for row in await store.secrets.list_audit(AuditFilter("t"), limit=9)] == ["KEY"]
+
+    async def test_secrets_of_a_store_that_is_not_started_are_told(self, tmp_path: Path) -> None:
+        secrets = SqliteStore(tmp_path / "x.db").secrets
+        with pytest.raises(StoreUnavailable, match="not started"):
+            await secrets.newest_secrets("t", limit=1)
