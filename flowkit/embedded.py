@@ -38,7 +38,13 @@ class Embedded:
         self.worker: Worker | None = None
         if handlers or runs_code(worker_cfg):
             self.worker = Worker(
-                db=db, cfg=worker_cfg, handlers=handlers, backend=backend, input_adapters=input_adapters, also_code=True
+                db=db,
+                cfg=worker_cfg,
+                handlers=handlers,
+                backend=backend,
+                input_adapters=input_adapters,
+                also_code=True,
+                coordinator_cfg=coordinator_cfg,
             )
 
     async def start(self) -> None:

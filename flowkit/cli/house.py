@@ -28,7 +28,8 @@ class House:
         serves = bool(handlers or worker_cfg.roles) or runs_code(worker_cfg)
         self.worker: Worker | None = None
         if serves:
-            self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._backend, also_code=True)
+            self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._backend, also_code=True,
+                                 coordinator_cfg=cfg)  # fmt: skip
         self._tell = tell
         self._waiting: asyncio.Task[None] | None = None
 

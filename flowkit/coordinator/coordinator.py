@@ -25,13 +25,14 @@ from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
-from flowkit.ports import Bus, Clock
-from flowkit.safe import open_secrets
+from flowkit.ports import Bus, Clock, SecretUse
+from flowkit.safe import open_office, open_secrets
 from flowkit.telemetry import Telemetry
 from flowkit.wire.seals import COORDINATORS
 
 if TYPE_CHECKING:
     from flowkit.secrets.secrets import Secrets
+    from flowkit.wire.tickets import TicketOffice
 
 CHANGED_SEC = 0.05
 OWNERSHIP_SEC = 1.0
@@ -73,6 +74,7 @@ class Coordinator:
         self._collection = CycleCollection()
         self._companion: Any = None
         self._secrets: Secrets | None = None
+        self._office: TicketOffice | None = None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -98,6 +100,7 @@ class Coordinator:
                 at_hand=self._backend.signatures_of,
                 functions=self.adapters.names,
             )
+            self._runtime.carrier.ticket = self._ticket
             await self._begin(self._runtime)
             if self.cfg.tune_gc and self._collection.begin():
                 self._runtime.supervisor.loop("garbage", self._collection.step, every=EVERY_SEC)
@@ -199,6 +202,12 @@ class Coordinator:
         if self._secrets is None:
             self._secrets = open_secrets(self._backend, self.cfg, self._clock, self.telemetry)
         return self._secrets
+
+    def _ticket(self, use: SecretUse, names: Sequence[str]) -> str:
+        """Raises `ConfigError`, `MasterKeyError`."""
+        if self._office is None:
+            self._office = open_office(self._backend, self.cfg, self._clock)
+        return self._office.issue(use, names)
 
     @property
     def coordinating(self) -> bool:

@@ -20,6 +20,7 @@ from flowkit.core.kinds import Choice, Door, Key, ListOf, Number, Record, Text
 from flowkit.core.problems import LONGEST_NAME, Place, shown
 
 MOST_ENTRIES: Final = 200
+MOST_SECRETS: Final = 64
 LONGEST_PATH: Final = 1_000
 REQUIREMENT: Final = Text(
     256, REQUIREMENT_RULE, "a package, such as 'requests>=2.31,<3' (no address, no option)", "E_CODE"
@@ -37,16 +38,17 @@ class FewOf:
     """A list that is not long, without what could not be read."""
 
     items: ListOf
+    most: int = MOST_ENTRIES
 
     def read(self, value: object, place: Place, door: Door) -> Any:
-        if isinstance(value, list | tuple) and len(value) > MOST_ENTRIES:
-            door.problems.add("E_VALUE", place, f"found {len(value)} entries; at most {MOST_ENTRIES} are read")
+        if isinstance(value, list | tuple) and len(value) > self.most:
+            door.problems.add("E_VALUE", place, f"found {len(value)} entries; at most {self.most} are read")
             return MISSING
         read = self.items.read(value, place, door)
         return read if read is MISSING else [item for item in read if item is not MISSING]
 
     def schema(self) -> dict[str, Any]:
-        return {**self.items.schema(), "maxItems": MOST_ENTRIES}
+        return {**self.items.schema(), "maxItems": self.most}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class NetworkKind:
 
 
 ADDRESSES: Final = FewOf(ListOf(ADDRESS, "a list of addresses"))
-SECRETS: Final = FewOf(ListOf(SECRET, "a list of secrets' names"))
+SECRETS: Final = FewOf(ListOf(SECRET, "a list of secrets' names"), MOST_SECRETS)
 
 CODE: Final = Record("code", "`code`", {
     "runtime": Key(Choice(RUNTIMES), "The language (default `python`)."),

@@ -164,7 +164,8 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     says what its inputs are; else they are what came before it. `params_in_head`: the params are too large to travel
     with every job of the task, and stand in its head. `io` is what the node's `io` has for its handler; `stream` what
     `core.streams.job` says of its streams; `code` the program of a node of type `code`, with the places in the inputs
-    where secrets belong (`holes`, pairs of a place and a name)."""
+    where secrets belong (`holes`, pairs of a place and a name);
+    `ticket` is what its worker shows to get these."""
 
     task_id: str
     tenant: str
@@ -188,6 +189,7 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     io: dict[str, Any] | None = None
     stream: dict[str, Any] | None = None
     code: dict[str, Any] | None = None
+    ticket: str = ""
 
     @property
     def idempotency_key(self) -> str:

@@ -11,14 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.clock import SystemClock, whole_clock
-from flowkit.config import WorkerConfig
+from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.core.code import CODE
 from flowkit.core.signature import read_signature
 from flowkit.errors import ConfigError
-from flowkit.ports import Bus, Clock, Outcome, Renewal, Store
+from flowkit.ports import Bus, Clock, Outcome, Renewal, SecretSource, Store
 from flowkit.telemetry import Telemetry
 from flowkit.worker.gauge import ProcessGauge
 from flowkit.worker.heart import Renewer
+from flowkit.worker.program_secrets import FromManager
 from flowkit.worker.registry import Registry
 from flowkit.worker.runtime import WorkerRuntime
 
@@ -39,8 +40,9 @@ class Worker:
     serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
     `role -> handler`, or a module; `roles` chooses among them, and `code` is the role of nodes that bring their own;
     with `also_code` it is served beside the others wherever that can be. `labels` are for nodes that ask for them;
-    `secrets` is where the secrets of code come from. `input_adapters` are async generator functions by name, which make
-    a class's batches where a graph names them.
+    `secrets` is where the secrets of code come from, by default the secret manager, which on a file has its keys by
+    `coordinator_cfg`. `input_adapters` are async generator functions by name, which make a class's batches where a
+    graph names them.
     Raises `ConfigError` for roles without a handler, for labels that are no texts, and for adapters that could never be
     called.
     """
@@ -49,7 +51,7 @@ class Worker:
                  roles: Sequence[str] | None = None, handlers: Any = None, telemetry: Telemetry | None = None,
                  backend: Backend | None = None, labels: Mapping[str, str] | None = None,
                  input_adapters: Mapping[str, OwnAdapter] | None = None, secrets: Secrets | None = None,
-                 also_code: bool = False) -> None:  # fmt: skip
+                 also_code: bool = False, coordinator_cfg: CoordinatorConfig | None = None) -> None:  # fmt: skip
         self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
         self.cfg.labels = _labels(self.cfg.labels if labels is None else labels)
         self.db = db
@@ -59,6 +61,8 @@ class Worker:
         if self._backend.embedded:
             self.cfg.facts_partitions = 1
         wanted = self.cfg.roles if roles is None else list(roles)
+        self._coordinator_cfg = coordinator_cfg
+        secrets = secrets if secrets is not None else FromManager(self._secret_source, lambda: self.worker_id)
         self._programs = _programs(self.cfg, wanted, secrets, anyway=also_code)
         self._registry = _registry(handlers, wanted, code=self._programs is not None)
         self.cfg.roles = [role for role in self._registry.roles if role != CODE or CODE in wanted]
@@ -213,6 +217,13 @@ class Worker:
             heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool, adapters=self._adapters,
             programs=self._programs,
         )  # fmt: skip
+
+    def _secret_source(self) -> SecretSource:
+        """Raises `ConfigError`, `MasterKeyError`."""
+        from flowkit.safe import open_source
+
+        cfg = self._coordinator_cfg if self._coordinator_cfg is not None else CoordinatorConfig.load()
+        return open_source(self._backend, self.cfg, cfg, whole_clock(self.clock), self.telemetry)
 
     def _heart_bus(self) -> Bus:
         return _open(self.db, self.cfg).bus

@@ -233,13 +233,6 @@ async def test_what_code_says_while_it_runs_is_logged_with_its_node(
     }  # fmt: skip
 
 
-async def test_secrets_without_a_manager_fail_the_node_and_say_so(engine: flowkit.Embedded) -> None:
-    result, _ = await whole(engine, {"node_id": "a", **code("x = '{{{secret::KEY}}}'"), "secrets": ["KEY"]})
-
-    assert result.error is not None
-    assert result.error["code"] == "no_secret_manager"
-
-
 async def test_code_is_run_by_nobody_where_the_operator_has_not_said_that_it_is_trusted(tmp_path: Path) -> None:
     cfg = flowkit.WorkerConfig(roles=["code"], code_level="L1")
     with pytest.raises(flowkit.FlowKitError, match="FLOWKIT_CODE_TRUSTED=1"):
@@ -415,3 +408,35 @@ async def test_code_runs_on_kafka_and_mongodb(site: Site) -> None:
     assert result.status == "finished", result.error
     assert result.output == [200_000, 21]
     assert all(node.usage is not None and node.usage["verdict"] == "finished" for node in view.nodes.values())
+
+
+async def test_a_stored_secret_gets_to_its_program_with_a_ticket_and_each_use_is_on_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("cryptography")
+    caplog.set_level(logging.DEBUG)
+    script = (Path(__file__).parents[2] / "examples" / "node_script.py").read_text()
+    greet = {"node_id": "greet", "type": "code", "code": {"source": script}, "secrets": ["API_KEY"]}
+    echo = {
+        "node_id": "shout",
+        **code("def main(inputs):
+    key = inputs['key'].encode()
+    return [key.decode(), key.hex()]"),
+        "inputs": {"key": {"$secret": "API_KEY"}}, "secrets": ["API_KEY"], "depends_on": ["greet"],
+    }  # fmt: skip
+    other = {"node_id": "other", **code("x = '{{{secret::NOWHERE}}}'"), "secrets": ["NOWHERE"]}
+    cfg = flowkit.WorkerConfig(code_level="L1", code_trusted=True)
+    async with flowkit.Embedded(tmp_path / "flow.db", worker_cfg=cfg) as engine:
+        await engine.secrets.set("API_KEY", KEY)
+        result, _ = await whole(engine, greet, echo, params={"name": "Ada"})
+        missing, view = await whole(engine, other)
+        record = await engine.secrets.audit()
+
+    assert result.status == "finished", result.error
+    assert result.outputs["shout"] == ["[REDACTED]", "[REDACTED]"]
+    assert "greeting Ada with [REDACTED]" in caplog.text
+    assert missing.error is not None
+    assert (missing.error["code"], view.nodes["other"].attempts) == ("E_SECRET_UNKNOWN", 1)
+    assert KEY not in caplog.text
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert "greet" in repr(record)
