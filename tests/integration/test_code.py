@@ -419,9 +419,7 @@ async def test_a_stored_secret_gets_to_its_program_with_a_ticket_and_each_use_is
     greet = {"node_id": "greet", "type": "code", "code": {"source": script}, "secrets": ["API_KEY"]}
     echo = {
         "node_id": "shout",
-        **code("def main(inputs):
-    key = inputs['key'].encode()
-    return [key.decode(), key.hex()]"),
+        **code("def main(inputs):\n    key = inputs['key'].encode()\n    return [key.decode(), key.hex()]"),
         "inputs": {"key": {"$secret": "API_KEY"}}, "secrets": ["API_KEY"], "depends_on": ["greet"],
     }  # fmt: skip
     other = {"node_id": "other", **code("x = '{{{secret::NOWHERE}}}'"), "secrets": ["NOWHERE"]}
