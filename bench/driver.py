@@ -12,6 +12,7 @@ from bench.workloads import Workload
 
 if TYPE_CHECKING:
     from flowkit import Coordinator, TaskResult
+    from flowkit.ports import Head
 
 CREATE_AT_ONCE = 1000
 WAIT_AT_ONCE = 1000
@@ -82,7 +83,7 @@ async def check_children(coordinator: Coordinator, work: Workload, task_id: str)
     """Every item was a task, each of them has finished, and there are no others. Raises `WrongResult`."""
     deadline = time.monotonic() + HEADS_SEC
     while True:
-        heads = []
+        heads: list[Head] = []
         cursor: str | None = None
         while True:
             page = await coordinator.list_tasks(parent=task_id, limit=1000, cursor=cursor)

@@ -51,7 +51,8 @@ async def let_go(coordinator: Coordinator, tasks: int, keep_sec: float) -> tuple
     by = Deletion(runtime.store, runtime.clock, "bench")
     keep = dict.fromkeys(("finished", "failed", "cancelled"), keep_sec)
     over = Retention(runtime.store, runtime.clock, runtime.engine, by, coordinator.telemetry, keep_sec=keep)
-    counts, ends = {"TasksDeleted": 0, "TasksRemoved": 0}, {}
+    counts = {"TasksDeleted": 0, "TasksRemoved": 0}
+    ends: dict[str, float] = {}
     began = time.monotonic()
 
     def heard(happening: Any) -> None:

@@ -37,7 +37,7 @@ COLUMNS = (
 class Stage:
     def __init__(self, workers: int) -> None:
         clock = ManualClock(1000.0)
-        self.fleet = Fleet(clock, Telemetry(), ttl_sec=10.0, fresh_sec=5.0)
+        self.fleet = Fleet(clock, Telemetry(), ttl_sec=10.0, heartbeat_sec=2.0)
         tokens = count()
         self.dispatcher = Dispatcher(
             self.fleet, clock, accept_sec=5.0, prefetch=0, new_token=lambda: f"k{next(tokens)}"

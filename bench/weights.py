@@ -11,14 +11,13 @@ from flowkit.core import facts
 from flowkit.core.payload import Payload
 from flowkit.core.reports import Succeeded
 from flowkit.ports import Commit, Head
+from flowkit.wire.events import encode_event, event_headers
 from flowkit.wire.facts import body_of, encode_facts
 from flowkit.wire.messages import (
     Job,
     Told,
-    encode_event,
     encode_facts_batch,
     encode_work,
-    event_headers,
 )
 
 TASK = str(uuid.UUID(int=0))

@@ -84,9 +84,7 @@ class BubblewrapRuntime:
             return await self._fill(spot, program, launch.gone, egress)
         except (CannotStart, OSError) as error:
             await launch.gone()
-            if isinstance(error, OSError):
-                error = CannotStart("E_SANDBOX_START", f"the sandbox ended before the program began: {error}")
-            raise launch.explain(error) from None
+            raise launch.explain(_as_cannot_start(error)) from None
 
     async def _start_warm(self, program: Program, egress: Egress | None) -> Contained:
         environment = Environment.of(program)
@@ -95,9 +93,12 @@ class BubblewrapRuntime:
             return await self._fork(zygote, program, egress)
         except (CannotStart, OSError) as error:
             if getattr(error, "code", "E_SANDBOX_START") != "E_SANDBOX_START" or not await zygote.has_died():
-                raise
+                raise _as_cannot_start(error) from None
         await self._zygotes.forget(environment, zygote)
-        return await self._fork(await self._zygotes.get(environment), program, egress)
+        try:
+            return await self._fork(await self._zygotes.get(environment), program, egress)
+        except OSError as error:
+            raise _as_cannot_start(error) from None
 
     async def _fork(self, zygote: Zygote, program: Program, egress: Egress | None) -> Contained:
         running = await self._fill(await zygote.take(), program, zygote.released, egress)
@@ -118,3 +119,9 @@ class BubblewrapRuntime:
             spot, program, order, seccomp.build(internet=bool(program.network)), after=gone,
             serve=egress.serve if egress is not None else None,
         )  # fmt: skip
+
+
+def _as_cannot_start(error: CannotStart | OSError) -> CannotStart:
+    if isinstance(error, CannotStart):
+        return error
+    return CannotStart("E_SANDBOX_START", f"the sandbox ended before the program began: {error}", "flowkit doctor")

@@ -20,7 +20,7 @@ from typing import Final
 
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside import init
-from flowkit.sandbox.inside.order import LONGEST_MESSAGE, MOST_DESCRIPTORS, Order, send, write_order
+from flowkit.sandbox.inside.order import LONGEST_MESSAGE, MOST_DESCRIPTORS, Order, send, write_order, write_summary
 from flowkit.sandbox.launch import settle
 from flowkit.sandbox.runtime import Ending, Limits, Program, Usage, Verdict
 from flowkit.sandbox.spots import Spot
@@ -80,7 +80,7 @@ def send_order(control: socket.socket, order: Order, filter_code: bytes, program
     ends = Ends(channel, stdout, stderr)
     away = (their_channel.detach(), their_stdout, their_stderr, written)
     try:
-        send(control, b"order", away)
+        send(control, write_summary(order), away)
     except OSError:
         ends.close()
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from dataclasses import dataclass
@@ -133,10 +134,18 @@ def _hand_down(folder: Path, available: set[str]) -> str:
         for name in sorted(available):
             (folder / "cgroup.subtree_control").write_text(f"+{name}")
     except OSError as error:
+        _go_back(folder)
         if error.errno == errno.EBUSY:
             return f"{folder} has other processes; give the worker a group of its own (systemd: Delegate=yes)"
         return f"{folder} cannot be written to by this user (systemd: Delegate=yes)"
     return ""
+
+
+def _go_back(folder: Path) -> None:
+    """Out of the leaf, which is of no use then, and need not stay."""
+    with contextlib.suppress(OSError):
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+        (folder / LEAF).rmdir()
 
 
 def _words(path: Path) -> set[str]:

@@ -79,8 +79,7 @@ class Keeper:
             await after()
 
         try:
-            if spot.group is not None:
-                spot.group.bound(program.limits)
+            _bound(spot.group, program)
             ends = send_order(spot.control, order, filter_code, program)
         except BaseException:
             spot.control.close()
@@ -99,3 +98,11 @@ class Keeper:
             return self._cgroups.create()
         except OSError as error:
             raise CannotStart("E_SANDBOX_CGROUP", f"no control group can be made: {error}", "flowkit doctor") from None
+
+
+def _bound(group: Group | None, program: Program) -> None:
+    try:
+        if group is not None:
+            group.bound(program.limits)
+    except OSError as error:
+        raise CannotStart("E_LIMITS", f"these limits cannot be set: {error}", "flowkit doctor") from None

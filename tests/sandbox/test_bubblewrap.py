@@ -13,6 +13,7 @@ import pytest
 
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.errors import CannotStart
+from flowkit.sandbox.hierarchies import Controller, find
 from flowkit.sandbox.runtime import Limits, Program, Verdict
 from tests.sandbox.programs import PYTHON, finish, run, script
 
@@ -142,6 +143,20 @@ async def test_what_cannot_be_started_is_said_before_anything_runs(l3: Bubblewra
         with pytest.raises(CannotStart) as caught:
             await l3.start(program)
         assert caught.value.code == code
+
+
+async def test_limits_that_cannot_be_set_are_said(l3: BubblewrapRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr("flowkit.sandbox.cgroups.Group.bound", refuse)
+    if not any(isinstance(one, Controller) for one in find()):
+        pytest.skip("this user may write to no control groups")
+
+    with pytest.raises(CannotStart) as caught:
+        await l3.start(script("pass"))
+
+    assert caught.value.code == "E_LIMITS"
 
 
 async def test_bubblewrap_itself_is_given_next_to_no_environment(

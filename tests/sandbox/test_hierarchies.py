@@ -63,6 +63,19 @@ def test_version_2_moves_the_worker_into_a_leaf_and_hands_controllers_down(tmp_p
     assert (folder / "cgroup.subtree_control").read_text() == "+pids"  # the last of them: this is no kernel
 
 
+def test_a_worker_that_cannot_hand_controllers_down_goes_back_and_says_why(tmp_path: Path) -> None:
+    root = machine(tmp_path, "0::/unit\n", V2.format(top="/", at=""))
+    folder = version_2(root, "unit", controllers="memory")
+    (folder / "cgroup.subtree_control").unlink()
+    (folder / "cgroup.subtree_control").mkdir()  # nobody can write to that
+
+    found = find(root)
+
+    assert names(found, Missing) == {"memory", "pids", "cpu", "cpuacct"}
+    assert "Delegate=yes" in next(one.reason for one in found if isinstance(one, Missing))
+    assert (folder / "cgroup.procs").read_text() == str(os.getpid())
+
+
 def test_version_2_that_hands_down_already_is_used_as_it_is(tmp_path: Path) -> None:
     root = machine(tmp_path, f"0::/unit/{LEAF}\n", V2.format(top="/", at=""))
     folder = version_2(root, "unit", controllers="cpu memory pids", handed_down="cpu memory pids")

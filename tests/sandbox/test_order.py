@@ -16,6 +16,7 @@ from flowkit.sandbox.inside.order import (
     tell,
     write_order,
     write_place,
+    write_summary,
 )
 
 
@@ -44,13 +45,14 @@ def test_places_and_ends_come_with_their_descriptors() -> None:
     with here, there:
         given = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]
         send(here, write_place(5, root=True, fresh=False), tuple(given))
-        send(here, b"order", tuple(given))
+        send(here, write_summary(Order([], {}, rlimits=[], disk_bytes=9, network=True)), tuple(given))
         for descriptor in given:
             os.close(descriptor)
 
         place, ends = receive_place(there), receive_ends(there)
 
         assert place is not None and ends is not None
+        assert ends.summary == b"9 1 1"
         assert (place.uid, place.root, place.fresh, len(place.doors)) == (5, True, False, 3)
         for descriptor in (place.control, *place.doors, *ends.all()):
             os.close(descriptor)

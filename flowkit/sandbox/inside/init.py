@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO, NoReturn
 
+    from .script import Site
+
 WORK = "/work"
 PROXY_PORT = 3128
 
@@ -34,10 +36,12 @@ _WAITING_CONNECTIONS = 64
 
 
 class Init:
-    """`start` gives in the program's process what it has yet to do, and comes back in no other."""
+    """`start` gives in the program's process what it has yet to do, and comes back in no other. `packages`: those that
+    there are for programs which are scripts."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, packages: Site | None = None) -> None:
         self._place = place
+        self._packages = packages
         self._control = socket(fileno=place.control)
         self._program = 0
         self._io = -1
@@ -92,7 +96,7 @@ class Init:
             restore_signals(python=order.script)
             if order.script:
                 os.close(report)
-                return lambda: _script(order)
+                return lambda: self._script(order)
             stage = "exec"
             os.execve(order.argv[0], order.argv, order.env)  # noqa: S606  this is what is to be run
         except BaseException as error:  # there is nobody else who could be told
@@ -101,6 +105,12 @@ class Init:
             finally:
                 os._exit(_FAILED)
         raise AssertionError("a program was started twice")
+
+    def _script(self, order: Order) -> None:
+        from .script import run
+
+        assert self._packages is not None
+        run(order.argv, order.env, self._packages)
 
     # ---- in the first process
 
@@ -114,13 +124,12 @@ class Init:
         if ends is None:
             os._exit(0)
         try:
-            with open(ends.order, "rb", closefd=False) as file:
-                order = read_order(file)
+            disk_bytes, own_tmp, network = map(int, ends.summary.split())
             if self._place.root:
-                self._own_disk(order)
-            if order.network:
+                self._own_disk(disk_bytes, own_tmp=bool(own_tmp))
+            if network:
                 self._way_out()
-            send(inner, b"order", ends.all())
+            send(inner, ends.summary, ends.all())
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has ended, and said why
         except OSError as error:
@@ -129,15 +138,15 @@ class Init:
         for descriptor in ends.all():
             os.close(descriptor)
 
-    def _own_disk(self, order: Order) -> None:
+    def _own_disk(self, disk_bytes: int, *, own_tmp: bool) -> None:
         # One file system, and so one bound, for all places that can be written to.
-        inodes = max(1024, order.disk_bytes // 4096)
+        inodes = max(1024, disk_bytes // 4096)
         kernel.mount(
             "private", WORK, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV,
-            f"size={order.disk_bytes},nr_inodes={inodes},mode=0755",
+            f"size={disk_bytes},nr_inodes={inodes},mode=0755",
         )  # fmt: skip
         for name, target in (("shm", "/dev/shm"), ("tmp", "/tmp"), ("work", WORK)):  # noqa: S108  the sandbox's
-            if name == "tmp" and not order.own_tmp:
+            if name == "tmp" and not own_tmp:
                 continue
             inner = f"{WORK}/{name}"
             os.mkdir(inner)
@@ -281,12 +290,6 @@ def _unpack(order: Order, file: BinaryIO) -> None:
             os.makedirs(folder, exist_ok=True)
         with open(path, "xb") as to:
             to.write(file.read(size))
-
-
-def _script(order: Order) -> None:
-    from .script import run
-
-    run(order.argv, order.env)
 
 
 def _kill(pid: int) -> None:

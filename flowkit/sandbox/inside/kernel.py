@@ -50,6 +50,7 @@ _IFF_UP = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 
 def _check(result: int) -> int:
@@ -64,7 +65,7 @@ def _long(value: int) -> Any:
 
 
 def _prctl(option: int, *args: int) -> int:
-    return _check(_libc.prctl(option, *(_long(arg) for arg in (*args, 0, 0, 0, 0)[:4])))
+    return _check(_libc.prctl(option, *(*args, 0, 0, 0, 0)[:4]))
 
 
 def syscall(number: int, *args: Any) -> int:
@@ -104,24 +105,23 @@ def filter_syscalls(program: bytes) -> None:
     """Install a filter: an array of `struct sock_filter`. For good, and for all children."""
     code = ctypes.create_string_buffer(program, len(program))
     fprog = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
-    _check(_libc.prctl(_PR_SET_SECCOMP, _long(_SECCOMP_MODE_FILTER), fprog, _long(0), _long(0)))
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(fprog))
 
 
-def drop_capabilities(keep: tuple[int, ...] = ()) -> None:
-    """All capabilities but these go, for good: out of the bounding set too."""
+def drop_capabilities() -> None:
+    """All capabilities that this process has go, for good."""
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
+    _check(_libc.capset(header, ctypes.create_string_buffer(24)))
+
+
+def bound_capabilities() -> None:
+    """No program that this process becomes can have any either. To be called while it still has them."""
     for number in range(64):
-        if number in keep:
-            continue
         try:
             _prctl(_PR_CAPBSET_DROP, number)
         except OSError:
             break  # the first that this kernel does not have, or there is no right to drop any, nor a need
-    kept = sum(1 << number for number in keep)
-    low, high = kept & 0xFFFFFFFF, kept >> 32
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
-    data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))
-    _check(_libc.capset(header, data))
 
 
 def raise_loopback() -> None:

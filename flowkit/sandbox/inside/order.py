@@ -61,9 +61,11 @@ class Place:
 
 
 class Ends:
-    """The descriptors that come with an order: the program's own, and that of the order proper."""
+    """The descriptors that come with an order: the program's own, and that of the order proper. `summary` is what the
+    first process has to know of it."""
 
-    def __init__(self, channel: int, stdout: int, stderr: int, order: int) -> None:
+    def __init__(self, summary: bytes, channel: int, stdout: int, stderr: int, order: int) -> None:
+        self.summary = summary
         self.channel = channel
         self.stdout = stdout
         self.stderr = stderr
@@ -138,10 +140,15 @@ def receive_place(connection: socket) -> Place | None:
     return Place(uid, bool(root), bool(fresh), control, tuple(doors))
 
 
+def write_summary(order: Order) -> bytes:
+    """What the first process has to know of it."""
+    return f"{order.disk_bytes} {int(order.own_tmp)} {int(order.network)}".encode()
+
+
 def receive_ends(connection: socket) -> Ends | None:
     """The descriptors of an order, or None if there will be none."""
-    _, descriptors = _receive(connection)
-    return Ends(*descriptors) if descriptors else None
+    summary, descriptors = _receive(connection)
+    return Ends(summary, *descriptors) if descriptors else None
 
 
 def send(connection: socket, text: bytes, descriptors: tuple[int, ...]) -> None:

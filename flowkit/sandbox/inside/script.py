@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import atexit
 import os
+import site
 import sys
 import threading
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import PathFinder, SourceFileLoader
 from types import ModuleType
 
 
-def run(argv: list[str], env: dict[str, str]) -> None:
+def run(argv: list[str], env: dict[str, str], packages: Site) -> None:
     """Does not come back: the process ends with the script, as an interpreter would, but for taking itself apart."""
     path = argv[-1]
     os.environ.clear()
     os.environ.update(env)
     sys.argv = [path]
+    sys.executable = argv[0]
+    sys._base_executable = os.path.realpath(argv[0])  # type: ignore[attr-defined]
     options = "".join(word[1:] for word in argv[1:-1] if word.startswith("-") and not word.startswith("--"))
     if "S" not in options:
-        _site_packages(argv[0])
+        packages.load()
     if not set("IP") & set(options):
         sys.path.insert(0, os.path.dirname(path))
     _end(_run(path))
@@ -63,10 +66,51 @@ def _end(status: int) -> None:
         os._exit(status)
 
 
-def _site_packages(interpreter: str) -> None:
-    """What the interpreter was begun without, so that no code of an environment ran before the walls were up."""
-    import site
+class Site:
+    """What `site` does when an interpreter starts, in two parts: `look` before the walls are up, which finds out
+    what there is and runs none of it, and `load` behind them, which runs what is to be run."""
 
-    sys.executable = interpreter
-    sys._base_executable = os.path.realpath(interpreter)  # type: ignore[attr-defined]
-    site.main()
+    def __init__(self) -> None:
+        self._paths: list[str] = []
+        self._pth: list[tuple[str, str]] = []
+        self._customised = False
+
+    def look(self) -> None:
+        site.removeduppaths()
+        self._paths = list(sys.path)
+        for folder in site.getsitepackages(_prefixes()):
+            if os.path.isdir(folder) and folder not in self._paths:
+                self._paths.append(folder)
+                self._pth += [(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".pth")]
+        # Looking for it fills the caches of what is in all these folders, which forks then have.
+        self._customised = PathFinder.find_spec("sitecustomize", self._paths) is not None
+        site.setquit()
+        site.setcopyright()
+        site.sethelper()
+
+    def load(self) -> None:
+        sys.path[:] = self._paths
+        site.ENABLE_USER_SITE = False  # there is no home
+        known = {os.path.normcase(path) for path in self._paths} if self._pth else set()
+        for folder, name in self._pth:
+            site.addpackage(folder, name, known)
+        if self._customised:
+            site.execsitecustomize()
+
+
+def _prefixes() -> list[str]:
+    """Where packages are looked for. An environment is told by a file beside its interpreter, or above it."""
+    folder = os.path.dirname(os.path.abspath(sys.executable))
+    for place in (folder, os.path.dirname(folder)):
+        settings = os.path.join(place, "pyvenv.cfg")
+        if os.path.isfile(settings):
+            system = [sys.base_prefix, sys.base_exec_prefix] if _takes_system_packages(settings) else []
+            sys.prefix = sys.exec_prefix = os.path.dirname(folder)
+            return [sys.prefix, *system]
+    return [sys.prefix, sys.exec_prefix]
+
+
+def _takes_system_packages(settings: str) -> bool:
+    with open(settings, encoding="utf-8") as file:
+        found = {key.strip().lower(): value.strip().lower() for key, _, value in (line.partition("=") for line in file)}
+    return found.get("include-system-site-packages") == "true"

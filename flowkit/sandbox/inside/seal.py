@@ -56,6 +56,7 @@ def seal(order: Order, filter_code: bytes) -> None:
     """Give up, for good, all that the program is not to have."""
     for number, soft, hard in order.rlimits:
         resource.setrlimit(number, (soft, hard))
+    kernel.bound_capabilities()
     kernel.drop_capabilities()
     kernel.no_new_privileges()
     kernel.die_with_parent(signal.SIGKILL)  # not earlier: a change of user takes it back

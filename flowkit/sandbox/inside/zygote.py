@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from . import kernel, order
 from .init import Init, listen_for_children
+from .script import Site
 
 # What nearly every program loads, so that it is loaded once. Each fork copies and frees the tables of all memory, so
 # what few programs need costs the others more than it saves those.
@@ -27,7 +28,8 @@ WARM = (
 
 def serve(orders: socket) -> Callable[[], None]:
     """Until the parent has gone. Comes back only in a program's process, with what it has to do."""
-    _warm_up()
+    packages = Site()
+    _warm_up(packages)
     home = os.open("/proc/self/ns/pid", os.O_RDONLY)
     woken = listen_for_children()
     order.tell(orders, "ready")
@@ -40,19 +42,18 @@ def serve(orders: socket) -> Callable[[], None]:
             orders.close()
             for descriptor in (home, woken):
                 os.close(descriptor)
-            return Init(place).start()
+            return Init(place, packages).start()
         for descriptor in (place.control, *place.doors):
             os.close(descriptor)
 
 
-def _warm_up() -> None:
+def _warm_up(packages: Site) -> None:
     for name in WARM:
         try:
             __import__(name)
         except ImportError:
             continue  # a Python that was built without it
-    from . import script  # noqa: F401  what a fork runs
-
+    packages.look()
     gc.collect()
     gc.freeze()  # what is there now is never looked at again, so that forks go on sharing its pages
 
