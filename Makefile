@@ -15,7 +15,7 @@ REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo,openbao
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test check counts bench nightly services install-services install-bubblewrap clean
+.PHONY: help run test check counts bench nightly services install-services install-bubblewrap install-node clean
 .SILENT:
 
 help:
@@ -26,7 +26,7 @@ run: $(BASE)
 
 # More at a time than there are cores: much of it waits for real servers and real deaths. Tests that share servers stay
 # together (`xdist_group`), all others go to whoever is free: a file may take minutes.
-test: install-services install-bubblewrap
+test: install-services install-bubblewrap install-node
 	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 check: $(DEV)
@@ -44,7 +44,7 @@ bench: install-services
 	$(BIN)/python -m bench --backend embedded
 
 # No limit per test but a generous one: these are the long runs.
-nightly: install-services install-bubblewrap
+nightly: install-services install-bubblewrap install-node
 	$(BIN)/python -m flowkit.testing run --seeds 0:5000
 	$(BIN)/python -m flowkit.testing run --seeds 0:2000 --directed rich
 	$(BIN)/python -m flowkit.testing guards --measure
@@ -87,6 +87,16 @@ install-bubblewrap:
 	        apt-get update -qq && apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null; \
 	    else \
 	        echo 'bwrap is missing, in which programs are shut in (Debian, as root: apt-get install bubblewrap).' >&2; exit 1; \
+	    fi; \
+	fi
+
+# Code of nodes may be JavaScript: its tests fail where there is no Node.js.
+install-node:
+	if ! command -v node >/dev/null; then \
+	    if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	        apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs >/dev/null; \
+	    else \
+	        echo 'node is missing, which runs code in JavaScript (Debian, as root: apt-get install nodejs).' >&2; exit 1; \
 	    fi; \
 	fi
 

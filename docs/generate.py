@@ -23,14 +23,13 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flowkit import config, errors
+from flowkit.core import code_keys, keys, kinds, lane_keys
 from flowkit.core import facts as f
-from flowkit.core import keys, kinds, lane_keys
 from flowkit.core import permits as p
 from flowkit.core import reports as r
 from flowkit.core.decide import decide
 from flowkit.core.dialect import parse_graph
 from flowkit.core.evolve import evolve
-from flowkit.core.later import NOT_YET
 from flowkit.core.model import Task
 from flowkit.core.payload import Payload
 from flowkit.core.transitions import TABLE, to_mermaid
@@ -111,6 +110,9 @@ RECORDS = {
     "stream": keys.STREAM,
     "sticky": lane_keys.FOLLOWS,
     "limits": keys.LIMIT_ENTRY,
+    "code": code_keys.CODE,
+    "sandbox": code_keys.SANDBOX,
+    "on_oom": code_keys.ON_OOM,
     "io": keys.IO,
     "routing": keys.ROUTING,
 }
@@ -170,6 +172,10 @@ def in_words(kind: object) -> str:
             return 'object of labels such as `{"zone": "eu", "gpu": ["a100", "h100"]}`'
         case lane_keys.StickyKind():
             return '`"task"`, or object, see **sticky**'
+        case code_keys.FewOf(items=items):
+            return items.says.removeprefix("a ")
+        case code_keys.NetworkKind():
+            return '`"none"` or a list of addresses'
         case kinds.Record(says=says):
             return (
                 f"object, see **{says.removeprefix('a ').strip('`')}**"
@@ -183,11 +189,6 @@ def in_words(kind: object) -> str:
 
 def _low(number: float) -> str:
     return f"{number:,.0f}" if number == int(number) else f"{number:g}"
-
-
-def not_yet() -> str:
-    rows = [(place, ", ".join(f"`{name}`" for name in sorted(names))) for place, names in NOT_YET.items() if names]
-    return table(("where", "not yet"), rows)
 
 
 N = {"node_id": "a", "type": "greet"}
@@ -237,7 +238,8 @@ MISTAKES: dict[str, Any] = {
     "E_DEPTH": None,
     "E_SIZE": None,
     "E_MORE": None,
-    "E_NOT_YET": {"nodes": [N | {"code": {}}]},
+    "E_CODE": {"nodes": [{"node_id": "a", "type": "code", "code": {"file": "../clean.py"}}]},
+    "E_SECRET": {"nodes": [{"node_id": "a", "type": "code", "code": {"source": "key = '{{{secret::API_KEY}}}'"}}]},
     "E_PARAMS_SIZE": None,
     "E_TARGET_UNKNOWN": None,
     "E_INPUTS": None,
@@ -876,7 +878,6 @@ PARTS: dict[str, Part] = {
     "kinds-of-violations": kinds_of_violations,
     "node-states": node_states,
     "logs": log_messages,
-    "not-yet": not_yet,
     "refused-calls": refused_calls,
     "settings": settings,
     "task-states": task_states,

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from flowkit.errors import Permanent as Permanent
     from flowkit.errors import Retry as Retry
     from flowkit.errors import TaskFailed as TaskFailed
+    from flowkit.log import Logger as Logger
+    from flowkit.node import Node as Node
     from flowkit.secrets.secrets import Secrets as Secrets
     from flowkit.worker.context import Context as Context
     from flowkit.worker.registry import handler as handler
@@ -46,7 +48,9 @@ _HOMES = {
     "Embedded": "flowkit.embedded",
     "FlowKitError": "flowkit.errors",
     "GraphError": "flowkit.errors",
+    "Logger": "flowkit.log",
     "Next": "flowkit.worker.results",
+    "Node": "flowkit.node",
     "Permanent": "flowkit.errors",
     "Redactor": "flowkit.core.redaction",
     "Retry": "flowkit.errors",

@@ -249,9 +249,14 @@ class WorkerConfig(CommonSettings):
     `started_after_sec` after which an attempt is announced as running. `secrets_address`: where the secret manager
     listens, `host:port` or `unix:/path`; `secrets_ca`, `secrets_certificate`, `secrets_private_key`: files, for TLS:
     whose certificate it has to have, and the worker's own.
-    Of what an attempt logs, the lines from
-    `log_level` on are kept, `log_lines` of them at most, and `log_bytes`. `capture_logging`: what libraries log by
-    Python's `logging` while an attempt runs is kept as its own.
+    `code_level`: code of nodes runs at this level (`L1`, `L2`, `L3`), not at the highest that there is here.
+    `code_trusted`: it may run at level L1, as a plain process that may do what the worker's user may.
+    `code_dir`: where the `file`s of code nodes are. `code_index`: whence the packages that code requires come, and
+    nothing else: an index's address, or a folder of wheels; empty: none are installed. `code_cache`: where they are
+    kept (by default in the user's cache), in at most `code_environments` sets. `code_install_sec`: how long making one
+    may take.
+    Of what an attempt logs, the lines from `log_level` on are kept, `log_lines` of them at most, and `log_bytes`.
+    `capture_logging`: what libraries log by Python's `logging` while an attempt runs is kept as its own.
     """
 
     roles: list[str] = field(default_factory=list)
@@ -266,6 +271,13 @@ class WorkerConfig(CommonSettings):
     log_lines: int = 10_000
     log_bytes: int = 4 * 1024 * 1024
     capture_logging: bool = False
+    code_level: str = ""
+    code_trusted: bool = False
+    code_dir: str = ""
+    code_index: str = "https://pypi.org/simple"
+    code_cache: str = ""
+    code_environments: int = 20
+    code_install_sec: float = 300.0
     secrets_address: str = ""
     secrets_ca: str = ""
     secrets_certificate: str = ""

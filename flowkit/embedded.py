@@ -20,7 +20,7 @@ from flowkit.errors import ConfigError
 from flowkit.trace.log_reader import LogPage
 from flowkit.trace.traces import Traces
 from flowkit.wire.logs import LogLine
-from flowkit.worker.worker import Worker
+from flowkit.worker.worker import Worker, runs_code
 
 if TYPE_CHECKING:
     from flowkit.secrets.secrets import Secrets
@@ -39,9 +39,15 @@ class Embedded:
             raise ConfigError(f"Embedded runs on a file, not on {db}: use Coordinator and Worker there")
         self.coordinator = Coordinator(db=db, cfg=coordinator_cfg, backend=backend)
         self.worker: Worker | None = None
-        if handlers:
+        if handlers or runs_code(worker_cfg):
             self.worker = Worker(
-                db=db, cfg=worker_cfg, handlers=handlers, backend=backend, input_adapters=input_adapters
+                db=db,
+                cfg=worker_cfg,
+                handlers=handlers,
+                backend=backend,
+                input_adapters=input_adapters,
+                also_code=True,
+                coordinator_cfg=coordinator_cfg,
             )
 
     async def start(self) -> None:
@@ -150,7 +156,7 @@ class Embedded:
         await self.coordinator.validate_graph(graph, params=params)
 
 
-async def arun(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = None, db: str | Path | None = None,
+async def arun(graph: Any, *, handlers: Any = (), params: Mapping[str, Any] | None = None, db: str | Path | None = None,
                timeout: float | None = None, targets: Sequence[str] = (),
                on_wait: Callable[[str], None] | None = None) -> TaskResult:  # fmt: skip
     """Run a graph to its end in this process, and give the result. Raises `GraphError`, `TaskFailed`, `WaitTimeout`.
@@ -163,7 +169,7 @@ async def arun(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = 
     return raise_if_failed(result, kept=db is not None)
 
 
-def run(graph: Any, *, handlers: Any, params: Mapping[str, Any] | None = None, db: str | Path | None = None,
+def run(graph: Any, *, handlers: Any = (), params: Mapping[str, Any] | None = None, db: str | Path | None = None,
         timeout: float | None = None, targets: Sequence[str] = ()) -> TaskResult:  # fmt: skip
     """`arun` for code that is not asynchronous."""
     return asyncio.run(arun(graph, handlers=handlers, params=params, db=db, timeout=timeout, targets=targets))

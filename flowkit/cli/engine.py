@@ -86,6 +86,11 @@ class Engine:
         return self._house is not None and self._house.owner
 
     @property
+    def runs_code(self) -> bool:
+        """Whether this process runs nodes that bring their own code."""
+        return self._worker is not None and self._worker.serves_code
+
+    @property
     def api(self) -> Tasks:
         return self.verbs.runtime.api if isinstance(self.verbs, Coordinator) else self.verbs.api
 

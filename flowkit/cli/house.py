@@ -10,7 +10,7 @@ from typing import Any
 from flowkit.backend import open_backend, temporary_backend
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
-from flowkit.worker.worker import Worker
+from flowkit.worker.worker import Worker, runs_code
 
 LOOK_SEC = 0.5
 
@@ -25,8 +25,11 @@ class House:
                  tell: Callable[[bool], None]) -> None:  # fmt: skip
         self._backend = temporary_backend() if db is None else open_backend(db, cfg)
         self.coordinator = Coordinator(db=db, cfg=cfg, backend=self._backend)
-        serves = bool(handlers or worker_cfg.roles)
-        self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._backend) if serves else None
+        serves = bool(handlers or worker_cfg.roles) or runs_code(worker_cfg)
+        self.worker: Worker | None = None
+        if serves:
+            self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._backend, also_code=True,
+                                 coordinator_cfg=cfg)  # fmt: skip
         self._tell = tell
         self._waiting: asyncio.Task[None] | None = None
 

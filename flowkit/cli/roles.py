@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flowkit.cli.board import in_order
+from flowkit.core.code import CODE
 from flowkit.core.derived import COMPENSATE, base_of
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS, Graph, Node
@@ -26,8 +27,9 @@ def node_of(graph: Graph, name: str) -> Node | None:
     return node.compensate if node is not None and name.endswith(COMPENSATE) else node
 
 
-def check_roles(graph: Graph, handlers: Mapping[str, Any], targets: Sequence[str]) -> None:
-    """Raise `GraphError` for nodes that the targets need and that have no handler: they would wait for ever."""
+def check_roles(graph: Graph, handlers: Mapping[str, Any], targets: Sequence[str], *, code: bool = False) -> None:
+    """Raise `GraphError` for nodes that the targets need and that have no handler: they would wait for ever. `code`:
+    nodes that bring their own code can run."""
     idle = set(not_needed(graph, [name for name in targets if name in graph.nodes]))
     places = _places(graph)
     problems = [
@@ -35,7 +37,7 @@ def check_roles(graph: Graph, handlers: Mapping[str, Any], targets: Sequence[str
         for name in in_order(graph)
         if name not in idle
         for place, role in places[name]
-        if role not in handlers
+        if role not in handlers and not (code and role == CODE)
     ]
     if problems:
         raise GraphError(problems[:MOST])
@@ -48,7 +50,7 @@ def _places(graph: Graph, above: str = "") -> dict[str, list[tuple[str, str]]]:
 
 def _of_node(graph: Graph, name: str, place: str) -> Iterator[tuple[str, str]]:
     node = graph.nodes[name]
-    if node.type not in BUILT_INS:
+    if node.type not in BUILT_INS or node.type == CODE:
         yield f"{place}.type", node.type
     if node.compensate is not None and node.compensate.type not in BUILT_INS:
         yield f"{place}.compensate.type", node.compensate.type
@@ -58,6 +60,8 @@ def _of_node(graph: Graph, name: str, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _no_handler(role: str, handlers: Mapping[str, Any]) -> str:
+    if role == CODE:
+        return "this process runs no code: see flowkit doctor, or, if you trust the code, set FLOWKIT_CODE_TRUSTED=1"
     if not handlers:
         return f"nobody serves {role!r}: name the module with the functions, --handlers MODULE"
     return f"no handler for {role!r}{did_you_mean(role, handlers)}; there are: {', '.join(sorted(handlers))}"

@@ -83,6 +83,8 @@ def _read(args: Namespace) -> Job:
         raise UsageError("--detach creates a task and leaves it to others: it needs a GRAPH or a --flow, and a --db")
     cfg = settings.load(CoordinatorConfig, args, project)
     worker_cfg = settings.load(WorkerConfig, args, project, slots=args.slots)
+    if not worker_cfg.code_dir and args.graph is not None and Path(args.graph).is_file():
+        worker_cfg.code_dir = str(Path(args.graph).parent)
     if args.resume is not None:
         _check_resume(args, db)
         return Job(args, cfg, worker_cfg, load_handlers(args.handlers, project), db)
@@ -177,7 +179,7 @@ class Run:
     def _check_roles(self, graph: Graph, view: TaskView | None) -> None:
         """Where nobody else will come, a node without a handler would wait for ever."""
         if self._engine.alone and (view is None or view.status != "finished"):
-            check_roles(graph, self._job.handlers, self._job.args.target)
+            check_roles(graph, self._job.handlers, self._job.args.target, code=self._engine.runs_code)
 
     async def _again(self, task_id: str) -> TaskHandle:
         """What failed runs again, what was paused goes on; a finished task has nothing to do."""

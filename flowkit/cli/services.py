@@ -21,6 +21,9 @@ from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.worker.worker import Worker
 
+WITHOUT_HANDLERS = frozenset({"echo", "code"})
+"""Roles that need no function of the user's."""
+
 
 @dataclass(slots=True)
 class Duty:
@@ -64,7 +67,7 @@ def _read(args: Namespace) -> Duty:
         labels=settings.pairs(args.label, "--label") or None,
     )  # fmt: skip
     handlers = load_handlers(args.handlers, project)
-    if not handlers and "echo" not in worker_cfg.roles:
+    if not handlers and not WITHOUT_HANDLERS.intersection(worker_cfg.roles):
         raise UsageError("name the MODULE with the functions: flowkit worker app, or `handlers` in [tool.flowkit]")
     return Duty(db, cfg, worker_cfg, handlers)
 

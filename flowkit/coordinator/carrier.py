@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.core import streams
 from flowkit.core.effects import Dispatch, Revoke, Tell
 from flowkit.core.graph import MISSING
-from flowkit.core.payload import lift_artifacts
-from flowkit.errors import StoreUnavailable
-from flowkit.ports import DELETED, Clock, Commit, Head, Record, Store
+from flowkit.core.model import Task
+from flowkit.core.payload import lift_artifacts, lift_secrets
+from flowkit.errors import FlowKitError, StoreUnavailable
+from flowkit.ports import DELETED, Clock, Commit, Head, Record, SecretUse, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
 from flowkit.wire.events import Event, encode_event, encode_progress, event_headers, progress_headers
@@ -23,11 +25,13 @@ from flowkit.wire.facts import row_of
 from flowkit.wire.messages import Job, Over, Stop, pack_artifacts
 from flowkit.wire.topics import EVENT_PARTITIONS, Topics, partition_of
 
+_log = logging.getLogger(__name__)
+
 LARGE_INPUT_BYTES = 40 * 1024
 LARGE_PARAMS_BYTES = 2 * 1024
 """Params travel with every job of a task; workers read larger ones in the head."""
 FOR_HANDLERS = frozenset({"input_ref", "batching"})
-Body = tuple[Any, list[Any], Any, dict[str, Any] | None]
+Body = tuple[Any, list[Any], Any, dict[str, Any] | None, dict[str, Any] | None]
 
 
 def event_record(topics: Topics, commit: Commit, tenant: str, status: str) -> Record:
@@ -38,8 +42,8 @@ def event_record(topics: Topics, commit: Commit, tenant: str, status: str) -> Re
 
 
 class Carrier:
-    """`load_soon` and `on_published` are set by the owner: the one wakes the loader, the other hears of
-    acknowledged events."""
+    """`load_soon`, `ticket` and `on_published` are set by the owner: one wakes the loader, one issues tickets for
+    secrets, one hears of acknowledged events."""
 
     def __init__(self, *, store: Store, clock: Clock, publisher: Publisher, topics: Topics, hub: Hub,
                  supervisor: Supervisor) -> None:  # fmt: skip
@@ -50,6 +54,7 @@ class Carrier:
         self._hub = hub
         self._supervisor = supervisor
         self.load_soon: Callable[[], None] = lambda: None
+        self.ticket: Callable[[SecretUse, Sequence[str]], str] = lambda use, names: ""
         self.on_published: Callable[[Cell, int], None] = lambda cell, seq: cell.event_acknowledged(seq)
 
     # ------------------------------------------------------------------------------------------ events
@@ -100,10 +105,14 @@ class Carrier:
         assert task is not None
         assert head is not None
         inputs, found = lift_artifacts(effect.inputs)
+        code = effect.code
+        if code is not None:
+            inputs, holes = lift_secrets(inputs)
+            code = code | {"holes": [[list(place), one.name] for place, one in holes]} if holes else code
         apart = len(head.params) > LARGE_PARAMS_BYTES and not task.edited_params
         params: Any = task.params if task.params and not apart else None
         io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
-        body: Body = (inputs, pack_artifacts(found), params, io)
+        body: Body = (inputs, pack_artifacts(found), params, io, code)
         large = self._large(body)
         latest = task.deadline_of(effect.name)
         job = Job(
@@ -127,6 +136,8 @@ class Carrier:
             body_ref=hashlib.sha256(large).hexdigest() if large else "",
             params_in_head=apart,
             io=None if large else io,
+            code=None if large else code,
+            ticket=self._ticket(task, head, effect) if code and code.get("secrets") else "",
             stream=streams.job(task, effect.node),
         )
         if large:
@@ -134,9 +145,20 @@ class Carrier:
         else:
             self._publisher.work(effect.worker, effect.incarnation, job)
 
+    def _ticket(self, task: Task, head: Head, effect: Dispatch) -> str:
+        """For the secrets of this attempt; nothing where none can be issued: the worker says so then."""
+        assert effect.code is not None
+        flow = head.flow.partition("@")[0]
+        use = SecretUse(task.tenant, task.task_id, effect.name, effect.attempt, effect.token, effect.worker, flow)
+        try:
+            return self.ticket(use, effect.code["secrets"])
+        except (FlowKitError, ValueError) as error:
+            _log.warning("no ticket for the secrets of node %r: %s", effect.name, error)
+            return ""
+
     def _large(self, body: Body) -> bytes:
         """The body's bytes where they are too many to travel, else nothing."""
-        if _surely_small(body[0]) and _surely_small(body[2]) and _surely_small(body[3]) and not body[1]:
+        if not body[1] and not body[4] and all(map(_surely_small, (body[0], body[2], body[3]))):
             return b""
         data = dumps(body)
         return data if len(data) > LARGE_INPUT_BYTES else b""

@@ -26,8 +26,8 @@ from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.monitor import Monitor, traces_of
-from flowkit.ports import Bus, Clock
-from flowkit.safe import open_secrets
+from flowkit.ports import Bus, Clock, SecretUse
+from flowkit.safe import open_office, open_secrets
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogPage
 from flowkit.trace.traces import Traces
@@ -36,6 +36,7 @@ from flowkit.wire.seals import COORDINATORS
 
 if TYPE_CHECKING:
     from flowkit.secrets.secrets import Secrets
+    from flowkit.wire.tickets import TicketOffice
 
 CHANGED_SEC = 0.05
 OWNERSHIP_SEC = 1.0
@@ -78,6 +79,7 @@ class Coordinator:
         self._companion: Any = None
         self._monitor = Monitor(backend=self._backend, cfg=self.cfg, clock=self._clock, telemetry=self.telemetry)
         self._secrets: Secrets | None = None
+        self._office: TicketOffice | None = None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -103,6 +105,7 @@ class Coordinator:
                 at_hand=self._backend.signatures_of,
                 functions=self.adapters.names,
             )
+            self._runtime.carrier.ticket = self._ticket
             await self._begin(self._runtime)
             if self.cfg.tune_gc and self._collection.begin():
                 self._runtime.supervisor.loop("garbage", self._collection.step, every=EVERY_SEC)
@@ -214,6 +217,12 @@ class Coordinator:
         if self._secrets is None:
             self._secrets = open_secrets(self._backend, self.cfg, self._clock, self.telemetry)
         return self._secrets
+
+    def _ticket(self, use: SecretUse, names: Sequence[str]) -> str:
+        """Raises `ConfigError`, `MasterKeyError`."""
+        if self._office is None:
+            self._office = open_office(self._backend, self.cfg, self._clock)
+        return self._office.issue(use, names)
 
     @property
     def coordinating(self) -> bool:

@@ -8,6 +8,7 @@ from functools import cache
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.streams import StreamView
 from flowkit.coordinator.views import Progress, Reason, limited, slices, waits_for
+from flowkit.core.code import CODE
 from flowkit.core.labels import in_words, lacking
 from flowkit.core.lane import Lane, plain
 from flowkit.core.model import ENDED_NODE, Task
@@ -56,6 +57,7 @@ def unserved(head: Head, task: Task, engine: Engine) -> Reason | None:
 
 
 MOST_ROOTS = 100
+NO_CODE = "; start one (flowkit worker --role code), or see `flowkit doctor` for why this process runs none"
 _ORDER = {
     "no_worker": 0,
     "paused": 1,
@@ -91,7 +93,8 @@ def nobody(name: str, lane: Lane, workers: Mapping[str, Mapping[str, str]], role
     role, by id; `roles` are all that anybody serves."""
     role, labels = lane.role, lane.demand.labels
     if not workers:
-        say = f"no live worker serves {role!r}{did_you_mean(role, roles)}"
+        hint = NO_CODE if role == CODE else did_you_mean(role, roles)
+        say = f"no live worker serves {role!r}{hint}"
     elif short := lacking(labels, workers):
         say = f"no live worker that serves {role!r} has the labels {in_words(labels)}; {short}"
     else:

@@ -35,7 +35,8 @@ class Progress:
 class NodeView:
     """One node, an item or a repetition included. Times are epoch seconds. `reason` says why it is skipped, cancelled,
     or does not run. `progress` is known in the process that coordinates the task; `child` is the task that a
-    sub-graph's running attempt is; `size` how many items a map has, or how many runs a repetition had so far."""
+    sub-graph's running attempt is; `size` how many items a map has, or how many runs a repetition had so far; `usage`
+    what the program of the last attempt used, and its verdict, where a program ran it."""
 
     node_id: str
     type: str
@@ -51,6 +52,7 @@ class NodeView:
     progress: Progress | None = None
     child: str | None = None
     size: int | None = None
+    usage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ def node_view(task: Task, name: str, run: NodeRun) -> NodeView:
         error=run.error,
         child=run.child or None,
         size=run.group.count if run.group is not None else None,
+        usage=_own(run.usage),
     )
 
 

@@ -115,11 +115,11 @@ def _data(fact: f.Fact) -> dict[str, Any]:
         case f.AttemptSucceeded(output=output, run_sec=run_sec):
             artifact = output.artifact
             value = {"artifact": artifact.ref, "size": artifact.size} if artifact is not None else output.value
-            return {"output": value, "run_sec": run_sec}
+            return {"output": value, "run_sec": run_sec} | _used(fact.usage)
         case f.AttemptFailed(error=error, retry_at=retry_at):
-            return {"error": error, "retry_at": retry_at}
+            return {"error": error, "retry_at": retry_at} | _used(fact.usage)
         case f.LeaseLost(why=why, retry_at=retry_at):
-            return {"why": why, "retry_at": retry_at}
+            return {"why": why, "retry_at": retry_at} | _used(fact.usage)
         case f.NodeFailed(error=error) | f.TaskEnded(error=error) if error is not None:
             return {"error": error}
         case f.NodeFinished(output=output, cached=cached):
@@ -142,7 +142,9 @@ def _data(fact: f.Fact) -> dict[str, Any]:
             return {"nodes": list(nodes), "outcome": outcome}
         case f.NodeSkipped(reason=reason, cause=cause):
             return {"reason": reason, "cause": cause}
-        case f.NodeCancelled(reason=reason) | f.NodeCancelling(reason=reason) | f.TaskCancelling(reason=reason):
+        case f.NodeCancelled(reason=reason):
+            return {"reason": reason} | _used(fact.usage)
+        case f.NodeCancelling(reason=reason) | f.TaskCancelling(reason=reason):
             return {"reason": reason}
         case f.RequestApplied(kind=kind, accepted=accepted, why=why, principal=principal):
             return {"kind": kind, "accepted": accepted, "why": why, "principal": principal}
@@ -150,3 +152,7 @@ def _data(fact: f.Fact) -> dict[str, Any]:
             return {"generation": generation, "nodes": list(nodes) if nodes is not None else None}
         case _:
             return {}
+
+
+def _used(usage: f.Usage | None) -> dict[str, Any]:
+    return {} if usage is None else {"usage": usage}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from flowkit.core import deadlines, streams
 from flowkit.core import facts as f
 from flowkit.core import reports as r
+from flowkit.core.code import OOM, Code
 from flowkit.core.derived import base_of
 from flowkit.core.desk import UNFIT, Desk
 from flowkit.core.effects import Dispatch, Keep
@@ -62,17 +63,18 @@ class Attempts:
             case Verdict.IS_LOST:
                 self.lost(run, report)
             case Verdict.IS_CANCELLED:
-                self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser))
+                self.desk.put(f.NodeCancelled(report.node, run.reason, run.loser, getattr(report, "usage", None)))
 
     def succeeded(self, run: NodeRun, report: r.Succeeded) -> None:
         if report.next and (wrong := self.no_successor(report.node, report.next)):
             error = {"code": "bad_output", "message": wrong}
-            failed = r.Failed(report.node, report.attempt, report.token, error, True, run_sec=report.run_sec)
+            failed = r.Failed(report.node, report.attempt, report.token, error, True, run_sec=report.run_sec,
+                              usage=report.usage)  # fmt: skip
             self.failed(run, failed)
             return
         self.keep(report.node, report.output)
         self.desk.put(f.AttemptSucceeded(report.node, report.attempt, report.token, report.output, report.next,
-                                    report.run_sec))  # fmt: skip
+                                    report.run_sec, report.usage))  # fmt: skip
 
     def keep(self, name: str, output: Payload) -> None:
         """Keep an output for those that come with the same key."""
@@ -101,20 +103,36 @@ class Attempts:
     def failed(self, run: NodeRun, report: r.Failed) -> None:
         node = self.task.node(report.node)
         theirs = None if node.retry_given or report.policy is None else handlers_policy(report.policy)
-        again, budget = retry_at(
-            node.retry if theirs is None else theirs,
-            run,
-            code=str(report.error.get("code", "")),
-            permanent=report.permanent,
-            final=report.final,
-            retry_after=report.retry_after,
-            name=f"{self.task.task_id}/{report.node}/{report.attempt}",
-            now=self.now,
-        )
+        if node.code is not None and node.code.times and report.error.get("code") == OOM and not report.final:
+            again, budget = self.with_more_memory(node.code, run), OOM
+        else:
+            again, budget = retry_at(
+                node.retry if theirs is None else theirs,
+                run,
+                code=str(report.error.get("code", "")),
+                permanent=report.permanent,
+                final=report.final,
+                retry_after=report.retry_after,
+                name=f"{self.task.task_id}/{report.node}/{report.attempt}",
+                now=self.now,
+            )
         error, latest = report.error, self.task.deadline_of(report.node)
         if again is not None and latest is not None and again >= latest:
             error, again = deadlines.too_late(error, latest), None
-        self.desk.put(f.AttemptFailed(report.node, report.attempt, report.token, error, again, budget, report.run_sec))
+        self.desk.put(
+            f.AttemptFailed(
+                report.node, report.attempt, report.token, error, again, budget, report.run_sec, report.usage
+            )
+        )
+
+    def with_more_memory(self, code: Code, run: NodeRun) -> float | None:
+        """When code that ran out of memory is tried again: at once, while there is more to be had."""
+        ooms = self.ooms(run)
+        return self.now if code.memory_after(ooms + 1) > code.memory_after(ooms) else None
+
+    def ooms(self, run: NodeRun) -> int:
+        """How many attempts of a node whose memory grows have run out of it."""
+        return (run.budgets or {}).get(OOM, 0)
 
     def lost(self, run: NodeRun, report: r.AttemptReport) -> None:
         name, attempt, token = report.node, report.attempt, report.token
@@ -135,7 +153,8 @@ class Attempts:
                     self.desk.put(f.LeaseLost(name, attempt, token, "expired", self.now, True))
             case _:
                 why = "unaccepted" if isinstance(report, r.Expired) else "released"
-                self.desk.put(f.LeaseLost(name, attempt, token, why, self.now, False))
+                usage = report.usage if isinstance(report, r.Released) else None
+                self.desk.put(f.LeaseLost(name, attempt, token, why, self.now, False, usage=usage))
 
     def placed(self, placed: r.Placed) -> None:
         task = self.task
@@ -163,7 +182,15 @@ class Attempts:
                                  placed.accept_by, placed.permits))  # fmt: skip
         self.decision.effects.append(
             Dispatch(
-                placed.node, node, attempt, placed.token, placed.worker, placed.incarnation, placed.accept_by, inputs
+                placed.node,
+                node,
+                attempt,
+                placed.token,
+                placed.worker,
+                placed.incarnation,
+                placed.accept_by,
+                inputs,
+                None if node.code is None else node.code.job(self.ooms(run)),
             )
         )
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
-from flowkit.core import legacy, limits, policies, starts
+from flowkit.core import code, legacy, limits, policies, starts
 from flowkit.core.expr import Expression
 from flowkit.core.graph import BUILT_INS, MISSING, SUCCESS, Budget, Edge, Graph, Node, Reference
 from flowkit.core.keys import EDGE, GRAPH, NODE
 from flowkit.core.kinds import EXTENSION, Door, Key
 from flowkit.core.lane import anchors, lanes
-from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.moments import read_moment
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.stream import FIRST_BATCH, Streaming, streaming, with_parents
@@ -179,6 +178,8 @@ def _read_at(raw: object, keep: Callable[[dict[str, Any]], N], base: Place, prob
     if "output" in fields and fields["output"].streams:
         say = "`$stream` is for a node's inputs; an output is read by `$from`"
         problems.add("E_TEMPLATE", (base, "output"), say)
+    if "output" in fields:
+        code.check_elsewhere({(base, "output"): fields["output"]}, problems)
     nodes = _read_nodes(texts, keep, topology, door, base, early)
     return None if len(problems) > before else Reading(fields, nodes, topology)
 
@@ -243,13 +244,13 @@ def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology:
 
 def _check_node(fields: dict[str, Any], place: Place, problems: Problems) -> None:
     kind = fields.get("type")
-    if kind in NOT_YET["type"]:
-        problems.add("E_NOT_YET", (place, "type"), not_yet(kind))
     if not PLAIN.issuperset(fields):
         legacy.modernise(fields, place, problems)
         policies.check(fields, place, problems)
     if kind in BUILT_INS or not PLAIN.issuperset(fields) or _uses(fields):
         starts.check(fields, place, problems)
+        code.check(fields, place, problems)
+        code.check_elsewhere(_templates(fields, place), problems)
 
 
 def _streams_in(fields: dict[str, Any]) -> bool:
@@ -257,7 +258,17 @@ def _streams_in(fields: dict[str, Any]) -> bool:
 
 
 def _uses(fields: dict[str, Any]) -> bool:
-    return "inputs" in fields and bool(fields["inputs"].uses)
+    return "inputs" in fields and bool(fields["inputs"].uses or fields["inputs"].secrets)
+
+
+def _templates(fields: dict[str, Any], place: Place) -> dict[Place, Template]:
+    """Those of a node that are not its inputs."""
+    found = {
+        (place, "foreach"): fields.get("foreach"),
+        ((place, "io"), "fn_args"): fields.get("io", {}).get("fn_args"),
+        ((place, "compensate"), "inputs"): fields.get("compensate", {}).get("inputs"),
+    }
+    return {where: template for where, template in found.items() if template is not None}
 
 
 def _declare(fields: dict[str, Any], place: Place, topology: Topology, rules: StreamRules) -> None:

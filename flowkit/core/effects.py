@@ -11,7 +11,8 @@ from flowkit.core.payload import Payload
 
 @immutable
 class Dispatch:
-    """Send one attempt of the node `name` to the worker that holds its lease. `inputs` may hold `Artifact`s."""
+    """Send one attempt of the node `name` to the worker that holds its lease. `inputs` may hold `Artifact`s, and
+    `SecretHole`s where `code` says what program to run."""
 
     name: str
     node: Node
@@ -21,6 +22,7 @@ class Dispatch:
     incarnation: str
     accept_by: float
     inputs: Any
+    code: dict[str, Any] | None = None
 
 
 @immutable

@@ -28,7 +28,7 @@ def evolve(task: Task, fact: f.Fact, at: float) -> None:
     match fact:
         case f.AttemptSucceeded(node=name, output=output, next=chosen, run_sec=run_sec):
             run = task.runs[name]
-            run.output, run.next, run.run_sec = output, chosen, run_sec
+            run.output, run.next, run.run_sec, run.usage = output, chosen, run_sec, fact.usage
             task.spent_sec += run_sec
             end(task, name, run, NodeState.FINISHED, at)
         case f.AttemptLeased():
@@ -57,7 +57,7 @@ def evolve(task: Task, fact: f.Fact, at: float) -> None:
             lifecycle.stop(task, name, run, reason, at, until)
         case f.NodeCancelled(node=name, reason=reason, loser=loser):
             run = task.runs[name]
-            run.reason, run.loser = reason, loser
+            run.reason, run.loser, run.usage = reason, loser, fact.usage
             end(task, name, run, NodeState.CANCELLED, at)
         case f.TaskCreated() | f.TaskEnded():
             _evolve_task(task, fact, at)
@@ -191,7 +191,7 @@ def _attempted(task: Task, name: str, run: NodeRun, attempt: int, at: float) -> 
 
 def _failed(task: Task, fact: f.AttemptFailed, at: float) -> None:
     run = task.runs[fact.node]
-    run.error, run.run_sec, run.ready_at = fact.error, fact.run_sec, None
+    run.error, run.run_sec, run.ready_at, run.usage = fact.error, fact.run_sec, None, fact.usage
     task.spent_sec += fact.run_sec
     if fact.budget:
         run.budgets = {**(run.budgets or {}), fact.budget: (run.budgets or {}).get(fact.budget, 0) + 1}
@@ -207,7 +207,7 @@ def _lost(task: Task, fact: f.LeaseLost, at: float) -> None:
     elif fact.why == "declined":
         run.declines += 1
     if fact.why in BEGUN:
-        run.ready_at = None
+        run.ready_at, run.usage = None, fact.usage
     if fact.error is not None:
         run.error = fact.error
     _again_or_failed(task, fact.node, run, fact.retry_at, at)

@@ -13,6 +13,10 @@ from flowkit.core.payload import Payload
 ErrorInfo = dict[str, Any]
 """`code` and `message`, and where known `type`, `traceback`, `node_id`."""
 
+Usage = dict[str, Any]
+"""What a program has used, and its `verdict`: as far as that was measured `wall_sec`, `cpu_sec`, `peak_memory_bytes`,
+`read_bytes`, `written_bytes`, `received_bytes`, `sent_bytes`; and the `level` at which it ran."""
+
 
 @immutable
 class TaskCreated:
@@ -52,6 +56,7 @@ class AttemptSucceeded:
     output: Payload
     next: tuple[str, ...] | None = None
     run_sec: float = 0.0
+    usage: Usage | None = None
 
 
 @immutable
@@ -66,6 +71,7 @@ class AttemptFailed:
     retry_at: float | None
     budget: str = ""
     run_sec: float = 0.0
+    usage: Usage | None = None
 
 
 @immutable
@@ -81,6 +87,7 @@ class LeaseLost:
     retry_at: float | None
     costs: bool
     error: ErrorInfo | None = None
+    usage: Usage | None = None
 
 
 @immutable
@@ -127,6 +134,7 @@ class NodeCancelled:
     node: str
     reason: str
     loser: bool = False
+    usage: Usage | None = None
 
 
 @immutable

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from flowkit.core.code import Code
 from flowkit.core.expr import Expression
 from flowkit.core.lane import Lane
 from flowkit.core.stream import Streaming
@@ -168,9 +169,9 @@ class Node:
     `when` skips it unless it holds. A node with `foreach` or `repeat` is a group: its `body` is what runs, under names
     that are derived from its own (`load[17]`, `poll#3`); a body may be a group again. `child` is the sub-graph of a
     `task` node as normalised JSON, `flow` the name of one; `fn` a coordinator function; `schema` what a signal's
-    payload must fit; `compensate` undoes what the node did. `plain`: it starts by waiting for a worker. `lane` is None
-    where nothing is said about who may run it beside its role. `deadline` is the template of the moment by which it
-    must have ended, None without one.
+    payload must fit; `compensate` undoes what the node did; `code` is what one of type `code` runs. `plain`: it starts
+    by waiting for a worker. `lane` is None where nothing is said about who may run it beside its role. `deadline` is
+    the template of the moment by which it must have ended, None without one.
     """
 
     node_id: str
@@ -199,6 +200,7 @@ class Node:
     limits: tuple[Limit, ...] = ()
     lane: Lane | None = None
     deadline: Any = None
+    code: Code | None = None
 
 
 @dataclass(frozen=True, slots=True)

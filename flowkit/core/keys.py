@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from flowkit.core.code_keys import CODE_KEYS
 from flowkit.core.graph import END, FAILURE, MISSING, SUCCESS
 from flowkit.core.kinds import (
     Choice,
@@ -269,6 +270,7 @@ NODE: Final = Record("node", "a node", {
     "io": Key(IO, "What older handlers read."),
     "meta": Key(META, "Notes of your own."),
     **PLACING,
+    **CODE_KEYS,
     "routing": Key(ROUTING, "Edges that leave it; write `edges`.", old=True),
     "limits": Key(ListOf(LIMIT_ENTRY, "a list of limits"), "How many of its attempts, and of others, run at a time."),
     **{name: Key(Ignored(), "What a run left behind; dropped.", old=True) for name in RUN_FIELDS},

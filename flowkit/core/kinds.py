@@ -10,7 +10,6 @@ from typing import Any, Final, Protocol
 
 from flowkit.core.conditions import read_expression
 from flowkit.core.graph import MISSING
-from flowkit.core.later import NOT_YET, not_yet
 from flowkit.core.moments import read_moment
 from flowkit.core.problems import Place, Problems, shown, written
 from flowkit.core.template import TemplateReader
@@ -292,9 +291,6 @@ class Record:
         elif name.startswith(EXTENSION):
             door.literals.copy(name, (place, name))
             return door.literals.copy(item, (place, name))
-        elif name in NOT_YET.get(self.name, ()):
-            if item is not None:
-                door.problems.add("E_NOT_YET", (place, name), not_yet(name))
         else:
             hint = door.problems.suggest(name, self.keys) or "; notes of your own go under `meta` or `x-...`"
             door.problems.add("E_KEY_UNKNOWN", (place, name), f"{self.says} has no key {shown(name)}{hint}")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from flowkit.core.code import labels_of
 from flowkit.core.immutable import immutable
 from flowkit.core.labels import Wanted, wanted
 from flowkit.core.problems import Place, Problems
@@ -51,7 +52,7 @@ def plain(role: str) -> Lane:
 
 def lane_of(fields: Mapping[str, Any]) -> Lane | None:
     """The lane of a node with these fields; None if it is that of its role."""
-    role, labels = fields["type"], wanted(fields.get("worker_labels", {}))
+    role, labels = fields["type"], wanted({**fields.get("worker_labels", {}), **labels_of(fields)})
     sticky = fields.get("sticky")
     said = {} if sticky is None or sticky == TASK else sticky
     follows = None if sticky is None else said.get("node", "")

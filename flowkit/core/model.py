@@ -10,7 +10,7 @@ from typing import Any
 
 from flowkit.core.bounds import UNBOUNDED
 from flowkit.core.derived import base_of, steps_of
-from flowkit.core.facts import ErrorInfo
+from flowkit.core.facts import ErrorInfo, Usage
 from flowkit.core.graph import Graph, Node
 from flowkit.core.payload import Payload
 
@@ -99,8 +99,9 @@ class NodeRun:
     holds. `routes` are the targets of the conditional edges that were taken, None until that is decided. `child` is the
     task that a sub-graph's attempt is, and `child_of` the attempt with which its last task came to be, 0 for none in
     this generation: a node that has one before it begins goes on with that task. `signal` what it waits for;
-    `stopping`: it was told to end, and holds no lease. `peak` is the highest attempt among the nodes derived from this
-    one, `floor` what it was when this generation began.
+    `stopping`: it was told to end, and holds no lease. `usage` is what the program of its last attempt used, where a
+    program ran it. `peak` is the highest attempt among the nodes derived from this one, `floor` what it was when this
+    generation began.
     """
 
     __slots__ = (
@@ -138,6 +139,7 @@ class NodeRun:
         "turn",
         "undecided",
         "unread",
+        "usage",
         "wake",
     )
 
@@ -171,6 +173,7 @@ class NodeRun:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.run_sec = 0.0
+        self.usage: Usage | None = None
         self.due = False
         self.opened = False
         self.routes: tuple[str, ...] | None = None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from flowkit.core.immutable import immutable
+
+T = TypeVar("T")
+Place = tuple[str | int, ...]
 
 
 @immutable
@@ -27,6 +30,13 @@ PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 @immutable
+class SecretHole:
+    """Stands in a node's inputs for the value of the secret `name`, which only the node's program gets to see."""
+
+    name: str
+
+
+@immutable
 class Payload:
     """An output: `value`, or `artifact` where the value was too large to travel (then `value` is None)."""
 
@@ -38,19 +48,28 @@ class Payload:
         return self.value if self.artifact is None else self.artifact
 
 
-def lift_artifacts(value: Any) -> tuple[Any, list[tuple[tuple[str | int, ...], Artifact]]]:
+def lift_artifacts(value: Any) -> tuple[Any, list[tuple[Place, Artifact]]]:
     """Replace every `Artifact` inside `value` by None; say where each one stood. Untouched values are shared, not
     copied."""
-    found: list[tuple[tuple[str | int, ...], Artifact]] = []
+    return _lift(value, Artifact)
 
-    def walk(part: Any, place: tuple[str | int, ...]) -> Any:
-        if isinstance(part, Artifact):
+
+def lift_secrets(value: Any) -> tuple[Any, list[tuple[Place, SecretHole]]]:
+    """The same for every `SecretHole`."""
+    return _lift(value, SecretHole)
+
+
+def _lift(value: Any, kind: type[T]) -> tuple[Any, list[tuple[Place, T]]]:
+    found: list[tuple[Place, T]] = []
+
+    def walk(part: Any, place: Place) -> Any:
+        if isinstance(part, kind):
             found.append((place, part))
             return None
         if isinstance(part, dict):
-            return {key: walk(item, (*place, key)) for key, item in part.items()} if holds_artifacts(part) else part
+            return {key: walk(item, (*place, key)) for key, item in part.items()} if _holds(part, kind) else part
         if isinstance(part, list):
-            return [walk(item, (*place, index)) for index, item in enumerate(part)] if holds_artifacts(part) else part
+            return [walk(item, (*place, index)) for index, item in enumerate(part)] if _holds(part, kind) else part
         return part
 
     return walk(value, ()), found
@@ -58,12 +77,16 @@ def lift_artifacts(value: Any) -> tuple[Any, list[tuple[tuple[str | int, ...], A
 
 def holds_artifacts(value: Any) -> bool:
     """Whether an `Artifact` stands anywhere inside the value."""
+    return _holds(value, Artifact)
+
+
+def _holds(value: Any, kind: type) -> bool:
     if type(value) in PLAIN:
         return False
     stack = [value]
     while stack:
         part = stack.pop()
-        if isinstance(part, Artifact):
+        if isinstance(part, kind):
             return True
         if isinstance(part, dict):
             stack += [inner for inner in part.values() if type(inner) not in PLAIN]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flowkit.core import lane, limits, starts
+from flowkit.core import code, lane, limits, starts
 from flowkit.core.graph import FanIn, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import Place, Problems
 from flowkit.core.stream import streaming
@@ -31,9 +31,11 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
     said |= {name: fields[name] for name in ("continue_on_failure", "when") if name in fields}
     if "io" in fields:
         said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
+    if "code" in fields:
+        said["code"] = code.of(fields)
     if "deadline" in fields:
         said["deadline"] = fields["deadline"].value
-    if not lane.KEYS.isdisjoint(fields):
+    if not lane.KEYS.isdisjoint(fields) or "code" in fields:
         said["lane"] = lane.lane_of(fields)
     return said | starts.of(fields)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-from flowkit.core.facts import ErrorInfo
+from flowkit.core.facts import ErrorInfo, Usage
 from flowkit.core.immutable import immutable
 from flowkit.core.payload import Payload
 
@@ -57,6 +57,7 @@ class Succeeded:
     output: Payload
     next: tuple[str, ...] | None = None
     run_sec: float = 0.0
+    usage: Usage | None = None
 
 
 @immutable
@@ -74,6 +75,7 @@ class Failed:
     run_sec: float = 0.0
     policy: dict[str, Any] | None = None
     final: bool = False
+    usage: Usage | None = None
 
 
 @immutable
@@ -94,6 +96,7 @@ class Released:
     attempt: int
     token: str
     why: str = ""
+    usage: Usage | None = None
 
 
 @immutable

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flowkit.core.code import SECRET_RULE
 from flowkit.core.keys import GRAPH
 from flowkit.core.kinds import LONGEST_EXPRESSION
-from flowkit.core.later import NOT_YET
-from flowkit.core.template import COMPANY, EXPR, FORMS, INDEX, LITERAL, LONGEST_REFERENCE, STREAM
+from flowkit.core.template import COMPANY, EXPR, FORMS, INDEX, LITERAL, LONGEST_REFERENCE, SECRET, STREAM
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -21,6 +21,7 @@ ABOUT_FORMS: Final = {
     "$previous": "Replaced by the output of the last repetition, or a part of it.",
     "$var": 'Replaced by one of the task\'s variables, or a part of it: "name.field[0]".',
     "$expr": "Replaced by what the expression says.",
+    "$secret": "A secret's name, for its value: only in the inputs of nodes of type `code`.",
     "default": "Taken where there is nothing to take.",
 }
 
@@ -34,7 +35,6 @@ def graph_schema() -> dict[str, Any]:
     schema = GRAPH.schema()
     nodes = schema["properties"]["nodes"]
     nodes["minItems"] = 1
-    nodes["items"]["properties"]["type"]["not"] = {"enum": sorted(NOT_YET["type"])}
     return {
         "$schema": DRAFT,
         "title": "FlowKit graph",
@@ -69,6 +69,8 @@ def _form(name: str) -> dict[str, Any]:
         value = {}
     elif name == EXPR:
         value["maxLength"] = LONGEST_EXPRESSION
+    elif name == SECRET:
+        value = {"type": "string", "pattern": f"^{SECRET_RULE.pattern}$"}
     elif name == STREAM:
         value = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     beside = {other: {"description": ABOUT_FORMS[other]} for other in sorted(COMPANY[name])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from flowkit.core.code import CODE
 from flowkit.core.graph import BUILT_INS
 from flowkit.core.problems import Place, Problems, shown
 from flowkit.core.stream import FIRST_BATCH, Streaming
@@ -33,7 +34,8 @@ class StreamRules:
         if kind in BUILT_INS:
             why = f"nothing of type {shown(kind)} does"
             self._no_readers[name] = why, "read it in a node that a worker runs, and give this one what that returns"
-            self._no_makers[name] = why
+            if kind != CODE:
+                self._no_makers[name] = why
         for key in MANY:
             if key in fields:
                 self._no_readers[name] = f"it has `{key}`", INSTEAD[key]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from flowkit.core.code import SECRET_RULE
 from flowkit.core.conditions import read_expression
 from flowkit.core.expr import Expression
 from flowkit.core.graph import MISSING, Missing, Reference
-from flowkit.core.later import NOT_YET, not_yet
-from flowkit.core.payload import Artifact
+from flowkit.core.payload import Artifact, SecretHole
 from flowkit.core.problems import LONGEST_NAME, Place, Problems, render, shown, written
 from flowkit.core.values import DECLINED, MAX_DEPTH, Copier
 from flowkit.errors import InputError, did_you_mean, nearest
@@ -29,6 +29,7 @@ INDEX: Final = "$index"
 PREVIOUS: Final = "$previous"
 VAR: Final = "$var"
 EXPR: Final = "$expr"
+SECRET: Final = "$secret"  # noqa: S105 - a key of the dialect
 DEFAULT: Final = "default"
 COMPANY: Final[Mapping[str, frozenset[str]]] = {  # what may stand beside each
     FROM: frozenset({DEFAULT}),
@@ -40,10 +41,11 @@ COMPANY: Final[Mapping[str, frozenset[str]]] = {  # what may stand beside each
     PREVIOUS: frozenset({DEFAULT}),
     VAR: frozenset({DEFAULT}),
     EXPR: frozenset(),
+    SECRET: frozenset(),
 }
 PATHS: Final[Mapping[str, str]] = {ITEM: "item", PREVIOUS: "previous", VAR: "vars"}
 EXPRESSION_ROOTS: Final = ("params", "nodes", "vars", "item", "index", "previous", "task")
-FORMS: Final = frozenset(COMPANY) | NOT_YET["template"]
+FORMS: Final = frozenset(COMPANY)
 
 LONGEST_REFERENCE: Final = 1024
 NOUNS: Final[Mapping[type, str]] = {
@@ -58,13 +60,14 @@ Path = tuple[str | int, ...]
 class Template:
     """A copy of what the user wrote, whether nothing in it is replaced, its `$from`s and the nodes that its
     expressions name, which of `item`, `index` and `previous` it uses, and its `$stream`s: the input's name, or nothing
-    where it is the whole, and the nodes."""
+    where it is the whole, and the nodes; `secrets` are the names of those that it has."""
 
     value: Any
     constant: bool = True
     references: tuple[Reference, ...] = ()
     uses: frozenset[str] = frozenset()
     streams: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    secrets: frozenset[str] = frozenset()
 
 
 # Reading.
@@ -106,6 +109,7 @@ class TemplateReader:
         self._found: dict[tuple[str, Path], Reference] = {}
         self._streams: dict[str, tuple[str, ...]] = {}
         self._uses: set[str] = set()
+        self._secrets: set[str] = set()
 
     def read(self, template: object, place: Place) -> Template:
         self._constant = True
@@ -114,19 +118,18 @@ class TemplateReader:
         if self._streams:
             self._streams = {}
         value = self._copier.copy(template, place)
-        if not (self._uses or self._streams):
+        if not (self._uses or self._streams or self._secrets):
             return Template(value, self._constant, tuple(self._found.values()))
         uses, self._uses = frozenset(self._uses), set()
-        return Template(value, self._constant, tuple(self._found.values()), uses, tuple(self._streams.items()))
+        secrets, self._secrets = frozenset(self._secrets), set()
+        streams = tuple(self._streams.items())
+        return Template(value, self._constant, tuple(self._found.values()), uses, streams, secrets)
 
     def _form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
         if FORMS.isdisjoint(value):
             self._check_slip(value, place)
             return DECLINED
         name = next(name for name in value if name in FORMS)
-        if name in NOT_YET["template"]:
-            self._problems.add("E_NOT_YET", (place, name), not_yet(name))
-            return None
         self._check_company(name, value, place)
         if name == LITERAL:
             return {LITERAL: self._literals.copy(value[LITERAL], (place, LITERAL), depth + 1)}
@@ -139,6 +142,8 @@ class TemplateReader:
             return {INDEX: ""}
         if name == EXPR:
             return self._read_expression(value[EXPR], (place, EXPR))
+        if name == SECRET:
+            return {SECRET: self._secret(value[SECRET], (place, SECRET))}
         text = self._text(value[name], (place, name))
         copied = {name: text}
         if DEFAULT in value:
@@ -181,6 +186,14 @@ class TemplateReader:
         for reference in expression_references(expression):
             self._found.setdefault((reference.source, reference.path), reference)
         return {EXPR: expression.text}
+
+    def _secret(self, name: object, place: Place) -> str:
+        if not isinstance(name, str) or not SECRET_RULE.fullmatch(name):
+            say = f"expected a secret's name, such as 'DB_PASSWORD' or 'DB_PASSWORD@2', found {shown(name)}"
+            self._problems.add("E_SECRET", place, say)
+            return ""
+        self._secrets.add(name)
+        return str.__str__(name)
 
     def _refuse_form(self, value: dict[Any, Any], place: Place, depth: int) -> Any:
         for name in value:
@@ -307,6 +320,8 @@ class _Resolver:
             return form[LITERAL]
         if STREAM in form:
             return None  # the worker puts the stream there
+        if SECRET in form:
+            return SecretHole(str(form[SECRET]))
         name = next((key for key in form if key != DEFAULT), "")
         if name not in COMPANY or not isinstance(form[name], str):
             raise InputError(f"{render(place)}: no template that this release knows")

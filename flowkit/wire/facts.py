@@ -62,13 +62,17 @@ def _writer(kind: type, tag: str) -> Write:
         only = attrgetter(names[0])
         return lambda item: [tag, only(item)]
     values = attrgetter(*names)
-    if "output" not in names:
+    place = names.index("output") + 1 if "output" in names else 0
+    rarely = names[-1] == "usage"
+    if not place and not rarely:
         return lambda item: [tag, *values(item)]
-    place = names.index("output") + 1
 
     def write(item: Any) -> list[Any]:
         row = [tag, *values(item)]
-        row[place] = write_payload(row[place])
+        if place:
+            row[place] = write_payload(row[place])
+        if rarely and row[-1] is None:  # only programs have one, and these are the facts of every node
+            row.pop()
         return row
 
     return write

@@ -160,10 +160,12 @@ def _told(row: Any) -> Told | Mail | Knock | Unreadable:
 class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     """A dispatch: one attempt for the worker that holds its lease. Seconds throughout; `accept_by` is in the worker's
     own monotonic clock. `artifacts` are `[place, artifact]` pairs to be put into `inputs`. `body_ref` stands for
-    `[inputs, artifacts, params, io]` in the artifact store where they are too large to travel. `given`: the node says
-    what its inputs are; else they are what came before it. `params_in_head`: the params are too large to travel with
-    every job of the task, and stand in its head. `io` is what the node's `io` has for its handler; `stream` what
-    `core.streams.job` says of its streams."""
+    `[inputs, artifacts, params, io, code]` in the artifact store where they are too large to travel. `given`: the node
+    says what its inputs are; else they are what came before it. `params_in_head`: the params are too large to travel
+    with every job of the task, and stand in its head. `io` is what the node's `io` has for its handler; `stream` what
+    `core.streams.job` says of its streams; `code` the program of a node of type `code`, with the places in the inputs
+    where secrets belong (`holes`, pairs of a place and a name);
+    `ticket` is what its worker shows to get these."""
 
     task_id: str
     tenant: str
@@ -186,6 +188,8 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     params_in_head: bool = False
     io: dict[str, Any] | None = None
     stream: dict[str, Any] | None = None
+    code: dict[str, Any] | None = None
+    ticket: str = ""
 
     @property
     def idempotency_key(self) -> str:

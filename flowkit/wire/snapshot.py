@@ -128,10 +128,11 @@ class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     born: int = 0
     turn: int = 0
     child_of: int = 0
+    usage: dict[str, Any] | None = None
 
 
 _USUAL = (None, None, "", False, False, 0, 0, 0, None, None, None, False, False, None, "", "", False, 0, 0, None,
-          False, 0, 0, 0)  # fmt: skip
+          False, 0, 0, 0, None)  # fmt: skip
 
 _KINDS: dict[str, Any] = {
     "runs": list[_Run],
@@ -242,7 +243,7 @@ def _run_row(name: str, run: NodeRun) -> list[Any]:
         run.next, run.error, run.reason, run.by_failure, run.loser, run.failures, run.losses, run.declines,
         run.budgets, run.wake, None if run.lease is None else _lease_row(run.lease), run.due, run.opened, run.routes,
         run.child, run.signal, run.stopping, run.peak, run.floor, None if run.group is None else _group_row(run.group),
-        run.streaming, run.born, run.turn, run.child_of,
+        run.streaming, run.born, run.turn, run.child_of, run.usage,
     )  # fmt: skip
     return row if rest == _USUAL else [*row, *rest]
 
@@ -393,6 +394,7 @@ def _made(row: _Run) -> NodeRun:
     run.signal, run.stopping, run.peak, run.floor = row.signal, row.stopping, row.peak, row.floor
     run.group = None if row.group is None else _made_group(row.group)
     run.streaming, run.born, run.turn, run.child_of = row.streaming, row.born, row.turn, row.child_of
+    run.usage = row.usage
     if row.lease is not None:
         token, worker, incarnation, accept_by, leased_at, begun, cancelling = row.lease
         run.lease = Lease(token, worker, incarnation, accept_by, leased_at)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flowkit.core.facts import Usage
 from flowkit.core.reports import AttemptReport, Failed, Released
 from flowkit.wire.messages import Flowing, Held, Job
 from flowkit.worker.registry import Kind, Role
@@ -58,7 +59,7 @@ class Attempt:
     __slots__ = (
         "abandon", "announced", "base", "begun", "context", "flow", "groups", "handler", "job", "limits", "lines",
         "lost", "order", "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at",
-        "stop_by", "streams", "task",
+        "stop_by", "streams", "task", "usage",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
@@ -76,6 +77,7 @@ class Attempt:
         self.streams: Flowing | None = None
         self.progress_at = received_at
         self.run_sec = 0.0
+        self.usage: Usage | None = None
         self.order: Order | None = None
         self.stop_by: float | None = None
         self.task: asyncio.Task[None] | None = None
@@ -132,5 +134,9 @@ class Attempt:
             return None
         if order.cause is Cause.TIME:
             error = {"code": order.code, "message": order.why, "type": "TimeoutError"}
-            return Failed(job.node, job.attempt, job.token, error, run_sec=self.run_sec)
-        return Released(job.node, job.attempt, job.token, order.why)
+            return Failed(job.node, job.attempt, job.token, error, run_sec=self.run_sec, usage=self._used(order.code))
+        return Released(job.node, job.attempt, job.token, order.why, self._used("cancelled"))
+
+    def _used(self, verdict: str) -> Usage | None:
+        """What a program that was told to end has used up to then."""
+        return None if self.usage is None else {**self.usage, "verdict": verdict}

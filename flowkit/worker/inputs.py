@@ -46,18 +46,20 @@ class Inputs:
         self._run_sync = run_sync
         self._texts: OrderedDict[str, bytes] = OrderedDict()
 
-    async def gather(self, job: Job) -> tuple[Any, Any, Any]:
-        """The inputs, the params, as JSON text (bytes) where they are large, and what the node's `io` has for its
-        handler. Raises `InputError` where a path leads nowhere, `AttemptFailure` where an artifact is gone,
+    async def gather(self, job: Job) -> tuple[Any, Any, Any, Any]:
+        """The inputs, the params, as JSON text (bytes) where they are large, what the node's `io` has for its handler,
+        and its code. Raises `InputError` where a path leads nowhere, `AttemptFailure` where an artifact is gone,
         `StoreUnavailable` where the store does not answer."""
         params = await self._params_text(job.task_id) if job.params_in_head else job.params
         if not job.body_ref:
-            return await self._fill(job.inputs, job.artifacts), params, job.io
+            return await self._fill(job.inputs, job.artifacts), params, job.io, job.code
         body = await self._decode(await self._fetch(job.body_ref))
-        if not isinstance(body, list) or not 3 <= len(body) <= 4:
-            raise Corrupt(f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params, io]")
+        if not isinstance(body, list) or not 3 <= len(body) <= 5:
+            raise Corrupt(
+                f"the body of the attempt, artifact {job.body_ref}, is not [inputs, artifacts, params, io, code]"
+            )
         params = params if job.params_in_head else body[2]
-        return await self._fill(body[0], body[1]), params, body[3] if len(body) > 3 else None
+        return await self._fill(body[0], body[1]), params, *(*body[3:], None, None)[:2]
 
     async def _params_text(self, task_id: str) -> bytes:
         """Kept for a while: most jobs of a task come to the same workers."""

@@ -11,6 +11,7 @@ from typing import Any
 from flowkit.core.facts import ErrorInfo
 from flowkit.core.reports import Failed
 from flowkit.errors import FlowKitError, InputError, Permanent, Retry
+from flowkit.sandbox.outcome import Failure
 from flowkit.wire.codec import dumps
 
 PERMANENT = (Permanent, InputError, TypeError, ValueError, KeyError, AssertionError)
@@ -45,6 +46,23 @@ class AttemptFailure(Exception):
         self.permanent = permanent
 
 
+class ProgramFailure(Exception):
+    """Raised inside the worker: the program of the attempt ended in this way."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+    def report(self, node: str, attempt: int, token: str, run_sec: float) -> Failed:
+        said = self.failure
+        info: ErrorInfo = {"code": said.code, "message": said.message}
+        info |= {name: text for name, text in (("type", said.type), ("traceback", said.traceback)) if text}
+        _fit(info)
+        return Failed(
+            node, attempt, token, info, said.permanent, said.retry_after, run_sec, final=said.final and said.permanent
+        )
+
+
 def judge(error: BaseException, classify: Classify | None = None) -> Judgement:
     """What an error means for the attempt. A class's `classify_error` decides first, if it answers sensibly."""
     after = error.after_sec if isinstance(error, Retry) else None
@@ -68,6 +86,8 @@ def _by_its_type(error: BaseException, after: float | None) -> Judgement:
 def failed(node: str, attempt: int, token: str, error: BaseException, *, run_sec: float,
            classify: Classify | None = None) -> Failed:  # fmt: skip
     """The report of an attempt that ended with this error."""
+    if isinstance(error, ProgramFailure):
+        return error.report(node, attempt, token, run_sec)
     judgement = judge(error, classify)
     info: ErrorInfo = {"code": judgement.code, "message": _message_of(error), "type": type(error).__name__}
     if not isinstance(error, AttemptFailure | InputError):

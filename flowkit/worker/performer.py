@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowkit.core.reports import AttemptReport, Succeeded
+from flowkit.errors import Corrupt
 from flowkit.wire.facts import read_artifact
 from flowkit.wire.messages import Flowing
 from flowkit.wire.stream import Plan, read_plan
@@ -26,6 +28,7 @@ from flowkit.worker.stream_flow import Ended, StreamFlow
 
 if TYPE_CHECKING:
     from flowkit.worker.input_adapters import InputAdapters
+    from flowkit.worker.programs import Programs
 
 NO_CLASS = (
     "input adapter {!r} makes batches for a class, and the handler of {!r} is a function: give a RoleHandler, or let "
@@ -37,9 +40,10 @@ class Performer:
     """`listens`: what libraries log while an attempt runs is its own."""
 
     def __init__(self, kit: Kit, *, max_output_bytes: int, adapters: InputAdapters | None = None,
-                 listens: bool = False) -> None:  # fmt: skip
+                 programs: Programs | None = None, listens: bool = False) -> None:  # fmt: skip
         self._kit = kit
         self._adapters = adapters
+        self._programs = programs
         self._listens = listens
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
@@ -60,7 +64,8 @@ class Performer:
                     await attempt.flow.end(output.payload, chosen)
             finally:
                 await self._clean_up(attempt)
-            report = Succeeded(job.node, job.attempt, job.token, output.payload, chosen, attempt.run_sec)
+            report = Succeeded(job.node, job.attempt, job.token, output.payload, chosen, attempt.run_sec,
+                               attempt.usage)  # fmt: skip
             return report, output.size
         except asyncio.CancelledError as error:
             if attempt.order is not None or _is_being_cancelled():
@@ -71,7 +76,8 @@ class Performer:
             failure = error
         classify = getattr(attempt.handler, "classify_error", None)
         run_sec = attempt.run_sec
-        return failed(job.node, job.attempt, job.token, failure, run_sec=run_sec, classify=classify), 0
+        ended = failed(job.node, job.attempt, job.token, failure, run_sec=run_sec, classify=classify)
+        return (ended if attempt.usage is None else replace(ended, usage=attempt.usage)), 0
 
     async def _clean_up(self, attempt: Attempt) -> None:
         try:
@@ -85,9 +91,9 @@ class Performer:
         """What the handler returns; `Ended` where an earlier attempt has said that already."""
         job, clock = attempt.job, self._kit.clock
         if job.artifacts or job.body_ref or job.params_in_head:
-            inputs, params, io = await self._inputs.gather(job)
+            inputs, params, io, code = await self._inputs.gather(job)
         else:
-            inputs, params, io = job.inputs, job.params, job.io
+            inputs, params, io, code = job.inputs, job.params, job.io, job.code
         begun = clock.mono()
         arm(attempt)
         if self._listens:
@@ -99,6 +105,8 @@ class Performer:
                 if ended is not None:
                     return ended
                 inputs = self._with_streams(attempt.flow, inputs)
+            if attempt.role.kind is Kind.CODE:
+                return await self._run_code(attempt, inputs, params, code)
             if attempt.role.kind is Kind.CLASS:
                 return await self._run_class(attempt, inputs, params, io or {})
             return await self._run_function(attempt, inputs, params)
@@ -126,9 +134,24 @@ class Performer:
         else:
             value = await self._kit.run_sync(lambda: role.call(*args, **kwargs))
             value = await value if inspect.isawaitable(value) else value
+        await self._emit(attempt, value)
+        return value
+
+    async def _emit(self, attempt: Attempt, value: Any) -> None:
+        """To those that read it as a stream, what it returned is the only batch."""
         if attempt.flow is not None and attempt.flow.plan.readers:
             await generators.emit(value.output if isinstance(value, Next) else value, attempt.flow)
-        return value
+
+    async def _run_code(self, attempt: Attempt, inputs: Any, params: Any, code: Any) -> Any:
+        if self._programs is None or not isinstance(code, dict):
+            raise Corrupt(f"node {attempt.job.node!r} came without its code, or to a worker that runs none")
+        context = self._context(attempt, params)
+
+        async def emit(batch: Any) -> None:
+            if attempt.flow is not None and attempt.flow.plan.readers:
+                await generators.emit(batch, attempt.flow)
+
+        return await self._programs.run(attempt, inputs, code, context, self._kit.undertaker, emit)
 
     async def _run_class(self, attempt: Attempt, inputs: Any, params: Any, io: dict[str, Any]) -> Any:
         from flowkit.worker import batches

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
+from flowkit.core.code import CODE
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS
 from flowkit.core.starts import function_role
@@ -27,6 +28,7 @@ class Kind(enum.Enum):
     ASYNC = "async"
     PLAIN = "plain"
     CLASS = "class"
+    CODE = "code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class Registry:
         self._roles[role.name] = role
         return role
 
+    def serve_code(self) -> None:
+        """Nodes bring their own code: no handler of this worker runs them."""
+        self._roles.setdefault(CODE, Role(CODE, Kind.CODE, _no_handler))
+
     def only(self, roles: Iterable[str]) -> Registry:
         """The same handlers for these roles alone. Raises `ConfigError` for one without a handler."""
         chosen = Registry()
@@ -127,6 +133,10 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._roles)
+
+
+def _no_handler() -> None:
+    raise AssertionError("code is run as a program, never called")
 
 
 def _named(handlers: object) -> Iterator[tuple[str | None, Any]]:

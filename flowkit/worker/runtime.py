@@ -39,6 +39,7 @@ from flowkit.worker.threads import Threads
 
 if TYPE_CHECKING:
     from flowkit.worker.input_adapters import InputAdapters
+    from flowkit.worker.programs import Programs
 
 SPARE_THREADS = 32
 """Beyond the slots, for those that a plain handler which cannot be stopped still occupies."""
@@ -58,14 +59,15 @@ class WorkerRuntime:
     `heart_bus` and `heart_store`. `run_sync` runs plain handlers, in threads by default; `gauge` tells the CPU share
     and the memory (MB) for the heartbeats; `new_id` makes ids of so many bytes. `alone` says that its coordinator lives
     and stalls with it, so that nobody could take a lease away behind its back. `pool` is whose key signs what it says;
-    its id begins with it. `adapters` are those that older graphs name, with the worker's own.
+    its id begins with it. `adapters` are those that older graphs name, with the worker's own; `programs` runs the code
+    of nodes that bring their own.
     """
 
     def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: WorkerConfig, registry: Registry,
                  telemetry: Telemetry | None = None, heart_in_thread: bool = False,
                  heart_bus: Callable[[], Bus] | None = None, heart_store: Callable[[], Renewer] | None = None,
                  run_sync: RunSync | None = None, gauge: Gauge = no_gauge, alone: bool = False, pool: str = "",
-                 adapters: InputAdapters | None = None,
+                 adapters: InputAdapters | None = None, programs: Programs | None = None,
                  new_id: Callable[[int], str] = secrets.token_hex) -> None:  # fmt: skip
         if heart_in_thread and (heart_bus is None or heart_store is None):
             raise ConfigError("heart_in_thread needs heart_bus and heart_store: connections belong to one loop")
@@ -86,6 +88,7 @@ class WorkerRuntime:
         self._alone = alone
         self._adapters = adapters
         self._new_id = new_id
+        self._programs = programs
         self._topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self._undertaker = Undertaker()
         self._supervisor = Supervisor(self.worker_id, self.telemetry)
@@ -111,7 +114,7 @@ class WorkerRuntime:
         self.incarnation = self._new_id(8)
         self._identity = Identity(
             self.worker_id, self.incarnation, tuple(self._registry.roles), self._registry.room(self._cfg.slots),
-            dict(self._cfg.labels), self._cfg.worker_version, self.schemas,
+            self._labels(), self._cfg.worker_version, self.schemas,
             self._cfg.lease_ttl_sec, self._cfg.heartbeat_sec,
         )  # fmt: skip
         self.loop = asyncio.get_running_loop()
@@ -129,6 +132,10 @@ class WorkerRuntime:
             logging.getLogger().addHandler(self._ear)
         self._supervisor.loop("look", self._slots.step, every=LOOK_SEC)
         self._say_hello()
+
+    def _labels(self) -> dict[str, str]:
+        ours = self._programs.labels if self._programs is not None else {}
+        return ours | dict(self._cfg.labels)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Take nothing any more, let what runs finish within `timeout` seconds (`drain_sec` by default), hand back the
@@ -174,6 +181,8 @@ class WorkerRuntime:
         await self._intake.close()
         await self._hub.close()
         await self._supervisor.stop()
+        if self._programs is not None:
+            await self._programs.close()
         self._threads.stop()
         self._undertaker.stop()
 
@@ -209,7 +218,7 @@ class WorkerRuntime:
         self._slots = Slots(
             kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._identity.slots,
             performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes, adapters=self._adapters,
-                                listens=self._ear is not None),
+                                programs=self._programs, listens=self._ear is not None),
             started_after_sec=self._cfg.started_after_sec, send=self._outbox.add,
             defence_sec=math.inf if self._alone else DEFENCE * self._cfg.lease_ttl_sec,
         )  # fmt: skip

@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.clock import SystemClock, whole_clock
-from flowkit.config import WorkerConfig
+from flowkit.config import CoordinatorConfig, WorkerConfig
+from flowkit.core.code import CODE
 from flowkit.core.signature import read_signature
 from flowkit.errors import ConfigError
-from flowkit.ports import Bus, Clock, Outcome, Renewal, Store
+from flowkit.ports import Bus, Clock, Outcome, Renewal, SecretSource, Store
 from flowkit.telemetry import Telemetry
 from flowkit.worker.gauge import ProcessGauge
 from flowkit.worker.heart import Renewer
+from flowkit.worker.program_secrets import FromManager
 from flowkit.worker.registry import Registry
 from flowkit.worker.runtime import WorkerRuntime
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from flowkit.backend import Backend
     from flowkit.wire.messages import Held
     from flowkit.worker.input_adapters import InputAdapters, OwnAdapter
+    from flowkit.worker.programs import Programs, Secrets
 
 RENEW_SEC = 5.0
 ALONE_SEC = 2.0
@@ -35,8 +38,11 @@ class Worker:
 
     `db` is a PyMongo `AsyncDatabase`, a Motor database, a `mongodb://` or `sqlite:///` URL, or None (embedded: then it
     serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
-    `role -> handler`, or a module; `roles` chooses among them. `labels` are for nodes that ask for them.
-    `input_adapters` are async generator functions by name, which make a class's batches where a graph names them.
+    `role -> handler`, or a module; `roles` chooses among them, and `code` is the role of nodes that bring their own;
+    with `also_code` it is served beside the others wherever that can be. `labels` are for nodes that ask for them;
+    `secrets` is where the secrets of code come from, by default the secret manager, which on a file has its keys by
+    `coordinator_cfg`. `input_adapters` are async generator functions by name, which make a class's batches where a
+    graph names them.
     Raises `ConfigError` for roles without a handler, for labels that are no texts, and for adapters that could never be
     called.
     """
@@ -44,17 +50,22 @@ class Worker:
     def __init__(self, *, db: Any = None, cfg: WorkerConfig | None = None, clock: Clock | None = None,
                  roles: Sequence[str] | None = None, handlers: Any = None, telemetry: Telemetry | None = None,
                  backend: Backend | None = None, labels: Mapping[str, str] | None = None,
-                 input_adapters: Mapping[str, OwnAdapter] | None = None) -> None:  # fmt: skip
+                 input_adapters: Mapping[str, OwnAdapter] | None = None, secrets: Secrets | None = None,
+                 also_code: bool = False, coordinator_cfg: CoordinatorConfig | None = None) -> None:  # fmt: skip
         self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
         self.cfg.labels = _labels(self.cfg.labels if labels is None else labels)
-        self._registry = _registry(handlers, self.cfg.roles if roles is None else list(roles))
-        self.cfg.roles = self._registry.roles
         self.db = db
         self.clock = clock if clock is not None else SystemClock()
         self.telemetry = telemetry if telemetry is not None else Telemetry()
         self._backend = backend if backend is not None else _open(db, self.cfg)
         if self._backend.embedded:
             self.cfg.facts_partitions = 1
+        wanted = self.cfg.roles if roles is None else list(roles)
+        self._coordinator_cfg = coordinator_cfg
+        secrets = secrets if secrets is not None else FromManager(self._secret_source, lambda: self.worker_id)
+        self._programs = _programs(self.cfg, wanted, secrets, anyway=also_code)
+        self._registry = _registry(handlers, wanted, code=self._programs is not None)
+        self.cfg.roles = [role for role in self._registry.roles if role != CODE or CODE in wanted]
         self._adapters = _input_adapters(input_adapters) if input_adapters else None
         self._runtime = self._make_runtime(self._backend)
         schemas = self._runtime.schemas
@@ -72,7 +83,12 @@ class Worker:
     @property
     def handlers(self) -> dict[str, Any]:
         """The handlers by role, as they were given."""
-        return {role.name: role.given for role in self._registry}
+        return {role.name: role.given for role in self._registry if role.name != CODE}
+
+    @property
+    def serves_code(self) -> bool:
+        """Whether it runs nodes that bring their own code."""
+        return self._programs is not None
 
     @property
     def input_adapters(self) -> Mapping[str, Callable[..., AsyncIterator[Any]]]:
@@ -87,18 +103,31 @@ class Worker:
     # ------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable` with the address and a hint."""
+        """Connect and begin. Raises `BusUnavailable` or `StoreUnavailable` with the address and a hint, and
+        `ConfigError` where it is to run code and nothing is there to run it with."""
         if self._started:
             raise ConfigError("this worker has been started already")
         await self._backend.start()
         try:
             self._check_company()
+            await self._open_programs()
             await self._runtime.start()
         except BaseException:
             await self._backend.stop()
             raise
         self._backend.workers.append(self._signatures)
         self._started = True
+
+    async def _open_programs(self) -> None:
+        """A worker whose duty it is to run code begins with finding out how; else that is found out when code comes."""
+        if self._programs is None or CODE not in self.cfg.roles:
+            return
+        from flowkit.sandbox.errors import CannotStart
+
+        try:
+            await self._programs.open()
+        except CannotStart as error:
+            raise ConfigError(f"this worker cannot serve the role 'code': {error}") from error
 
     def _check_company(self) -> None:
         """On a file, only a coordinator of the same process can ever give work. Raises `ConfigError` where another
@@ -186,7 +215,15 @@ class Worker:
             store=backend.store, bus=backend.bus, clock=whole_clock(self.clock), cfg=self.cfg, registry=self._registry,
             telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
             heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool, adapters=self._adapters,
+            programs=self._programs,
         )  # fmt: skip
+
+    def _secret_source(self) -> SecretSource:
+        """Raises `ConfigError`, `MasterKeyError`."""
+        from flowkit.safe import open_source
+
+        cfg = self._coordinator_cfg if self._coordinator_cfg is not None else CoordinatorConfig.load()
+        return open_source(self._backend, self.cfg, cfg, whole_clock(self.clock), self.telemetry)
 
     def _heart_bus(self) -> Bus:
         return _open(self.db, self.cfg).bus
@@ -228,8 +265,26 @@ def _labels(given: Mapping[Any, Any]) -> dict[str, str]:
     return dict(given)
 
 
-def _registry(handlers: Any, roles: Sequence[str]) -> Registry:
+def runs_code(cfg: WorkerConfig | None = None) -> bool:
+    """Whether an embedded worker with these settings serves the role `code`, whatever handlers it has."""
+    from flowkit.worker.program_setup import programs_if_likely
+
+    cfg = cfg if cfg is not None else WorkerConfig.load()
+    return CODE in cfg.roles or (not cfg.roles and programs_if_likely(cfg) is not None)
+
+
+def _programs(cfg: WorkerConfig, roles: Sequence[str], secrets: Secrets | None, *, anyway: bool) -> Programs | None:
+    if not (CODE in roles or (anyway and not roles)):
+        return None
+    from flowkit.worker.program_setup import make_programs, programs_if_likely
+
+    return make_programs(cfg, secrets) if CODE in roles else programs_if_likely(cfg, secrets)
+
+
+def _registry(handlers: Any, roles: Sequence[str], *, code: bool) -> Registry:
     registry = Registry(handlers)
+    if code:
+        registry.serve_code()
     if "echo" in roles and registry.get("echo") is None:
         from flowkit.worker.handlers.echo import EchoHandler
 

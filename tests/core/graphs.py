@@ -7,16 +7,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from flowkit.core.code_keys import CODE, ON_OOM, SANDBOX
 from flowkit.core.keys import EDGE, GRAPH, IO, NODE, RETRY_POLICY, TIMEOUTS
-from flowkit.core.later import NOT_YET
 from flowkit.core.template import FORMS
 from flowkit.errors import GraphError
 
 IDS = ["a", "b", "c", "a.b", "a.b.c", "a:1", "x-y_z", "end", "0"]
 
 WORDS = sorted(
-    {name for record in (GRAPH, NODE, EDGE, IO, RETRY_POLICY, TIMEOUTS) for name in record.keys}
-    | {name for names in NOT_YET.values() for name in names}
+    {name for record in (GRAPH, NODE, EDGE, IO, RETRY_POLICY, TIMEOUTS, CODE, SANDBOX, ON_OOM) for name in record.keys}
     | FORMS
     | {
         "default",

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from flowkit.core.dialect import normalise, parse_graph, read_graph
 from flowkit.core.graph import MISSING, Edge, FanIn, Reference, RetryPolicy, RetryRule, Timeouts
-from flowkit.core.later import NOT_YET
 from flowkit.core.problems import MAX_PROBLEMS
 from flowkit.errors import GraphError
 from tests.core.graphs import anything, broken_graphs, graph, node, problems_of, strange, valid_graphs
@@ -257,23 +256,6 @@ def one(**more: Any) -> dict[str, Any]:
 
 def two(**more: Any) -> dict[str, Any]:
     return graph(node("a"), node("b"), **more)
-
-
-LATER: list[tuple[Any, str]] = [
-    *[(one(**{key: 1}), f"nodes[0].{key}") for key in sorted(NOT_YET["node"])],
-    *[(one(type=name), "nodes[0].type") for name in sorted(NOT_YET["type"])],
-    *[(one(inputs=[{key: ""}]), f"nodes[0].inputs[0].{key}") for key in sorted(NOT_YET["template"])],
-    *[(one(io={key: "x"}), f"nodes[0].io.{key}") for key in sorted(NOT_YET["io"])],
-]
-
-
-@pytest.mark.parametrize(("raw", "place"), LATER, ids=[place for _, place in LATER])
-def test_what_the_next_release_brings_is_refused_by_name(raw: Any, place: str) -> None:
-    with pytest.raises(GraphError) as refused:
-        parse_graph(raw)
-
-    assert problems_of(refused.value) == [("E_NOT_YET", place)]
-    assert "next release" in str(refused.value)
 
 
 def deep(levels: int) -> Any:

@@ -182,7 +182,7 @@ def test_holes_are_filled(template: Any, value: Any) -> None:
         ({"$from": "nobody"}, "'nobody' names no node's output"),
         ({"$param": "foldr"}, "no 'foldr'; found an object with 'folder'.*mean 'folder'"),
         ({"$param": "folder.x"}, "no 'x' in folder; found a string"),
-        ({"$secret": "1"}, "no template that this release knows"),
+        ({"$from": 1}, "no template that this release knows"),
     ],
 )
 def test_what_is_not_there_is_told_with_its_place(template: Any, said: str) -> None:

@@ -1,0 +1,280 @@
+"""Runs the code of nodes of type `code`: puts together what each program is told, and turns what comes of it into what
+a handler would have returned or raised."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from flowkit.core.code import LEVEL_LABEL, LONGEST_SOURCE, RUNTIME_LABEL
+from flowkit.sandbox.errors import CannotStart
+from flowkit.sandbox.languages import SUFFIXES, available, program_for
+from flowkit.sandbox.lines import NothingSecret, Redactor
+from flowkit.sandbox.outcome import usage_of
+from flowkit.sandbox.runtime import Level, Limits, Runtime
+from flowkit.sandbox.supervisor import Supervision, Work
+from flowkit.wire.messages import Job
+from flowkit.worker.attempt import Attempt
+from flowkit.worker.context import Context
+from flowkit.worker.orphans import Undertaker
+from flowkit.worker.outcome import AttemptFailure, ProgramFailure
+from flowkit.worker.processes import Groups
+from flowkit.worker.results import Next
+
+USUAL_SEC: Final = 300.0
+AHEAD_SEC: Final = 0.5
+"""A program is killed so long before nobody waits for its attempt any more."""
+LARGE: Final = 64 * 1024
+TRANSIENT: Final = frozenset({"cannot_start", "install_failed", "E_SANDBOX_START", "E_SANDBOX_CGROUP"})
+"""Why a program could not be started that may be otherwise at the next attempt."""
+NUMBERS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+Place = Sequence[str | int]
+Emit = Callable[[Any], Awaitable[None]]
+Install = Callable[[Sequence[str]], AbstractAsyncContextManager[Path]]
+
+
+class Secrets(Protocol):
+    """Where the secrets of attempts come from."""
+
+    async def resolve(self, job: Job, names: Sequence[str]) -> Mapping[str, str]:
+        """Their values. Raises `AttemptFailure` for one that the attempt may not have."""
+        ...
+
+    def redactor(self, values: Collection[str]) -> Redactor:
+        """What takes these values out of whatever leaves the attempt."""
+        ...
+
+
+class Programs:
+    """What this worker can do for code. `find_runtime` finds out how, when that is first asked for; `expected` is the
+    level that will come of it. `folder` is where the `file`s of nodes are; `install` makes the packages of some
+    requirements available in a folder; `secrets` None: nodes that name some fail."""
+
+    def __init__(self, find_runtime: Callable[[], Awaitable[Runtime]], *, expected: Level, folder: Path | None = None,
+                 install: Install | None = None, secrets: Secrets | None = None) -> None:  # fmt: skip
+        self._find_runtime = find_runtime
+        self._expected = expected
+        self._runtime: Runtime | None = None
+        self._finding = asyncio.Lock()
+        self._folder = folder
+        self._install = install
+        self._secrets = secrets
+
+    @property
+    def level(self) -> Level:
+        return self._expected if self._runtime is None else self._runtime.level
+
+    async def open(self) -> Runtime:
+        """Find out how programs run here, once. Raises `CannotStart`."""
+        async with self._finding:
+            if self._runtime is None:
+                self._runtime = await self._find_runtime()
+            return self._runtime
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels by which nodes find this worker."""
+        languages = {f"{RUNTIME_LABEL}{name}": "yes" for name in available() if name != "python"}
+        return {LEVEL_LABEL: self.level.name, **languages}
+
+    async def close(self) -> None:
+        if self._runtime is not None:
+            await self._runtime.close()
+
+    async def run(self, attempt: Attempt, inputs: Any, code: Mapping[str, Any], context: Context,
+                  undertaker: Undertaker, emit: Emit) -> Any:  # fmt: skip
+        """What the program gave; batches go to `emit`, and where there are none, what it gave does. Raises
+        `ProgramFailure`, `AttemptFailure`, and `CancelledError` once the program is gone."""
+        try:
+            runtime = await self.open()
+            if code.get("level", "") > runtime.level.name:
+                say = f"the node asks for level {code['level']}, this worker has {runtime.level.name}"
+                raise AttemptFailure("level_unavailable", say, permanent=True)
+            async with self._packages(code.get("requirements", [])) as packages:
+                work = await self._work(attempt.job, inputs, code, packages)
+                ears = _Ears(attempt, context, undertaker, emit)
+                value = await self._supervised(Supervision(runtime, work, ears), attempt)
+                if not ears.batches:
+                    await emit(value.output if isinstance(value, Next) else value)
+                return value
+        except CannotStart as error:
+            raise AttemptFailure(error.code, str(error), permanent=error.code not in TRANSIENT) from error
+
+    async def _supervised(self, supervision: Supervision, attempt: Attempt) -> Any:
+        verdict = ""
+        try:
+            outcome = await supervision.run(lambda: _grace_sec(attempt))
+            verdict = outcome.verdict
+        finally:
+            if supervision.ending is not None:
+                attempt.usage = usage_of(supervision.usage, verdict or supervision.verdict, self.level)
+            if attempt.groups is not None:
+                attempt.groups.forget()
+        if outcome.failure is not None:
+            raise ProgramFailure(outcome.failure)
+        assert outcome.result is not None
+        result = outcome.result
+        return result.output if result.next is None else Next(result.next, result.output)
+
+    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any], packages: Path | None) -> Work:
+        names = code.get("secrets", [])
+        values, redactor = await self._resolve(job, names)
+        for place, name in code.get("holes", []):
+            inputs = put(inputs, place, values[name])
+        inputs, rows = lift_bytes(inputs)
+        language = code["runtime"]
+        source = code.get("source") or await self._read(code.get("file", ""))
+        limits = _limits(code["limits"], job)
+        told = {
+            "inputs": inputs,
+            "bytes": rows,
+            "source": source,
+            "file": code.get("file") or f"{job.node}{SUFFIXES[language]}",
+            "node": job.node,
+            "task_id": job.task_id,
+            "attempt": job.attempt,
+            "idempotency_key": job.idempotency_key,
+            "runner_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{job.task_id}/{job.node}/{job.attempt}")),
+            "path": [str(packages)] if packages else [],
+            "secrets": list(names),
+            "most_bytes": limits.output_mb * 1024 * 1024,
+        }
+        program = program_for(
+            language, limits, network=code.get("network", ()), packages=told["path"],
+            warm=f"python {packages or ''}".strip(),
+        )  # fmt: skip
+        large = len(source) > LARGE or bool(rows) or bool(job.body_ref)
+        return Work(program, told, values, redactor, large)
+
+    async def _resolve(self, job: Job, names: Sequence[str]) -> tuple[Mapping[str, str], Redactor]:
+        if not names:
+            return {}, NothingSecret()
+        if self._secrets is None:
+            say = f"the node needs the secrets {', '.join(names)}, and this worker was given no secret manager"
+            raise AttemptFailure("no_secret_manager", say, permanent=True)
+        values = await self._secrets.resolve(job, names)
+        if missing := [name for name in names if name not in values]:
+            say = f"there is no secret {', '.join(map(repr, missing))}; flowkit secrets set stores one"
+            raise AttemptFailure("secret_unavailable", say, permanent=True)
+        return values, self._secrets.redactor(list(values.values()))
+
+    async def _read(self, name: str) -> str:
+        if self._folder is None:
+            say = f"the code is in the file {name!r}, and this worker has no folder for code: set code_dir"
+            raise AttemptFailure("code_missing", say, permanent=True)
+        return await asyncio.to_thread(_read, self._folder, name)
+
+    @asynccontextmanager
+    async def _packages(self, requirements: Sequence[str]) -> AsyncIterator[Path | None]:
+        if not requirements:
+            yield None
+            return
+        if self._install is None:
+            say = f"the code needs {', '.join(requirements)}, and this worker installs nothing: set code_index"
+            raise AttemptFailure("no_packages", say, permanent=True)
+        async with self._install(requirements) as packages:
+            yield packages
+
+
+class _Ears:
+    """Passes what a program says on as if its node's handler said it."""
+
+    def __init__(self, attempt: Attempt, context: Context, undertaker: Undertaker, emit: Emit) -> None:
+        self.batches = 0
+        self._attempt = attempt
+        self._emit = emit
+        self._context = context
+        self._undertaker = undertaker
+
+    def started(self, pid: int) -> None:
+        if self._attempt.groups is None:
+            self._attempt.groups = Groups(self._undertaker)
+        self._attempt.groups.add(pid)
+
+    def log(self, level: str, message: str) -> None:
+        self._context.log.log(NUMBERS[level], "%s", message)
+
+    def progress(self, done: float | None, total: float | None, message: str) -> None:
+        self._context.progress(done, total, message)
+
+    def cancelled(self) -> bool:
+        return self._context.cancelled()
+
+    async def batch(self, value: Any) -> None:
+        self.batches += 1
+        await self._emit(value)
+
+
+def _grace_sec(attempt: Attempt) -> float:
+    return 0.0 if attempt.order is None else max(0.0, attempt.order.grace_sec - AHEAD_SEC)
+
+
+def _limits(said: Mapping[str, Any], job: Job) -> Limits:
+    """A node's own time limit bounds its program where nothing else is said; its CPU time is bounded only by name."""
+    wall_sec = said.get("wall_sec", job.run_sec if job.run_sec is not None else USUAL_SEC)
+    cpu_sec = said.get("cpu_sec", wall_sec * max(1.0, said.get("cpu", 1.0)))
+    return Limits(**{**said, "wall_sec": wall_sec, "cpu_sec": cpu_sec})
+
+
+def _read(folder: Path, name: str) -> str:
+    try:
+        home = folder.resolve(strict=True)
+        path = (home / name).resolve(strict=True)
+        if not path.is_relative_to(home) or not path.is_file():
+            raise AttemptFailure("code_missing", f"{name!r} is no file in the worker's folder for code", permanent=True)
+        if path.stat().st_size > LONGEST_SOURCE:
+            raise AttemptFailure("code_missing", f"{name!r} has more than {LONGEST_SOURCE:,} bytes", permanent=True)
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AttemptFailure(
+            "code_missing", f"the code's file {name!r} cannot be read: {error}", permanent=True
+        ) from error
+
+
+def put(inputs: Any, place: Place, value: Any) -> Any:
+    """The inputs with `value` at a place; what is not on the way there is shared."""
+    if not place:
+        return value
+    step = place[0]
+    copied: Any = dict(inputs) if isinstance(inputs, dict) else list(inputs)
+    copied[step] = put(inputs[step], place[1:], value)
+    return copied
+
+
+def lift_bytes(inputs: Any) -> tuple[Any, list[list[Any]]]:
+    """The inputs with null where bytes were, and those with their places, as base64."""
+    rows: list[list[Any]] = []
+
+    def walk(part: Any, place: list[str | int]) -> Any:
+        if isinstance(part, bytes):
+            rows.append([place, base64.b64encode(part).decode()])
+            return None
+        if isinstance(part, dict):
+            return {key: walk(item, [*place, key]) for key, item in part.items()}
+        if isinstance(part, list):
+            return [walk(item, [*place, at]) for at, item in enumerate(part)]
+        return part
+
+    if not _holds_bytes(inputs):
+        return inputs, rows
+    return walk(inputs, []), rows
+
+
+def _holds_bytes(value: Any) -> bool:
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, bytes):
+            return True
+        if isinstance(part, dict):
+            stack.extend(part.values())
+        elif isinstance(part, list):
+            stack.extend(part)
+    return False
