@@ -300,7 +300,7 @@ def find_secrets_in_all_environments() -> str:
 
 @attempt
 def mount_something() -> str:
-    return call("mount", b"x", b"/work", b"tmpfs", 0, b"")
+    return call("mount", b"x", b"/flowkit-work", b"tmpfs", 0, b"")
 
 
 @attempt
@@ -335,7 +335,7 @@ def clone_a_mount() -> str:
 
 @attempt
 def move_a_mount() -> str:
-    return call("move_mount", -100, b"/", -100, b"/work", 0)
+    return call("move_mount", -100, b"/", -100, b"/flowkit-work", 0)
 
 
 @attempt

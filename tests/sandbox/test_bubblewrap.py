@@ -26,7 +26,7 @@ async def test_a_program_has_its_files_its_environment_and_nothing_else(l3: Bubb
     assert done.ending.verdict is Verdict.EXITED and done.ending.status == 0, done.err
     words = done.out.split()
     assert words[0] == "given"
-    assert "/work" in words and "['in']" in words
+    assert "/flowkit-work" in words and "['in']" in words
     assert not set(os.environ) - {"PATH", "LC_CTYPE"} & set(words)
 
 

@@ -18,6 +18,8 @@ from flowkit.sandbox.inside.order import (
     write_place,
     write_summary,
 )
+from flowkit.sandbox.orders import check
+from flowkit.sandbox.runtime import Program
 
 
 def test_an_order_comes_back_with_its_filter_and_its_files() -> None:
@@ -64,3 +66,9 @@ def test_a_parent_that_has_gone_is_noticed_and_not_an_error() -> None:
     with there:
         assert receive_place(there) is None
         tell(there, "began")
+
+
+def test_no_place_that_machines_have_is_taken_from_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "exists", lambda path: True)  # it need not be this machine
+    for place in ("/work", "/app", "/srv", "/opt", "/code", "/workspace", "/mnt", "/data"):
+        check(Program(("/usr/bin/true",), readable=(f"{place}/flowkit/sandbox",)))

@@ -40,7 +40,7 @@ async def test_a_warm_program_is_the_script_and_sees_only_what_is_its(l3: Bubble
 
     assert done.ending.status == 0, done.err
     first, second = done.out.splitlines()
-    assert first == "__main__ True {'OWN': '1', 'TMPDIR': '/work'} ['in.txt'] 1000"
+    assert first == "__main__ True {'OWN': '1', 'TMPDIR': '/flowkit-work'} ['in.txt'] 1000"
     assert second == "['1', '2'] given"
 
 
@@ -76,10 +76,10 @@ async def test_exit_codes_tracebacks_and_exit_handlers_are_as_in_an_interpreter(
 
 
 async def test_programs_of_one_zygote_are_strangers(l3: BubblewrapRuntime, folder: Path) -> None:
-    leave = "import builtins\nbuiltins.left = 1\nopen('/work/left', 'w').close(); open('/dev/shm/left', 'w').close()\n"
-    look = (
-        "import builtins, os\nprint(hasattr(builtins, 'left'), os.path.exists('/work/left'), os.listdir('/dev/shm'))\n"
-    )
+    leave = "import builtins\nbuiltins.left = 1\n"
+    leave += "open('/flowkit-work/left', 'w').close(); open('/dev/shm/left', 'w').close()\n"
+    look = "import builtins, os\nthere = os.path.exists('/flowkit-work/left')\n"
+    look += "print(hasattr(builtins, 'left'), there, os.listdir('/dev/shm'))\n"
 
     await run(l3, warm(folder, leave))
 

@@ -124,7 +124,7 @@ async def _surroundings(runtime: Runtime) -> AsyncIterator[dict[str, Any]]:
                 "canary": str(canary), "key": str(key), "home": folder, "readable": str(readable), "secret": SECRET,
                 "shared": shared, "worker": os.getpid(), "other_pid": other.pid, "abstract": f"flowkit-{os.getpid()}",
                 # At L3 all programs are in a folder of the same name, each its own: that of the other has no name.
-                "other_work": work if runtime.name == "landlock" else f"/proc/{other.pid}/root/work",
+                "other_work": work if runtime.name == "landlock" else f"/proc/{other.pid}/root/flowkit-work",
                 "disk": _disk(), "shm_key": segment,
                 "numbers": _numbers(),
             }  # fmt: skip

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .script import Site
 
-WORK = "/work"
+WORK = "/flowkit-work"  # and not `/work`: what is there on a machine could not be given to a program
 PROXY_PORT = 3128
 
 TERMINATE = b"t"
