@@ -19,15 +19,15 @@ class House:
     """A file has one process that coordinates it and runs its nodes; another stands by until that one ends.
 
     `db` None is a temporary file. `tell` hears whether this process coordinates, at the start and when it comes to.
+    `only_coordinates`: there is no worker, not even one for code, which needs no handlers.
     """
 
     def __init__(self, db: Path | None, handlers: dict[str, Any], cfg: CoordinatorConfig, worker_cfg: WorkerConfig,
-                 tell: Callable[[bool], None]) -> None:  # fmt: skip
+                 tell: Callable[[bool], None], *, only_coordinates: bool = False) -> None:  # fmt: skip
         self._backend = temporary_backend() if db is None else open_backend(db, cfg)
         self.coordinator = Coordinator(db=db, cfg=cfg, backend=self._backend)
-        serves = bool(handlers or worker_cfg.roles) or runs_code(worker_cfg)
         self.worker: Worker | None = None
-        if serves:
+        if not only_coordinates and (handlers or worker_cfg.roles or runs_code(worker_cfg)):
             self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._backend, also_code=True,
                                  coordinator_cfg=cfg)  # fmt: skip
         self._tell = tell

@@ -104,7 +104,9 @@ class Part:
         self._watching: asyncio.Task[None] | None = None
         self._hurried = asyncio.Event()
         if duty.file is not None:
-            house = self._service = House(duty.file, duty.handlers, duty.cfg, duty.worker_cfg, self._tell_owner)
+            house = self._service = House(
+                duty.file, duty.handlers, duty.cfg, duty.worker_cfg, self._tell_owner, only_coordinates=not duty.serves
+            )
             self._worker, self._coordinator = house.worker, house.coordinator
             return
         backend = open_backend(duty.db, duty.cfg)

@@ -221,10 +221,11 @@ def test_a_run_takes_over_from_a_worker_that_dies(begin: Begin, folder: Path, wr
     worker.heard("this process coordinates the file")
     graph = write(
         node("first", "note", inputs={"path": "ran.txt"}),
-        node("slow", "wait", "first", inputs={"seconds": 1.0, "value": 5}),
+        node("next", "note", "first", inputs={"path": "next.txt"}),  # it runs once the end of the first is recorded
+        node("slow", "wait", "next", inputs={"seconds": 1.0, "value": 5}),
     )
     run = begin("run", graph, "--handlers", "app", *DB, **quick)
-    wait_for(lambda: lines_of(folder / "ran.txt"), "the first node")
+    wait_for(lambda: lines_of(folder / "next.txt"), "the second node")
     worker.signal(signal.SIGKILL)
 
     ran = run.finish()

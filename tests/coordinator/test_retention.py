@@ -17,7 +17,7 @@ from flowkit.coordinator.retention import BATCH, FIRST_LOOK_SEC, LATE_SEC, LATE_
 from flowkit.coordinator.tasks import Creation
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Head, Outcome, Record, Request
-from flowkit.wire.messages import decode_event
+from flowkit.wire.events import decode_event
 from tests.coordinator.yard import CREATED, DAY, LONG, NOTHING, NOW, RAW, RESTARTED, Yard
 
 

@@ -41,6 +41,7 @@ pytestmark = [
     pytest.mark.kafka,
     pytest.mark.mongo,
     pytest.mark.timeout(300),
+    pytest.mark.xdist_group("guarded_servers"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
 
@@ -349,6 +350,9 @@ def test_the_bus_takes_the_options_of_the_settings_and_no_others(place: Guarded)
 async def test_the_rights_in_deploy_are_no_wider_than_the_roles(place: Guarded) -> None:
     """A worker that was taken over gives no orders, reads no facts, and changes no task's history."""
     topics = Topics(PREFIX, 8)
+    common = config(place)
+    async with Coordinator(db=common.mongo_url, cfg=common):
+        pass  # it makes the topics and the indexes
     cfg = config(place, "flowkit-worker")
     bus = kafka_bus(cfg, seals=None)
     await bus.start()
