@@ -69,11 +69,10 @@ class Cell:
     the last snapshot, of `snapshot_size` bytes; the commits after it have `unfolded` bytes. `bids` are what its
     nodes ask of limits, `letters` says that limits answered, and `waiting` are the lanes in which it waits for room.
     `homes` says which worker stands in for one that ran a node to be followed, and is gone or does not meet the demand:
-    (gone, stand-in) by anchor and demand.
-    `untold` is the seq with the end of a
-    child that its parent has not heard of, 0 without one: it counts as published only then, so that a crash in between
-    is made good by whoever takes over. `unborn` is how many of its own children are about to be made; `stirred_at`
-    (monotonic seconds) is when something of it was last committed. `streams` is how far its streams are, as heartbeats
+    (gone, stand-in) by anchor and demand. `untold` is the seq with the end of a child that its parent has not heard of,
+    0 without one: it counts as published only then, so that a crash in between is made good by whoever takes over.
+    `unborn` is how many of its own children are about to be made, or looked for; `stirred_at` (monotonic seconds) is
+    when something of it was last committed. `streams` is how far its streams are, as heartbeats
     say.
     """
 

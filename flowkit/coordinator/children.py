@@ -8,6 +8,7 @@ loaded, and now and then of those in memory.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Sequence
@@ -284,8 +285,22 @@ class Children:
 
     def _check_soon(self, cell: Cell) -> None:
         """A task was loaded whose children may lack something."""
-        self._checked[cell.task_id] = self._clock.mono() - CHECK_EVERY_SEC + HEADS_SEC
-        self._supervisor.spawn(self._check(cell), "check-children")
+        self._checked[cell.task_id] = self._clock.mono()
+        cell.unborn += 1
+        self._supervisor.spawn(self._check_twice(cell), "check-children")
+
+    async def _check_twice(self, cell: Cell) -> None:
+        """At once, and when their heads tell the latest; until then the task stays in memory, though nothing moves
+        it."""
+        try:
+            with contextlib.suppress(StoreUnavailable):
+                await self._check(cell)
+            await asyncio.sleep(HEADS_SEC)
+            if not cell.dead:
+                await self._check(cell)
+        finally:
+            cell.unborn -= 1
+            self._engine.heads.touch(cell)
 
     async def look(self) -> None:
         """Check the children of the tasks in memory that were not checked for a while."""

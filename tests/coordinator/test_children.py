@@ -146,6 +146,33 @@ async def test_the_ended_children_of_a_loaded_task_are_read_together() -> None:
     assert stand.store.reads == 1
 
 
+async def test_a_parent_that_was_loaded_stays_until_its_children_were_looked_for_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their heads may lag behind when it is loaded: one that says `running` may have ended long ago."""
+    monkeypatch.setattr(children, "HEADS_SEC", 0.0)
+    stand = Stand()
+    first = await stand.parent()
+    await stand.children.step()
+    assert first.task is not None
+    assert first.head is not None
+    stand.engine.drop(first)
+    stand.store.asked.clear()
+
+    cell = stand.engine.get("p", 0)
+    stand.engine.loaded(cell, Past(first.head, first.task, seq=first.acked))
+    cell.stored, cell.published = (cell.acked, cell.acked), cell.acked
+    cell.queue.clear()
+    stand.engine.maybe_evict(cell)
+    assert not cell.dead, "nothing moves it, and it has something to find out"
+
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [len(ids) for ids in stand.store.asked] == [CHILDREN, CHILDREN]
+    stand.engine.maybe_evict(cell)
+    assert cell.dead
+
+
 async def test_a_parent_elsewhere_is_told_until_the_bus_has_taken_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "RETRY_SEC", 0.0)
     bus = Deaf()
