@@ -179,7 +179,8 @@ class CoordinatorConfig(CommonSettings):
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
     `retention_sec`: how long after its end a task is kept; None (in the environment `none`) or `inf`: for ever.
     `retention_failed_sec`: the same for tasks that failed; None: as long as the others.
-    `trace_index`: keep an index of ended attempts, for questions about many tasks.
+    `trace_index`: keep an index of ended attempts, for questions about many tasks; it costs the store a document for
+    each. None: on a file, and not on a cluster, where all coordinators are told to.
     `retention_logs_sec`: how long after it was said a line of a log is kept; None: as long as its task.
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.
@@ -205,7 +206,7 @@ class CoordinatorConfig(CommonSettings):
     retention_sec: float | None = 30 * 86_400.0
     retention_failed_sec: float | None = None
     retention_logs_sec: float | None = None
-    trace_index: bool = True
+    trace_index: bool | None = None
     priority_ageing_sec: float = 60.0
     sticky_patience_sec: float = 5.0
     tenant_weights: dict[str, float] = field(default_factory=dict)
@@ -346,7 +347,7 @@ def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
                 return value
             case "bool" if isinstance(value, str) and value.lower() in _YES | _NO:
                 return value.lower() in _YES
-            case "float" if kind.endswith("None") and (value is None or value in ("", "none", "None")):
+            case "float" | "bool" if kind.endswith("None") and (value is None or value in ("", "none", "None")):
                 return None
             case "float" if isinstance(value, (int, float, str)) and not isinstance(value, bool):
                 return float(value)

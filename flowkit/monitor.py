@@ -75,7 +75,7 @@ class Monitor:
         await self._backend.bus.ensure_topics({self._topics.logs: self._topics.specs()[self._topics.logs]})
         await self._writer.start()
         self._supervisor.loop("logs", self._writer.step)
-        if self._cfg.trace_index:
+        if self._backend.embedded if self._cfg.trace_index is None else self._cfg.trace_index:
             self._indexer = self._make_indexer(history, owned)
             self._supervisor.loop("index", self._indexer.step, every=INDEX_SEC)
         if self._cfg.retention_logs_sec is not None:

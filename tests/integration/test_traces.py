@@ -95,7 +95,8 @@ async def test_what_a_process_left_behind_is_indexed_by_the_next(tmp_path: Path)
 @pytest.mark.kafka
 @pytest.mark.mongo
 async def test_a_cluster_indexes_every_attempt_once(site: Site) -> None:
-    async with site.coordinator() as first, site.coordinator() as second, site.worker([shaky, leaf]):
+    index = {"trace_index": True}
+    async with site.coordinator(**index) as first, site.coordinator(**index) as second, site.worker([shaky, leaf]):
         tasks = await first.create_tasks([{"graph": GRAPH}] * 10)
         results = await asyncio.gather(*(second.wait_task(task, 60) for task in tasks))
         assert all(result.ok for result in results)
