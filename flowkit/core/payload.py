@@ -59,6 +59,11 @@ def lift_secrets(value: Any) -> tuple[Any, list[tuple[Place, SecretHole]]]:
     return _lift(value, SecretHole)
 
 
+def lift_bytes(value: Any) -> tuple[Any, list[tuple[Place, bytes]]]:
+    """The same for all bytes."""
+    return _lift(value, bytes)
+
+
 def _lift(value: Any, kind: type[T]) -> tuple[Any, list[tuple[Place, T]]]:
     found: list[tuple[Place, T]] = []
 

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from flowkit.core import payload
 from flowkit.core.code import LEVEL_LABEL, LONGEST_SOURCE, RUNTIME_LABEL
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.languages import SUFFIXES, available, program_for
@@ -250,31 +251,5 @@ def put(inputs: Any, place: Place, value: Any) -> Any:
 
 def lift_bytes(inputs: Any) -> tuple[Any, list[list[Any]]]:
     """The inputs with null where bytes were, and those with their places, as base64."""
-    rows: list[list[Any]] = []
-
-    def walk(part: Any, place: list[str | int]) -> Any:
-        if isinstance(part, bytes):
-            rows.append([place, base64.b64encode(part).decode()])
-            return None
-        if isinstance(part, dict):
-            return {key: walk(item, [*place, key]) for key, item in part.items()}
-        if isinstance(part, list):
-            return [walk(item, [*place, at]) for at, item in enumerate(part)]
-        return part
-
-    if not _holds_bytes(inputs):
-        return inputs, rows
-    return walk(inputs, []), rows
-
-
-def _holds_bytes(value: Any) -> bool:
-    stack = [value]
-    while stack:
-        part = stack.pop()
-        if isinstance(part, bytes):
-            return True
-        if isinstance(part, dict):
-            stack.extend(part.values())
-        elif isinstance(part, list):
-            stack.extend(part)
-    return False
+    lifted, found = payload.lift_bytes(inputs)
+    return lifted, [[list(place), base64.b64encode(data).decode()] for place, data in found]
