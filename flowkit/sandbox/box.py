@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -32,13 +32,17 @@ _AS_USER: Final = ("SYS_ADMIN", "NET_ADMIN", "SETPCAP", "SETFCAP")  # the last, 
 
 
 class Box:
-    """A bubblewrap with `inside.main` as its first process: under this Python, or under that which a program names."""
+    """A bubblewrap with `inside.main` as its first process: under this Python, or under that which a program names.
+    `arguments` are for it."""
 
-    def __init__(self, bwrap: str, readable: Iterable[str], *, role: str, interpreter: str = "") -> None:
+    def __init__(
+        self, bwrap: str, readable: Iterable[str], *, role: str, interpreter: str = "", arguments: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._bwrap = bwrap
         self._interpreter = interpreter or own_interpreter()
         self._readable = _without_repeats([*readable, *(() if interpreter else own_python())])
         self._role = role
+        self._arguments = arguments
 
     @contextmanager
     def accounts(self) -> Iterator[list[int]]:
@@ -71,7 +75,7 @@ class Box:
         for path in self._readable:
             argv += ["--ro-bind", path, path]
         argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
-        return [*argv, self._interpreter, "-I", "-S", "-c", _BEGIN, self._role, str(orders)]
+        return [*argv, self._interpreter, "-I", "-S", "-c", _BEGIN, self._role, str(orders), *self._arguments]
 
 
 def own_interpreter() -> str:

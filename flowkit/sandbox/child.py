@@ -187,6 +187,26 @@ def main() -> None:
     finish()
 
 
+def rehearse() -> None:
+    """Run a program that does nothing, of which nobody hears. A process that is forked for each attempt is made ready by
+    it: the interpreter has found its names and made its shortcuts."""
+    import linecache
+    from _socket import socketpair
+
+    kept = sys.argv, sys.modules["__main__"]
+    for _ in range(10):
+        near, far = socketpair()
+        body = json.dumps({"file": "?", "source": "def main(inputs): pass", "inputs": None, "bytes": [], "path": [],
+                           "most_bytes": 1024}).encode()  # fmt: skip
+        near.send(struct.pack(">I", len(body)) + body)
+        channel = Channel(far.fileno())
+        run(channel, channel.job)
+        near.close()
+        far.close()
+    sys.argv, sys.modules["__main__"] = kept
+    linecache.cache.pop("?", None)
+
+
 def at_home(job: dict[str, Any]) -> None:
     """What depends on where the program finds itself."""
     os.environ["HOME"] = os.environ["TMPDIR"] = os.getcwd()

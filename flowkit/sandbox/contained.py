@@ -8,13 +8,12 @@ import array
 import asyncio
 import contextlib
 import enum
-import functools
 import os
 import signal
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +21,7 @@ from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside import init
 from flowkit.sandbox.inside.order import LONGEST_MESSAGE, MOST_DESCRIPTORS, Order, send, write_order, write_summary
 from flowkit.sandbox.launch import settle
+from flowkit.sandbox.pipes import Pipe
 from flowkit.sandbox.runtime import Ending, Limits, Program, Usage, Verdict
 from flowkit.sandbox.spots import Spot
 
@@ -32,7 +32,7 @@ _LOOK_SEC: Final = 0.25
 _END_SEC: Final = 10.0
 _CREDENTIALS: Final = "3i"
 
-Served = Callable[[socket.socket], Awaitable["Traffic"]]
+Served = Callable[[socket.socket], Coroutine[None, None, "Traffic"]]
 
 
 @dataclass(slots=True)
@@ -124,37 +124,42 @@ class Contained:
         self.channel = ends.channel
         self.stdout = asyncio.StreamReader()
         self.stderr = asyncio.StreamReader()
+        self._loop = asyncio.get_running_loop()
         self._spot = spot
         self._ends = ends
         self._limits = limits
         self._group = spot.group
         self._after = after
         self._serve = serve
-        self._traffic: Traffic | None = None
+        self._serving: asyncio.Task[Traffic] | None = None
         self._cause: _Cause | None = None
         self._began = time.monotonic()
-        self._watch: asyncio.Task[Ending] | None = None
+        self._begun: asyncio.Future[None] = self._loop.create_future()
+        self._ending: asyncio.Future[Ending] | None = None
+        self._finishing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def begin(self) -> None:
         """Until the program runs. Raises `CannotStart`; then nothing of it is left."""
+        self._timer = self._loop.call_later(START_SEC, self._too_late)
+        self._loop.add_reader(self._spot.control.fileno(), self._hear)
         try:
-            async with asyncio.timeout(START_SEC):
-                await self._until_begun()
-                await self._read_outputs()
-        except BaseException as error:
+            await self._begun
+            if self._serving is not None:
+                await self._serving
+        except BaseException:
+            self._stop_listening()
+            if self._serving is not None:
+                self._serving.cancel()
             self._ends.close()
             await asyncio.shield(self._clean_up())
-            if isinstance(error, TimeoutError):
-                raise CannotStart(
-                    "E_SANDBOX_START", f"the program had not begun after {START_SEC:g} s", "look at the machine's load"
-                ) from None
             raise
-        self._watch = asyncio.create_task(self._until_ended(), name=f"sandbox/{self.pid}")
+        self._read_outputs()
 
     async def wait(self) -> Ending:
-        if self._watch is None:
+        if self._ending is None:
             raise RuntimeError("wait for a program that has begun")
-        return await asyncio.shield(self._watch)
+        return await asyncio.shield(self._ending)
 
     def terminate(self) -> None:
         self._say(init.TERMINATE)
@@ -163,81 +168,110 @@ class Contained:
         self._end(_Cause.KILLED)
         await self.wait()
 
-    # ---- its beginning
+    # ---- what the first process of the sandbox says
 
-    async def _until_begun(self) -> None:
+    def _hear(self) -> None:
         while True:
-            message, pid, descriptors = await self._receive()
+            try:
+                data, ancillary, _, _ = self._spot.control.recvmsg(LONGEST_MESSAGE, _ROOM)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data, ancillary = b"", []
+            pid, descriptors = _unpack(ancillary)
             self.pid = pid or self.pid
-            kind, _, text = message.partition(" ")
-            match kind:
-                case "listening" if self._serve is not None:
-                    self._traffic = await self._serve(socket.socket(fileno=descriptors.pop()))
-                case "began":
-                    self._began = time.monotonic()
-                    return
-                case "failed":
-                    raise _failed(text)
-                case "":
-                    raise CannotStart("E_SANDBOX_START", "the sandbox ended before the program began", "flowkit doctor")
+            kind, _, text = data.decode().partition(" ")
+            heard = self._while_it_begins if self._ending is None else self._while_it_runs
+            goes_on = heard(kind, text, descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
+            if not goes_on:
+                return
 
-    async def _read_outputs(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _while_it_begins(self, kind: str, text: str, descriptors: list[int]) -> bool:
+        match kind:
+            case "listening" if self._serve is not None and self._serving is None:
+                way_out = self._serve(socket.socket(fileno=descriptors.pop()))
+                self._serving = asyncio.ensure_future(way_out)
+            case "began":
+                self._began = time.monotonic()
+                self._ending = self._loop.create_future()
+                self._look_again()
+                settle(self._begun)
+            case "failed":
+                return self._has_not_begun(_failed(text))
+            case "":
+                say = "the sandbox ended before the program began"
+                return self._has_not_begun(CannotStart("E_SANDBOX_START", say, "flowkit doctor"))
+        return True
+
+    def _while_it_runs(self, kind: str, text: str, _: list[int]) -> bool:
+        if kind in ("ended", ""):
+            self._stop_listening()
+            report = _Report.read(text) if kind else _Report()
+            self._finishing = asyncio.create_task(self._finish(report), name=f"sandbox/{self.pid}")
+            return False
+        return True
+
+    def _has_not_begun(self, error: CannotStart) -> bool:
+        self._stop_listening()
+        if not self._begun.done():
+            self._begun.set_exception(error)
+        return False
+
+    def _too_late(self) -> None:
+        say = f"the program had not begun after {START_SEC:g} s"
+        self._has_not_begun(CannotStart("E_SANDBOX_START", say, "look at the machine's load"))
+
+    def _stop_listening(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._loop.remove_reader(self._spot.control.fileno())
+
+    def _read_outputs(self) -> None:
         for name in ("stdout", "stderr"):
-            reader: asyncio.StreamReader = getattr(self, name)
-            file = os.fdopen(getattr(self._ends, name), "rb", buffering=0)
+            descriptor = getattr(self._ends, name)
             setattr(self._ends, name, -1)
-            await loop.connect_read_pipe(functools.partial(asyncio.StreamReaderProtocol, reader), file)
+            Pipe(descriptor, getattr(self, name))
 
     # ---- its end
 
-    async def _until_ended(self) -> Ending:
-        looking = asyncio.create_task(self._look_after_limits(), name=f"sandbox/{self.pid}/limits")
+    async def _finish(self, report: _Report) -> None:
+        assert self._ending is not None
         try:
-            report = await self._until_reported()
-        finally:
-            looking.cancel()
-            await asyncio.wait([looking])
-        wall = time.monotonic() - self._began
-        ending = self._judge(report, wall)
-        await self._clean_up()
-        return ending
+            ending = self._judge(report, time.monotonic() - self._began)
+            await self._clean_up()
+            self._ending.set_result(ending)
+        except BaseException as error:
+            self._ending.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
 
-    async def _until_reported(self) -> _Report:
-        while True:
-            message, _, descriptors = await self._receive()
-            for descriptor in descriptors:
-                os.close(descriptor)
-            kind, _, text = message.partition(" ")
-            if kind == "ended":
-                return _Report.read(text)
-            if not kind:
-                return _Report()
+    def _look_again(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left = self._began + self._limits.wall_sec - time.monotonic()
+        pause = _END_SEC if self._cause is not None else max(0.0, min(left, _LOOK_SEC))
+        self._timer = self._loop.call_later(pause, self._look)
 
-    async def _look_after_limits(self) -> None:
-        while True:
-            if self._cause is not None:
-                await asyncio.sleep(_END_SEC)
-                self._force()
-                continue
-            left = self._began + self._limits.wall_sec - time.monotonic()
-            if left <= 0:
-                self._end(_Cause.WALL)
-                continue
-            await asyncio.sleep(min(left, _LOOK_SEC))
-            if self._group is None:
-                continue
-            if self._group.oom_kills():
-                self._end(_Cause.OOM)  # what is left of it waits, perhaps for ever, for what was killed
-            elif (self._group.cpu_sec() or 0.0) >= self._limits.cpu_sec:
-                self._end(_Cause.CPU)
+    def _look(self) -> None:
+        """After its limits; at what has not ended though it was told to, once more."""
+        if self._cause is not None:
+            self._force()
+        elif time.monotonic() >= self._began + self._limits.wall_sec:
+            self._end(_Cause.WALL)
+        elif self._group is not None and self._group.oom_kills():
+            self._end(_Cause.OOM)  # what is left of it waits, perhaps for ever, for what was killed
+        elif self._group is not None and (self._group.cpu_sec() or 0.0) >= self._limits.cpu_sec:
+            self._end(_Cause.CPU)
+        self._look_again()
 
     def _end(self, cause: _Cause) -> None:
-        if self._cause is None and self._watch is not None and not self._watch.done():
+        if self._cause is None and self._ending is not None and self._finishing is None:
             self._cause = cause
             self._say(init.KILL)
+            self._look_again()
 
     def _force(self) -> None:
         """The first process of the sandbox was told, and has neither ended nor reported: so its number is still its."""
@@ -267,43 +301,25 @@ class Contained:
         return Verdict.EXITED if number is None else Verdict.SIGNAL
 
     def _usage(self, report: _Report, wall: float) -> Usage:
-        cpu = self._group.cpu_sec() if self._group is not None else None
+        cpu = report.cpu_sec
+        if cpu is None and self._group is not None:
+            cpu = self._group.cpu_sec()
         peak = self._group.peak_memory_bytes() if self._group is not None else None
+        traffic = self._serving.result() if self._serving is not None else Traffic()
         return Usage(
             wall_sec=wall,
-            cpu_sec=report.cpu_sec if report.cpu_sec is not None else cpu or 0.0,
+            cpu_sec=cpu or 0.0,
             peak_memory_bytes=peak if peak is not None else report.peak_bytes,
             read_bytes=report.read_bytes,
             written_bytes=report.written_bytes,
-            received_bytes=self._traffic.received if self._traffic is not None else 0,
-            sent_bytes=self._traffic.sent if self._traffic is not None else 0,
+            received_bytes=traffic.received,
+            sent_bytes=traffic.sent,
         )
 
     async def _clean_up(self) -> None:
         self._spot.control.close()
         await self._after()
         await self._spot.remove()
-
-    # ---- messages
-
-    async def _receive(self) -> tuple[str, int, list[int]]:
-        """A message, the number that its sender has on this side, and the descriptors that came with it. An empty one:
-        there is nobody any more who could send one."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                data, ancillary, _, _ = self._spot.control.recvmsg(LONGEST_MESSAGE, _ROOM)
-            except BlockingIOError:
-                ready = loop.create_future()
-                loop.add_reader(self._spot.control, settle, ready)
-                try:
-                    await ready
-                finally:
-                    loop.remove_reader(self._spot.control)
-                continue
-            except ConnectionResetError:
-                return "", 0, []
-            return data.decode(), *_unpack(ancillary)
 
 
 _ROOM = socket.CMSG_SPACE(struct.calcsize(_CREDENTIALS)) + socket.CMSG_SPACE(

@@ -25,6 +25,7 @@ HEAP_SHARE: Final = 0.75
 """Of a program's memory, what Node.js may use for objects; the rest is for the engine itself."""
 
 
+@cache
 def interpreter() -> str:
     """The Python that code runs on: that of the worker, outside of any environment of the worker's own."""
     return os.path.realpath(sys.executable)
@@ -55,6 +56,7 @@ def program_for(language: str, limits: Limits, *, network: Sequence[str] = (), p
         limits=limits,
         network=tuple(network),
         warm=warm if language == "python" else "",
+        prepared=CHILD if language == "python" else "",
     )
 
 

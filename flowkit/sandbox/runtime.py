@@ -49,7 +49,8 @@ class Program:
     its working directory, content) are put there for it before it starts. `readable` are absolute paths of this machine
     that it may read, at the same place: its interpreter, its packages. `network`: the `host:port` that it may reach;
     none if empty. `warm` names the environment in whose zygote it may begin (empty: it is started cold); the zygote
-    then runs `argv[-1]` as a Python script.
+    then runs `argv[-1]` as a Python script. `prepared`: a script that the zygote loads before any program comes, whose
+    `main()` is called instead; so it has to be the starter's own, and readable.
     """
 
     argv: tuple[str, ...]
@@ -59,6 +60,7 @@ class Program:
     limits: Limits = field(default_factory=Limits)
     network: tuple[str, ...] = ()
     warm: str = ""
+    prepared: str = ""
 
 
 class Verdict(enum.StrEnum):

@@ -67,7 +67,7 @@ class Supervision:
         self._said = Said()
         self._budget = Budget(work.program.limits.output_mb, ears.log)
         self._begun = False
-        self._result_came = asyncio.Event()
+        self._result_came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: Exception | None = None
         self.ending: Ending | None = None
 
@@ -88,17 +88,20 @@ class Supervision:
             await self._until_it_ends(running, ending, talking)
             self.ending = ending.result()
             saying: set[asyncio.Future[None]] = {talking, *reading}
-            done, _ = await asyncio.wait(saying, timeout=LAST_SEC)
-            for task in done:
-                task.result()
+            if not all(task.done() for task in saying):
+                await asyncio.wait(saying, timeout=LAST_SEC)
+            for task in saying:
+                if task.done():
+                    task.result()
         except asyncio.CancelledError:
             await self._end(running, ending, grace_sec())
             raise
         finally:
             everything: set[asyncio.Future[Any]] = {talking, *reading, ending}
-            for part in everything:
-                part.cancel()
-            await asyncio.wait(everything)
+            if unfinished := {part for part in everything if not part.done()}:
+                for part in unfinished:
+                    part.cancel()
+                await asyncio.wait(unfinished)
             running.channel.close()
             if self.ending is None and not ending.cancelled() and ending.exception() is None:
                 self.ending = ending.result()
@@ -110,20 +113,17 @@ class Supervision:
     async def _until_it_ends(self, running: Running, ending: asyncio.Future[Ending],
                              talking: asyncio.Future[None]) -> None:  # fmt: skip
         """Of itself, or because it said what cannot be, or went on for too long after its result."""
-        came = asyncio.ensure_future(self._result_came.wait())
+        came = self._result_came
         waiting: set[asyncio.Future[Any]] = {ending, talking, came}
-        try:
-            while not (ending.done() or came.done() or self._spoilt):  # it may close the channel, and go on
-                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            patience: tuple[set[asyncio.Future[Any]], ...] = ({ending, talking}, {ending})
-            for more in patience:
-                if not (ending.done() or self._spoilt):
-                    await asyncio.wait(more, timeout=EXIT_SEC, return_when=asyncio.FIRST_COMPLETED)
-            if not ending.done():
-                await running.kill()
-                await asyncio.wait({ending}, timeout=GONE_SEC)
-        finally:
-            came.cancel()
+        while not (ending.done() or came.done() or self._spoilt):  # it may close the channel, and go on
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        patience: tuple[set[asyncio.Future[Any]], ...] = ({ending, talking}, {ending})
+        for more in patience:
+            if not (ending.done() or self._spoilt or (talking in more and talking.done())):
+                await asyncio.wait(more, timeout=EXIT_SEC, return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            await running.kill()
+            await asyncio.wait({ending}, timeout=GONE_SEC)
 
     @property
     def _spoilt(self) -> bool:
@@ -209,7 +209,7 @@ class Supervision:
         if self._said.ended:
             raise BadFrame("it gave more than one result")
         self._said.result, self._said.failure = result, failure
-        self._result_came.set()
+        self._result_came.set_result(None)
 
     # ------------------------------------------------------------------------------------------ what leaves
 

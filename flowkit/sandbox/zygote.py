@@ -41,10 +41,17 @@ class Environment:
     name: str
     interpreter: str
     readable: tuple[str, ...]
+    prepared: str
+    network: bool
 
     @classmethod
     def of(cls, program: Program) -> Environment:
-        return cls(program.warm, program.argv[0], tuple(sorted(set(program.readable))))
+        readable = tuple(sorted(set(program.readable)))
+        return cls(program.warm, program.argv[0], readable, program.prepared, bool(program.network))
+
+    def arguments(self) -> list[str]:
+        """What its zygote is told of it."""
+        return [self.prepared, str(int(self.network))]
 
 
 class Zygote:
@@ -71,7 +78,10 @@ class Zygote:
 
     async def begin(self, bwrap: str, environment: Environment) -> None:
         """Until it is ready. Raises `CannotStart`."""
-        box = Box(bwrap, environment.readable, role=ZYGOTE, interpreter=environment.interpreter)
+        box = Box(
+            bwrap, environment.readable, role=ZYGOTE, interpreter=environment.interpreter,
+            arguments=environment.arguments(),
+        )  # fmt: skip
         try:
             with box.accounts() as accounts:
                 self._orders = self._launch.begin(lambda number: box.argv(number, accounts), accounts)

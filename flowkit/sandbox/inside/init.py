@@ -50,7 +50,7 @@ class Init:
     def start(self) -> Callable[[], None]:
         """Raises nothing: what goes wrong is reported, and ends this process."""
         try:
-            self._io = os.open("/proc/self/io", os.O_RDONLY) if os.path.exists("/proc/self/io") else -1
+            self._io = _open_counters()
             self._own = self._moved()
             if self._place.fresh:
                 self._own_namespaces()
@@ -85,7 +85,7 @@ class Init:
             if ends is None:
                 os._exit(0)
             number, report = take(ends, report)
-            with open(number, "rb") as file:
+            with open(number, "rb", buffering=0) as file:
                 order = read_order(file)
                 seal(order, file.read(order.filter_bytes))
                 stage = "folder"
@@ -115,7 +115,8 @@ class Init:
     # ---- in the first process
 
     def _own_namespaces(self) -> None:
-        kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
+        network = 0 if self._place.networked else kernel.CLONE_NEWNET
+        kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | network)
         kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
 
     def _hand_on(self, inner: socket) -> None:
@@ -292,6 +293,13 @@ def _unpack(order: Order, file: BinaryIO) -> None:
             to.write(file.read(size))
 
 
+def _open_counters() -> int:
+    try:
+        return os.open("/proc/self/io", os.O_RDONLY)
+    except FileNotFoundError:  # a kernel that does not count
+        return -1
+
+
 def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
@@ -300,5 +308,8 @@ def _kill(pid: int) -> None:
 
 
 def _read_all(descriptor: int) -> str:
-    with open(descriptor, "rb") as file:
-        return file.read().decode(errors="replace")
+    found = b""
+    while part := os.read(descriptor, _LONGEST_FAILURE):
+        found += part
+    os.close(descriptor)
+    return found.decode(errors="replace")

@@ -47,10 +47,18 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
+_CLOSE_RANGE = 436
+_HIGHEST = 0xFFFFFFFF
+_CAPABILITIES = 64
+
+_OWN_CAPABILITIES = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+_NO_CAPABILITIES = bytes(24)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+for _name in ("unshare", "setns", "mount", "capset"):
+    getattr(_libc, _name)  # looked up now, and not in every fork
 
 
 def _check(result: int) -> int:
@@ -64,8 +72,8 @@ def _long(value: int) -> Any:
     return ctypes.c_ulong(value)
 
 
-def _prctl(option: int, *args: int) -> int:
-    return _check(_libc.prctl(option, *(*args, 0, 0, 0, 0)[:4]))
+def _prctl(option: int, first: int = 0, second: int = 0) -> int:
+    return _check(_libc.prctl(option, first, second, 0, 0))
 
 
 def syscall(number: int, *args: Any) -> int:
@@ -111,17 +119,33 @@ def filter_syscalls(program: bytes) -> None:
 def drop_capabilities() -> None:
     """All capabilities that this process has go, for good."""
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
-    _check(_libc.capset(header, ctypes.create_string_buffer(24)))
+    _check(_libc.capset(_OWN_CAPABILITIES, _NO_CAPABILITIES))
 
 
 def bound_capabilities() -> None:
-    """No program that this process becomes can have any either. To be called while it still has them."""
-    for number in range(64):
-        try:
-            _prctl(_PR_CAPBSET_DROP, number)
-        except OSError:
+    """No program that this process becomes can have any either. To be called while it still has them. A new user
+    namespace has all of them again, so this comes after it."""
+    drop = _libc.prctl
+    for number in range(_CAPABILITIES):
+        if drop(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
             break  # the first that this kernel does not have, or there is no right to drop any, nor a need
+
+
+def close_from(number: int) -> None:
+    """Close this descriptor and all above it."""
+    try:
+        syscall(_CLOSE_RANGE, ctypes.c_uint(number), ctypes.c_uint(_HIGHEST), ctypes.c_uint(0))
+    except OSError:  # a kernel before 5.9
+        for open_now in [int(name) for name in os.listdir("/proc/self/fd")]:
+            if open_now >= number:
+                _close(open_now)
+
+
+def _close(number: int) -> None:
+    try:
+        os.close(number)
+    except OSError:
+        return  # the listing's own
 
 
 def raise_loopback() -> None:

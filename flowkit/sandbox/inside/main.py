@@ -19,14 +19,16 @@ ZYGOTE = "zygote"
 
 
 def main() -> None:
-    """Arguments: what to be, and the number of the socket by which orders come."""
-    role, number = sys.argv[1:]
+    """Arguments: what to be, the number of the socket by which orders come, and for a zygote, the script to prepare and
+    whether its programs have a network."""
+    role, number, *rest = sys.argv[1:]
     orders = socket(fileno=int(number))
     kernel.die_with_parent(signal.SIGKILL)
     if role == ZYGOTE:
         from .zygote import serve
 
-        start = serve(orders)
+        prepared, network = rest
+        start = serve(orders, prepared, network=network == "1")
     else:
         start = _once(orders)
     start()

@@ -49,8 +49,8 @@ class Order:
 
 class Place:
     """Where a program is to be. `uid`: whom it becomes, 0 to stay. `root`: it has a root of its own, and the rest of
-    namespaces; `fresh`: they are yet to be made. `control`: the descriptor by which the parent is reached; `doors`:
-    those by which groups are joined."""
+    namespaces; `fresh`: they are yet to be made, but for that of the network if it is `networked`. `control`: the
+    descriptor by which the parent is reached; `doors`: those by which groups are joined."""
 
     def __init__(self, uid: int, root: bool, fresh: bool, control: int, doors: tuple[int, ...]) -> None:
         self.uid = uid
@@ -58,6 +58,7 @@ class Place:
         self.fresh = fresh
         self.control = control
         self.doors = doors
+        self.networked = False
 
 
 class Ends:
@@ -89,13 +90,15 @@ def write_order(order: Order, filter_code: bytes, files: dict[str, bytes]) -> in
         [word for path, content in files.items() for word in (path, str(len(content)))],
     ]
     words = [word for words in lists for word in (str(len(words)), *words)]
-    if any("\0" in word for word in words):
+    text = "\0".join(words)
+    if text.count("\0") >= len(words):
         raise ValueError("no argument, variable or path may have a zero byte")
-    head = "\0".join(words).encode(errors="surrogateescape")
+    head = text.encode(errors="surrogateescape")
     descriptor = os.memfd_create("order")
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(len(head).to_bytes(_HEAD, "big") + head + filter_code)
-        file.writelines(files.values())
+    for part in (len(head).to_bytes(_HEAD, "big") + head + filter_code, *files.values()):
+        left = memoryview(part)
+        while left:
+            left = left[os.write(descriptor, left) :]
     return descriptor
 
 

@@ -8,7 +8,12 @@ import site
 import sys
 import threading
 from importlib.machinery import PathFinder, SourceFileLoader
-from types import ModuleType
+from types import ModuleType, TracebackType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 def run(argv: list[str], env: dict[str, str], packages: Site) -> None:
@@ -18,30 +23,49 @@ def run(argv: list[str], env: dict[str, str], packages: Site) -> None:
     os.environ.update(env)
     sys.argv = [path]
     sys.executable = argv[0]
-    sys._base_executable = os.path.realpath(argv[0])  # type: ignore[attr-defined]
+    sys._base_executable = packages.interpreter  # type: ignore[attr-defined]
     options = "".join(word[1:] for word in argv[1:-1] if word.startswith("-") and not word.startswith("--"))
     if "S" not in options:
         packages.load()
     if not set("IP") & set(options):
         sys.path.insert(0, os.path.dirname(path))
-    _end(_run(path))
+    _end(_outcome(packages.prepared or (lambda: _load("__main__", path))))
 
 
-def _run(path: str) -> int:
-    main = ModuleType("__main__")
-    main.__dict__.update(__file__=path, __builtins__=__builtins__)
-    sys.modules["__main__"] = main
+def prepare(path: str) -> Callable[[], None]:
+    """Load a script, have it rehearse, and give its `main`."""
+    script = _load("prepared", path)
+    script.rehearse()
+    main: Callable[[], None] = script.main
+    return main
+
+
+def _load(name: str, path: str) -> Any:
+    module = ModuleType(name)
+    module.__dict__.update(__file__=path, __builtins__=__builtins__)
+    sys.modules[name] = module
+    code = SourceFileLoader(name, path).get_code(name)  # compiled already, if it was once
+    assert code is not None
+    exec(code, module.__dict__)  # noqa: S102  the program itself, in its own sandbox, or the starter's own
+    return module
+
+
+def _outcome(act: Callable[[], object]) -> int:
     try:
-        code = SourceFileLoader("__main__", path).get_code("__main__")  # compiled already, if it was once
-        assert code is not None
-        exec(code, main.__dict__)  # noqa: S102  the program itself, in its own sandbox
+        act()
     except SystemExit as end:
         return _status(end.code)
     except BaseException as error:
-        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # without this function
+        error.__traceback__ = _without_ours(error.__traceback__)
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
+
+
+def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    return traceback
 
 
 def _status(code: object) -> int:
@@ -68,14 +92,20 @@ def _end(status: int) -> None:
 
 class Site:
     """What `site` does when an interpreter starts, in two parts: `look` before the walls are up, which finds out
-    what there is and runs none of it, and `load` behind them, which runs what is to be run."""
+    what there is and runs none of it, and `load` behind them, which runs what is to be run. `prepared`: the `main` of a
+    script that was loaded already, if any, to be called instead of the program's."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepared: str = "") -> None:
+        self._script = prepared
+        self.prepared: Callable[[], None] | None = None
+        self.interpreter = ""
         self._paths: list[str] = []
         self._pth: list[tuple[str, str]] = []
         self._customised = False
 
     def look(self) -> None:
+        self.interpreter = os.path.realpath(sys.executable)
+        self.prepared = prepare(self._script) if self._script else None
         site.removeduppaths()
         self._paths = list(sys.path)
         for folder in site.getsitepackages(_prefixes()):

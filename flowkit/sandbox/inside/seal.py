@@ -18,6 +18,8 @@ INSIDE_ID = 1000
 """Whom a program is in a sandbox that has users of its own."""
 
 CHANNEL_FD = 3
+_ORDER_FD = CHANNEL_FD + 1
+_REPORT_FD = CHANNEL_FD + 2
 _FIRST_SPARE_FD = 64
 
 
@@ -42,14 +44,12 @@ def take(ends: Ends, report: int) -> tuple[int, int]:
     # Out of the way first: any of them may have a number that another is to get.
     channel, stdout, stderr, order, report = [_above(number) for number in (*ends.all(), report)]
     nothing = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    os.dup2(channel, CHANNEL_FD)
-    for number in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if number > CHANNEL_FD and number not in (order, report):
-            _close(number)
-    return order, report
+    for number, source in enumerate((nothing, stdout, stderr, channel)):
+        os.dup2(source, number)
+    os.dup2(order, _ORDER_FD, inheritable=False)
+    os.dup2(report, _REPORT_FD, inheritable=False)
+    kernel.close_from(_REPORT_FD + 1)
+    return _ORDER_FD, _REPORT_FD
 
 
 def seal(order: Order, filter_code: bytes) -> None:
@@ -99,10 +99,3 @@ def _write(path: str, text: str) -> None:
 
 def _above(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE_FD)
-
-
-def _close(number: int) -> None:
-    try:
-        os.close(number)
-    except OSError:
-        return  # the listing's own
