@@ -30,7 +30,8 @@ class BubblewrapRuntime:
     `bwrap`: where bubblewrap is, if it is not on the path. `cgroups`: whether to use those that can be used.
     `reachable`: networks such as `10.1.0.0/16` that programs may reach though they are private, if their own list names
     a host there. `most_forks`: how many programs begin in one zygote before it is renewed; `spares`: how many places
-    each keeps ready.
+    each keeps ready. `cold_first`: the first program of an environment does not wait for its zygote, which is begun
+    behind it.
     """
 
     name = "bubblewrap"
@@ -38,8 +39,10 @@ class BubblewrapRuntime:
 
     def __init__(
         self, *, bwrap: str = "", cgroups: bool = True, reachable: Iterable[str] = (), most_forks: int = MOST_FORKS,
-        spares: int = SPARES,
+        spares: int = SPARES, cold_first: bool = False,
     ) -> None:  # fmt: skip
+        self._cold_first = cold_first
+        self._beginning: set[Environment] = set()
         self._keeper = Keeper(cgroups=cgroups)
         self._bwrap = bwrap
         self._reachable = tuple(reachable)
@@ -60,6 +63,10 @@ class BubblewrapRuntime:
         check(program)
         egress = Egress(program.network, reachable=self._reachable) if program.network else None
         return await (self._start_warm(program, egress) if program.warm else self._start_cold(program, egress))
+
+    async def cool(self, unused_sec: float = 0.0) -> None:
+        """End the zygotes that nobody has used for so many seconds; else that happens after some minutes."""
+        await self._zygotes.give_back(unused_sec)
 
     async def close(self) -> None:
         await self._keeper.end_all()
@@ -88,6 +95,8 @@ class BubblewrapRuntime:
 
     async def _start_warm(self, program: Program, egress: Egress | None) -> Contained:
         environment = Environment.of(program)
+        if self._cold_first and environment not in self._zygotes and environment not in self._beginning:
+            return await self._start_first(environment, program, egress)
         zygote = await self._zygotes.get(environment)
         try:
             return await self._fork(zygote, program, egress)
@@ -100,21 +109,31 @@ class BubblewrapRuntime:
         except OSError as error:
             raise _as_cannot_start(error) from None
 
+    async def _start_first(self, environment: Environment, program: Program, egress: Egress | None) -> Contained:
+        self._beginning.add(environment)
+        try:
+            running = await self._start_cold(program, egress)
+            self._zygotes.have(environment)
+        finally:
+            self._beginning.discard(environment)
+        return running
+
     async def _fork(self, zygote: Zygote, program: Program, egress: Egress | None) -> Contained:
-        running = await self._fill(await zygote.take(), program, zygote.released, egress)
+        running = await self._fill(await zygote.take(), program, zygote.released, egress, in_zygote=True)
         zygote.fill_up()
         return running
 
     async def _fill(
-        self, spot: Spot, program: Program, after: Callable[[], Awaitable[None]], egress: Egress | None
-    ) -> Contained:
+        self, spot: Spot, program: Program, after: Callable[[], Awaitable[None]], egress: Egress | None, *,
+        in_zygote: bool = False,
+    ) -> Contained:  # fmt: skip
         async def gone() -> None:
             if egress is not None:
                 await egress.close()
             await after()
 
         order = order_for(program, counted=self._keeper.counted)
-        order.script = bool(program.warm)
+        order.script = in_zygote
         return await self._keeper.fill(
             spot, program, order, seccomp.build(internet=bool(program.network)), after=gone,
             serve=egress.serve if egress is not None else None,

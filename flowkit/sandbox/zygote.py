@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ MOST_FORKS: Final = 10_000
 MOST_ZYGOTES: Final = 16
 SPARES: Final = 4
 """Places that are kept ready in each, so that joining a group, which the kernel takes its time for, is done before."""
+UNUSED_SEC: Final = 300.0
+"""One that nobody has asked for anything for so long is given back, with its places."""
 
 _DEATH_SEC: Final = 1.0
 
@@ -65,6 +68,7 @@ class Zygote:
         self._launch = Launch()
         self._orders: socket.socket | None = None
         self._retired = False
+        self.used = time.monotonic()
         self.forks = 0
         self.programs = 0
 
@@ -94,6 +98,7 @@ class Zygote:
         """A place; `released` has to be called when it is empty again. Raises `OSError` where this one has died."""
         if self._orders is None:
             raise BrokenPipeError("this zygote has ended")
+        self.used = time.monotonic()
         self.forks += 1
         self.programs += 1
         try:
@@ -163,13 +168,23 @@ class Zygotes:
         self._most_forks = most_forks
         self._most = most
         self._zygotes: dict[Environment, asyncio.Task[Zygote]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._giving_back: asyncio.Task[None] | None = None
+
+    def __contains__(self, environment: Environment) -> bool:
+        return environment in self._zygotes
+
+    def have(self, environment: Environment) -> None:
+        """Begin the one of this environment, if there is none. Nobody waits for it: who needs it next is told."""
+        if environment not in self._zygotes:
+            self._zygotes[environment] = self._begun(environment)
 
     async def get(self, environment: Environment) -> Zygote:
         """The one of this environment, begun if need be. Raises `CannotStart`."""
         known = self._zygotes.pop(environment, None)
         begun = known if known is not None and self._is_good(known) else None
         if begun is None:
-            begun = asyncio.create_task(self._begin(environment), name=f"zygote/{environment.name}")
+            begun = self._begun(environment)
         self._zygotes[environment] = begun  # the last in order is the one that was asked for last
         if known is not None and known is not begun:
             await _retire(known)
@@ -184,13 +199,39 @@ class Zygotes:
             del self._zygotes[environment]
         await zygote.close()
 
+    async def give_back(self, unused_sec: float = UNUSED_SEC) -> None:
+        """End those that have no programs, and were asked for nothing for so many seconds."""
+        now = time.monotonic()
+        for environment, begun in list(self._zygotes.items()):
+            if not _is_done(begun) or begun.result().programs or now - begun.result().used < unused_sec:
+                continue
+            del self._zygotes[environment]
+            await begun.result().retire()
+
     async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._giving_back is not None:
+            await asyncio.wait([self._giving_back])
         while self._zygotes:
             _, begun = self._zygotes.popitem()
             if not begun.done():
                 await asyncio.wait([begun])
             if begun.exception() is None:
                 await begun.result().close()
+
+    def _begun(self, environment: Environment) -> asyncio.Task[Zygote]:
+        if self._timer is None:
+            self._look_later()
+        return asyncio.create_task(self._begin(environment), name=f"zygote/{environment.name}")
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(UNUSED_SEC / 4, self._look)
+
+    def _look(self) -> None:
+        self._giving_back = asyncio.create_task(self.give_back(), name="zygotes/give back")
+        self._look_later()
 
     async def _begin(self, environment: Environment) -> Zygote:
         zygote = Zygote(self._ask, self._spares)

@@ -60,7 +60,7 @@ async def open_runtime(cfg: WorkerConfig) -> Runtime:
     if cfg.code_level:
         report.require(Level[cfg.code_level])
     if Level.L3 not in report.refused and cfg.code_level != "L2":
-        return BubblewrapRuntime()
+        return BubblewrapRuntime(cold_first=True)
     if Level.L2 not in report.refused:
         return LandlockRuntime()
     if cfg.code_trusted:

@@ -13,6 +13,7 @@ import pytest
 
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.errors import CannotStart
+from flowkit.sandbox.inside import networks
 from flowkit.sandbox.runtime import Limits, Program, Verdict
 from flowkit.sandbox.zygote import Environment
 from tests.sandbox.programs import PYTHON, READABLE, finish, run
@@ -147,3 +148,96 @@ async def test_an_interpreter_that_is_none_is_said(l3: BubblewrapRuntime, folder
         await l3.start(program)
 
     assert caught.value.code == "E_SANDBOX_ZYGOTE"
+
+
+async def test_the_first_program_of_an_environment_need_not_wait_for_its_zygote(folder: Path) -> None:
+    runtime = BubblewrapRuntime(cold_first=True)
+    program = warm(folder, "import os\nprint(os.getppid(), 'asyncio' in __import__('sys').modules)")
+    try:
+        first, second = await runtime.start(program), await runtime.start(program)
+        assert [(await finish(one)).out for one in (first, second)] == ["1 False\n", "1 True\n"]
+        assert (await run(runtime, program)).out == "1 True\n"
+    finally:
+        await runtime.close()
+
+
+async def test_a_zygote_that_nobody_uses_is_given_back_with_its_places(folder: Path) -> None:
+    runtime = BubblewrapRuntime()
+    program = warm(folder, "import time; print('up', flush=True); time.sleep(60)")
+    running = await runtime.start(program)
+    await running.stdout.readline()
+    zygote = await runtime._zygotes.get(Environment.of(program))
+
+    await runtime.cool()
+    assert zygote.alive  # a program of it runs
+    await running.kill()
+    running.channel.close()
+    await runtime.cool(unused_sec=60.0)
+    assert zygote.alive
+    await runtime.cool()
+
+    assert not zygote.alive
+    assert Environment.of(program) not in runtime._zygotes
+    assert not [path for home in runtime._keeper._cgroups._homes.values() for path in home.folder.glob("p[0-9]*")]
+    await runtime.close()
+
+
+async def test_a_script_that_was_prepared_is_called_and_not_run_again(l3: BubblewrapRuntime, folder: Path) -> None:
+    prepared = folder / "prepared.py"
+    prepared.write_text(
+        "import os\nbegan = os.getpid()\n\ndef rehearse():\n    pass\n\n\ndef main():\n"
+        "    print(began, os.getpid(), os.getuid(), __name__)\n    raise KeyError('none of ours')\n"
+    )
+    prepared.chmod(0o644)
+
+    done = await run(l3, warm(folder, "print('not this one')", prepared=str(prepared)))
+
+    assert done.out == "1 2 1000 prepared\n", done.err
+    assert done.err.count("File ") == 1 and done.ending.status == 1
+
+
+async def test_no_two_programs_have_a_network_at_a_time_and_nothing_is_left_in_one(
+    l3: BubblewrapRuntime, folder: Path
+) -> None:
+    own = "import os, socket, time\nprint(os.readlink('/proc/self/ns/net'), flush=True)\n"
+    name = "left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\nleft.bind('\\0taken')\n"
+    sockets = "print(open('/proc/net/unix').read().count('\\n'))\n"
+    running = [await l3.start(warm(folder, own + name + "time.sleep(60)")) for _ in range(3)]
+    taken = [(await one.stdout.readline()).decode() for one in running]
+
+    beside = [(await run(l3, warm(folder, own + sockets))).out for _ in range(6)]
+    for one in running:
+        await one.kill()
+        one.channel.close()
+    after = [(await run(l3, warm(folder, own + sockets + name))).out for _ in range(8)]
+
+    networks = [text.splitlines()[0] for text in beside]
+    assert len(set(taken)) == 3 and not {text.strip() for text in taken} & set(networks)
+    assert {text.splitlines()[1] for text in (*beside, *after)} == {"1"}  # a heading
+    assert len({text.splitlines()[0] for text in after}) < 8  # they are lent again
+
+
+def test_a_network_in_which_something_is_left_is_not_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[int] = []
+    made = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+    monkeypatch.setattr(networks, "_own", made.pop)
+    monkeypatch.setattr(networks.kernel, "setns", lambda descriptor, kind: entered.append(descriptor))
+    monkeypatch.setattr(networks.kernel, "unshare", lambda flags: None)
+    left = set[int]()
+    monkeypatch.setattr(networks, "_is_empty", lambda: entered[-1] not in left)
+    lender = networks.Networks()
+
+    first = lender.lend()
+    lender.lent(first, 11)
+    lender.returned(11)
+    assert lender.lend() == first
+    lender.lent(first, 12)
+    left.add(first)
+    lender.returned(12)
+
+    second = lender.lend()
+    assert second != first
+    lender.lent(second, 13)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(first)
+    lender.close()
