@@ -41,13 +41,13 @@ def _note(owner: Any, name: str, who: str, what: str) -> None:
     inner = getattr(owner, name)
 
     def noted(*args: Any, **kwargs: Any) -> Any:
-        pid, used, faults = os.getpid(), time.process_time(), _faults()
+        used, faults = time.process_time(), _faults()
         value = inner(*args, **kwargs)
-        if os.getpid() != pid or (name == "fork" and value == 0):  # a process of its own, in which nothing was noted
+        if name in ("fork", "_fork") and value == 0:  # a process of its own, in which nothing was noted
             _noted.clear()
         elif what:
             _noted.append((who, what, time.process_time() - used, _faults() - faults))
-        if name in ("_fork", "_report", "restore_signals") and os.getpid() == pid:
+        if name in ("_fork", "_report", "restore_signals"):
             os.write(2, b"".join(f"{MARK}{json.dumps(one)}\n".encode() for one in _noted))
             _noted.clear()
         return value

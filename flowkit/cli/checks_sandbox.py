@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 
 from flowkit.cli.checks import Finding, ok, warn
-from flowkit.sandbox.levels import HINTS, Fact, Report, detect
+from flowkit.sandbox.landlock import INSTEAD_OF_HOME
+from flowkit.sandbox.levels import HINTS, PYTHON_AT_L2, Fact, Report, detect
 from flowkit.sandbox.runtime import Level
 
 GROUP = "cgroup."
@@ -25,6 +26,9 @@ def of_levels(report: Report) -> Iterable[Finding]:
         yield ok("sandbox", f"programs can be run at {', '.join(given)} ({there})")
     for level, why in report.refused.items():
         yield warn("sandbox", f"no program can be run at {level.name}: {why}", HINTS[level])
+    for fact in report.facts:
+        if fact.name == PYTHON_AT_L2 and not fact.there and Level.L2 not in report.refused:
+            yield warn("sandbox", f"no Python program can be run at L2: {fact.says}", INSTEAD_OF_HOME)
 
 
 def of_groups(facts: Iterable[Fact]) -> Finding:

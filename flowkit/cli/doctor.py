@@ -41,6 +41,7 @@ async def _look(db: str, cfg: CoordinatorConfig, *, quiet: bool) -> list[Finding
 
 
 async def _checks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+    from flowkit.cli.checks_code import of_packages_of_code
     from flowkit.cli.checks_sandbox import of_sandbox
 
     path = settings.file_of(db)
@@ -48,6 +49,7 @@ async def _checks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
         yield finding
     async for finding in of_sandbox():
         yield finding
+    yield await of_packages_of_code()
     if path is not None:
         from flowkit.cli.checks_file import of_file
 

@@ -121,6 +121,7 @@ class Contained:
         serve: Served | None = None,
     ) -> None:  # fmt: skip
         self.pid = 0
+        self.end_signal = int(signal.SIGKILL if spot.root else init.END)
         self.channel = ends.channel
         self.stdout = asyncio.StreamReader()
         self.stderr = asyncio.StreamReader()

@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from flowkit.sandbox.languages import interpreter
 PACKAGES: Final = "packages"
 LOCK: Final = "lock.json"
 DONE: Final = "done"
+SIZE: Final = "size"
 LOOK_SEC: Final = 0.1
 MOST_SAID: Final = 4000
 PASSED_ON: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT")
@@ -39,13 +41,17 @@ HOPELESS: Final = (
 
 
 class Environments:
-    """Keeps at most `most` of them in `folder`, the least recently used ones go first. `index` is an address, or a
-    folder of wheels; `install_sec` bounds the making of one."""
+    """Keeps at most `most` of them in `folder`, and at most `max_bytes` on its disk: the least recently used ones go
+    first, and never one that somebody uses, so that there is more while those in use need more. `index` is an address,
+    or a folder of wheels; `install_sec` bounds the making of one."""
 
-    def __init__(self, folder: Path, *, index: str, most: int = 20, install_sec: float = 300.0) -> None:
+    def __init__(
+        self, folder: Path, *, index: str, most: int = 20, max_bytes: int = 4 << 30, install_sec: float = 300.0,
+    ) -> None:  # fmt: skip
         self._folder = folder
         self._index = index
         self._most = max(1, most)
+        self._max_bytes = max_bytes
         self._install_sec = install_sec
 
     @contextlib.asynccontextmanager
@@ -76,7 +82,7 @@ class Environments:
         return hashlib.sha256("\n".join(about).encode()).hexdigest()[:24]
 
     async def _make(self, home: Path, requirements: Sequence[str]) -> None:
-        await asyncio.to_thread(self._sweep)
+        await asyncio.to_thread(self._sweep, 1)
         making = home.with_name(f".{home.name}.making")
         await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
         making.mkdir(mode=0o755)
@@ -84,6 +90,7 @@ class Environments:
             await self._install(making, requirements)
             await asyncio.to_thread(_seal, making, requirements)
             making.rename(home)
+            await asyncio.to_thread(self._sweep, 0)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, making, ignore_errors=True))
             raise
@@ -119,21 +126,46 @@ class Environments:
             return ["--index-url", self._index]
         return ["--no-index", "--find-links", self._index]
 
-    def _sweep(self) -> None:
-        """Make room for one more: the longest unused go, but for those that somebody uses."""
-        homes = [path for path in self._folder.iterdir() if path.is_dir() and (path / DONE).exists()]
-        homes.sort(key=lambda path: path.stat().st_mtime)
-        for home in homes[: max(0, len(homes) - self._most + 1)]:
-            used = self._open(f".{home.name}.used")
+    def _sweep(self, room_for: int) -> None:
+        """Make room for so many more: the longest unused go, but for those that somebody uses."""
+        self._clear()
+        sets = kept(self._folder)
+        count, total = len(sets), sum(one.size for one in sets)
+        for one in sets:
+            if count + room_for <= self._most and total <= self._max_bytes:
+                return
+            if self._remove(one.home):
+                count, total = count - 1, total - one.size
+
+    def _clear(self) -> None:
+        """What processes that were killed have left half made, or half removed."""
+        for path in self._folder.glob(".*.gone-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self._folder.glob(".*.making"):
+            lock = self._open(f"{path.name.removesuffix('.making')}.lock")
             try:
-                fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                gone = home.with_name(f".{home.name}.gone-{os.getpid()}-{time.monotonic_ns()}")
-                home.rename(gone)
-            except OSError:
-                continue  # it is in use, or somebody else has removed it
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            except BlockingIOError:
+                continue  # it is being made
             finally:
-                os.close(used)
-            shutil.rmtree(gone, ignore_errors=True)
+                os.close(lock)
+
+    def _remove(self, home: Path) -> bool:
+        """Whether it is gone; not if somebody uses it."""
+        used = self._open(f".{home.name}.used")
+        try:
+            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = home.with_name(f".{home.name}.gone-{os.getpid()}-{time.monotonic_ns()}")
+            home.rename(gone)
+        except FileNotFoundError:
+            return True  # somebody else has removed it
+        except OSError:
+            return False
+        finally:
+            os.close(used)
+        shutil.rmtree(gone, ignore_errors=True)
+        return True
 
     def _open(self, name: str) -> int:
         return os.open(self._folder / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
@@ -155,6 +187,42 @@ class Environments:
             yield
         finally:
             os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One set that a cache has, and how many bytes of the disk it takes up."""
+
+    home: Path
+    size: int
+    used: float
+
+
+def kept(folder: Path) -> list[Kept]:
+    """The sets in a cache, the longest unused first. What somebody removes meanwhile is not among them."""
+    found = []
+    for home in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            if home.is_dir() and (home / DONE).exists():
+                found.append(Kept(home, _size_of(home), home.stat().st_mtime))
+    return sorted(found, key=lambda one: one.used)
+
+
+def _size_of(home: Path) -> int:
+    """As it was measured when it was made; one that was made before that was done is measured now."""
+    try:
+        return int((home / SIZE).read_text())
+    except (OSError, ValueError):
+        return _measured(home)
+
+
+def _measured(folder: Path) -> int:
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in (".", *names):
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total
 
 
 def _pip() -> list[str]:
@@ -196,4 +264,5 @@ def _seal(making: Path, requirements: Sequence[str]) -> None:
     (making / LOCK).write_text(json.dumps(lock, indent=2))
     (making / "report.json").unlink()
     (making / PACKAGES).mkdir(exist_ok=True)
+    (making / SIZE).write_text(str(_measured(making)))
     (making / DONE).touch()

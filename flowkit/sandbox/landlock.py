@@ -11,8 +11,10 @@ import asyncio
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +33,10 @@ from flowkit.sandbox.users import some_uid, threads_of
 PREFIX: Final = "flowkit-work-"
 SCOPES_ABI: Final = 6
 """From this version on Landlock also keeps programs from signalling processes that they have not started."""
+
+INSTEAD_OF_HOME: Final = (
+    "use L3, run the worker as an ordinary user, or take an interpreter that is not in a home (/usr/bin/python3)"
+)
 
 _REMOVAL_SEC: Final = 60.0
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -61,6 +67,8 @@ class LandlockRuntime:
             raise CannotStart("E_SANDBOX_NETWORK", "at L2 no program can be given a network", "use L3, or none")
         launch = Launch()
         uid = some_uid() if os.geteuid() == 0 else 0
+        if uid and (barred := barrier((program.argv[0], *program.readable))):
+            raise CannotStart("E_READABLE", barred, INSTEAD_OF_HOME)
         work = Work(self._parent, uid)
 
         async def after() -> None:
@@ -101,6 +109,21 @@ class LandlockRuntime:
         read = [*system_places(), *program.readable]
         order.landlock = (read, [order.folder], list(_DEVICES))
         return order
+
+
+def barrier(paths: Iterable[str]) -> str:
+    """What keeps a user of no account, as programs are that root starts, from reading one of these; empty if nothing
+    does."""
+    for path in dict.fromkeys(name for given in paths for name in (given, os.path.realpath(given))):
+        for folder in (*reversed(Path(path).parents), Path(path)):
+            try:
+                mode = os.stat(folder).st_mode
+            except OSError:
+                break  # what is not there is said by whoever needs it
+            needed = stat.S_IROTH if not stat.S_ISDIR(mode) else stat.S_IXOTH
+            if not mode & needed:
+                return f"{path} cannot be read by programs that root starts at L2: {folder} is not open to every user"
+    return ""
 
 
 class Work:

@@ -24,6 +24,10 @@ SUFFIXES: Final = MappingProxyType({"python": ".py", "node": ".js", "bash": ".sh
 HEAP_SHARE: Final = 0.75
 """Of a program's memory, what Node.js may use for objects; the rest is for the engine itself."""
 
+ROOM_FOR_THREADS_MB: Final = 64
+"""With less, Node.js gets no threads of its own: their stacks alone take 8 MiB each where a limit of the system counts
+memory, and it waits for ever for one that it does not get."""
+
 
 @cache
 def interpreter() -> str:
@@ -71,4 +75,5 @@ def _command(language: str, limits: Limits) -> tuple[tuple[str, ...], tuple[str,
     if language == "bash":
         return (*python, str(BOOTS / "bash.py"), found), (sys.base_prefix,)
     heap = f"--max-old-space-size={max(16, int(limits.memory_mb * HEAP_SHARE))}"
-    return (found, heap, str(BOOTS / "node.cjs")), ()
+    threads = () if limits.memory_mb >= ROOM_FOR_THREADS_MB else ("--v8-pool-size=0",)
+    return (found, heap, *threads, str(BOOTS / "node.cjs")), ()

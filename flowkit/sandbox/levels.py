@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from flowkit.sandbox.box import own_interpreter, own_python
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.hierarchies import Controller, Missing, find
 from flowkit.sandbox.inside.landlock import abi
-from flowkit.sandbox.landlock import SCOPES_ABI, LandlockRuntime
+from flowkit.sandbox.landlock import SCOPES_ABI, LandlockRuntime, barrier
 from flowkit.sandbox.runtime import Level, Limits, Program, Runtime, Verdict
 from flowkit.sandbox.seccomp import machine_name
 from flowkit.sandbox.syscalls import MACHINES
@@ -31,6 +32,7 @@ _INSTEAD: Final = {
     "cpu": "not bounded: a program may use all cores",
     "cpuacct": "bounded per process, by limits of the system",
 }
+PYTHON_AT_L2: Final = "python_at_l2"
 HINTS: Final = {
     Level.L3: "install bubblewrap and allow user namespaces, or run the worker as root",
     Level.L2: "take a kernel from 5.13 on with Landlock among its security modules (`lsm=landlock,...`)",
@@ -76,7 +78,8 @@ async def detect() -> Report:
 
 def facts() -> tuple[Fact, ...]:
     """What can be seen without starting anything."""
-    return (_user(), _filters(), _landlock(), _namespaces(), _bubblewrap(), *map(_control_group, find()))
+    looked = (_user(), _filters(), _landlock(), _python_at_l2(), _namespaces(), _bubblewrap())
+    return (*looked, *map(_control_group, find()))
 
 
 async def _try(runtime: Runtime) -> str:
@@ -117,6 +120,11 @@ def _landlock() -> Fact:
         return Fact("landlock", False, "not in this kernel, or switched off at its start")
     unscoped = "" if version >= SCOPES_ABI else "; it does not keep programs from signalling others of their user"
     return Fact("landlock", True, f"ABI {version}{unscoped}")
+
+
+def _python_at_l2() -> Fact:
+    barred = barrier((own_interpreter(), *own_python())) if os.geteuid() == 0 else ""
+    return Fact(PYTHON_AT_L2, not barred, barred or own_interpreter())
 
 
 def _namespaces() -> Fact:

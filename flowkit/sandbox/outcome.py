@@ -14,7 +14,7 @@ BAD_OUTPUT: Final = "bad_output"
 OOM: Final = "oom"
 EXIT_STATUS: Final = "exit_status"
 MB: Final = 1024 * 1024
-HEAP_WORDS: Final = ("heap out of memory", "process out of memory", "std::bad_alloc")
+HEAP_WORDS: Final = ("heap out of memory", "process out of memory", "Fatal javascript OOM", "std::bad_alloc")
 """What Node.js says before it ends itself for want of memory."""
 LAST_WORDS: Final = 20
 
@@ -55,11 +55,13 @@ class Outcome:
 
 @dataclass(slots=True)
 class Said:
-    """What the program has said of its end so far. `last_words` are the last lines of its standard error."""
+    """What the program has said of its end so far. `last_words` are the last lines of its standard error. `starved`: it
+    was ended because it waited for memory that it could not get."""
 
     result: Result | None = None
     failure: Failure | None = None
     wrong: str = ""
+    starved: bool = False
     last_words: list[str] = field(default_factory=list)
 
     @property
@@ -75,7 +77,7 @@ def judge(ending: Ending, said: Said, limits: Limits) -> Outcome:
         return Outcome(BAD_OUTPUT, usage, failure=Failure(BAD_OUTPUT, said.wrong, permanent=True))
     if said.result is not None:
         return Outcome(FINISHED, usage, said.result)
-    if ending.verdict is Verdict.OOM or _ran_out_of_memory(ending, said):
+    if ending.verdict is Verdict.OOM or said.starved or _ran_out_of_memory(ending, said):
         return Outcome(OOM, usage, failure=Failure(OOM, _oom_words(usage, limits)))
     if said.failure is not None:
         verdict = BAD_OUTPUT if said.failure.code == BAD_OUTPUT else EXCEPTION

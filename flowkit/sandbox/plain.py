@@ -99,6 +99,7 @@ class PlainRunning:
         assert process.stdout is not None
         assert process.stderr is not None
         self.pid = process.pid
+        self.end_signal = int(signal.SIGUSR1)
         self.channel = channel
         self.stdout = process.stdout
         self.stderr = process.stderr

@@ -100,9 +100,11 @@ class Ending:
 
 class Running(Protocol):
     """A program that was started. `channel` is the parent's end of a stream socket, non-blocking; the program has the
-    other as `CHANNEL_FD`. `stdout` and `stderr` have to be read by whoever started it."""
+    other as `CHANNEL_FD`. `stdout` and `stderr` have to be read by whoever started it. `end_signal`: sent to `pid`, it
+    ends the program and everything that it started; the same happens when whoever started it has gone."""
 
     pid: int
+    end_signal: int
     channel: socket.socket
     stdout: asyncio.StreamReader
     stderr: asyncio.StreamReader

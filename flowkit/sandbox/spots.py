@@ -12,10 +12,11 @@ from flowkit.sandbox.inside.order import send, write_place
 
 @dataclass(slots=True)
 class Spot:
-    """One such place: how it is reached, and the group in which it is counted."""
+    """One such place: how it is reached, the group in which it is counted, and whether it has namespaces of its own."""
 
     control: socket.socket
     group: Group | None
+    root: bool = True
 
     async def remove(self) -> None:
         """Whoever waits there ends; it is to be called once that has happened. Raises `OSError` if it does not."""
@@ -39,4 +40,4 @@ def ask(orders: socket.socket, group: Group | None, *, uid: int, root: bool, fre
         theirs.close()
         for door in doors:
             os.close(door)
-    return Spot(control, group)
+    return Spot(control, group, root)

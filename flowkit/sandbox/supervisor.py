@@ -16,12 +16,14 @@ from flowkit.sandbox.frames import LARGE_BYTES, BadFrame, FrameReader, decode, e
 from flowkit.sandbox.lines import Budget, NothingSecret, Printed, Redactor
 from flowkit.sandbox.outcome import Failure, Outcome, Result, Said, judge
 from flowkit.sandbox.runtime import Ending, Program, Running, Runtime, Usage, Verdict
+from flowkit.sandbox.starving import Starving
 
 READ_BYTES: Final = 256 * 1024
 FRAME_OVERHEAD: Final = 64 * 1024
 """A frame with an output of the greatest size has a few more bytes: a message, names, escapes."""
 MOST_FRAMES: Final = 1_000_000
 FRAMES_AT_ONCE: Final = 200
+LOOK_SEC: Final = 0.5
 EXIT_SEC: Final = 5.0
 """How long a program may take to end once it has given its result."""
 LAST_SEC: Final = 5.0
@@ -33,7 +35,7 @@ MB: Final = 1024 * 1024
 class Ears(Protocol):
     """Who hears of a program while it runs."""
 
-    def started(self, pid: int) -> None: ...
+    def started(self, pid: int, end_signal: int) -> None: ...
     def log(self, level: str, message: str) -> None: ...
     def progress(self, done: float | None, total: float | None, message: str) -> None: ...
     def cancelled(self) -> bool: ...
@@ -68,6 +70,7 @@ class Supervision:
         self._budget = Budget(work.program.limits.output_mb, ears.log)
         self._begun = False
         self._result_came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._looking: asyncio.TimerHandle | None = None
         self._fault: Exception | None = None
         self.ending: Ending | None = None
 
@@ -75,7 +78,8 @@ class Supervision:
         """The verdict. Cancelled, it asks the program to end, and kills it `grace_sec()` seconds later. Raises
         `CannotStart`, and what the ears raise, once the program is gone."""
         running = await self._runtime.start(self._work.program)
-        self._ears.started(running.pid)
+        self._ears.started(running.pid, running.end_signal)
+        self._look_again(Starving(running.pid))
         talking = asyncio.ensure_future(self._talk(running))
         out = Printed("info", self._budget, self._work.redactor)
         err = Printed("warning", self._budget, self._work.redactor)
@@ -97,6 +101,7 @@ class Supervision:
             await self._end(running, ending, grace_sec())
             raise
         finally:
+            self._stop_looking()
             everything: set[asyncio.Future[Any]] = {talking, *reading, ending}
             if unfinished := {part for part in everything if not part.done()}:
                 for part in unfinished:
@@ -128,7 +133,24 @@ class Supervision:
     @property
     def _spoilt(self) -> bool:
         """Whether nothing good can come any more."""
-        return bool(self._said.wrong) or self._fault is not None
+        return bool(self._said.wrong) or self._said.starved or self._fault is not None
+
+    def _look_again(self, starving: Starving) -> None:
+        """Until it has asked what there is to do: afterwards it may wait for whatever it likes."""
+        self._looking = asyncio.get_running_loop().call_later(LOOK_SEC, self._look, starving)
+
+    def _look(self, starving: Starving) -> None:
+        if not starving.look():
+            self._look_again(starving)
+            return
+        self._said.starved = True
+        if not self._result_came.done():
+            self._result_came.set_result(None)
+
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     async def _end(self, running: Running, ending: asyncio.Future[Ending], grace_sec: float) -> None:
         """Whoever cancels once more does not wait for the grace; that it is killed is waited for."""
@@ -186,6 +208,7 @@ class Supervision:
                 if self._begun:
                     raise BadFrame("it asked twice what there is to do")
                 self._begun = True
+                self._stop_looking()
                 await self._send(running, dict(self._work.job), in_thread=self._work.large)
             case "secret":
                 await self._send(running, self._secret(message.get("name")))
@@ -209,7 +232,8 @@ class Supervision:
         if self._said.ended:
             raise BadFrame("it gave more than one result")
         self._said.result, self._said.failure = result, failure
-        self._result_came.set_result(None)
+        if not self._result_came.done():
+            self._result_came.set_result(None)
 
     # ------------------------------------------------------------------------------------------ what leaves
 

@@ -35,16 +35,17 @@ class Exit(int):
 class Groups:
     """The processes that an attempt has started. `terminate` and `kill` may be called from another thread."""
 
-    __slots__ = ("_leaders", "_undertaker", "killed")
+    __slots__ = ("_keepers", "_leaders", "_undertaker", "killed")
 
     def __init__(self, undertaker: Undertaker | None = None) -> None:
         # By pid: whether it leads a group of its own, which is then signalled as a whole.
         self._leaders: dict[int, bool] = {}
+        self._keepers: dict[int, int] = {}
         self._undertaker = undertaker
         self.killed = False
 
     def __len__(self) -> int:
-        return len(self._leaders)
+        return len(self._leaders) + len(self._keepers)
 
     def add(self, pid: int) -> None:
         """Take a process in, with its group if it leads one."""
@@ -55,11 +56,19 @@ class Groups:
         if self.killed:  # it was started while the attempt was being killed
             _signal(pid, leads, signal.SIGKILL)
 
+    def add_keeper(self, pid: int, end_signal: int) -> None:
+        """Take a process in that ends what it has started by itself: when it is sent this signal, and when this process
+        has gone. Killing it might leave them; to ask them to end is not for this one to do."""
+        self._keepers[pid] = end_signal
+        if self.killed:
+            _signal(pid, False, end_signal)
+
     def remove(self, pid: int) -> None:
         if self._leaders.pop(pid, False) and self._undertaker is not None:
             self._undertaker.forget(pid)
 
     def forget(self) -> None:
+        self._keepers.clear()
         for pid in list(self._leaders):
             self.remove(pid)
 
@@ -71,6 +80,8 @@ class Groups:
         self.killed = True
         for pid, leads in list(self._leaders.items()):
             _signal(pid, leads, signal.SIGKILL)
+        for pid, end_signal in list(self._keepers.items()):
+            _signal(pid, False, end_signal)
 
     async def run(self, *command: str | os.PathLike[str], grace_sec: float, stdin: bytes | None = None,
                   **options: Any) -> Exit:  # fmt: skip
@@ -178,7 +189,7 @@ def _leads_group(pid: int) -> bool:
         return False
 
 
-def _signal(pid: int, group: bool, number: signal.Signals) -> None:
+def _signal(pid: int, group: bool, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if group:
             os.killpg(pid, number)

@@ -82,7 +82,7 @@ def _install(cfg: WorkerConfig, requirements: Sequence[str]) -> AbstractAsyncCon
     from flowkit.sandbox.environments import Environments
 
     environments = Environments(
-        Path(cfg.code_cache or _usual_cache()), index=cfg.code_index, most=cfg.code_environments,
+        cache_of(cfg), index=cfg.code_index, most=cfg.code_environments, max_bytes=cfg.code_cache_bytes,
         install_sec=cfg.code_install_sec,
     )  # fmt: skip
     return environments.use(requirements)
@@ -99,6 +99,9 @@ def _expected(cfg: WorkerConfig) -> Level | None:
     return Level.L1 if cfg.code_trusted else None
 
 
-def _usual_cache() -> str:
+def cache_of(cfg: WorkerConfig) -> Path:
+    """Where a worker with these settings keeps the packages that code requires."""
+    if cfg.code_cache:
+        return Path(cfg.code_cache)
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(home, "flowkit", "environments")
+    return Path(home, "flowkit", "environments")

@@ -194,10 +194,10 @@ class _Ears:
         self._context = context
         self._undertaker = undertaker
 
-    def started(self, pid: int) -> None:
+    def started(self, pid: int, end_signal: int) -> None:
         if self._attempt.groups is None:
             self._attempt.groups = Groups(self._undertaker)
-        self._attempt.groups.add(pid)
+        self._attempt.groups.add_keeper(pid, end_signal)
 
     def log(self, level: str, message: str) -> None:
         self._context.log.log(NUMBERS[level], "%s", message)

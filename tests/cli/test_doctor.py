@@ -14,6 +14,7 @@ import pytest
 from flowkit.cli import checks, checks_file
 from flowkit.cli.checks import Finding, fits, of_packages, of_python, requirements
 from flowkit.cli.checks_cluster import clock, of_topics
+from flowkit.cli.checks_code import of_packages_of_code
 from flowkit.cli.checks_file import damage, disk, file_system, of_place
 from flowkit.cli.checks_sandbox import of_groups, of_levels
 from flowkit.sandbox.levels import Fact, Report
@@ -47,7 +48,7 @@ def test_a_healthy_file_is_ok(cli: Cli) -> None:
     assert ran.code == 0
     assert {level for subject, (level, _) in found.items() if subject not in ("sandbox", "cgroups")} == {"ok"}
     assert list(found) == [
-        "python", "packages", "sqlite", "sandbox", "cgroups", "disk", "file", "coordinator", "tasks",
+        "python", "packages", "sqlite", "sandbox", "cgroups", "environments", "disk", "file", "coordinator", "tasks",
     ]  # fmt: skip
     assert "1 tasks, 3 commits" in found["file"][1]
 
@@ -100,7 +101,8 @@ def test_the_count_of_failures_ends_the_report(cli: Cli, folder: Path) -> None:
 
     assert ran.code == 1
     assert lines(ran.out)["file"][1].startswith("bad.db: file is not a database; it is no FlowKit file, or damaged")
-    assert ran.out.splitlines()[-1] == "1 of 7 checks failed"
+    *findings, last = ran.out.splitlines()
+    assert last == f"1 of {len(findings)} checks failed"
 
 
 def test_levels_that_a_machine_does_not_give_are_told_with_what_to_do() -> None:
@@ -111,6 +113,29 @@ def test_levels_that_a_machine_does_not_give_are_told_with_what_to_do() -> None:
     (finding,) = of_levels(half)
     assert finding.message == "no program can be run at L3: bubblewrap is not installed"
     assert (finding.level, finding.hint[:18]) == ("warn", "install bubblewrap")
+
+
+def test_an_interpreter_that_programs_at_l2_cannot_read_is_told() -> None:
+    facts = (Fact("python_at_l2", False, "/root/python cannot be read: /root is not open to every user"),)
+
+    (_, finding) = of_levels(Report(facts))
+    assert (finding.level, finding.subject) == ("warn", "sandbox")
+    assert finding.message.startswith("no Python program can be run at L2: /root/python")
+    assert [one.level for one in of_levels(Report(facts, {Level.L2: "no Landlock"}))] == ["warn"]
+
+
+async def test_what_is_kept_of_packages_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWKIT_CODE_CACHE", str(folder / "cache"))
+    assert await of_packages_of_code() == checks.ok(
+        "environments", f"0 of 20 sets, 0 of 4,096 MiB, in {folder / 'cache'}"
+    )
+
+    (folder / "cache" / "a").mkdir(parents=True)
+    (folder / "cache" / "a" / "done").touch()
+    (folder / "cache" / "a" / "size").write_text(str(3 * 1024 * 1024))
+    monkeypatch.setenv("FLOWKIT_CODE_CACHE_BYTES", str(1024 * 1024))
+    finding = await of_packages_of_code()
+    assert (finding.level, finding.message[:27]) == ("warn", "1 of 20 sets, 3 of 1 MiB, i")
 
 
 def test_what_control_groups_do_not_bound_is_told() -> None:

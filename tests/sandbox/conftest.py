@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,9 @@ import pytest
 
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.landlock import LandlockRuntime
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -33,3 +37,16 @@ def folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="flowkit-test-") as path:
         os.chmod(path, 0o755)  # noqa: S103  programs that root starts are other users
         yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def tree() -> Iterator[Path]:
+    """What the trial needs, where every user can read it."""
+    with TemporaryDirectory(prefix="flowkit-trial-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "flowkit" / "sandbox", folder / "flowkit" / "sandbox", ignore=ignore)
+        shutil.copytree(ROOT / "tests" / "sandbox", folder / "tests" / "sandbox", ignore=ignore)
+        shutil.copy(ROOT / "flowkit" / "__init__.py", folder / "flowkit")
+        yield folder

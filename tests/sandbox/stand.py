@@ -24,7 +24,7 @@ class Notes:
         self.stop = False
         self.batches: list[Any] = []
 
-    def started(self, pid: int) -> None:
+    def started(self, pid: int, end_signal: int) -> None:
         self.pid = pid
 
     def log(self, level: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.sandbox.environments import Environments
+from flowkit.sandbox.environments import Environments, kept
 from flowkit.sandbox.errors import CannotStart
 
 
@@ -40,12 +41,14 @@ def index(tmp_path: Path) -> Path:
 
 
 async def test_a_set_is_installed_with_what_it_needs_and_written_down(tmp_path: Path, index: Path) -> None:
-    environments = Environments(tmp_path / "cache", index=str(index))
+    environments = Environments(tmp_path / "cache", index=str(index), max_bytes=1)  # one in use stays all the same
 
     async with environments.use(["polite"]) as packages:
         assert _run(packages, "import os, polite; print(polite.TEXT, os.environ.get('PTH_RAN'))") == "hi there None"
         lock = json.loads((packages.parent / "lock.json").read_text())
+        (one,) = kept(tmp_path / "cache")
 
+    assert one.home == packages.parent and one.size == int((one.home / "size").read_text()) > 0
     assert lock["requirements"] == ["polite"]
     assert [(one["name"], one["version"]) for one in lock["installed"]] == [("polite", "1.0"), ("greeting", "1.0")]
     assert all(one["hashes"]["sha256"] for one in lock["installed"])
@@ -106,16 +109,45 @@ async def test_the_longest_unused_go_but_never_one_in_use(tmp_path: Path, index:
     cache = tmp_path / "cache"
     environments = Environments(cache, index=str(index), most=1)
 
-    def kept() -> set[str]:
+    def names() -> set[str]:
         return {path.name for path in cache.iterdir() if path.is_dir()}
 
     keys = [environments.key_of([name]) for name in ("greeting==1.0", "greeting==2.0")]
     async with environments.use(["greeting==1.0"]) as packages:
         async with environments.use(["greeting==2.0"]):
-            assert kept() == set(keys)
+            assert names() == set(keys)
         assert (packages / "greeting.py").exists()
     async with environments.use(["polite"]):
-        assert kept() == {environments.key_of(["polite"])}
+        assert names() == {environments.key_of(["polite"])}
+
+
+async def test_the_longest_unused_go_where_there_are_too_many_bytes(tmp_path: Path) -> None:
+    environments = Environments(tmp_path, index="unused", max_bytes=300_000)
+    for age, name in enumerate(("newest", "in-use", "oldest")):
+        _set_of(tmp_path / name, 120_000, age)
+    (tmp_path / ".oldest.gone-1-1").mkdir()
+    (tmp_path / ".lost.making").mkdir()
+    used = environments._open(".in-use.used")
+    fcntl.flock(used, fcntl.LOCK_SH)
+
+    assert [one.home.name for one in kept(tmp_path)] == ["oldest", "in-use", "newest"]
+    assert all(120_000 <= one.size < 150_000 for one in kept(tmp_path))
+    environments._sweep(0)
+    assert [one.home.name for one in kept(tmp_path)] == ["in-use", "newest"]
+    environments._max_bytes = 0
+    environments._sweep(0)
+    assert [one.home.name for one in kept(tmp_path)] == ["in-use"]
+    os.close(used)
+    environments._sweep(0)
+
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def _set_of(home: Path, size: int, age: int) -> None:
+    (home / "packages").mkdir(parents=True)
+    (home / "packages" / "data").write_bytes(b"x" * size)
+    (home / "done").touch()
+    os.utime(home, (1000 - age, 1000 - age))
 
 
 def _run(packages: Path, code: str) -> str:

@@ -8,11 +8,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,22 +20,8 @@ from tests.sandbox.hostile import WHOLE as PROGRAMS
 from tests.sandbox.programs import PYTHON
 from tests.sandbox.trial import CASES, WARM, claimed, expected
 
-ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 USERS = ("root", "ordinary")
-
-
-@pytest.fixture(scope="module")
-def tree() -> Iterator[Path]:
-    """What the trial needs, where every user can read it."""
-    with tempfile.TemporaryDirectory(prefix="flowkit-trial-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "flowkit" / "sandbox", folder / "flowkit" / "sandbox", ignore=ignore)
-        shutil.copytree(ROOT / "tests" / "sandbox", folder / "tests" / "sandbox", ignore=ignore)
-        shutil.copy(ROOT / "flowkit" / "__init__.py", folder / "flowkit")
-        yield folder
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,9 +13,27 @@ import pytest
 
 from flowkit.sandbox import landlock
 from flowkit.sandbox.errors import CannotStart
-from flowkit.sandbox.landlock import PREFIX, LandlockRuntime, sweep
-from flowkit.sandbox.runtime import Limits, Verdict
-from tests.sandbox.programs import run, script
+from flowkit.sandbox.landlock import PREFIX, LandlockRuntime, barrier, sweep
+from flowkit.sandbox.runtime import Limits, Program, Verdict
+from tests.sandbox.hostile import WHOLE
+from tests.sandbox.programs import PYTHON, finish, run, script
+
+NOBODY = 65534
+BOMB = "print('up', flush=True)\n" + WHOLE["fork_bomb"].source
+WORKER = f"""
+import asyncio, sys
+from flowkit.sandbox.landlock import LandlockRuntime
+from flowkit.sandbox.runtime import Limits
+from tests.sandbox.programs import script
+BOMB = {BOMB!r}
+async def main():
+    running = await LandlockRuntime().start(script(BOMB, args=(sys.argv[1],), limits=Limits(pids=24, wall_sec=60)))
+    await running.stdout.readline()
+    await asyncio.sleep(0.3)
+    print("up", flush=True)
+    await running.wait()
+asyncio.run(main())
+"""
 
 
 async def test_a_program_has_a_folder_of_its_own_that_goes_with_it(l2: LandlockRuntime) -> None:
@@ -89,6 +109,56 @@ async def test_a_kernel_without_landlock_is_said(monkeypatch: pytest.MonkeyPatch
         await LandlockRuntime().start(script("pass"))
 
     assert caught.value.code == "E_SANDBOX_LANDLOCK"
+
+
+async def test_an_interpreter_that_is_not_for_everybody_is_named_by_root(
+    l2: LandlockRuntime, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = folder / "home"
+    (home / "bin").mkdir(parents=True)
+    (home / "bin" / "python").touch(mode=0o755)
+    (folder / "link").symlink_to(home / "bin" / "python")
+    assert barrier([str(home / "bin" / "python")]) == ""
+    home.chmod(0o700)
+
+    for path in (home / "bin" / "python", folder / "link"):
+        assert barrier(["/usr/bin", str(path)]).endswith(f"{home} is not open to every user")
+    if os.geteuid() == 0:
+        with pytest.raises(CannotStart, match="not open to every user") as caught:
+            await l2.start(Program((str(home / "bin" / "python"),)))
+        assert caught.value.code == "E_READABLE"
+
+
+async def test_the_signal_that_ends_a_program_ends_all_that_it_started(l2: LandlockRuntime) -> None:
+    mark = f"flowkit-bomb-{time.monotonic_ns()}"
+    running = await l2.start(script(BOMB, args=(mark,), limits=Limits(pids=24, wall_sec=60)))
+    assert await running.stdout.readline() == b"up\n"
+
+    os.kill(running.pid, running.end_signal)
+
+    done = await finish(running)
+    assert (done.ending.verdict, done.ending.signal) == (Verdict.SIGNAL, 9)
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _has(path, mark)]
+
+
+@pytest.mark.parametrize("user", ["root", "ordinary"])
+async def test_a_fork_bomb_does_not_outlive_a_worker_that_was_killed(tree: Path, user: str) -> None:
+    if user == "root" and os.geteuid() != 0:
+        pytest.skip("only root can be root")
+    mark = f"flowkit-bomb-{time.monotonic_ns()}"
+    change = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if user == "ordinary" and os.geteuid() == 0 else {}
+    worker = await asyncio.create_subprocess_exec(
+        PYTHON if user == "ordinary" else sys.executable, "-c", WORKER, mark, stdout=asyncio.subprocess.PIPE, cwd=tree,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tree)}, **change,
+    )  # fmt: skip
+    assert worker.stdout is not None and await worker.stdout.readline() == b"up\n"
+
+    worker.kill()
+    await worker.wait()
+
+    async with asyncio.timeout(20):
+        while [path for path in Path("/proc").glob("[0-9]*/cmdline") if _has(path, mark)]:
+            await asyncio.sleep(0.05)
 
 
 async def test_folders_of_dead_owners_are_removed(folder: Path) -> None:

@@ -108,6 +108,14 @@ async def test_node_out_of_memory_is_told_apart() -> None:
     assert outcome.verdict == "oom"
 
 
+@pytest.mark.parametrize(("memory_mb", "verdict"), [(16, "oom"), (32, "finished")])
+async def test_node_with_next_to_no_memory_runs_or_says_so_at_once(memory_mb: int, verdict: str) -> None:
+    outcome = await node("function main() { return 1 }", limits=Limits(memory_mb=memory_mb, wall_sec=60))
+
+    assert outcome.verdict == verdict
+    assert outcome.usage.wall_sec < 30  # it waited for ever, for a thread that could not be made
+
+
 async def test_node_looks_secrets_up() -> None:
     outcome = await node("function main() { return '{{{secret::KEY}}}'.length + flowkit.secret('KEY').length }",
                          secrets={"KEY": "s'ec`ret"})  # fmt: skip

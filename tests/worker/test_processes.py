@@ -94,6 +94,27 @@ async def test_a_process_that_leads_no_group_is_signalled_alone() -> None:
     groups.terminate()
 
 
+async def test_a_process_that_ends_its_own_is_told_to_and_not_killed() -> None:
+    undertaker, groups = Undertaker(), Groups()
+    for told in (groups, Groups(undertaker)):
+        told.killed = told is groups  # then it is told at once
+        script = "import signal, sys; signal.sigwait({signal.SIGUSR1}); sys.exit(7)"
+        begin = f"import signal; signal.pthread_sigmask(0, {{10}}); print(1, flush=True); {script}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", begin, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        told.add_keeper(process.pid, signal.SIGUSR1)
+        assert len(told) == 1
+        told.terminate()
+        told.kill()
+        assert await process.wait() == 7
+        told.forget()
+        assert len(told) == 0
+    undertaker.stop()
+
+
 async def test_the_undertaker_kills_only_what_is_left() -> None:
     undertaker = Undertaker()
     left = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)

@@ -28,6 +28,8 @@ PROXY_PORT = 3128
 
 TERMINATE = b"t"
 KILL = b"k"
+END = signal.SIGUSR1
+"""Ends a program that has no namespace of its own, and all that it has started: who kills this process leaves them."""
 
 _KILL_ROUND_SEC = 0.05
 _FAILED = 127
@@ -54,9 +56,12 @@ class Init:
             self._own = self._moved()
             if self._place.fresh:
                 self._own_namespaces()
+            woken = listen_for_children()
             if not self._place.root:
                 kernel.adopt_orphans()
-            woken = listen_for_children()
+                # It ends all that it has adopted before it ends itself: when its parent has gone, `control` tells it.
+                kernel.die_with_parent(0)
+                signal.signal(END, lambda *_: None)
             inner, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
             began, beginning = os.pipe()
             kernel.set_dumpable(False)
@@ -183,7 +188,7 @@ class Init:
                 become(self._place.uid)
             kernel.drop_capabilities()
             kernel.set_dumpable(False)
-        kernel.die_with_parent(signal.SIGKILL)
+            kernel.die_with_parent(signal.SIGKILL)
 
     def _until_program_ends(self, woken: int) -> int | None:
         poll = select.poll()
@@ -195,7 +200,8 @@ class Init:
                 return status
             for descriptor, _ in poll.poll():
                 if descriptor == woken:
-                    os.read(woken, 4096)
+                    if END in os.read(woken, 4096):
+                        return None
                 elif self._told_to_end():
                     return None
 
@@ -234,10 +240,16 @@ class Init:
 
     def _kill_all(self) -> None:
         if self._place.root:
-            _kill(-1)
+            _send(-1, signal.SIGKILL)
             return
-        for pid in descendants(os.getpid()):
-            _kill(pid)
+        # Who is stopped does not fork, so that what there is to be killed becomes fewer.
+        stopped: set[int] = set()
+        while found := set(descendants(os.getpid())) - stopped:
+            for pid in found:
+                _send(pid, signal.SIGSTOP)
+            stopped |= found
+        for pid in stopped:
+            _send(pid, signal.SIGKILL)
 
     def _report(self, status: int | None) -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -300,9 +312,9 @@ def _open_counters() -> int:
         return -1
 
 
-def _kill(pid: int) -> None:
+def _send(pid: int, number: int) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         return
 
