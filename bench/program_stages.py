@@ -180,13 +180,13 @@ async def _steps(count: int) -> list[tuple[str, str, float, float]]:
             await runtime.close()
     used["program", "all, of which the rest is Python's: the job, the code, the result"] = whole
     return [(who, what, *(statistics.median(one) for one in zip(*rows, strict=True)))
-            for (who, what), rows in sorted(used.items(), key=lambda item: item[0][0], reverse=True)]  # type: ignore[misc]  # fmt: skip
+            for (who, what), rows in sorted(used.items(), key=lambda item: item[0][0], reverse=True)]  # fmt: skip
 
 
 def _work() -> Work:
     limits = Limits()
-    job = {"inputs": None, "bytes": [], "source": SOURCE, "file": "n.py", "node": "n", "path": [], "secrets": [],
-           "most_bytes": limits.output_mb << 20}  # fmt: skip
+    job: dict[str, Any] = {"inputs": None, "bytes": [], "source": SOURCE, "file": "n.py", "node": "n", "path": [],
+                           "secrets": [], "most_bytes": limits.output_mb << 20}  # fmt: skip
     return Work(program_for("python", limits, warm="python"), job)
 
 

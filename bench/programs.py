@@ -177,11 +177,11 @@ def show(warm: Starts, cold: Starts, rates: list[Rate]) -> None:
     for name, one, most in (("warm", warm, TARGET_WARM_MS), ("cold", cold, TARGET_COLD_MS)):
         print(f"| {name} | {one.program_ms:.1f} | {one.program_p99_ms:.1f} | {one.handler_ms:.1f} | "
               f"{one.handler_p99_ms:.1f} | {one.adds_ms:.1f} | {most:g} |")  # fmt: skip
-    print(f"\n| at a time | programs/s (wanted: {TARGET_RATE:g}) | CPU ms each, all of ours | this process, user + system "
-          f"| zygote | programs | the whole machine |\n{'|---' * 7}|")  # fmt: skip
-    for one in rates:
-        parts = " | ".join(f"{user:.2f} + {system:.2f}" for user, system in one.cpu_ms.values())
-        print(f"| {one.at_once} | {one.per_second:.0f} | {one.total_ms:.2f} | {parts} |")
+    print(f"\n| at a time | programs/s (wanted: {TARGET_RATE:g}) | CPU ms each, all of ours | this process, "
+          f"user + system | zygote | programs | the whole machine |\n{'|---' * 7}|")  # fmt: skip
+    for run in rates:
+        parts = " | ".join(f"{user:.2f} + {system:.2f}" for user, system in run.cpu_ms.values())
+        print(f"| {run.at_once} | {run.per_second:.0f} | {run.total_ms:.2f} | {parts} |")
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:

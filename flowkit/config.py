@@ -254,8 +254,8 @@ class WorkerConfig(CommonSettings):
     `code_trusted`: it may run at level L1, as a plain process that may do what the worker's user may.
     `code_dir`: where the `file`s of code nodes are. `code_index`: whence the packages that code requires come, and
     nothing else: an index's address, or a folder of wheels; empty: none are installed. `code_cache`: where they are
-    kept (by default in the user's cache), in at most `code_environments` sets and `code_cache_bytes` of the disk, of which
-    the least recently used go first, and never those in use. `code_install_sec`: how long making one may take.
+    kept (by default in the user's cache), in at most `code_environments` sets and `code_cache_bytes` of the disk, of
+    which the least recently used go first, and never those in use. `code_install_sec`: how long making one may take.
     Of what an attempt logs, the lines from `log_level` on are kept, `log_lines` of them at most, and `log_bytes`.
     `capture_logging`: what libraries log by Python's `logging` while an attempt runs is kept as its own.
     """

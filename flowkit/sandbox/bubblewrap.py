@@ -49,6 +49,7 @@ class BubblewrapRuntime:
         self._zygotes = Zygotes(
             lambda: self._bwrap,
             lambda orders: self._keeper.ask(orders, fresh=True),
+            emptied=self._keeper.give_back,
             most_forks=most_forks,
             spares=spares,
         )

@@ -14,7 +14,7 @@ import itertools
 import os
 import secrets
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,9 @@ _SHORTEST_QUOTA_US: Final = 1_000
 _REMOVAL_SEC: Final = 2.0
 _REMOVAL_PAUSE_SEC: Final = 0.01
 _LONGEST_FILE: Final = 64 * 1024
+_RESERVE_BYTES: Final = MIB
+MOST_KEPT: Final = 16
+"""Groups that are kept for the next programs."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,7 @@ class Cgroups:
         self.controllers = {controller.name: controller for controller in controllers}
         self._homes: dict[Path, _Home] = {}
         self._numbers = itertools.count()
+        self._kept: list[Group] = []
 
     def open(self) -> None:
         """Clear away what owners left that have ended, and make folders of one's own. Raises `OSError`."""
@@ -57,14 +61,17 @@ class Cgroups:
             if controller.version == 2:
                 _write(f"{self._homes[controller.folder].folder}/cgroup.subtree_control", f"+{_of_2(controller.name)}")
 
-    def create(self) -> Group:
-        """A group with no limits yet and nobody in it. Raises `OSError`."""
+    def create(self, *, again: bool = False) -> Group:
+        """A group with nobody in it, whose limits are yet to be set. `again`: it may be one that was in use before, and
+        is kept for the next if it is as new when it is removed. Raises `OSError`."""
+        if again and self._kept:
+            return self._kept.pop()
         name = f"p{next(self._numbers)}"
         places = {
             controller.name: (controller.version, self._homes[controller.folder].folder / name)
             for controller in self.controllers.values()
         }
-        group = Group(places)
+        group = Group(places, self._keep if again else None)
         try:
             group.make()
         except OSError:
@@ -72,7 +79,19 @@ class Cgroups:
             raise
         return group
 
+    def _keep(self, group: Group) -> bool:
+        if len(self._kept) >= MOST_KEPT or not group.renew():
+            return False
+        self._kept.append(group)
+        return True
+
+    def give_back(self) -> None:
+        """The kernel is given those back that are kept for the next programs."""
+        while self._kept:
+            self._kept.pop().try_remove()
+
     def close(self) -> None:
+        self._kept.clear()
         for home in self._homes.values():
             _clear(home.folder)
             os.close(home.lock)
@@ -80,11 +99,14 @@ class Cgroups:
 
 
 class Group:
-    """What one program, and all that it starts, is counted and bounded in."""
+    """What one program, and all that it starts, is counted and bounded in. `keep`: says whether it takes it when it is
+    to be removed."""
 
-    def __init__(self, places: dict[str, tuple[int, Path]]) -> None:
+    def __init__(self, places: dict[str, tuple[int, Path]], keep: Callable[[Group], bool] | None = None) -> None:
         # As text: a group is made and read for every program, and joining paths as objects is slow.
         self._places = {name: (version, str(folder)) for name, (version, folder) in places.items()}
+        self._keep = keep
+        self._bounds: tuple[int, float, int] | None = None
         self._folders = list(dict.fromkeys(folder for _, folder in self._places.values()))
 
     def make(self) -> None:
@@ -93,10 +115,35 @@ class Group:
 
     def bound(self, limits: Limits) -> None:
         """Raises `OSError`."""
+        bounds = (limits.memory_mb, limits.cpu, limits.pids)
+        if self._bounds == bounds:
+            return
+        if self._bounds is not None:
+            self._bound_swap("-1")  # or memory could not be given more than both had together
+        self._bounds = bounds
         for name, (version, folder) in self._places.items():
             for file, value in _settings(name, version, limits):
                 _write(f"{folder}/{file}", value)
-        self._bound_swap(limits)
+        self._bound_swap(str(limits.memory_mb * MIB))
+
+    def renew(self) -> bool:
+        """Whether it is as if it were new: nobody is in it, and what was counted is forgotten. Only in version 1 can
+        all that be had. What is left of memory is the kernel's own reserve for it, which it takes back in need."""
+        versions = {version for version, _ in self._places.values()}
+        if versions != {1} or not {"memory", "pids"} <= self._places.keys() or self.oom_kills():
+            return False
+        memory, pids = self._places["memory"][1], self._places["pids"][1]
+        if _read(f"{pids}/pids.current", "?").strip() != "0":
+            return False
+        if int(_read(f"{memory}/memory.usage_in_bytes", "-1")) not in range(_RESERVE_BYTES):
+            return False
+        try:
+            _write(f"{memory}/memory.max_usage_in_bytes", "0")
+            if "cpuacct" in self._places:
+                _write(f"{self._places['cpuacct'][1]}/cpuacct.usage", "0")
+        except OSError:
+            return False
+        return True
 
     def doors(self) -> list[int]:
         """Descriptors by which whoever writes `0` to all of them joins; the caller closes them."""
@@ -132,6 +179,8 @@ class Group:
 
     async def remove(self) -> None:
         """Raises `OSError` if somebody is still in it after two seconds of killing."""
+        if self._keep is not None and self._keep(self):
+            return
         deadline = asyncio.get_running_loop().time() + _REMOVAL_SEC
         while not self.try_remove():
             if asyncio.get_running_loop().time() > deadline:
@@ -144,13 +193,14 @@ class Group:
         self._folders = [folder for folder in self._folders if not _remove(folder)]
         return not self._folders
 
-    def _bound_swap(self, limits: Limits) -> None:
+    def _bound_swap(self, with_swap: str) -> None:
+        """`with_swap`: what memory and swap may be together, in version 1."""
         version, folder = self._places.get("memory", (0, ""))
         if not version:
             return
         file, value = ("memory.swap.max", "0")
         if version == 1:
-            file, value = ("memory.memsw.limit_in_bytes", str(limits.memory_mb * MIB))
+            file, value = ("memory.memsw.limit_in_bytes", with_swap)
         with contextlib.suppress(FileNotFoundError):  # a kernel without swap, or that does not account for it
             _write(f"{folder}/{file}", value)
 

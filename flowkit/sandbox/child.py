@@ -188,8 +188,8 @@ def main() -> None:
 
 
 def rehearse() -> None:
-    """Run a program that does nothing, of which nobody hears. A process that is forked for each attempt is made ready by
-    it: the interpreter has found its names and made its shortcuts."""
+    """Run a program that does nothing, of which nobody hears. A process that is forked for each attempt is made ready
+    by it: the interpreter has found its names and made its shortcuts."""
     import linecache
     from _socket import socketpair
 

@@ -47,6 +47,10 @@ class Keeper:
         """End all programs."""
         await asyncio.gather(*(running.kill() for running in self._running))
 
+    def give_back(self) -> None:
+        """What is kept for the next programs, as none will come for a while."""
+        self._cgroups.give_back()
+
     def close(self) -> None:
         """Nobody may be in any place any more."""
         if self._open:
@@ -57,7 +61,7 @@ class Keeper:
         self, orders: socket.socket, *, root: bool = True, fresh: bool = False, uid: int | None = None
     ) -> Spot:
         """Ask for a place for some program. Raises `CannotStart`, and `OSError` where nobody takes orders."""
-        group = self._group()
+        group = self._group(again=fresh)
         try:
             if uid is None:
                 uid = some_uid() if os.geteuid() == 0 else 0
@@ -91,11 +95,11 @@ class Keeper:
         self._running.add(running)
         return running
 
-    def _group(self) -> Group | None:
+    def _group(self, *, again: bool) -> Group | None:
         if not self._cgroups.controllers:
             return None
         try:
-            return self._cgroups.create()
+            return self._cgroups.create(again=again)
         except OSError as error:
             raise CannotStart("E_SANDBOX_CGROUP", f"no control group can be made: {error}", "flowkit doctor") from None
 

@@ -1,4 +1,4 @@
-"""Tells a program that waits for ever for memory: Node.js, while it begins, waits for a thread that could not be made."""
+"""Tells a program that waits for ever for memory: Node.js, as it begins, waits for a thread that could not be made."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _UNBOUNDED: Final = "unlimited"
 
 
 class Starving:
-    """Looks, again and again, at the first process that `keeper` has started; only where its memory is bounded by a limit
-    of the system. `look` says whether it cannot get another thread's stack, and has not moved since the last look."""
+    """Looks, again and again, at the first process that `keeper` has started; only where its memory is bounded by a
+    limit of the system. `look` says whether it cannot get another thread's stack, and has not moved since the last."""
 
     def __init__(self, keeper: int) -> None:
         self._keeper = keeper

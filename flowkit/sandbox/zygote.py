@@ -156,14 +156,15 @@ class Zygote:
 
 
 class Zygotes:
-    """The zygotes of one runtime, by environment."""
+    """The zygotes of one runtime, by environment. `emptied` is called when all were given back."""
 
     def __init__(
-        self, bwrap: Callable[[], str], ask: Ask, *, most_forks: int = MOST_FORKS, most: int = MOST_ZYGOTES,
-        spares: int = SPARES,
+        self, bwrap: Callable[[], str], ask: Ask, *, emptied: Callable[[], None],
+        most_forks: int = MOST_FORKS, most: int = MOST_ZYGOTES, spares: int = SPARES,
     ) -> None:  # fmt: skip
         self._bwrap = bwrap
         self._ask = ask
+        self._emptied = emptied
         self._spares = spares
         self._most_forks = most_forks
         self._most = most
@@ -207,6 +208,8 @@ class Zygotes:
                 continue
             del self._zygotes[environment]
             await begun.result().retire()
+        if not self._zygotes:
+            self._emptied()
 
     async def close(self) -> None:
         if self._timer is not None:

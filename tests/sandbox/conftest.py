@@ -13,7 +13,6 @@ import pytest
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.landlock import LandlockRuntime
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

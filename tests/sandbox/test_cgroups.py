@@ -100,3 +100,57 @@ def test_an_owner_sweeps_when_it_opens_and_leaves_nothing_when_it_closes(tmp_pat
     assert group.try_remove()
     groups.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Cgroups:
+    """Those of version 1, each in a folder that is no kernel's; nobody is in them."""
+    groups = Cgroups([Controller(name, 1, tmp_path / name) for name in ("memory", "pids", "cpuacct")])
+    for name in groups.controllers:
+        (tmp_path / name).mkdir()
+    groups.open()
+    return groups
+
+
+def _fill(group: Group, **more: str) -> None:
+    files = {"memory.usage_in_bytes": "4096", "memory.max_usage_in_bytes": "9", "memory.oom_control": "oom_kill 0",
+             "memory.limit_in_bytes": "", "memory.memsw.limit_in_bytes": "", "pids.current": "0", "pids.max": "",
+             "cpuacct.usage": "7", "cpu.cfs_period_us": ""}  # fmt: skip
+    for file, text in (files | more).items():
+        if (place := group._places.get(file.split(".")[0])) is not None:
+            Path(place[1], file).write_text(text)
+
+
+async def test_a_group_that_is_as_new_is_used_again(first: Cgroups) -> None:
+    group = first.create(again=True)
+    _fill(group)
+    group.bound(LIMITS)
+
+    await group.remove()
+
+    assert first.create(again=False) is not group
+    assert first.create(again=True) is group
+    assert (group.cpu_sec(), group.peak_memory_bytes()) == (0.0, 0)
+    memory = Path(group._places["memory"][1], "memory.limit_in_bytes")
+    memory.write_text("as it was")
+    group.bound(LIMITS)
+    assert memory.read_text() == "as it was"  # the limits are those that it has
+    group.bound(Limits(memory_mb=128))
+    assert memory.read_text() == str(128 * 1024 * 1024)
+    first.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("pids.current", "1"), ("memory.usage_in_bytes", "2000000"), ("memory.oom_control", "oom_kill 1")],
+)
+def test_a_group_in_which_something_is_left_is_not_used_again(first: Cgroups, file: str, text: str) -> None:
+    group = first.create(again=True)
+    _fill(group, **{file: text})
+
+    assert not group.renew()
+    first.close()
+
+
+def test_groups_of_version_2_are_not_used_again(group: Group) -> None:
+    assert not group.renew()
