@@ -112,10 +112,8 @@ class Init:
         raise AssertionError("a program was started twice")
 
     def _script(self, order: Order) -> None:
-        from .script import run
-
         assert self._packages is not None
-        run(order.argv, order.env, self._packages)
+        self._packages.run(order.argv, order.env)
 
     # ---- in the first process
 
@@ -155,8 +153,7 @@ class Init:
             if name == "tmp" and not own_tmp:
                 continue
             inner = f"{WORK}/{name}"
-            os.mkdir(inner)
-            os.chmod(inner, 0o700)
+            os.mkdir(inner, 0o700)
             if self._place.uid:
                 os.chown(inner, self._place.uid, self._place.uid)
             kernel.mount(inner, target, "", kernel.MS_BIND)

@@ -16,23 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def run(argv: list[str], env: dict[str, str], packages: Site) -> None:
-    """Does not come back: the process ends with the script, as an interpreter would, but for taking itself apart."""
-    path = argv[-1]
-    os.environ.clear()
-    os.environ.update(env)
-    sys.argv = [path]
-    sys.executable = argv[0]
-    sys._base_executable = packages.interpreter  # type: ignore[attr-defined]
-    options = "".join(word[1:] for word in argv[1:-1] if word.startswith("-") and not word.startswith("--"))
-    if "S" not in options:
-        packages.load()
-    if not set("IP") & set(options):
-        sys.path.insert(0, os.path.dirname(path))
-    _end(_outcome(packages.prepared or (lambda: _load("__main__", path))))
-
-
-def prepare(path: str) -> Callable[[], None]:
+def _prepare(path: str) -> Callable[[], None]:
     """Load a script, have it rehearse, and give its `main`."""
     script = _load("prepared", path)
     script.rehearse()
@@ -92,20 +76,36 @@ def _end(status: int) -> None:
 
 class Site:
     """What `site` does when an interpreter starts, in two parts: `look` before the walls are up, which finds out
-    what there is and runs none of it, and `load` behind them, which runs what is to be run. `prepared`: the `main` of a
-    script that was loaded already, if any, to be called instead of the program's."""
+    what there is and runs none of it, and `load` behind them, which runs what is to be run. `prepared`: a script
+    that `look` loads, if any, whose `main` is then called instead of the program's."""
 
     def __init__(self, prepared: str = "") -> None:
-        self._script = prepared
-        self.prepared: Callable[[], None] | None = None
-        self.interpreter = ""
+        self._prepared = prepared
+        self._main: Callable[[], None] | None = None
+        self._interpreter = ""
         self._paths: list[str] = []
         self._pth: list[tuple[str, str]] = []
         self._customised = False
 
+    def run(self, argv: list[str], env: dict[str, str]) -> None:
+        """Run a program's script. Does not come back: the process ends with the script, as an interpreter would, but for
+        taking itself apart."""
+        path = argv[-1]
+        os.environ.clear()
+        os.environ.update(env)
+        sys.argv = [path]
+        sys.executable = argv[0]
+        sys._base_executable = self._interpreter  # type: ignore[attr-defined]
+        options = "".join(word[1:] for word in argv[1:-1] if word.startswith("-") and not word.startswith("--"))
+        if "S" not in options:
+            self.load()
+        if not set("IP") & set(options):
+            sys.path.insert(0, os.path.dirname(path))
+        _end(_outcome(self._main or (lambda: _load("__main__", path))))
+
     def look(self) -> None:
-        self.interpreter = os.path.realpath(sys.executable)
-        self.prepared = prepare(self._script) if self._script else None
+        self._interpreter = os.path.realpath(sys.executable)
+        self._main = _prepare(self._prepared) if self._prepared else None
         site.removeduppaths()
         self._paths = list(sys.path)
         for folder in site.getsitepackages(_prefixes()):
