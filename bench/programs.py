@@ -118,22 +118,22 @@ def _p99(values: list[float]) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[98]
 
 
-async def rate(stand: Stand, count: int, at_once: int) -> Rate:
-    async def lane() -> None:
-        for _ in range(count // at_once):
-            await stand.took(CODE)
-
-    done = count // at_once * at_once
-    before, began = cpu(), time.perf_counter()
-    await asyncio.gather(*(lane() for _ in range(at_once)))
-    seconds = time.perf_counter() - began
-    await asyncio.sleep(SETTLE_SEC)  # what is tidied up behind the programs belongs to them
-    after = cpu()
+async def rate(count: int, at_once: int) -> Rate:
+    """So many tasks are created in one go, for a worker with so many slots."""
+    async with Stand(at_once) as stand:
+        before, began = cpu(), time.perf_counter()
+        ids = await stand.engine.coordinator.create_tasks([{"graph": CODE}] * count)
+        results = await asyncio.gather(*(stand.engine.wait_task(one, timeout=WAIT_SEC) for one in ids))
+        seconds = time.perf_counter() - began
+        await asyncio.sleep(SETTLE_SEC)  # what is tidied up behind the programs belongs to them
+        after = cpu()
+    if {result.status for result in results} != {"finished"}:
+        raise SystemExit(f"the measurement failed: tasks have {({result.status for result in results})}")
     each = {
-        name: (1000 * (after[name][0] - before[name][0]) / done, 1000 * (after[name][1] - before[name][1]) / done)
+        name: (1000 * (after[name][0] - before[name][0]) / count, 1000 * (after[name][1] - before[name][1]) / count)
         for name in after
     }
-    return Rate(at_once, done / seconds, each)
+    return Rate(at_once, count / seconds, each)
 
 
 def cpu() -> dict[str, tuple[float, float]]:
@@ -185,10 +185,10 @@ def show(warm: Starts, cold: Starts, rates: list[Rate]) -> None:
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
-    async with Stand(max(AT_ONCE)) as stand:
+    async with Stand(1) as stand:
         warm = await starts(stand, given.starts, cold=False)
         cold = await starts(stand, given.starts, cold=True)
-        rates = [await rate(stand, given.programs, at_once) for at_once in AT_ONCE]
+    rates = [await rate(given.programs, at_once) for at_once in AT_ONCE]
     show(warm, cold, rates)
     stages = await program_stages.measure(min(given.starts, 100))
     program_stages.show(stages)
