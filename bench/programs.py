@@ -128,7 +128,7 @@ async def rate(count: int, at_once: int) -> Rate:
         await asyncio.sleep(SETTLE_SEC)  # what is tidied up behind the programs belongs to them
         after = cpu()
     if {result.status for result in results} != {"finished"}:
-        raise SystemExit(f"the measurement failed: tasks have {({result.status for result in results})}")
+        raise SystemExit(f"the measurement failed: tasks have { ({result.status for result in results}) }")
     each = {
         name: (1000 * (after[name][0] - before[name][0]) / count, 1000 * (after[name][1] - before[name][1]) / count)
         for name in after

@@ -117,6 +117,9 @@ _IOCTLS: Final = (0x5412, 0x541C, 0x5423)  # TIOCSTI and TIOCLINUX type into a t
 _ALLOW: Final = 0x7FFF0000
 _KILL_PROCESS: Final = 0x80000000
 _ERRNO: Final = 0x00050000
+_FEW: Final = 4
+"""Calls that are told apart one after the other."""
+
 _DENIED: Final = _ERRNO | errno.EPERM
 _NOT_THERE: Final = _ERRNO | errno.ENOSYS
 
@@ -153,18 +156,43 @@ class _Filter:
 
     def build(self, *, internet: bool, own_ipc: bool) -> bytes:
         code = self._code
+        rules: dict[str, Callable[[], None]] = {
+            "clone": self._no_namespaces,
+            "personality": self._usual_personality,
+            "ioctl": self._harmless_ioctl,
+            "socketpair": self._unix_only,
+        }
+        answers = {name: "not there" for name in UNKNOWN}
+        answers |= {name: "denied" for name in (*REFUSED, *(() if own_ipc else SHARED_IPC))}
+        if internet:
+            rules["socket"] = self._streams
+        else:
+            answers["socket"] = "denied"
+        places = {number: label for name, label in (answers | {name: name for name in rules}).items()
+                  if (number := self._machine.number(name)) is not None}  # fmt: skip
         self._only_this_machine()
-        for name in UNKNOWN:
-            self._for(name, lambda end: code.answer(_NOT_THERE))
-        for name in REFUSED if own_ipc else [*REFUSED, *SHARED_IPC]:
-            self._for(name, lambda end: code.answer(_DENIED))
-        self._for("clone", self._no_namespaces)
-        self._for("personality", self._usual_personality)
-        self._for("ioctl", self._harmless_ioctl)
-        self._for("socketpair", self._unix_only)
-        self._for("socket", self._streams if internet else lambda end: code.answer(_DENIED))
-        code.answer(_ALLOW)
+        self._tell_apart(sorted(places), places)
+        for label, answer in (("denied", _DENIED), ("not there", _NOT_THERE)):
+            code.label(label)
+            code.answer(answer)
+        for name, rule in rules.items():
+            code.label(name)
+            rule()
         return code.assemble()
+
+    def _tell_apart(self, numbers: list[int], places: dict[int, str]) -> None:
+        """By halves: when a filter is installed, the kernel asks it about each call that there is."""
+        code = self._code
+        if len(numbers) > _FEW:
+            middle = numbers[len(numbers) // 2]
+            code.if_at_least(middle, then=f"from {middle}")
+            self._tell_apart([number for number in numbers if number < middle], places)
+            code.label(f"from {middle}")
+            self._tell_apart([number for number in numbers if number >= middle], places)
+            return
+        for number in numbers:
+            code.if_equal(number, then=places[number])
+        code.answer(_ALLOW)
 
     def _only_this_machine(self) -> None:
         code = self._code
@@ -178,17 +206,7 @@ class _Filter:
         code.answer(_NOT_THERE)
         code.label("known")
 
-    def _for(self, name: str, rule: Callable[[str], None]) -> None:
-        """What `rule` writes is for this call only; it may load over the call's number, as it ends in an answer."""
-        number = self._machine.number(name)
-        if number is None:
-            return
-        end = f"after {name}"
-        self._code.if_equal(number, otherwise=end)
-        rule(end)
-        self._code.label(end)
-
-    def _no_namespaces(self, _: str) -> None:
+    def _no_namespaces(self) -> None:
         code = self._code
         code.load(_low(0))
         code.if_any_bit(_NEW_NAMESPACES, otherwise="plain clone")
@@ -196,19 +214,19 @@ class _Filter:
         code.label("plain clone")
         code.answer(_ALLOW)
 
-    def _usual_personality(self, _: str) -> None:
+    def _usual_personality(self) -> None:
         self._code.load(_low(0))
         self._among(_PERSONALITIES, "personality", found=_ALLOW, other=_DENIED)
 
-    def _harmless_ioctl(self, _: str) -> None:
+    def _harmless_ioctl(self) -> None:
         self._code.load(_low(1))  # the kernel looks at these 32 bits only
         self._among(_IOCTLS, "ioctl", found=_DENIED, other=_ALLOW)
 
-    def _unix_only(self, _: str) -> None:
+    def _unix_only(self) -> None:
         self._code.load(_low(0))
         self._among((AF_UNIX,), "socketpair", found=_ALLOW, other=_DENIED)
 
-    def _streams(self, _: str) -> None:
+    def _streams(self) -> None:
         code = self._code
         code.load(_low(1))
         code.mask(_SOCKET_TYPE)
