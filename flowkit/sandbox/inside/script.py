@@ -88,8 +88,8 @@ class Site:
         self._customised = False
 
     def run(self, argv: list[str], env: dict[str, str]) -> None:
-        """Run a program's script. Does not come back: the process ends with the script, as an interpreter would, but for
-        taking itself apart."""
+        """Run a program's script. Does not come back: the process ends with the script, as an interpreter would, but
+        for taking itself apart."""
         path = argv[-1]
         os.environ.clear()
         os.environ.update(env)
