@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -138,7 +140,7 @@ async def test_the_signal_that_ends_a_program_ends_all_that_it_started(l2: Landl
 
     done = await finish(running)
     assert (done.ending.verdict, done.ending.signal) == (Verdict.SIGNAL, 9)
-    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _has(path, mark)]
+    assert not _those_with(mark)
 
 
 @pytest.mark.parametrize("user", ["root", "ordinary"])
@@ -156,9 +158,15 @@ async def test_a_fork_bomb_does_not_outlive_a_worker_that_was_killed(tree: Path,
     worker.kill()
     await worker.wait()
 
-    async with asyncio.timeout(20):
-        while [path for path in Path("/proc").glob("[0-9]*/cmdline") if _has(path, mark)]:
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(20):
+            while _those_with(mark):
+                await asyncio.sleep(0.05)
+    finally:
+        for number in (*[signal.SIGSTOP] * 5, signal.SIGKILL):  # a test that fails leaves no bomb behind
+            for pid in _those_with(mark):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
 
 async def test_folders_of_dead_owners_are_removed(folder: Path) -> None:
@@ -174,6 +182,10 @@ async def test_folders_of_dead_owners_are_removed(folder: Path) -> None:
     running.channel.close()
     await runtime.close()
     assert os.listdir(folder) == ["other"]
+
+
+def _those_with(mark: str) -> list[int]:
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _has(path, mark)]
 
 
 def _has(path: Path, mark: str) -> bool:
