@@ -91,19 +91,20 @@ class Site:
         """Run a program's script. Does not come back: the process ends with the script, as an interpreter would, but
         for taking itself apart."""
         path = argv[-1]
-        os.environ.clear()
-        os.environ.update(env)
+        for name, value in env.items():
+            os.environ[name] = value
         sys.argv = [path]
         sys.executable = argv[0]
         sys._base_executable = self._interpreter  # type: ignore[attr-defined]
-        options = "".join(word[1:] for word in argv[1:-1] if word.startswith("-") and not word.startswith("--"))
-        if "S" not in options:
+        options = [word for word in argv[1:-1] if word[0] == "-" and word[:2] != "--"]
+        if not any("S" in word for word in options):
             self.load()
-        if not set("IP") & set(options):
+        if not any("I" in word or "P" in word for word in options):
             sys.path.insert(0, os.path.dirname(path))
         _end(_outcome(self._main or (lambda: _load("__main__", path))))
 
     def look(self) -> None:
+        os.environ.clear()  # each program has its own
         self._interpreter = os.path.realpath(sys.executable)
         self._main = _prepare(self._prepared) if self._prepared else None
         site.removeduppaths()

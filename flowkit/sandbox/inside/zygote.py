@@ -1,6 +1,7 @@
 """A process that is ready before a program comes: each order is a fork of it, in namespaces of its own.
 
-It holds no secret, and no code of an environment or a program ever runs in it: what it has loaded is Python's own.
+It holds no secret, and no code of an environment or a program ever runs in it: what it has loaded is Python's own, and
+the script that it was told to prepare, which is its starter's.
 """
 
 from __future__ import annotations
