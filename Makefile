@@ -39,9 +39,10 @@ check: $(DEV)
 counts: install-services
 	$(BIN)/python -m bench.counts
 
-bench: install-services
+bench: install-services install-bubblewrap
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench --backend embedded
+	$(BIN)/python -m bench.programs
 
 # No limit per test but a generous one: these are the long runs.
 nightly: install-services install-bubblewrap install-node
