@@ -3,7 +3,7 @@
 A Python node that does nothing, at L3, runs `--starts` times warm (its environment's zygote is there) and as often cold
 (it is not), each in turn with the same node as a handler; told are the medians, and what the program adds. Then so many
 run at a time as pay. CPU is that of this process, of the zygote, of the programs with their first processes, and of
-the whole machine, which has the kernel's own work and whatever else runs on it.
+the whole machine, which has the kernel's own work and whatever else runs on it. The loop is that of `flowkit worker`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from bench import program_stages
 from bench.counters import TICKS
-from flowkit import Embedded, WorkerConfig
+from flowkit import Embedded, WorkerConfig, loop
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 
 CODE = {"nodes": [{"node_id": "n", "type": "code", "code": {"source": "def main(inputs):\n    return None\n"}}]}
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--programs", type=int, default=400, help="for each rate (default: 400)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     given = parser.parse_args()
-    found = asyncio.run(measure(given))
+    found = loop.run(measure(given))
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1))
 
