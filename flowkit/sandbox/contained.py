@@ -153,7 +153,7 @@ class Contained:
             if self._serving is not None:
                 self._serving.cancel()
             self._ends.close()
-            await asyncio.shield(self._clean_up())
+            await asyncio.shield(self._finishing or self._clean_up())  # it may have ended already
             raise
         self._read_outputs()
 

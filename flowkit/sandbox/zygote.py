@@ -206,6 +206,8 @@ class Zygotes:
         for environment, begun in list(self._zygotes.items()):
             if not _is_done(begun) or begun.result().programs or now - begun.result().used < unused_sec:
                 continue
+            if self._zygotes.get(environment) is not begun:
+                continue  # it was replaced while another one ended
             del self._zygotes[environment]
             await begun.result().retire()
         if not self._zygotes:
