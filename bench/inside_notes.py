@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MARK = "NOTE "
 
 _noted: list[tuple[str, str, float, int]] = []
+_forking: list[bool] = []
 
 
 def watch() -> None:
@@ -23,7 +24,7 @@ def watch() -> None:
     for owner, name, who, what in (
         (zygote, "_fork", "zygote", "fork, with a process namespace and a lent network"),
         (init.Init, "_own_namespaces", "first process", "mounts, IPC, host name: namespaces"),
-        (init.os, "fork", "first process", "fork"),
+        (kernel, "fork", "first process", "fork"),
         (init.Init, "_own_disk", "first process", "mounts of what can be written to"),
         (init.Init, "_lower", "first process", "be nobody"),
         (init.Init, "_report", "first process", "add up, report"),
@@ -42,10 +43,14 @@ def _note(owner: Any, name: str, who: str, what: str) -> None:
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         used, faults = time.process_time(), _faults()
+        if name == "_fork":
+            _forking.append(True)
         value = inner(*args, **kwargs)
+        if name == "_fork":
+            _forking.clear()
         if name in ("fork", "_fork") and value == 0:  # a process of its own, in which nothing was noted
             _noted.clear()
-        elif what:
+        elif what and not (name == "fork" and _forking):  # the zygote's is noted with what it does besides
             _noted.append((who, what, time.process_time() - used, _faults() - faults))
         if name in ("_fork", "_report", "restore_signals"):
             os.write(2, b"".join(f"{MARK}{json.dumps(one)}\n".encode() for one in _noted))

@@ -15,7 +15,8 @@ from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside import networks
 from flowkit.sandbox.runtime import Limits, Program, Verdict
-from flowkit.sandbox.zygote import Environment
+from flowkit.sandbox.zygote import SPARES, Environment
+from tests.sandbox.leftovers import counted
 from tests.sandbox.programs import PYTHON, READABLE, finish, run
 
 
@@ -95,6 +96,30 @@ async def test_warm_programs_are_held_to_their_limits(l3: BubblewrapRuntime, fol
     assert wall.ending.verdict is Verdict.WALL
 
 
+async def test_what_has_to_differ_between_forks_differs_and_threads_and_children_work(
+    l3: BubblewrapRuntime, folder: Path
+) -> None:
+    source = (
+        "import asyncio, os, random, subprocess, threading, uuid\n"
+        "main = threading.main_thread()\n"
+        "assert main is threading.current_thread() and main.native_id == threading.get_native_id() == os.getpid()\n"
+        "said = []\n"
+        "async def both():\n"
+        "    await asyncio.gather(*(asyncio.to_thread(said.append, n) for n in (1, 2)))\n"
+        "    one = await asyncio.create_subprocess_exec('/bin/echo', 'child', stdout=-1)\n"
+        "    said.append((await one.communicate())[0].decode().strip())\n"
+        "asyncio.run(both())\n"
+        "if os.fork() == 0:\n    threading.Thread(target=os._exit, args=(7,)).start()\n    threading.Event().wait()\n"
+        "said.append(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        "print(sorted(map(str, said)), random.random(), uuid.uuid4())\n"
+    )
+
+    done = await asyncio.gather(*(run(l3, warm(folder, source)) for _ in range(3)))
+
+    assert [one.out[:24] for one in done] == ["['1', '2', '7', 'child']"] * 3, done[0].err
+    assert len({one.out.split()[-2] for one in done}) == len({one.out.split()[-1] for one in done}) == 3
+
+
 async def test_a_zygote_that_died_is_begun_anew(l3: BubblewrapRuntime, folder: Path) -> None:
     program = warm(folder, "print('here')")
     await run(l3, program)
@@ -139,6 +164,28 @@ async def test_many_programs_begin_at_once(l3: BubblewrapRuntime, folder: Path) 
     done = await asyncio.gather(*(run(l3, program) for _ in range(20)))
 
     assert [one.out for one in done] == ["here\n"] * 20
+
+
+async def test_many_warm_programs_leave_no_more_than_few_and_nothing_in_the_end(folder: Path) -> None:
+    before = counted()
+    runtime = BubblewrapRuntime()
+    program = warm(folder, "print('here')")
+
+    async def turn() -> dict[str, int]:
+        await asyncio.gather(*(run(runtime, program) for _ in range(10)))
+        await (await runtime._zygotes.get(Environment.of(program)))._filling  # type: ignore[misc]
+        places = 2 + 2 * SPARES  # bubblewrap and the zygote; in each place the first process and what waits there
+        async with asyncio.timeout(5):
+            while len(counted()["processes"] - before["processes"]) != places:
+                await asyncio.sleep(0.02)
+        return {what: len(found) for what, found in counted().items()}
+
+    first = await turn()
+    for _ in range(3):
+        assert await turn() == first
+    await runtime.close()
+
+    assert {what: found - before[what] for what, found in counted().items() if found - before[what]} == {}
 
 
 async def test_an_interpreter_that_is_none_is_said(l3: BubblewrapRuntime, folder: Path) -> None:

@@ -65,7 +65,7 @@ class Init:
             inner, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
             began, beginning = os.pipe()
             kernel.set_dumpable(False)
-            self._program = os.fork()
+            self._program = kernel.fork()
         except OSError as error:
             self._give_up("place", error)
         if self._program == 0:

@@ -55,6 +55,8 @@ _OWN_CAPABILITIES = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
 _NO_CAPABILITIES = bytes(24)
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_python = ctypes.PyDLL(None, use_errno=True)  # this one keeps the interpreter's lock, so that the fork has it
+_python.fork.restype = ctypes.c_int
 _libc.syscall.restype = ctypes.c_long
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 for _name in ("unshare", "setns", "mount", "capset"):
@@ -78,6 +80,13 @@ def _prctl(option: int, first: int = 0, second: int = 0) -> int:
 
 def syscall(number: int, *args: Any) -> int:
     return _check(_libc.syscall(_long(number), *args))
+
+
+def fork() -> int:
+    """A fork of a process that has one thread. What Python does in a fork besides, for those that had more and for
+    what must not be the same in both, takes longer than the fork: whoever goes on to run somebody's code sees to that
+    (`script.Site.run`)."""
+    return _check(_python.fork())
 
 
 def unshare(flags: int) -> None:

@@ -24,6 +24,13 @@ def _prepare(path: str) -> Callable[[], None]:
     return main
 
 
+def _be_another_process() -> None:
+    """What Python sees to in a fork, as far as it matters where there was one thread and nobody else's code."""
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
+    if (random := sys.modules.get("random")) is not None:
+        random.seed()
+
+
 def _load(name: str, path: str) -> Any:
     module = ModuleType(name)
     module.__dict__.update(__file__=path, __builtins__=__builtins__)
@@ -93,6 +100,7 @@ class Site:
         path = argv[-1]
         for name, value in env.items():
             os.environ[name] = value
+        _be_another_process()
         sys.argv = [path]
         sys.executable = argv[0]
         sys._base_executable = self._interpreter  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from .script import Site
 WARM = (
     "asyncio", "base64", "bisect", "collections", "contextlib", "contextvars", "copy", "dataclasses", "datetime",
     "enum", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "linecache", "logging", "math",
-    "operator", "os", "pathlib", "random", "re", "select", "signal", "site", "socket", "string", "struct", "textwrap",
+    "operator", "os", "pathlib", "re", "select", "signal", "site", "socket", "string", "struct", "textwrap",
     "threading", "time", "traceback", "types", "typing", "urllib.parse", "warnings", "weakref",
 )  # fmt: skip
 
@@ -91,10 +91,10 @@ def _fork(home: int, place: order.Place, networks: Networks | None) -> int:
     kernel.setns(home, kernel.CLONE_NEWPID)
     kernel.unshare(kernel.CLONE_NEWPID)
     if networks is None:
-        return os.fork()
+        return kernel.fork()
     network = networks.lend()
     place.networked = True
-    pid = os.fork()
+    pid = kernel.fork()
     if pid == 0:
         networks.close()
         os.close(network)
