@@ -126,8 +126,8 @@ class TestOtherProcesses:
 
 class TestErrors:
     async def test_a_full_disk_is_unknown_and_the_writer_lives_on(self, store: SqliteStore) -> None:
-        assert store._writer is not None
-        connection = store._writer._connection
+        assert store._file._writer is not None
+        connection = store._file._writer._connection
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 20}")
 
@@ -267,10 +267,10 @@ asyncio.run(main())
 
 
 async def test_waiting_writes_share_one_transaction(store: SqliteStore) -> None:
-    assert store._writer is not None
-    before = store._writer.commits_begun
+    assert store._file._writer is not None
+    before = store._file._writer.commits_begun
     await asyncio.gather(*(store.insert_commits([commit(f"t{i}")]) for i in range(500)))
-    assert store._writer.commits_begun - before < 50
+    assert store._file._writer.commits_begun - before < 50
 
 
 async def test_a_stop_writes_what_waits(store: SqliteStore) -> None:
