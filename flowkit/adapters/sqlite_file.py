@@ -119,15 +119,12 @@ class SqliteFile:
         connection = self._near if few else self._far
         if connection is None or self._pool is None:
             raise StoreUnavailable(f"{self.path}: the store is not started")
-
-        def read() -> list[Result]:
-            return [convert(row) for row in connection.execute(sql, values).fetchall()]
-
         try:
             if few:
-                return read()
+                return _fetch(connection, sql, values, convert)
             async with asyncio.timeout(self._timeout):
-                return await asyncio.get_running_loop().run_in_executor(self._pool, read)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._pool, _fetch, connection, sql, values, convert)
         except (sqlite3.Error, UnicodeError, TimeoutError) as error:
             raise StoreUnavailable(f"{self.path}: cannot read: {str(error) or 'timed out'}") from error
 
@@ -235,6 +232,12 @@ class SqliteFile:
         if self._writer is None:
             raise StoreUnavailable(f"{self.path}: the store is not started")
         return self._writer
+
+
+def _fetch(
+    connection: sqlite3.Connection, sql: str, values: Sequence[Any], convert: Callable[[Row], Result]
+) -> list[Result]:
+    return [convert(row) for row in connection.execute(sql, values).fetchall()]
 
 
 def _advice(error: Exception) -> str:
