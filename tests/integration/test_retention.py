@@ -65,7 +65,7 @@ async def left(coordinator: Coordinator) -> dict[str, int]:
             for table in sorted(tables)
         }
     names = ("tasks", "commits", "requests", "claims", "artifacts", "snapshots", "graphs")
-    return {name: await store._collection(name).count_documents({}) for name in names}
+    return {name: await store._database.collection(name).count_documents({}) for name in names}
 
 
 async def gone(coordinator: Coordinator) -> bool:
