@@ -54,7 +54,7 @@ class MongoStore:
     def __init__(self, database: object, *, timeout: float = 5.0, start_timeout: float = 10.0,
                  options: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         own = self._database = MongoDatabase(database, options, timeout=timeout, start_timeout=start_timeout)
-        self._removal = MongoRemoval(own.reading, own.collection)
+        self._removal = MongoRemoval(own)
         self._blobs = MongoBlobs(own)
         self.logs = MongoLogs(own.insert, own.reading, own.collection)
         self.traces = MongoTraces(own.insert, own.reading, own.write, own.collection)
