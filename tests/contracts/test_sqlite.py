@@ -114,10 +114,13 @@ class TestOtherProcesses:
         assert len(await other.read_commits([f"t{i}" for i in range(100)])) == 100
         await other.stop()
 
-    async def test_a_file_locked_for_long_is_unknown_and_then_goes_on(self, store: SqliteStore) -> None:
+    async def test_a_file_locked_for_long_is_unknown_and_then_goes_on(
+        self, store: SqliteStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with closing(sqlite3.connect(store.path, isolation_level=None)) as bully:
             bully.execute("BEGIN EXCLUSIVE")
             assert await store.insert_commits([commit("a"), commit("b")]) == [Outcome.UNKNOWN] * 2
+            assert "tasks.db: a transaction (writes: 1) failed: OperationalError: database is locked" in caplog.text
             with pytest.raises(StoreUnavailable, match="locked"):
                 await store.put_blob("ref", b"data", kind="graph")
             bully.execute("ROLLBACK")
