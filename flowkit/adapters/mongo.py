@@ -12,6 +12,7 @@ from flowkit.adapters import mongo_documents as documents
 from flowkit.adapters.limits import storable
 from flowkit.adapters.mongo_blobs import MongoBlobs
 from flowkit.adapters.mongo_database import DUPLICATE_KEY, FAILURES, IDS_PER_READ, MongoDatabase
+from flowkit.adapters.mongo_indexes import INDEXES
 from flowkit.adapters.mongo_logs import LOG_INDEXES, MongoLogs
 from flowkit.adapters.mongo_removal import MongoRemoval
 from flowkit.adapters.mongo_secrets import MongoSecrets
@@ -63,7 +64,7 @@ class MongoStore:
     # life
 
     async def start(self) -> None:
-        await self._database.start({**documents.INDEXES, **LOG_INDEXES, **TRACE_INDEXES})
+        await self._database.start({**INDEXES, **LOG_INDEXES, **TRACE_INDEXES})
 
     async def stop(self) -> None:
         await self._database.stop()
