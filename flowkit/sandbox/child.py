@@ -26,7 +26,8 @@ PLACEHOLDER = r"\{\{\{secret::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(?:@[1-9][0-9]{0
 """Compiled only where there is one: that takes as long as all else that happens before the code."""
 PERMANENT = (TypeError, ValueError, KeyError, AssertionError, ImportError, SyntaxError)
 MOST_DEPTH = 64
-MOST_MESSAGE, MOST_TRACEBACK, LAST_FRAMES = 8 * 1024, 16 * 1024, 40
+MOST_MESSAGE = MOST_TRACEBACK = 64 * 1024  # whoever reads it cuts it further, once secrets are covered
+LAST_FRAMES = 40
 
 
 class BadOutput(ValueError):
