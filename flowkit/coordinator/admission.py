@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from flowkit.coordinator.off_loop import off_loop
 from flowkit.core import selection
+from flowkit.core.code_policy import NOTHING_SAID, CodePolicies, check_graph
+from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS, Graph, Node
 from flowkit.core.limits import check_params
 from flowkit.core.moments import read_moment
@@ -55,8 +57,10 @@ class Admission:
     """Checks inputs against the roles' signatures; a graph that comes again costs a look at its roles."""
 
     def __init__(self, signature_of: SignatureOf = nobody_known, roles: Collection[str] = (),
-                 functions: Collection[str] | None = None) -> None:  # fmt: skip
+                 functions: Collection[str] | None = None,
+                 policies: CodePolicies = NOTHING_SAID) -> None:  # fmt: skip
         self._signature_of = signature_of
+        self._policies = policies
         self._roles = frozenset(roles)
         self._functions = functions
         self._findings: OrderedDict[str, _Finding] = OrderedDict()
@@ -79,6 +83,13 @@ class Admission:
             misfitting = [problem for node, problem in found if node not in left_out]
             if misfitting:
                 raise GraphError(misfitting[:MAX_PROBLEMS])
+
+    async def check_code(self, graph: Graph, tenant: str, flow: str) -> None:
+        """Raise `GraphError` for code that asks for more than a policy allows it."""
+        problems = Problems()
+        check = partial(check_graph, graph, self._policies.of(tenant, flow), parse_graph, problems)
+        await off_loop(check) if len(graph.nodes) > LARGE_NODES else check()
+        problems.raise_any()
 
     async def _finding(self, ref: str, graph: Graph) -> _Finding:
         known = self._findings.get(ref)

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from flowkit.sandbox import spoken
 from flowkit.sandbox.frames import LARGE_BYTES, BadFrame, FrameReader, decode, encode
 from flowkit.sandbox.lines import Budget, NothingSecret, Printed, Redactor
-from flowkit.sandbox.outcome import Failure, Outcome, Result, Said, judge
+from flowkit.sandbox.outcome import BAD_OUTPUT, Failure, Outcome, Result, Said, judge
 from flowkit.sandbox.runtime import Ending, Program, Running, Runtime, Usage, Verdict
 
 READ_BYTES: Final = 256 * 1024
@@ -27,6 +27,8 @@ EXIT_SEC: Final = 5.0
 LAST_SEC: Final = 5.0
 """How long what a dead program has said is still read."""
 GONE_SEC: Final = 30.0
+LEAK: Final = "secret_in_output"
+LEAKED: Final = "its output holds a secret, and `on_leak` says that it then fails; let the code give only what is none"
 HALF_A_SECRET: Final = 2_000
 """What is found as one is never longer, in any form; so much goes where a text was cut before it could be covered."""
 MB: Final = 1024 * 1024
@@ -45,13 +47,15 @@ class Ears(Protocol):
 @dataclass(frozen=True, slots=True)
 class Work:
     """One program to run: `job` is what it is told when it asks what there is to do; `secrets` are those that it may
-    look up, which `redactor` takes out of whatever leaves it. `large`: writing the job down is no work for the loop."""
+    look up, which `redactor` takes out of whatever leaves it. `large`: writing the job down is no work for the loop.
+    `fails_on_leak`: an output with a secret in it is a failure."""
 
     program: Program
     job: Mapping[str, Any]
     secrets: Mapping[str, str] = field(default_factory=dict)
     redactor: Redactor = field(default_factory=NothingSecret)
     large: bool = False
+    fails_on_leak: bool = False
 
     @property
     def most_bytes(self) -> int:
@@ -71,6 +75,7 @@ class Supervision:
         self._begun = False
         self._result_came = asyncio.Event()
         self._fault: Exception | None = None
+        self._leaked = False
         self.ending: Ending | None = None
 
     async def run(self, grace_sec: Callable[[], float]) -> Outcome:
@@ -178,7 +183,11 @@ class Supervision:
             case "batch" if not self._said.ended:
                 if "output" not in message:
                     raise BadFrame("a batch without `output`")
-                await self._ears.batch(self._work.redactor.value(message["output"]))
+                covered = self._work.redactor.value(message["output"])
+                if self._work.fails_on_leak and self._leaks(Result(message["output"])):
+                    self._leaked = True
+                    raise BadFrame(LEAKED)
+                await self._ears.batch(covered)
                 await self._send(running, {})
             case "result":
                 self._note(result=spoken.result(message))
@@ -218,12 +227,14 @@ class Supervision:
     def _without_secrets(self, outcome: Outcome) -> Outcome:
         result, failure, name = outcome.result, outcome.failure, self._name
         if result is not None:
+            if self._work.fails_on_leak and self._leaks(result):
+                return Outcome(BAD_OUTPUT, outcome.usage, failure=Failure(LEAK, LEAKED, permanent=True))
             names = None if result.next is None else tuple(name(one, 2 * spoken.LONGEST_CODE) for one in result.next)
             output = self._work.redactor.value(result.output)
             result = Result(output, names, self._told(result.message, spoken.MOST_MESSAGE))
         if failure is not None:
             failure = Failure(
-                code=name(failure.code, spoken.LONGEST_CODE),
+                code=LEAK if self._leaked else name(failure.code, spoken.LONGEST_CODE),
                 message=self._told(failure.message, spoken.MOST_MESSAGE),
                 type=name(failure.type, spoken.LONGEST_CODE),
                 traceback=self._told(failure.traceback, spoken.MOST_TRACEBACK, keep_end=True),
@@ -232,6 +243,11 @@ class Supervision:
                 retry_after=self._number(failure.retry_after),
             )
         return Outcome(outcome.verdict, outcome.usage, result, failure)
+
+    def _leaks(self, result: Result) -> bool:
+        """Whether there is something to cover in what the program gave."""
+        given = [result.output, *(result.next or ())]
+        return any(self._work.redactor.value(one) is not one for one in given)
 
     def _told(self, text: str, most: int, *, keep_end: bool = False) -> str:
         """A text as it may leave. It is covered before it is cut: half a secret is one too."""

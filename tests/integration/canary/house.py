@@ -8,7 +8,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,9 +80,7 @@ class House:
         self.manager = said.partition("secret manager at ")[2].partition(",")[0]
         words = [word for role in roles for word in ("--role", role)]
         for number in range(workers):
-            self.begin(
-                f"worker{number}", "worker", "app", *words, FLOWKIT_SECRETS_ADDRESS=self.manager, **worker
-            )
+            self.begin(f"worker{number}", "worker", "app", *words, FLOWKIT_SECRETS_ADDRESS=self.manager, **worker)
         for number in range(workers):
             await self.heard(f"worker{number}", "serves")
 
@@ -109,5 +107,3 @@ def house(site: Site, folder: Path, app: str) -> Iterator[House]:
         yield made
     finally:
         made.kill()
-
-

@@ -33,7 +33,7 @@ def spawn(*words, **env):
 @dataclass(frozen=True)
 class Leak:
     """One way out. `where` is where a mark must stand instead of the canary: in the node's `output`, its `batches`, its
-    `error`, or its `log`; `shapes` are the canaries that are tried so."""
+    `error`, or its `log` (`nowhere`: nothing is said); `shapes` are the canaries that are tried so."""
 
     name: str
     where: str
@@ -172,7 +172,7 @@ LEAKS: list[Leak] = [
         os.write(3, struct.pack(">I", len(body)) + body)
         time.sleep(5)
         """, shapes=("token", "phrase")),
-    python("a frame that is no frame", "error", "os.write(3, s.encode()); time.sleep(5)", shapes=("token",)),
+    python("a frame that is no frame", "nowhere", "os.write(3, s.encode()); time.sleep(5)", shapes=("token",)),
     Leak("the console", "log", """
         exports.main = async () => {
           const s = "{{{secret::CANARY}}}";
@@ -209,11 +209,14 @@ EVERYDAY = frozenset({
 })  # fmt: skip
 """One of each kind."""
 
-USES = PYTHON + """
+USES = (
+    PYTHON
+    + """
 import hashlib
 def main(inputs):
     return hashlib.sha256(s.encode() + inputs['held'][0].encode()).hexdigest()[:32]
 """
+)
 
 
 def user(key: str) -> dict[str, Any]:

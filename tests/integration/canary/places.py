@@ -192,5 +192,3 @@ class ProcessTable:
             except (OSError, ProcessLookupError):
                 continue  # it has ended
             self.seen |= {Seen(argument0, apart, what, *one) for one in found}
-
-
