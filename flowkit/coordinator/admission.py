@@ -64,6 +64,7 @@ class Admission:
         self._roles = frozenset(roles)
         self._functions = functions
         self._findings: OrderedDict[str, _Finding] = OrderedDict()
+        self._fit: OrderedDict[tuple[str, str, str], None] = OrderedDict()
 
     async def check(self, ref: str, graph: Graph, params: Mapping[str, Any] | None, targets: Sequence[str]) -> None:
         """Raise `GraphError` for targets that are no nodes, roles that nobody was said to serve, keys of limits that
@@ -84,12 +85,19 @@ class Admission:
             if misfitting:
                 raise GraphError(misfitting[:MAX_PROBLEMS])
 
-    async def check_code(self, graph: Graph, tenant: str, flow: str) -> None:
-        """Raise `GraphError` for code that asks for more than a policy allows it."""
+    async def check_code(self, ref: str, graph: Graph, tenant: str, flow: str) -> None:
+        """Raise `GraphError` for code that asks for more than a policy allows it. One that did not is known again."""
+        key = ref, tenant, flow
+        if key in self._fit:
+            self._fit.move_to_end(key)
+            return
         problems = Problems()
         check = partial(check_graph, graph, self._policies.of(tenant, flow), parse_graph, problems)
         await off_loop(check) if len(graph.nodes) > LARGE_NODES else check()
         problems.raise_any()
+        self._fit[key] = None
+        if len(self._fit) > KNOWN_GRAPHS:
+            self._fit.popitem(last=False)
 
     async def _finding(self, ref: str, graph: Graph) -> _Finding:
         known = self._findings.get(ref)

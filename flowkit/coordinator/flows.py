@@ -62,7 +62,7 @@ class Flows:
         name, note = checked_flow_name(name), checked_note(note)
         words = [checked_tag(tag) for tag in ([tags] if isinstance(tags, str) else tags)]
         ref, read = await self._graphs.take(graph)
-        await self._admission.check_code(read, self.tenant, name)
+        await self._admission.check_code(ref, read, self.tenant, name)
         version = await self._insert(name, ref, note)
         for word in words:
             await self._move(name, word, version)

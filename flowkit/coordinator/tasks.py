@@ -174,7 +174,7 @@ class Tasks:
             chosen = await choices.of(creation.graph, creation.flow)
             params, text = checked_params(creation.params)
             await self._admission.check(chosen.ref, chosen.graph, params, creation.targets)
-            await self._admission.check_code(chosen.graph, self.tenant, chosen.flow)
+            await self._admission.check_code(chosen.ref, chosen.graph, self.tenant, chosen.flow)
             head = self._head(creation, chosen, text)
             await self._check_deadlines(creation, chosen.graph, params, head)
             heads.append(head)
@@ -201,7 +201,7 @@ class Tasks:
         read = await read_raw(graph)
         known = None if params is None else checked_params(params)[0]
         await self._admission.check(read.ref, read.graph, known, ())
-        await self._admission.check_code(read.graph, self.tenant, "")
+        await self._admission.check_code(read.ref, read.graph, self.tenant, "")
 
     def _head(self, creation: Creation, chosen: Chosen, params: str) -> Head:
         labels = checked_labels(creation.labels)
@@ -526,6 +526,8 @@ class Tasks:
             graph = await self._with_inputs(task_id, graph, inputs)
         if graph is not None:
             args["graph_ref"], edited = await self._graphs.take(graph, for_task=for_task)
+            head, _, _ = await self._state(task_id)
+            await self._admission.check_code(args["graph_ref"], edited, self.tenant, head.flow)
         return args, edited
 
     async def _with_inputs(self, task_id: str, graph: Any, inputs: Mapping[str, Any]) -> Any:

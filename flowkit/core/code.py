@@ -66,7 +66,7 @@ class Code:
         return memory
 
     def job(self, ooms: int) -> dict[str, Any]:
-        """What a worker is told of it for the attempt after so many that ran out of memory: what is said, and no more."""
+        """What a worker is told of it for the attempt after so many out-of-memory ones; what is usual is not said."""
         memory = {"memory_mb": self.memory_after(ooms)} if self.memory_given or (ooms and self.times) else {}
         said = {
             "runtime": self.runtime,

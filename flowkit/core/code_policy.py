@@ -184,8 +184,6 @@ def check_graph(graph: Graph, rules: Rules, parse: Any, problems: Problems, base
     """Report the nodes of a graph, and of those inside it, that ask for more than the rules, and its own, allow.
     `parse` reads a graph that stands inside it."""
     rules = (*rules, *own_rules(graph.policy))
-    if not rules:
-        return
     for number, node in enumerate(graph.nodes.values()):
         place: Place = ((base, "nodes"), number)
         code = node.code
@@ -193,7 +191,7 @@ def check_graph(graph: Graph, rules: Rules, parse: Any, problems: Problems, base
             for key, say in breaches(_asked(code), rules):
                 problems.add("E_POLICY", _place_of(place, key, code), f"the code {say}")
         child = _inside(node)
-        if child is not None:
+        if child is not None and (rules or _has_policy(child)):
             check_graph(parse(dict(child)), rules, parse, problems, (place, "graph"))
 
 
@@ -207,6 +205,12 @@ def _inside(node: Node) -> Mapping[str, Any] | None:
     while node.child is None and node.body is not None:
         node = node.body
     return node.child
+
+
+def _has_policy(graph: Mapping[str, Any]) -> bool:
+    """Whether a graph, or one inside it, says something of its own code."""
+    inside = (node["graph"] for node in graph["nodes"] if "graph" in node)
+    return bool(graph.get("policy")) or any(map(_has_policy, inside))
 
 
 def _asked(code: Code) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_all_policies_hold_whose_names_fit(tenant: str, flow: str, origins: list
      "the code asks for 2048 MiB of memory, and the policy of all code allows 1024 at most"),
     ({"sandbox": {"memory_mb": 600}}, "x", "etl", "sandbox.memory_mb", "the policy of flow 'etl*' allows 512 at most"),
     ({"on_oom": {"max_mb": 4096}}, "x", "", "on_oom.max_mb", "asks for 4096 MiB of memory"),
-    ({"sandbox": {"cpu": 4}}, "team-1", "", "sandbox.cpu", "asks for 4 cores, and the policy of tenant 'team-*' allows"),
+    ({"sandbox": {"cpu": 4}}, "team-1", "", "sandbox.cpu", "asks for 4 cores, and the policy of tenant 'team-*'"),
     ({"sandbox": {"wall_sec": 61}}, "x", "", "sandbox.wall_sec", "asks for 61 seconds, and"),
     ({"sandbox": {"network": ["api.example.com:80"]}}, "acme", "", "sandbox.network",
      "asks for the address 'api.example.com:80', and the policy of tenant 'acme' allows only *.example.com:443"),

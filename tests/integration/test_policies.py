@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import flowkit
-from flowkit import CoordinatorConfig, Embedded, GraphError, WorkerConfig
+from flowkit import Coordinator, CoordinatorConfig, Embedded, GraphError, WorkerConfig
+from flowkit.errors import SecretRefused
+from flowkit.ports import SecretUse
 from tests.integration.site import Site, until
 from tests.integration.test_code import code
 
@@ -34,9 +36,7 @@ async def test_the_door_refuses_what_no_worker_may_run(tmp_path: Path) -> None:
     policy = said(tenants={"default": {"memory_mb": 512}}, flows={"etl": {"network": "none"}})
     reach = one(sandbox={"network": ["api.example.com:443"]})
     async with engine(tmp_path, policy) as running:
-        with pytest.raises(
-            GraphError, match=r"E_POLICY at nodes\[0\].sandbox.memory_mb: .*tenant 'default' allows 512"
-        ):
+        with pytest.raises(GraphError, match=r"E_POLICY at nodes\[0\].sandbox.memory_mb: .*'default' allows 512"):
             await running.submit(one(sandbox={"memory_mb": 1024}))
         with pytest.raises(GraphError, match=r"E_POLICY at nodes\[0\].sandbox.network: .*flow 'etl' allows none"):
             await running.coordinator.put_flow("etl", reach)
@@ -55,14 +55,13 @@ async def test_a_worker_holds_to_its_own_policies_and_to_those_that_came_with_th
     assert refused.error["message"] == "the code asks for 1 cores, and the policy of all code allows 0.5 at most"
     assert unsaid.status == "finished"
 
-    async with engine(tmp_path) as running:
-        await running.coordinator.put_flow("etl", one(sandbox={"wall_sec": 100}))
+    async with Coordinator(db=tmp_path / "flow.db") as coordinator:  # nobody runs code here, and nothing is bounded
+        await coordinator.put_flow("etl", one(sandbox={"wall_sec": 100}))
+        task_id = await coordinator.create_task(flow="etl")
     async with engine(tmp_path, said(flows={"etl": {"wall_sec": 10}})) as running:
         with pytest.raises(GraphError, match="E_POLICY"):
             await running.submit(flow="etl")
-        # One that was accepted before the policy was: its coordinator tells its worker.
-        running.coordinator.runtime.api._admission._policies = flowkit.core.code_policy.NOTHING_SAID
-        late = await (await running.submit(flow="etl")).wait(60)
+        late = await running.coordinator.wait_task(task_id, timeout=60)
     assert late.error is not None
     assert late.error["message"] == "the code asks for 100 seconds, and the policy of flow 'etl' allows 10 at most"
 
@@ -109,13 +108,10 @@ async def test_a_graph_s_own_policy_holds_for_the_graphs_in_it_and_so_does_that_
         task = await running.submit(graph)
         await running.coordinator.put_flow("etl", {**graph, "policy": {"cpu": 4}})
         of_flow = await running.submit(flow="etl")
-        for parent, words in (
-            (task, "(the graph's `policy` asks for L3"),
-            (of_flow, "(the graph's `policy` asks for L2"),
-        ):
+        for parent, level in ((task, "L3"), (of_flow, "L2")):
             inner = await until("the child is there", lambda parent=parent: child_of(running, parent), timeout=30)
             say = await until("it is explained", lambda inner=inner: why(inner), timeout=30)
-            assert words in say
+            assert f"(the graph's `policy` asks for {level} at least)" in say
 
 
 async def child_of(running: Embedded, parent: flowkit.TaskHandle) -> flowkit.TaskHandle | None:
@@ -133,10 +129,8 @@ async def test_secrets_are_kept_from_code_that_a_policy_does_not_allow_them(tmp_
             await running.submit(key)
         # Whoever gets past the door, and the worker, is refused by the manager, and that is on record.
         manager = running.secrets.manager
-        use = flowkit.ports.SecretUse("default", "t", "a", 1, "token", "w")
-        with pytest.raises(
-            flowkit.errors.SecretRefused, match="secret 'API_KEY': the policy of tenant 'default' allows only"
-        ):
+        use = SecretUse("default", "t", "a", 1, "token", "w")
+        with pytest.raises(SecretRefused, match="secret 'API_KEY': the policy of tenant 'default' allows only"):
             await manager.resolve("default", ["API_KEY"], use, listed=["API_KEY"])
         refused = (await running.secrets.audit()).rows[0]
     assert (refused.action, refused.outcome) == ("use", "E_SECRET_REFUSED")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flowkit.wire.messages import Job, decode_work
 from tests.integration.canary.forms import Needles
 
 CHUNK = 16 * 1024 * 1024
@@ -56,6 +57,14 @@ async def _records(address: str, prefix: str) -> AsyncIterator[tuple[str, list[b
                 left = {place for place in left if await consumer.position(place) < ends[place]}
     finally:
         await consumer.stop()
+
+
+async def jobs(address: str, prefix: str) -> AsyncIterator[Job]:
+    """The attempts that were given to workers, as whoever may read the topic sees them."""
+    async for topic, parts in _records(address, prefix):
+        for item in decode_work(parts[1]).items if topic == "work.v1" and parts else ():
+            if isinstance(item, Job):
+                yield item
 
 
 async def partitions(address: str, prefix: str) -> dict[str, int]:

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from deploy.local import KafkaServer, MongoServer
 from deploy.local.server import ServiceUnavailable
 from flowkit.client import Client
 from flowkit.coordinator.views import TaskResult
+from flowkit.errors import TicketRefused
+from flowkit.ports import SecretUse
+from flowkit.secrets.client import SecretClient
 from tests.conftest import _cannot_have
 from tests.integration.canary import control, places
 from tests.integration.canary.canaries import Canaries
@@ -143,6 +148,54 @@ def check_processes(table: places.ProcessTable, *, spawned: bool) -> None:
     assert not spawned or {one.what for one in table.seen} >= {"cmdline"}
 
 
+# ------------------------------------------------------------------------------------------ the example, and thieves
+
+SCRIPT = (Path(__file__).parents[3] / "examples" / "node_script.py").read_text()
+
+
+async def run_example(cluster: House, value: str) -> str:
+    """The documented node, as it stands, with an API key that it says in its log; gives the ticket of its attempt, as
+    it stands in Kafka."""
+    greet = {"node_id": "greet", "type": "code", "code": {"source": SCRIPT}, "secrets": ["API_KEY"]}
+    shout = {"node_id": "shout", "type": "pass_on", "inputs": {"value": {"$from": "greet.greeting"}}}
+    async with cluster.client() as client:
+        await client.secrets.set("API_KEY", value)
+        task_id = await client.create_task(graph={"nodes": [greet, shout]}, params={"name": "Ada"})
+        result = await client.wait_task(task_id, timeout=60)
+        assert result.output == {"again": "hello Ada"}, result
+        lines = await until("its log is there", lambda: two_lines(client, task_id), timeout=30)
+        assert lines == [f"greeting Ada with {MARK}", "done | Context: letters=9"]
+    return task_id
+
+
+async def two_lines(client: Client, task_id: str) -> list[str]:
+    lines = [line.message for line in (await client.list_logs(task_id, node="greet")).lines]
+    return lines if len(lines) == 2 else []
+
+
+async def check_thieves(cluster: House, site: Site, task_id: str) -> None:
+    """Whoever reads Kafka has the tickets: they are good for nothing any more, and each try is on record."""
+    jobs = [job async for job in places.jobs(site.kafka, site.prefix) if job.task_id == task_id and job.ticket]
+    assert [job.node for job in jobs] == ["greet"]
+    job = jobs[0]
+    worker = re.findall(r"worker (\S+) serves", cluster.log("worker0"))[0]
+    use = SecretUse(job.tenant, job.task_id, job.node, job.attempt, job.token, worker)
+    tries = {
+        "shown by another before": use,
+        "is for another attempt: node differ": replace(use, node="other"),
+        "is for another attempt: worker differ": replace(use, worker="w-thief"),
+        "is for another attempt: tenant differ": replace(use, tenant="acme"),
+    }
+    for words, asked in tries.items():
+        with pytest.raises(TicketRefused, match=words):
+            await SecretClient(cluster.manager).values_for(asked, job.ticket)
+    with pytest.raises(TicketRefused, match="forged"):
+        await SecretClient(cluster.manager).values_for(use, job.ticket[:-2] + "AA")
+    async with cluster.client() as client:
+        rows = [row async for row in audited(client) if row.outcome == "E_TICKET"]
+    assert len(rows) == len(tries)  # that of the other tenant stands in its own record
+
+
 # ------------------------------------------------------------------------------------------ every day
 
 
@@ -154,6 +207,7 @@ async def test_canaries_of_programs_that_leak_are_found_nowhere(site: Site, tmp_
     with house(site, tmp_path, APP) as cluster, places.ProcessTable(needles) as table:
         await cluster.open(roles=ROLES)
         await all_tried(cluster, trial, canaries)
+        await check_thieves(cluster, site, await run_example(cluster, canaries.values["token"]))
         await cluster.close()
     check_processes(table, spawned=True)
     found = await everywhere(site, tmp_path, needles)
