@@ -258,7 +258,7 @@ MISTAKES: dict[str, Any] = {
 TOLD = {
     "E_SCHEMA": "the `schema` of a signal node is no JSON Schema",
     "E_NODE_UNKNOWN": "a restart gives new `inputs` to a node that the graph does not have",
-    "E_POLICY": "code asks for more than a [policy](sandbox.md#policies) allows it; the message says whose, and how much",
+    "E_POLICY": "code asks for more than a [policy](sandbox.md#policies) allows; the message says whose, and how much",
     "E_PAYLOAD": "a signal's payload does not fit the `schema` of the node that waits for it",
     "E_PAYLOAD_SIZE": "a signal's payload is over 1 MiB; pass a reference instead",
     "E_DEPTH": "values are nested too deep; flatten them",
