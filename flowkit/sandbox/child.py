@@ -407,7 +407,7 @@ def plain(value: Any, place: str, depth: int) -> Any:
 
 def key_of(key: Any, place: str) -> str:
     if not isinstance(key, str):
-        raise BadOutput(f"{place}: JSON keys are strings; found {key!r}"[:500])
+        raise BadOutput(f"{place}: JSON keys are strings; found {key!r}")
     return str.__str__(key)
 
 
