@@ -91,7 +91,8 @@ LEAKS: list[Leak] = [
             os.write(1, s.encode()[at : at + 7])
             time.sleep(0.001)
         """),
-    python("at the border of chunks", "log", "os.write(1, b'.' * 65_530 + s.encode() + b'\\n')"),
+    python("at the border of chunks", "log",
+           "os.write(1, (b'.' * 1_023 + b'\\n') * 63 + b'.' * 1_019 + s.encode())"),
     python("every level of the log", "log", """
         for say in (log.debug, log.info, log.warning, log.error):
             await say(s)
@@ -160,7 +161,7 @@ LEAKS: list[Leak] = [
                 start, end = (int(part, 16) for part in line.split()[0].split("-"))
                 with open("/proc/self/mem", "rb") as memory:
                     memory.seek(start)
-                    sys.stdout.buffer.write(memory.read(min(end - start, 4_000_000)))
+                    sys.stdout.buffer.write(memory.read(min(end - start, 400_000)))
         print(open("/proc/self/cmdline").read(), open("/proc/self/environ").read(), s)
         """, shapes=("token",)),
     python("the arguments of another program", "log", "spawn(s)", shapes=("token", "phrase", "lines")),

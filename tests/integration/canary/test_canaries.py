@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,7 @@ def refuse(value):
 """
 ROLES = ("code", "count", "pass_on", "refuse")
 AT_ONCE = 12
+COVERED_SEC = 30.0
 Trial = tuple[Leak | None, str]
 
 
@@ -86,14 +88,16 @@ async def tried(client: Client, leak: Leak | None, shape: str, canaries: Canarie
     if leak.where == "nowhere":
         assert result.status == "failed"
         return
-    await until(f"{leak.name} ({shape}) is covered", lambda: covered(client, leak, result), timeout=30)
+    until = time.monotonic() + COVERED_SEC
+    while not await covered(client, leak, result):
+        assert time.monotonic() < until, f"{leak.name} ({shape}): no mark in its log"
+        await asyncio.sleep(0.2)
 
 
 async def covered(client: Client, leak: Leak, result: TaskResult) -> bool:
     """Whether there is a mark where the canary was to stand. Log lines come a little later."""
     if leak.where == "log":
-        lines = (await client.list_logs(result.task_id, node="leak")).lines
-        return any(MARK in f"{line.message}{line.fields}" for line in lines)
+        return any([MARK in f"{line.message}{line.fields}" async for line in client.logs(result.task_id, node="leak")])
     view = await client.get_task(result.task_id)
     node = view.nodes["count" if leak.where == "batches" else "leak"]
     said = json.dumps(node.error) if leak.where == "error" else repr(node.output)
