@@ -155,14 +155,10 @@ LEAKS: list[Leak] = [
         print(subprocess.run(["/usr/bin/env"], capture_output=True, text=True).stdout)
         """),
     python("/proc", "log", """
-        held = [s]
-        for line in open("/proc/self/maps"):
-            if "[heap]" in line:
-                start, end = (int(part, 16) for part in line.split()[0].split("-"))
-                with open("/proc/self/mem", "rb") as memory:
-                    memory.seek(start)
-                    sys.stdout.buffer.write(memory.read(min(end - start, 400_000)))
-        print(open("/proc/self/cmdline").read(), open("/proc/self/environ").read(), s)
+        print(open("/proc/self/cmdline").read(), open("/proc/self/environ").read(), open("/proc/self/status").read())
+        with open("/proc/self/mem", "rb") as memory:
+            memory.seek(id(s))  # where it stands in its own memory
+            sys.stdout.buffer.write(memory.read(200))
         """, shapes=("token",)),
     python("the arguments of another program", "log", "spawn(s)", shapes=("token", "phrase", "lines")),
     python("the variables of another program", "log", "spawn('x', KEY=s)", shapes=("token", "phrase", "lines")),
