@@ -66,6 +66,15 @@ class Ends:
                 setattr(self, name, -1)
 
 
+class _Output(asyncio.StreamReaderProtocol):
+    """What a program prints. Nothing is ever written to it, so at its end it is closed: by uvloop only if that is said,
+    and a descriptor that is closed later, by the garbage collector, may be another's by then."""
+
+    def eof_received(self) -> bool:
+        super().eof_received()
+        return False
+
+
 def send_order(control: socket.socket, order: Order, filter_code: bytes, program: Program) -> Ends:
     """Give the order to a place; the parent's ends come back. Raises `OSError` where nobody is there any more, and
     `CannotStart` for what cannot be said."""
@@ -189,7 +198,7 @@ class Contained:
             reader: asyncio.StreamReader = getattr(self, name)
             file = os.fdopen(getattr(self._ends, name), "rb", buffering=0)
             setattr(self._ends, name, -1)
-            await loop.connect_read_pipe(functools.partial(asyncio.StreamReaderProtocol, reader), file)
+            await loop.connect_read_pipe(functools.partial(_Output, reader), file)
 
     # ---- its end
 

@@ -59,7 +59,7 @@ def refuse(value):
 """
 ROLES = ("code", "count", "pass_on", "refuse")
 AT_ONCE = 12
-COVERED_SEC = 30.0
+COVERED_SEC = 90.0
 Trial = tuple[Leak | None, str]
 
 
