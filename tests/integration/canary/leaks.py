@@ -9,7 +9,9 @@ from typing import Any
 
 MARK = "[REDACTED]"
 OWN_CHILD = "started-by-the-program"
-"""Argument 0 of what programs start with the canary among its arguments or variables."""
+STARTED = frozenset({OWN_CHILD, "sleep", "env", "/usr/bin/env", "echo", ""})
+"""Argument 0 of what the programs here start with a canary among its arguments or variables (none: it has just ended).
+The programs themselves, and all that FlowKit starts, are called otherwise."""
 
 PYTHON = """
 import asyncio, base64, html, json, os, subprocess, sys, time, urllib.parse, warnings
