@@ -113,6 +113,7 @@ RECORDS = {
     "code": code_keys.CODE,
     "sandbox": code_keys.SANDBOX,
     "on_oom": code_keys.ON_OOM,
+    "policy": code_keys.POLICY,
     "io": keys.IO,
     "routing": keys.ROUTING,
 }
@@ -174,6 +175,10 @@ def in_words(kind: object) -> str:
             return '`"task"`, or object, see **sticky**'
         case code_keys.FewOf(items=items):
             return items.says.removeprefix("a ")
+        case code_keys.Allowing():
+            return '`"none"` or a list of names or patterns'
+        case code_keys.OwnPolicy():
+            return "object, see **policy**, or a list of such"
         case code_keys.NetworkKind():
             return '`"none"` or a list of addresses'
         case kinds.Record(says=says):
@@ -240,6 +245,7 @@ MISTAKES: dict[str, Any] = {
     "E_MORE": None,
     "E_CODE": {"nodes": [{"node_id": "a", "type": "code", "code": {"file": "../clean.py"}}]},
     "E_SECRET": {"nodes": [{"node_id": "a", "type": "code", "code": {"source": "key = '{{{secret::API_KEY}}}'"}}]},
+    "E_POLICY": None,
     "E_PARAMS_SIZE": None,
     "E_TARGET_UNKNOWN": None,
     "E_INPUTS": None,
@@ -252,6 +258,7 @@ MISTAKES: dict[str, Any] = {
 TOLD = {
     "E_SCHEMA": "the `schema` of a signal node is no JSON Schema",
     "E_NODE_UNKNOWN": "a restart gives new `inputs` to a node that the graph does not have",
+    "E_POLICY": "code asks for more than a [policy](sandbox.md#policies) allows; the message says whose, and how much",
     "E_PAYLOAD": "a signal's payload does not fit the `schema` of the node that waits for it",
     "E_PAYLOAD_SIZE": "a signal's payload is over 1 MiB; pass a reference instead",
     "E_DEPTH": "values are nested too deep; flatten them",

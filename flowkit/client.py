@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
+from flowkit.code_policies import read_code_policies
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.flows import Flows
@@ -64,6 +65,7 @@ class Client:
         self._api: Tasks | None = None
         self._logs = LogReader(self.backend.store, self.backend.logs, self._clock)
         self._secrets: Secrets | None = None
+        self.code_policies = read_code_policies(self.cfg.code_policy)
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -77,12 +79,13 @@ class Client:
         except BaseException:
             await self.backend.stop()
             raise
+        policies = self.code_policies
         self._api = Tasks(
             store=self.backend.store, bus=self.backend.bus, clock=self._clock, topics=self.topics, graphs=self._graphs,
-            flows=Flows(store=self.backend.store, graphs=self._graphs, clock=self._clock),
+            flows=Flows(store=self.backend.store, graphs=self._graphs, clock=self._clock, policies=policies),
             history=History(self.backend.store, self._graphs, self.telemetry, bounds_of(self.cfg.limits)),
             hub=self._hub, supervisor=self._supervisor, telemetry=self.telemetry,
-            cancel_grace_sec=self.cfg.cancel_grace_sec, roles=self.cfg.worker_types,
+            cancel_grace_sec=self.cfg.cancel_grace_sec, roles=self.cfg.worker_types, policies=policies,
             signature_of=lambda role: agreed(self.backend.signatures_of(role)),
         )  # fmt: skip
         if self.backend.file is not None:

@@ -121,6 +121,7 @@ class CommonSettings(_Settings):
     settings are for URLs: a handle that was handed over has its own. A password is given itself, or in a file.
     `message_keys` are by id (`POOL/NAME`) and in base64, the first is signed with; `message_keys_file` has one
     `POOL/NAME=BASE64` a line. `message_signing` is `require`, or `sign` while others do not sign yet.
+    `code_policy` says what code of nodes may ask for, by tenant and by flow: a file of JSON, or the JSON itself.
     """
 
     kafka_bootstrap: str = "localhost:9092"
@@ -146,6 +147,7 @@ class CommonSettings(_Settings):
     message_keys: dict[str, str] = field(default_factory=dict)
     message_keys_file: str | None = None
     message_signing: str = "require"
+    code_policy: str = ""
     topic_prefix: str = "flowkit."
     facts_partitions: int = 8
     connect_timeout_sec: float = 10.0

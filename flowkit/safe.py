@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowkit.backend import Backend
+from flowkit.code_policies import read_code_policies
 from flowkit.errors import ConfigError
 from flowkit.ports import Clock, SecretSource
 from flowkit.telemetry import MasterKeyMade, Telemetry
@@ -37,7 +38,7 @@ def open_manager(backend: Backend, cfg: CoordinatorConfig, clock: Clock, telemet
         telemetry.emit(MasterKeyMade(str(path)))
 
     keys = open_master_keys(cfg.secrets_keys, beside=beside, on_made=made)
-    return SecretManager(store, keys, clock)
+    return SecretManager(store, keys, clock, read_code_policies(cfg.code_policy))
 
 
 def open_secrets(backend: Backend, cfg: CoordinatorConfig, clock: Clock, telemetry: Telemetry, *,

@@ -124,5 +124,6 @@ class Engine:
         if not any(reason.code == "ready" for reason in reasons):
             return ""
         workers = await roll_call(client.backend.bus, client.topics)
-        told = with_fleet(reasons, await client.get_graph(view), workers)
+        graph = await client.get_graph(view)
+        told = with_fleet(reasons, graph, workers, client.code_policies.on(view.tenant, view.flow, graph))
         return next((reason.message for reason in told if reason.code == "no_worker"), "")

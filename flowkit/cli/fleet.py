@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from flowkit.cli.roles import node_of
 from flowkit.coordinator.explain import nobody
 from flowkit.coordinator.views import Reason
+from flowkit.core.code import CODE
+from flowkit.core.code_policy import Rules, stricter_lane
 from flowkit.core.graph import Graph
 from flowkit.core.lane import plain
 from flowkit.errors import Corrupt
@@ -62,15 +64,16 @@ def roles_of(workers: Iterable[Hello | Heartbeat]) -> list[str]:
     return sorted({role for worker in workers if not worker.draining for role in worker.roles})
 
 
-def with_fleet(reasons: Sequence[Reason], graph: Graph, workers: dict[str, Hello | Heartbeat]) -> list[Reason]:
+def with_fleet(reasons: Sequence[Reason], graph: Graph, workers: dict[str, Hello | Heartbeat],
+               rules: Rules = ()) -> list[Reason]:  # fmt: skip
     """What is ready and has no worker says so: a client's own reasons know nothing of the fleet."""
     roles = roles_of(workers.values())
     told = []
     for reason in reasons:
         node = node_of(graph, reason.node_id)
         if reason.code in ("ready", "limit") and node is not None:
-            lane = node.lane or plain(node.type)
+            lane = stricter_lane(node.lane or plain(node.type), rules)
             serve = {name: one.labels for name, one in workers.items() if lane.role in one.roles and not one.draining}
-            reason = nobody(reason.node_id, lane, serve, roles) or reason
+            reason = nobody(reason.node_id, lane, serve, roles, rules if lane.role == CODE else ()) or reason
         told.append(reason)
     return sorted(told, key=lambda reason: reason.code != "no_worker")

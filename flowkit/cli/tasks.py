@@ -98,7 +98,8 @@ async def _explain(client: Client, args: Namespace) -> None:
     reasons = await client.explain(args.task)
     if not client.backend.embedded and any(reason.code == "ready" for reason in reasons):
         workers = await roll_call(client.backend.bus, client.topics)
-        reasons = with_fleet(reasons, await client.get_graph(view), workers)
+        graph = await client.get_graph(view)
+        reasons = with_fleet(reasons, graph, workers, client.code_policies.on(view.tenant, view.flow, graph))
     if args.json:
         put_json([{"node_id": r.node_id, "code": r.code, "message": r.message} for r in reasons])
         return

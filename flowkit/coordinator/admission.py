@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from flowkit.coordinator.off_loop import off_loop
 from flowkit.core import selection
+from flowkit.core.code_policy import NOTHING_SAID, CodePolicies, check_graph
+from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS, Graph, Node
 from flowkit.core.limits import check_params
 from flowkit.core.moments import read_moment
@@ -55,11 +57,14 @@ class Admission:
     """Checks inputs against the roles' signatures; a graph that comes again costs a look at its roles."""
 
     def __init__(self, signature_of: SignatureOf = nobody_known, roles: Collection[str] = (),
-                 functions: Collection[str] | None = None) -> None:  # fmt: skip
+                 functions: Collection[str] | None = None,
+                 policies: CodePolicies = NOTHING_SAID) -> None:  # fmt: skip
         self._signature_of = signature_of
+        self._policies = policies
         self._roles = frozenset(roles)
         self._functions = functions
         self._findings: OrderedDict[str, _Finding] = OrderedDict()
+        self._fit: OrderedDict[tuple[str, str, str], None] = OrderedDict()
 
     async def check(self, ref: str, graph: Graph, params: Mapping[str, Any] | None, targets: Sequence[str]) -> None:
         """Raise `GraphError` for targets that are no nodes, roles that nobody was said to serve, keys of limits that
@@ -79,6 +84,20 @@ class Admission:
             misfitting = [problem for node, problem in found if node not in left_out]
             if misfitting:
                 raise GraphError(misfitting[:MAX_PROBLEMS])
+
+    async def check_code(self, ref: str, graph: Graph, tenant: str, flow: str) -> None:
+        """Raise `GraphError` for code that asks for more than a policy allows it. One that did not is known again."""
+        key = ref, tenant, flow
+        if key in self._fit:
+            self._fit.move_to_end(key)
+            return
+        problems = Problems()
+        check = partial(check_graph, graph, self._policies.of(tenant, flow), parse_graph, problems)
+        await off_loop(check) if len(graph.nodes) > LARGE_NODES else check()
+        problems.raise_any()
+        self._fit[key] = None
+        if len(self._fit) > KNOWN_GRAPHS:
+            self._fit.popitem(last=False)
 
     async def _finding(self, ref: str, graph: Graph) -> _Finding:
         known = self._findings.get(ref)

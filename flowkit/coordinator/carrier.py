@@ -12,6 +12,7 @@ from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.core import streams
+from flowkit.core.code_policy import NOTHING_SAID, CodePolicies, breaches, rows_of
 from flowkit.core.effects import Dispatch, Revoke, Tell
 from flowkit.core.graph import MISSING
 from flowkit.core.model import Task
@@ -46,13 +47,14 @@ class Carrier:
     secrets, one hears of acknowledged events."""
 
     def __init__(self, *, store: Store, clock: Clock, publisher: Publisher, topics: Topics, hub: Hub,
-                 supervisor: Supervisor) -> None:  # fmt: skip
+                 supervisor: Supervisor, policies: CodePolicies = NOTHING_SAID) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
         self._publisher = publisher
         self._topics = topics
         self._hub = hub
         self._supervisor = supervisor
+        self._policies = policies
         self.load_soon: Callable[[], None] = lambda: None
         self.ticket: Callable[[SecretUse, Sequence[str]], str] = lambda use, names: ""
         self.on_published: Callable[[Cell, int], None] = lambda cell, seq: cell.event_acknowledged(seq)
@@ -109,6 +111,7 @@ class Carrier:
         if code is not None:
             inputs, holes = lift_secrets(inputs)
             code = code | {"holes": [[list(place), one.name] for place, one in holes]} if holes else code
+            code = self._under_policies(task, head, code)
         apart = len(head.params) > LARGE_PARAMS_BYTES and not task.edited_params
         params: Any = task.params if task.params and not apart else None
         io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
@@ -145,11 +148,21 @@ class Carrier:
         else:
             self._publisher.work(effect.worker, effect.incarnation, job)
 
+    def _under_policies(self, task: Task, head: Head, code: dict[str, Any]) -> dict[str, Any]:
+        """With the policies that hold for it, which its worker looks at again."""
+        rules = self._policies.on(task.tenant, head.flow, task.graph)
+        flow = head.flow.partition("@")[0]
+        code = code | {"flow": flow} if flow else code
+        return code | {"policy": rows_of(rules)} if rules else code
+
     def _ticket(self, task: Task, head: Head, effect: Dispatch) -> str:
         """For the secrets of this attempt; nothing where none can be issued: the worker says so then."""
         assert effect.code is not None
         flow = head.flow.partition("@")[0]
         use = SecretUse(task.tenant, task.task_id, effect.name, effect.attempt, effect.token, effect.worker, flow)
+        rules = self._policies.on(task.tenant, head.flow, task.graph)
+        if any(breaches({"secrets": effect.code["secrets"]}, rules)):
+            return ""  # its worker says why
         try:
             return self.ticket(use, effect.code["secrets"])
         except (FlowKitError, ValueError) as error:

@@ -23,6 +23,7 @@ from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.going_on import UNMADE, GoingOn, goes_on, was_not_asked
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.history import History, Past
+from flowkit.core.code_policy import NOTHING_SAID, CodePolicies, inherited, own_rules
 from flowkit.core.effects import Continue, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.lifecycle import told_to_end
@@ -76,6 +77,7 @@ class Children:
         asking: Asking,
         supervisor: Supervisor,
         flows: Flows,
+        policies: CodePolicies = NOTHING_SAID,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -87,6 +89,7 @@ class Children:
         self._asking = asking
         self._supervisor = supervisor
         self._flows = flows
+        self._policies = policies
         self._wanted: deque[tuple[Cell, Spawn | Continue]] = deque()
         self._wake = asyncio.Event()
         self._checked: dict[str, float] = {}
@@ -125,7 +128,7 @@ class Children:
                 asked.append((cell, effect))
                 continue
             try:
-                born.append(Born(cell, effect, *await self._head(cell.head, effect, known)))
+                born.append(Born(cell, effect, *await self._head(cell, cell.head, effect, known)))
             except StoreUnavailable:
                 self._again(cell, effect)
             except FlowKitError as error:
@@ -133,15 +136,16 @@ class Children:
         await self._insert(born)
         await self._going_on.ask_all(asked)
 
-    async def _head(self, parent: Head, spawn: Spawn, known: dict[object, Chosen]) -> tuple[Head, Graph]:
+    async def _head(self, cell: Cell, parent: Head, spawn: Spawn, known: dict[object, Chosen]) -> tuple[Head, Graph]:
         """The head of a child. `known` are the graphs of those made together: most are of one. Raises what makes it
         impossible."""
         if parent.depth + 1 > DEEPEST:
             raise InputError(f"tasks stand more than {DEEPEST} deep inside each other", code="too_deep")
         what = spawn.node.flow if spawn.node.child is None else id(spawn.node.child)
-        if (parent.tenant, what) not in known:
-            known[parent.tenant, what] = await self._graph(parent.tenant, spawn)
-        flow, (ref, graph) = known[parent.tenant, what]
+        key = parent.tenant, parent.flow, what
+        if key not in known:
+            known[key] = await self._graph(cell, parent, spawn)
+        flow, (ref, graph) = known[key]
         params = await materialise(self._store, spawn.inputs) if holds_artifacts(spawn.inputs) else spawn.inputs
         _, text = checked_params(params)
         now = self._clock.wall()
@@ -154,10 +158,13 @@ class Children:
         )  # fmt: skip
         return head, graph
 
-    async def _graph(self, tenant: str, spawn: Spawn) -> Chosen:
+    async def _graph(self, cell: Cell, parent: Head, spawn: Spawn) -> Chosen:
         if spawn.node.child is not None:
-            return "", await self._graphs.take(dict(spawn.node.child))
-        pinned = await self._flows.resolve(tenant, spawn.node.flow)
+            # What is said of a flow is said of the graphs in it; as tasks of their own they are of no flow.
+            own = () if cell.task is None else own_rules(cell.task.graph.policy)
+            rules = (*self._policies.of_flow(parent.flow), *own) if parent.flow else own
+            return "", await self._graphs.take(inherited(spawn.node.child, rules))
+        pinned = await self._flows.resolve(parent.tenant, spawn.node.flow)
         return str(pinned), (pinned.graph_ref, await self._graphs.get(pinned.graph_ref))
 
     async def _insert(self, born: Sequence[Born]) -> None:

@@ -13,6 +13,8 @@ from flowkit.coordinator.fleet import Fleet, WorkerView
 from flowkit.coordinator.room import Room
 from flowkit.coordinator.shares import Weights
 from flowkit.coordinator.waiting import Wait, WaitingRoom
+from flowkit.core.code import CODE
+from flowkit.core.code_policy import NOTHING_SAID, CodePolicies, Rules, stricter_lane
 from flowkit.core.labels import Wanted
 from flowkit.core.lane import Demand, Lane, plain
 from flowkit.core.model import Task
@@ -35,7 +37,8 @@ class Dispatcher:
 
     def __init__(self, fleet: Fleet, clock: Clock, *, accept_sec: float, prefetch: int, new_token: Callable[[], str],
                  ageing_sec: float = AGEING_SEC, patience_sec: float = PATIENCE_SEC,
-                 tenant_weights: Mapping[str, float] | None = None) -> None:  # fmt: skip
+                 tenant_weights: Mapping[str, float] | None = None,
+                 policies: CodePolicies = NOTHING_SAID) -> None:  # fmt: skip
         self._fleet = fleet
         self._clock = clock
         self._accept_sec = accept_sec
@@ -47,6 +50,7 @@ class Dispatcher:
         self._called: Wait | None = None
         self._workers: Callable[[Demand], list[WorkerView]] = self._room.workers
         self._plain: dict[str, Lane] = {}
+        self._policies = policies
         self._order = count()
         self.observe = self._room.observe
 
@@ -60,6 +64,7 @@ class Dispatcher:
         placed: list[Placed] = []
         for lane, names in self._ready_lanes(task):
             if lane.key not in cell.waiting:  # else it will be called
+                lane = self.lane_in(cell, lane)
                 placed += self._place(cell, lane, names)
         return placed
 
@@ -79,6 +84,16 @@ class Dispatcher:
         if taken:
             self._waiting.charge(cell.tenant, taken)
         return placed
+
+    def lane_in(self, cell: Cell, lane: Lane) -> Lane:
+        """The lane for a task: code has to be shut in as far as policies ask for it."""
+        return stricter_lane(lane, self.rules_for(cell)) if lane.role == CODE else lane
+
+    def rules_for(self, cell: Cell) -> Rules:
+        """The policies that hold for a task's code."""
+        if cell.head is None or cell.task is None:
+            return ()
+        return self._policies.on(cell.head.tenant, cell.head.flow, cell.task.graph)
 
     def _call_of(self, cell: Cell, lane: Lane) -> Wait | None:
         called = self._called

@@ -188,7 +188,7 @@ class Engine:
         hurried = task.timeout_sec is not None or task.deadline is not None or task.graph.hurried
         if task.created or not cell.patient or hurried:
             return False
-        lanes = task.graph.root_lanes
+        lanes = [self.dispatcher.lane_in(cell, lane) for lane in task.graph.root_lanes]
         if not lanes or self.dispatcher.has_room(lanes):
             return task.limited and self.gate.first(cell, task)
         self.dispatcher.wait_to_begin(cell, lanes)

@@ -9,6 +9,7 @@ from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.streams import StreamView
 from flowkit.coordinator.views import Progress, Reason, limited, slices, waits_for
 from flowkit.core.code import CODE
+from flowkit.core.code_policy import Rules, stricter_lane, who_asks
 from flowkit.core.labels import in_words, lacking
 from flowkit.core.lane import Lane, plain
 from flowkit.core.model import ENDED_NODE, Task
@@ -88,15 +89,17 @@ def progress_of(engine: Engine, task: Task, name: str) -> Progress | None:
     return None if said is None else Progress(*said)
 
 
-def nobody(name: str, lane: Lane, workers: Mapping[str, Mapping[str, str]], roles: Iterable[str]) -> Reason | None:
+def nobody(name: str, lane: Lane, workers: Mapping[str, Mapping[str, str]], roles: Iterable[str],
+           rules: Rules = ()) -> Reason | None:  # fmt: skip
     """Says that no worker can run a node of this lane, if none can. `workers` are the labels of those that serve its
-    role, by id; `roles` are all that anybody serves."""
+    role, by id; `roles` are all that anybody serves; `rules` are the policies that the lane is held to."""
     role, labels = lane.role, lane.demand.labels
     if not workers:
         hint = NO_CODE if role == CODE else did_you_mean(role, roles)
         say = f"no live worker serves {role!r}{hint}"
     elif short := lacking(labels, workers):
         say = f"no live worker that serves {role!r} has the labels {in_words(labels)}; {short}"
+        say += f" ({asks})" if (asks := who_asks(rules)) else ""
     else:
         return None
     return Reason(name, "no_worker", f"node {name!r} waits: {say}")
@@ -124,7 +127,10 @@ class _Watcher:
                 return Reason(name, reason.code, f"{reason.message}: {said}") if said else reason
             case "ready" | "limit":
                 lane = lane_of(self._task, name)
-                lonely = nobody(name, lane, self._workers(lane.role), self._engine.dispatcher.roles)
+                dispatcher = self._engine.dispatcher
+                rules = dispatcher.rules_for(self._cell) if self._cell is not None and lane.role == CODE else ()
+                lane = stricter_lane(lane, rules)
+                lonely = nobody(name, lane, self._workers(lane.role), dispatcher.roles, rules)
                 return lonely or (self._limited(name) if reason.code == "limit" else None) or self._no_room(name, lane)
         return reason
 

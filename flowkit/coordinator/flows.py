@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from flowkit.coordinator.admission import Admission
 from flowkit.coordinator.flow_views import (
     FlowPage,
     FlowSummary,
@@ -20,6 +21,7 @@ from flowkit.coordinator.flow_views import (
 )
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.off_loop import off_loop
+from flowkit.core.code_policy import NOTHING_SAID, CodePolicies
 from flowkit.core.flow_refs import DEFAULT, LATEST, FlowRef, checked_flow_name, checked_tag, read_flow_ref
 from flowkit.core.graph_diff import GraphDiff, diff_graphs
 from flowkit.core.problems import Problems, shown
@@ -40,8 +42,10 @@ class Flows:
     """The flows of one tenant's principal. Everything is by (tenant, name): what another tenant has is not there."""
 
     def __init__(
-        self, *, store: Store, graphs: Graphs, clock: Clock, tenant: str = "default", principal: str = "local"
-    ) -> None:
+        self, *, store: Store, graphs: Graphs, clock: Clock, tenant: str = "default", principal: str = "local",
+        policies: CodePolicies = NOTHING_SAID,
+    ) -> None:  # fmt: skip
+        self._admission = Admission(policies=policies)
         self.tenant = tenant
         self.principal = principal
         self._store = store
@@ -57,7 +61,8 @@ class Flows:
         where it may have been stored all the same: asking again is harmless."""
         name, note = checked_flow_name(name), checked_note(note)
         words = [checked_tag(tag) for tag in ([tags] if isinstance(tags, str) else tags)]
-        ref, _ = await self._graphs.take(graph)
+        ref, read = await self._graphs.take(graph)
+        await self._admission.check_code(ref, read, self.tenant, name)
         version = await self._insert(name, ref, note)
         for word in words:
             await self._move(name, word, version)

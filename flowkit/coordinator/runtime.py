@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection
 
+from flowkit.code_policies import read_code_policies
 from flowkit.config import CoordinatorConfig
 from flowkit.coordinator.answers import Answers
 from flowkit.coordinator.asking import Asking
@@ -90,19 +91,20 @@ class CoordinatorRuntime:
     def _build(self) -> None:
         cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
         bounds = bounds_of(cfg.limits)
+        policies = read_code_policies(cfg.code_policy)
         self.hub = Hub()
         self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, heartbeat_sec=cfg.heartbeat_sec)
         self.dispatcher = Dispatcher(
             self.fleet, clock, accept_sec=cfg.accept_sec, prefetch=cfg.prefetch, new_token=self._new_token,
             ageing_sec=cfg.priority_ageing_sec, patience_sec=cfg.sticky_patience_sec,
-            tenant_weights=cfg.tenant_weights,
+            tenant_weights=cfg.tenant_weights, policies=policies,
         )  # fmt: skip
         self.leases = Leases(clock, self.dispatcher, cfg.lease_ttl_sec)
         self.timers = Timers(clock)
         self.publisher = Publisher(bus, self.topics, clock, self.supervisor, self.telemetry, self.coordinator_id)
         self.carrier = Carrier(
             store=store, clock=clock, publisher=self.publisher, topics=self.topics, hub=self.hub,
-            supervisor=self.supervisor,
+            supervisor=self.supervisor, policies=policies,
         )  # fmt: skip
         self.engine = Engine(
             store=store, clock=clock, telemetry=self.telemetry, dispatcher=self.dispatcher, leases=self.leases,
@@ -112,7 +114,7 @@ class CoordinatorRuntime:
         )  # fmt: skip
         self.engine.detector = self._detector
         self.graphs = Graphs(store, clock)
-        self.flows = Flows(store=store, graphs=self.graphs, clock=clock)
+        self.flows = Flows(store=store, graphs=self.graphs, clock=clock, policies=policies)
         self.history = History(store, self.graphs, self.telemetry, bounds)
         self.snapshots = Snapshots(store, clock, self.history, self.engine, self.telemetry, self.coordinator_id)
         deletion = Deletion(store, clock, self.coordinator_id, tell=self.carrier.deleted)
@@ -125,6 +127,7 @@ class CoordinatorRuntime:
         self.children = Children(
             store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, history=self.history,
             engine=self.engine, asking=asking, supervisor=self.supervisor, flows=self.flows,
+            policies=policies,
         )  # fmt: skip
         self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
         self.limits = Limits(
@@ -158,6 +161,7 @@ class CoordinatorRuntime:
             signature_of=self._signature_of,
             cancel_grace_sec=cfg.cancel_grace_sec,
             roles=cfg.worker_types,
+            policies=policies,
             functions=self._functions,
         )  # fmt: skip
 

@@ -45,6 +45,7 @@ from flowkit.coordinator.tail import EventTail
 from flowkit.coordinator.views import Reason, TaskResult, TaskView, task_result, task_view
 from flowkit.coordinator.watch import TaskEvent, watch
 from flowkit.core import deadlines
+from flowkit.core.code_policy import NOTHING_SAID, CodePolicies
 from flowkit.core.flow_refs import read_flow_ref
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task, TaskStatus
@@ -127,6 +128,7 @@ class Tasks:
         cancel_grace_sec: float = 30.0,
         roles: Collection[str] = (),
         functions: Collection[str] | None = None,
+        policies: CodePolicies = NOTHING_SAID,
         tenant: str = "default",
         principal: str = "local",
     ) -> None:
@@ -143,7 +145,7 @@ class Tasks:
         self._history = history
         self._engine = engine
         self._supervisor = supervisor
-        self._admission = Admission(signature_of, roles, functions)
+        self._admission = Admission(signature_of, roles, functions, policies)
         self._cancel_grace_sec = cancel_grace_sec
         self._lookups = Lookups(history, supervisor)
         self._lives = Lives(store, clock)
@@ -171,6 +173,7 @@ class Tasks:
             chosen = await choices.of(creation.graph, creation.flow)
             params, text = checked_params(creation.params)
             await self._admission.check(chosen.ref, chosen.graph, params, creation.targets)
+            await self._admission.check_code(chosen.ref, chosen.graph, self.tenant, chosen.flow)
             head = self._head(creation, chosen, text)
             await self._check_deadlines(creation, chosen.graph, params, head)
             heads.append(head)
@@ -197,6 +200,7 @@ class Tasks:
         read = await read_raw(graph)
         known = None if params is None else checked_params(params)[0]
         await self._admission.check(read.ref, read.graph, known, ())
+        await self._admission.check_code(read.ref, read.graph, self.tenant, "")
 
     def _head(self, creation: Creation, chosen: Chosen, params: str) -> Head:
         labels = checked_labels(creation.labels)
@@ -520,6 +524,8 @@ class Tasks:
             graph = await self._with_inputs(task_id, graph, inputs)
         if graph is not None:
             args["graph_ref"], edited = await self._graphs.take(graph, for_task=for_task)
+            head, _, _ = await self._state(task_id)
+            await self._admission.check_code(args["graph_ref"], edited, self.tenant, head.flow)
         return args, edited
 
     async def _with_inputs(self, task_id: str, graph: Any, inputs: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ OOM: Final = "oom"
 """The error code of an attempt that ran out of memory, and the name of what its retries are counted under."""
 LEVELS: Final = ("L1", "L2", "L3")
 RUNTIMES: Final = ("python", "node", "bash")
-ONLY_CODE: Final = ("code", "sandbox", "secrets", "on_oom")
+ONLY_CODE: Final = ("code", "sandbox", "secrets", "on_oom", "on_leak")
 MEMORY_MB: Final = 256
 LONGEST_SOURCE: Final = 1_000_000
 MOST_MEMORY_MB: Final = 1_048_576
@@ -38,20 +38,23 @@ TIMES_RULE: Final = re.compile(r"\*[0-9]{1,3}(\.[0-9]{1,3})?")
 @dataclass(frozen=True, slots=True)
 class Code:
     """What a node of type `code` runs: `source`, or the text of `file` in the worker's folder for code. `limits` are
-    those of its `sandbox` that are said, beside its memory. `network` are the addresses that it may reach. Out of
-    memory, it is tried again with `times` as much, up to `most_mb`; 0: it is tried again like after any failure."""
+    those of its `sandbox` that are said, beside its memory, of which `memory_given` tells. `network` are the addresses
+    that it may reach. Out of memory, it is tried again with `times` as much, up to `most_mb`; 0: it is tried again like
+    after any failure. `on_leak` is what an output with a secret in it comes to: covered (empty), or a failure."""
 
     runtime: str = "python"
     source: str = ""
     file: str = ""
     requirements: tuple[str, ...] = ()
     memory_mb: int = MEMORY_MB
+    memory_given: bool = False
     limits: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     level: str = ""
     network: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     times: float = 0.0
     most_mb: int = 0
+    on_leak: str = ""
 
     def memory_after(self, ooms: int) -> int:
         """The memory (MiB) of the attempt after so many that ran out of it."""
@@ -63,18 +66,20 @@ class Code:
         return memory
 
     def job(self, ooms: int) -> dict[str, Any]:
-        """What a worker is told of it for the attempt after so many that ran out of memory."""
+        """What a worker is told of it for the attempt after so many out-of-memory ones; what is usual is not said."""
+        memory = {"memory_mb": self.memory_after(ooms)} if self.memory_given or (ooms and self.times) else {}
         said = {
             "runtime": self.runtime,
-            "limits": {**self.limits, "memory_mb": self.memory_after(ooms)},
+            "limits": {**self.limits, **memory},
             "source": self.source,
             "file": self.file,
             "requirements": list(self.requirements),
             "level": self.level,
             "network": list(self.network),
             "secrets": list(self.secrets),
+            "on_leak": self.on_leak,
         }
-        return {name: value for name, value in said.items() if value}
+        return {name: value for name, value in said.items() if value or name == "limits"}
 
 
 def of(fields: Mapping[str, Any]) -> Code:
@@ -82,12 +87,14 @@ def of(fields: Mapping[str, Any]) -> Code:
     code, sandbox = _own(fields["code"]), _own(fields.get("sandbox", {}))
     network = sandbox.pop("network", "none")
     said: dict[str, Any] = {
+        "memory_given": "memory_mb" in sandbox,
         "memory_mb": sandbox.pop("memory_mb", MEMORY_MB),
         "level": sandbox.pop("level", ""),
         "limits": MappingProxyType(sandbox),
         "network": () if network == "none" else tuple(network),
         "secrets": tuple(fields.get("secrets", ())),
         "requirements": tuple(sorted(set(code.pop("requirements", ())))),
+        "on_leak": fields.get("on_leak", ""),
     }
     if "on_oom" in fields:
         on_oom = fields["on_oom"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,9 +96,58 @@ ON_OOM: Final = Record("on_oom", "`on_oom`", {
     "max_mb": Key(MEMORY, "The most, in MiB; out of that, it fails for good.", required=True),
 })  # fmt: skip
 
+PATTERN_RULE: Final = re.compile(r"[A-Za-z0-9_.:*?-]{1,261}")
+PATTERN: Final = Text(
+    261, PATTERN_RULE, "a name or a pattern such as 'api.example.com:443', '*.example.com:*' or 'DB_*'"
+)
+PATTERNS: Final = FewOf(ListOf(PATTERN, "a list of names or patterns"))
+
+
+@dataclass(frozen=True, slots=True)
+class Allowing:
+    """A list of patterns; `"none"`, or an empty list: nothing."""
+
+    def read(self, value: object, place: Place, door: Door) -> Any:
+        return "none" if value == "none" else PATTERNS.read(value, place, door)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"const": "none"}, PATTERNS.schema()]}
+
+
+ON_LEAK: Final = Choice(("cover", "fail"))
+
+POLICY: Final = Record("policy", "a policy", {
+    "level": Key(Choice(LEVELS), "How far code must be shut in at least."),
+    "memory_mb": Key(MEMORY, "The most memory in MiB that it may ask for."),
+    "cpu": Key(Number(0, 1024, above=True), "The most cores."),
+    "pids": Key(Number(1, 32_768, whole=True), "The most processes and threads at a time."),
+    "disk_mb": Key(Number(1, MOST_MEMORY_MB, whole=True), "The most disk space in MiB."),
+    "wall_sec": Key(SECONDS, "The most seconds that it may take."),
+    "cpu_sec": Key(SECONDS, "The most seconds of CPU time."),
+    "network": Key(Allowing(), 'What it may reach at most: "none", or patterns of host:port.'),
+    "secrets": Key(Allowing(), 'Which secrets it may list: "none", or patterns of names.'),
+    "on_leak": Key(ON_LEAK, "`fail`: an output that holds a secret fails its attempt."),
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPolicy:
+    """A policy, or a list of some, which hold together."""
+
+    def read(self, value: object, place: Place, door: Door) -> Any:
+        if not isinstance(value, list | tuple):
+            return POLICY.read(value, place, door)
+        return FewOf(ListOf(POLICY, "a list of policies"), 100).read(value, place, door)
+
+    def schema(self) -> dict[str, Any]:
+        one = POLICY.schema()
+        return {"anyOf": [one, {"type": "array", "items": one, "maxItems": 100}]}
+
+
 CODE_KEYS: Final = {
     "code": Key(CODE, "The code that a node of type `code` runs."),
     "sandbox": Key(SANDBOX, "What code may use, and how far it is shut in."),
     "secrets": Key(SECRETS, "Names of the secrets that code may look up."),
     "on_oom": Key(ON_OOM, "Tries code that ran out of memory again with more."),
+    "on_leak": Key(ON_LEAK, "What an output of code comes to that holds a secret: `cover` (default), or `fail`."),
 }

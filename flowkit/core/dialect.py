@@ -103,6 +103,7 @@ def _graph(fields: dict[str, Any], read: list[Node], topology: Topology) -> Grap
         starters=starters,
         deadline=None if "deadline" not in fields else read_moment(fields["deadline"]),
         deadlines=tuple(name for name, node in nodes.items() if node.deadline is not None),
+        policy=fields.get("policy"),
     )
 
 

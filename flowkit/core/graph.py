@@ -216,7 +216,8 @@ class Graph:
     they start); `compensates`: some node says how to undo it; `limited`: some node has limits; `anchors`: whose workers
     are remembered because others follow them: nodes, and by the empty name the task itself. Where there are streams,
     `stream_readers[p]` are the nodes that read the batches of `p`, and `starters[p]` those that its first batch may
-    start. `deadline` (epoch seconds) is the task's, and `deadlines` are the nodes that have one.
+    start. `deadline` (epoch seconds) is the task's, and `deadlines` are the nodes that have one. `policy` is what it
+    says of its own code, as written.
     """
 
     nodes: Mapping[str, Node]
@@ -244,3 +245,4 @@ class Graph:
     starters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     deadline: float | None = None
     deadlines: tuple[str, ...] = ()
+    policy: Any = None

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flowkit.core.code_keys import CODE_KEYS
+from flowkit.core.code_keys import CODE_KEYS, OwnPolicy
 from flowkit.core.graph import END, FAILURE, MISSING, SUCCESS
 from flowkit.core.kinds import (
     Choice,
@@ -287,5 +287,6 @@ GRAPH: Final = Record("graph", "a graph", {
     "budget": Key(BUDGET, "What the task may use up."),
     "timeout_sec": Key(LIMIT, "Bounds the whole task."),
     "deadline": Key(Moment(), "When the whole task must have ended: a time with its zone, or epoch seconds."),
+    "policy": Key(OwnPolicy(), "What its code may ask for at most, and how far it must be shut in."),
     "meta": Key(META, "Notes of your own."),
 })  # fmt: skip

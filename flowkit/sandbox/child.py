@@ -26,7 +26,8 @@ PLACEHOLDER = r"\{\{\{secret::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(?:@[1-9][0-9]{0
 """Compiled only where there is one: that takes as long as all else that happens before the code."""
 PERMANENT = (TypeError, ValueError, KeyError, AssertionError, ImportError, SyntaxError)
 MOST_DEPTH = 64
-MOST_MESSAGE, MOST_TRACEBACK, LAST_FRAMES = 8 * 1024, 16 * 1024, 40
+MOST_MESSAGE = MOST_TRACEBACK = 64 * 1024  # whoever reads it cuts it further, once secrets are covered
+LAST_FRAMES = 40
 
 
 class BadOutput(ValueError):
@@ -426,7 +427,7 @@ def plain(value: Any, place: str, depth: int) -> Any:
 
 def key_of(key: Any, place: str) -> str:
     if not isinstance(key, str):
-        raise BadOutput(f"{place}: JSON keys are strings; found {key!r}"[:500])
+        raise BadOutput(f"{place}: JSON keys are strings; found {key!r}")
     return str.__str__(key)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from flowkit.sandbox import spoken
 from flowkit.sandbox.frames import LARGE_BYTES, BadFrame, FrameReader, decode, encode
 from flowkit.sandbox.lines import Budget, NothingSecret, Printed, Redactor
-from flowkit.sandbox.outcome import Failure, Outcome, Result, Said, judge
+from flowkit.sandbox.outcome import BAD_OUTPUT, Failure, Outcome, Result, Said, judge
 from flowkit.sandbox.runtime import Ending, Program, Running, Runtime, Usage, Verdict
 from flowkit.sandbox.starving import Starving
 
@@ -29,6 +29,10 @@ EXIT_SEC: Final = 5.0
 LAST_SEC: Final = 5.0
 """How long what a dead program has said is still read."""
 GONE_SEC: Final = 30.0
+LEAK: Final = "secret_in_output"
+LEAKED: Final = "its output holds a secret, and `on_leak` says that it then fails; let the code give only what is none"
+HALF_A_SECRET: Final = 2_000
+"""What is found as one is never longer, in any form; so much goes where a text was cut before it could be covered."""
 MB: Final = 1024 * 1024
 
 
@@ -45,13 +49,15 @@ class Ears(Protocol):
 @dataclass(frozen=True, slots=True)
 class Work:
     """One program to run: `job` is what it is told when it asks what there is to do; `secrets` are those that it may
-    look up, which `redactor` takes out of whatever leaves it. `large`: writing the job down is no work for the loop."""
+    look up, which `redactor` takes out of whatever leaves it. `large`: writing the job down is no work for the loop.
+    `fails_on_leak`: an output with a secret in it is a failure."""
 
     program: Program
     job: Mapping[str, Any]
     secrets: Mapping[str, str] = field(default_factory=dict)
     redactor: Redactor = field(default_factory=NothingSecret)
     large: bool = False
+    fails_on_leak: bool = False
 
     @property
     def most_bytes(self) -> int:
@@ -72,6 +78,7 @@ class Supervision:
         self._result_came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._looking: asyncio.TimerHandle | None = None
         self._fault: Exception | None = None
+        self._leaked = False
         self.ending: Ending | None = None
 
     async def run(self, grace_sec: Callable[[], float]) -> Outcome:
@@ -194,11 +201,15 @@ class Supervision:
                     self._budget.line(level, line)
             case "progress":
                 done, total, text = spoken.progress(message)
-                self._ears.progress(done, total, self._work.redactor.text(text))
+                self._ears.progress(self._number(done), self._number(total), self._told(text, spoken.MOST_MESSAGE))
             case "batch" if not self._said.ended:
                 if "output" not in message:
                     raise BadFrame("a batch without `output`")
-                await self._ears.batch(self._work.redactor.value(message["output"]))
+                covered = self._work.redactor.value(message["output"])
+                if self._work.fails_on_leak and self._leaks(Result(message["output"])):
+                    self._leaked = True
+                    raise BadFrame(LEAKED)
+                await self._ears.batch(covered)
                 await self._send(running, {})
             case "result":
                 self._note(result=spoken.result(message))
@@ -215,7 +226,7 @@ class Supervision:
             case "cancelled":
                 await self._send(running, {"value": self._ears.cancelled()})
             case other:
-                raise BadFrame(f"nobody knows what {other[:40]!r} means")
+                raise BadFrame(f"nobody knows what {self._told(other, 40)!r} means")
 
     async def _send(self, running: Running, answer: dict[str, Any], *, in_thread: bool = False) -> None:
         data = await asyncio.to_thread(encode, answer) if in_thread else encode(answer)
@@ -238,17 +249,44 @@ class Supervision:
     # ------------------------------------------------------------------------------------------ what leaves
 
     def _without_secrets(self, outcome: Outcome) -> Outcome:
-        redactor = self._work.redactor
-        result, failure = outcome.result, outcome.failure
+        result, failure, name = outcome.result, outcome.failure, self._name
         if result is not None:
-            names = None if result.next is None else tuple(map(redactor.text, result.next))
-            result = Result(redactor.value(result.output), names, redactor.text(result.message))
+            if self._work.fails_on_leak and self._leaks(result):
+                return Outcome(BAD_OUTPUT, outcome.usage, failure=Failure(LEAK, LEAKED, permanent=True))
+            names = None if result.next is None else tuple(name(one, 2 * spoken.LONGEST_CODE) for one in result.next)
+            output = self._work.redactor.value(result.output)
+            result = Result(output, names, self._told(result.message, spoken.MOST_MESSAGE))
         if failure is not None:
             failure = Failure(
-                redactor.text(failure.code), redactor.text(failure.message), redactor.text(failure.type),
-                redactor.text(failure.traceback), failure.permanent, failure.final, failure.retry_after,
-            )  # fmt: skip
+                code=LEAK if self._leaked else name(failure.code, spoken.LONGEST_CODE),
+                message=self._told(failure.message, spoken.MOST_MESSAGE),
+                type=name(failure.type, spoken.LONGEST_CODE),
+                traceback=self._told(failure.traceback, spoken.MOST_TRACEBACK, keep_end=True),
+                permanent=failure.permanent,
+                final=failure.final,
+                retry_after=self._number(failure.retry_after),
+            )
         return Outcome(outcome.verdict, outcome.usage, result, failure)
+
+    def _leaks(self, result: Result) -> bool:
+        """Whether there is something to cover in what the program gave."""
+        given = [result.output, *(result.next or ())]
+        return any(self._work.redactor.value(one) is not one for one in given)
+
+    def _told(self, text: str, most: int, *, keep_end: bool = False) -> str:
+        """A text as it may leave. It is covered before it is cut: half a secret is one too."""
+        cut = len(text) >= spoken.LONGEST_SAID  # by the program, at either end, or here
+        covered = self._work.redactor.text(text[: spoken.LONGEST_SAID])
+        if cut and self._work.secrets:
+            covered = covered[HALF_A_SECRET:-HALF_A_SECRET]
+        return spoken.shortened(covered, most, keep_end=keep_end)
+
+    def _name(self, text: str, most: int) -> str:
+        return spoken.tidy(self._told(text, most), most)
+
+    def _number(self, number: float | None) -> float | None:
+        """None for one whose digits are a secret."""
+        return number if self._work.redactor.value(number) == number else None
 
     @property
     def usage(self) -> Usage:

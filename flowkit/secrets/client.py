@@ -40,23 +40,24 @@ class SecretClient:
         """The values by name. What may pass is tried again. Raises as `SecretSource`."""
         try:
             async with asyncio.timeout(self._timeout), self._room:
-                return await self._try(frames.question(use, ticket, self._holder))
+                question, receipt = frames.question(use, ticket, self._holder), frames.receipt(use.token, self._holder)
+                return await self._try(question, receipt)
         except TimeoutError as error:
             raise SecretsUnavailable(
                 f"the secret manager at {self._address} did not answer within {self._timeout:g} s; is it overloaded?"
             ) from error
 
-    async def _try(self, question: bytes) -> Mapping[str, str]:
+    async def _try(self, question: bytes, receipt: bytes) -> Mapping[str, str]:
         for attempt in range(1, TRIES + 1):
             try:
-                return await self._ask(question)
+                return await self._ask(question, receipt)
             except (SecretsUnavailable, StoreUnavailable):
                 if attempt == TRIES:
                     raise
             await asyncio.sleep(PAUSE_SEC * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
         raise AssertionError("the last try raises or returns")
 
-    async def _ask(self, question: bytes) -> Mapping[str, str]:
+    async def _ask(self, question: bytes, receipt: bytes) -> Mapping[str, str]:
         try:
             async with asyncio.timeout(CONNECT_SEC):
                 reader, writer = await self._connect()
@@ -77,7 +78,9 @@ class SecretClient:
             data = await frames.read_frame(reader, frames.LARGEST_ANSWER, wait_sec=ANSWER_SEC, rest_sec=ANSWER_SEC)
             if data is None:
                 raise SecretsUnavailable(f"the secret manager at {self._address} hung up")
-            return frames.read_answer(data, f"the secret manager at {self._address}")
+            values = frames.read_answer(data, f"the secret manager at {self._address}")
+            writer.write(receipt)  # whoever comes with this ticket from now on, gets nothing
+            return values
         except (OSError, TimeoutError, Corrupt) as error:
             raise SecretsUnavailable(
                 f"the secret manager at {self._address} gave no answer: {str(error) or 'it took too long'}"

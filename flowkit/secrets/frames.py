@@ -1,4 +1,5 @@
-"""How workers and the secret manager talk: frames of JSON, each with its length before it; one answer per question."""
+"""How workers and the secret manager talk: frames of JSON, each with its length before it; one answer per question, and
+a receipt for the values, which is not answered."""
 
 from __future__ import annotations
 
@@ -63,6 +64,20 @@ def frame(content: Any) -> bytes:
 def question(use: SecretUse, ticket: str, holder: str) -> bytes:
     whose = {name: getattr(use, name) for name in OF_THE_ATTEMPT}
     return frame({"v": VERSION, "use": whose, "ticket": ticket, "holder": holder})
+
+
+def receipt(token: str, holder: str) -> bytes:
+    """What a worker says once it has the values."""
+    return frame({"v": VERSION, "arrived": token, "holder": holder})
+
+
+def read_receipt(data: bytes) -> tuple[str, str] | None:
+    """The lease's token, and who holds its ticket; None for what is no receipt."""
+    said = _object(data)
+    token, holder = said.get("arrived"), said.get("holder")
+    if not isinstance(token, str) or not isinstance(holder, str):
+        return None
+    return (token, holder) if len(token) <= LONGEST_WORD and len(holder) <= LONGEST_HOLDER else None
 
 
 def read_question(data: bytes) -> tuple[SecretUse, str, str]:

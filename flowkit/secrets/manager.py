@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from flowkit.core.code_policy import NOTHING_SAID, CodePolicies
 from flowkit.core.derived import base_of
 from flowkit.core.secret_refs import SecretRef, read_allowed, read_secret_ref
 from flowkit.errors import (
@@ -28,9 +29,12 @@ RESOLVE_SEC: Final = 20.0
 
 
 class SecretManager:
-    """The one part that holds master keys and opens secrets. `store` has been started."""
+    """The one part that holds master keys and opens secrets. `store` has been started. `policies` say, beside what is
+    sealed with each secret, which a tenant's code may have, and which a flow's."""
 
-    def __init__(self, store: SecretStore, keys: MasterKeys, clock: Clock) -> None:
+    def __init__(self, store: SecretStore, keys: MasterKeys, clock: Clock,
+                 policies: CodePolicies = NOTHING_SAID) -> None:  # fmt: skip
+        self._policies = policies
         self.cabinet = Cabinet(store, keys, clock)
         self.ledger = Ledger(store, clock)
         self._started = False
@@ -105,6 +109,9 @@ class SecretManager:
             await self.cabinet.open(newest)  # what was read of it is genuine only if it opens
         if why_not is not None:
             raise SecretRefused(f"secret {ref.name!r}: {why_not}")
+        for rule in self._policies.of(use.tenant, use.flow):
+            if not rule.allows("secrets", ref.name):
+                raise SecretRefused(f"secret {ref.name!r}: {rule.origin} allows {rule.allowed('secrets')}")
         return value, secret.version
 
 

@@ -104,6 +104,9 @@ class SecretService:
             data = await frames.read_frame(reader, frames.LARGEST_QUESTION, wait_sec=IDLE_SEC, rest_sec=QUESTION_SEC)
             if data is None:
                 return
+            if (receipt := frames.read_receipt(data)) is not None:
+                self._desk.arrived(*receipt)
+                continue
             writer.write(await self._answer(data))
             async with asyncio.timeout(ANSWER_SEC):
                 await writer.drain()

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
+from flowkit.code_policies import read_code_policies
 from flowkit.config import WorkerConfig
 from flowkit.core.code import LEVELS
 from flowkit.errors import ConfigError, did_you_mean
@@ -33,6 +34,7 @@ def make_programs(cfg: WorkerConfig, secrets: Secrets | None = None) -> Programs
         folder=Path(cfg.code_dir) if cfg.code_dir else None,
         install=partial(_install, cfg) if cfg.code_index else None,
         secrets=secrets,
+        policies=read_code_policies(cfg.code_policy),
     )
 
 

@@ -14,6 +14,19 @@ from typing import Any, Final, Protocol
 
 from flowkit.core import payload
 from flowkit.core.code import LEVEL_LABEL, LONGEST_SOURCE, RUNTIME_LABEL
+from flowkit.core.code_policy import (
+    NOTHING_SAID,
+    USUAL,
+    CodePolicies,
+    Rules,
+    bounded,
+    breaches,
+    fails_on_leak,
+    rules_of,
+    strictest,
+    who_asks,
+)
+from flowkit.errors import Corrupt
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.languages import SUFFIXES, available, program_for
 from flowkit.sandbox.lines import NothingSecret, Redactor
@@ -59,7 +72,8 @@ class Programs:
     requirements available in a folder; `secrets` None: nodes that name some fail."""
 
     def __init__(self, find_runtime: Callable[[], Awaitable[Runtime]], *, expected: Level, folder: Path | None = None,
-                 install: Install | None = None, secrets: Secrets | None = None) -> None:  # fmt: skip
+                 install: Install | None = None, secrets: Secrets | None = None,
+                 policies: CodePolicies = NOTHING_SAID) -> None:  # fmt: skip
         self._find_runtime = find_runtime
         self._expected = expected
         self._runtime: Runtime | None = None
@@ -67,6 +81,7 @@ class Programs:
         self._folder = folder
         self._install = install
         self._secrets = secrets
+        self._policies = policies
 
     @property
     def level(self) -> Level:
@@ -95,11 +110,10 @@ class Programs:
         `ProgramFailure`, `AttemptFailure`, and `CancelledError` once the program is gone."""
         try:
             runtime = await self.open()
-            if code.get("level", "") > runtime.level.name:
-                say = f"the node asks for level {code['level']}, this worker has {runtime.level.name}"
-                raise AttemptFailure("level_unavailable", say, permanent=True)
+            rules = self._rules(attempt.job, code)
+            _check(code, rules, runtime.level)
             async with self._packages(code.get("requirements", [])) as packages:
-                work = await self._work(attempt.job, inputs, code, packages)
+                work = await self._work(attempt.job, inputs, code, packages, rules)
                 ears = _Ears(attempt, context, undertaker, emit)
                 value = await self._supervised(Supervision(runtime, work, ears), attempt)
                 if not ears.batches:
@@ -124,7 +138,14 @@ class Programs:
         result = outcome.result
         return result.output if result.next is None else Next(result.next, result.output)
 
-    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any], packages: Path | None) -> Work:
+    def _rules(self, job: Job, code: Mapping[str, Any]) -> Rules:
+        """The policies that came along with the attempt, and this worker's own."""
+        try:
+            return (*rules_of(code.get("policy", ())), *self._policies.of(job.tenant, code.get("flow", "")))
+        except (TypeError, ValueError) as error:
+            raise Corrupt(f"node {job.node!r} came with policies that cannot be read: {error}") from error
+
+    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any], packages: Path | None, rules: Rules) -> Work:
         names = code.get("secrets", [])
         values, redactor = await self._resolve(job, names)
         for place, name in code.get("holes", []):
@@ -132,7 +153,7 @@ class Programs:
         inputs, rows = lift_bytes(inputs)
         language = code["runtime"]
         source = code.get("source") or await self._read(code.get("file", ""))
-        limits = _limits(code["limits"], job)
+        limits = _limits(code["limits"], job, rules)
         told = {
             "inputs": inputs,
             "bytes": rows,
@@ -152,7 +173,7 @@ class Programs:
             warm=f"python {packages or ''}".strip(),
         )  # fmt: skip
         large = len(source) > LARGE or bool(rows) or bool(job.body_ref)
-        return Work(program, told, values, redactor, large)
+        return Work(program, told, values, redactor, large, fails_on_leak(code.get("on_leak", ""), rules))
 
     async def _resolve(self, job: Job, names: Sequence[str]) -> tuple[Mapping[str, str], Redactor]:
         if not names:
@@ -217,9 +238,25 @@ def _grace_sec(attempt: Attempt) -> float:
     return 0.0 if attempt.order is None else max(0.0, attempt.order.grace_sec - AHEAD_SEC)
 
 
-def _limits(said: Mapping[str, Any], job: Job) -> Limits:
+def _check(code: Mapping[str, Any], rules: Rules, level: Level) -> None:
+    """Raise `AttemptFailure` for code that asks for more than it may have, and where it is not shut in far enough."""
+    if code.get("level", "") > level.name:
+        say = f"the node asks for level {code['level']}, this worker has {level.name}"
+        raise AttemptFailure("level_unavailable", say, permanent=True)
+    if breach := next(breaches(code, rules), None):
+        raise AttemptFailure("E_POLICY", f"the code {breach[1]}", permanent=True)
+    rule = strictest(rules)
+    if rule is not None and rule.level > level.name:
+        say = f"{who_asks(rules)}, and this worker has {level.name}"
+        raise AttemptFailure("level_unavailable", say, permanent=False)  # another worker may have it
+
+
+def _limits(said: Mapping[str, Any], job: Job, rules: Rules) -> Limits:
     """A node's own time limit bounds its program where nothing else is said; its CPU time is bounded only by name."""
-    wall_sec = said.get("wall_sec", job.run_sec if job.run_sec is not None else USUAL_SEC)
+    usual_sec = job.run_sec if job.run_sec is not None else USUAL_SEC
+    said = bounded(said, rules, {**USUAL, "wall_sec": usual_sec})
+    wall_sec = said.get("wall_sec", usual_sec)
+    said = bounded(said, rules, {"cpu_sec": wall_sec * max(1.0, said.get("cpu", 1.0))})
     cpu_sec = said.get("cpu_sec", wall_sec * max(1.0, said.get("cpu", 1.0)))
     return Limits(**{**said, "wall_sec": wall_sec, "cpu_sec": cpu_sec})
 

@@ -35,7 +35,7 @@ def problems(raw: Any) -> list[tuple[str, str]]:
 def test_what_is_not_said_is_not_carried() -> None:
     code = of(code={"source": MAIN})
 
-    assert code.job(0) == {"runtime": "python", "limits": {"memory_mb": 256}, "source": MAIN}
+    assert code.job(0) == {"runtime": "python", "limits": {}, "source": MAIN}
 
 
 def test_everything_that_is_said_is_carried() -> None:

@@ -277,3 +277,32 @@ def _running_with(mark: str) -> list[str]:
         if mark.encode() in words and b"-c\0import" in words and path.parent.name != str(os.getpid()):
             found.append(words.decode())
     return found
+
+
+def test_on_uvloop_the_descriptors_of_what_was_printed_are_closed_with_its_end() -> None:
+    """Not by the garbage collector, at some time: the next program's channel may have the number by then."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def pipes_left() -> tuple[int, int]:
+        runtime = BubblewrapRuntime()
+        kept = []  # so that nothing is closed because nobody has it any more
+        before = -1
+        for number in range(6):
+            running = await runtime.start(script("import sys; print('out'); print('err', file=sys.stderr)"))
+            kept.append((running, (await finish(running)).out))
+            running.channel.close()
+            if number == 2:
+                before = _pipes()
+        after = _pipes()
+        await runtime.close()
+        assert {out for _, out in kept} == {"out\n"}
+        return before, after
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        before, after = runner.run(pipes_left())
+    assert after == before
+
+
+def _pipes() -> int:
+    paths = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    return sum(os.path.lexists(path) and os.readlink(path).startswith("pipe:") for path in paths)

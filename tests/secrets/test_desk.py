@@ -52,6 +52,38 @@ async def test_it_may_ask_again_for_an_answer_may_be_lost(counter: Counter) -> N
     assert await counter.outcomes() == ["ok"] * 3
 
 
+async def test_once_the_values_have_arrived_it_is_good_for_nothing(counter: Counter) -> None:
+    """Not in the same hands either: whoever took over the worker after the attempt has ended gets nothing."""
+    ticket = counter.ticket("KEY")
+    await counter.desk.values_for(attempt(), ticket, "me")
+    counter.desk.arrived(attempt().token, "thief")  # who has not shown it cannot use it up
+    counter.desk.arrived("another token", "me")
+    assert await counter.desk.values_for(attempt(), ticket, "me")
+    counter.desk.arrived(attempt().token, "me")
+    for _ in range(2):
+        with pytest.raises(TicketRefused, match="the ticket was used: its values have arrived"):
+            await counter.desk.values_for(attempt(), ticket, "me")
+
+    own = OwnDesk(counter.desk)
+    mine = attempt(token="tok-own")
+    await own.values_for(mine, counter.ticket("KEY", use=mine))
+    with pytest.raises(TicketRefused, match="was used"):
+        await own.values_for(mine, counter.ticket("KEY", use=mine))
+    assert await counter.outcomes() == ["ok", "ok", "E_TICKET", "E_TICKET", "ok", "E_TICKET"]
+
+
+async def test_it_may_be_asked_again_for_a_minute_and_no_longer(counter: Counter) -> None:
+    """Nothing was said of the values: they, or the worker, are gone."""
+    ticket = counter.ticket("KEY")
+    await counter.desk.values_for(attempt(), ticket, "me")
+    counter.room.clock.advance(59)
+    assert await counter.desk.values_for(attempt(), ticket, "me")
+    counter.room.clock.advance(2)
+    with pytest.raises(TicketRefused, match="was first shown 61 s ago: an attempt asks once"):
+        await counter.desk.values_for(attempt(), ticket, "me")
+    assert await counter.outcomes() == ["ok", "ok", "E_TICKET"]
+
+
 async def test_a_copy_in_other_hands_is_refused_and_recorded(counter: Counter) -> None:
     ticket = counter.ticket("KEY")
     await counter.desk.values_for(attempt(), ticket, "me")
@@ -126,7 +158,7 @@ async def test_what_is_remembered_of_tickets_is_bounded(counter: Counter, monkey
     for n in range(50):
         use = replace(attempt(), token=f"tok-{n}")
         await counter.desk.values_for(use, counter.ticket("KEY", use=use), "me")
-    assert len(counter.desk._holders) <= 10
+    assert len(counter.desk._shown) <= 10
     counter.room.clock.advance(1000)
     await counter.desk.values_for(attempt(), counter.ticket("KEY"), "me")
-    assert len(counter.desk._holders) == 1
+    assert len(counter.desk._shown) == 1

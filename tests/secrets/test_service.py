@@ -55,10 +55,20 @@ async def service(counter: Counter) -> AsyncIterator[SecretService]:
 
 async def test_a_worker_gets_its_values_and_the_use_is_recorded(counter: Counter, service: SecretService) -> None:
     client = SecretClient(service.address)
-    for _ in range(2):
-        values = await client.values_for(attempt(), counter.ticket("KEY", "KEY@1"))
+    for token in ("tok-1", "tok-2"):
+        use = attempt(token=token)
+        values = await client.values_for(use, counter.ticket("KEY", "KEY@1", use=use))
         assert values == {"KEY": "some-value \u00fc\n\U0001f600", "KEY@1": "some-value \u00fc\n\U0001f600"}
     assert await counter.outcomes() == ["ok"] * 4
+
+
+async def test_a_worker_that_has_its_values_gets_them_no_more(counter: Counter, service: SecretService) -> None:
+    client, ticket = SecretClient(service.address), counter.ticket("KEY")
+    assert await client.values_for(attempt(), ticket)
+    for _ in range(2):
+        with pytest.raises(TicketRefused, match="the ticket was used"):
+            await client.values_for(attempt(), ticket)
+    assert await counter.outcomes() == ["ok", "E_TICKET", "E_TICKET"]
 
 
 async def test_many_ask_at_once(counter: Counter, service: SecretService) -> None:

@@ -12,8 +12,9 @@ const CHANNEL = 3;
 const PLACEHOLDER = /(["'`])\{\{\{secret::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(?:@[1-9][0-9]{0,8})?)\}\}\}\1/g;
 const BARE = /\{\{\{secret::([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(?:@[1-9][0-9]{0,8})?)\}\}\}/g;
 const PERMANENT = new Set(["TypeError", "RangeError", "SyntaxError", "ReferenceError"]);
-const MOST_MESSAGE = 8 * 1024;
-const MOST_TRACE = 16 * 1024;
+// Whoever reads it cuts it further, once secrets are covered.
+const MOST_MESSAGE = 64 * 1024;
+const MOST_TRACE = 64 * 1024;
 
 class BadOutput extends Error {}
 class SecretUnavailable extends Error {}
