@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flowkit.monitor_ports import AttemptRecord, LogBlock
 from flowkit.ports import (
     AuditRow,
@@ -121,6 +123,18 @@ def _storable_attempt(one: AttemptRecord) -> bool:
         and _whole(one.attempt, one.generation, one.seq)
         and _number(one.ready_at, one.leased_at, one.ended_at, one.run_sec)
         and abs(one.ended_at) < MAX_INT
+        and (one.usage is None or _usage(one.usage))
+    )
+
+
+def _usage(usage: Mapping[str, object]) -> bool:
+    """Whether it is of short texts and numbers that every backend keeps."""
+    numbers = [value for value in usage.values() if isinstance(value, int | float)]
+    texts = [value for value in usage.values() if isinstance(value, str)]
+    return (
+        len(numbers) + len(texts) == len(usage)
+        and all(value == value and abs(value) <= MAX_INT for value in numbers)
+        and _text(*usage, *texts)
     )
 
 

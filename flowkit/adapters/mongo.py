@@ -78,7 +78,7 @@ class MongoStore:
         self._address = "MongoDB"
         self._removal = MongoRemoval(self._reading, self._collection)
         self.logs = MongoLogs(self._insert, self._reading, self._collection)
-        self.traces = MongoTraces(self._insert, self._reading, self._write, self._collection)
+        self.traces = MongoTraces(self._insert, self._insert_docs, self._reading, self._collection)
         self.secrets = MongoSecrets(self._reading, self._bounded, self._collection)
 
     # life

@@ -221,6 +221,8 @@ def _trace_many(verbs: Any) -> None:
         parser.add_argument("--node", metavar="NODE", help="only this node of the graph")
         parser.add_argument("--since", metavar="TIME", help="ended since: 30m, 2h, 7d (default), or an ISO time")
         _most(parser, 20 if parser is slowest else 500)
+    by = "how long they ran (default), or what their programs used most of"
+    slowest.add_argument("--by", choices=("run", "cpu", "memory"), default="run", help=by)
     history.add_argument("--bucket", default="1h", metavar="TIME", help="how long each span is: 5m, 1h (default), 1d")
 
 
