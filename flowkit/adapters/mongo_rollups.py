@@ -198,7 +198,7 @@ class MongoRollups:
             return
         # Behind a batch all before it are in their rollups.
         old = {"_id": {"$lt": number, "$gte": number - 2 * TIDY_BATCHES}, "bodies": {"$ne": []}}
-        change = {"$set": {"bodies": [], "added": []}}
+        change: dict[str, Any] = {"$set": {"bodies": [], "added": []}}
         await self._reading(lambda: self._collection("batches").update_many(old, change))
 
     async def _last(self, fields: Sequence[str]) -> Doc | None:

@@ -167,6 +167,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX rollups_age ON rollups (start)",
         "DELETE FROM indexed",  # so that all ended tasks are counted, too; their records are there already
     ),
+    (
+        "ALTER TABLE audit ADD COLUMN seq INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE audit ADD COLUMN previous TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE audit ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
+        "CREATE UNIQUE INDEX audit_chain ON audit (tenant, seq) WHERE seq > 0",
+        # REPLACE would take the row that is there away, and ask no trigger of deletions.
+        """CREATE TRIGGER audit_is_chained BEFORE INSERT ON audit
+            WHEN NEW.seq > 0 AND EXISTS (SELECT 1 FROM audit WHERE tenant = NEW.tenant AND seq = NEW.seq)
+                AND NOT EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
+            BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END""",
+    ),
 )
 
 HEAD = (

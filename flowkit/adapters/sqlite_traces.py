@@ -151,8 +151,8 @@ def _row(record: AttemptRecord) -> Row:
 
 
 def _record(row: Row) -> AttemptRecord:
-    *known, usage = row
-    return AttemptRecord(*known, None if usage is None else loads(usage))
+    usage = None if row[-1] is None else loads(row[-1])
+    return AttemptRecord(*(*row[:-1], usage))
 
 
 def _bodies(records: Sequence[AttemptRecord]) -> dict[Group, list[bytes]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flowkit.monitor_ports import BAD, Bins, Histogram, Rollup, seconds_of
-from flowkit.wire.rollups import add_bins, read_cells
+from flowkit.wire.rollups import add_bins, counts_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,7 @@ def histograms_of(rollups: Iterable[Rollup], base: str | None, bucket_sec: int) 
     found: dict[tuple[str, str, float], dict[str, Bins]] = {}
     for rollup in rollups:
         start = rollup.start // bucket_sec * bucket_sec
-        cells = read_cells(rollup.body)
-        for name in cells if base is None else (base,) if base in cells else ():
-            counted = cells[name].named()
+        for name, counted in counts_in(rollup, base).items():
             known = found.get((rollup.flow, name, start))
             if known is None:
                 found[rollup.flow, name, start] = counted

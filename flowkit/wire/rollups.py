@@ -7,7 +7,7 @@ of those that took most of each measure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from flowkit.monitor_ports import (
     Rollup,
     bin_of,
 )
+
+T = TypeVar("T")
 
 SPANS: Final = (HOUR_SEC, DAY_SEC)
 KEPT: Final = 5
@@ -43,13 +45,29 @@ class Cell(msgspec.Struct, array_like=True):
     outcomes: list[Bins]
     most: list[list[Row]]
 
-    def named(self) -> dict[str, Bins]:
-        return {name: bins for name, bins in zip(OUTCOMES, self.outcomes, strict=True) if bins}
-
 
 Cells = dict[str, Cell]
 
+
+class _Counts(msgspec.Struct, array_like=True):
+    """A cell of which the records are not wanted, which are most of it."""
+
+    outcomes: list[Bins]
+    most: msgspec.Raw
+
+
+class _Most(msgspec.Struct, array_like=True):
+    """A cell of which nothing else is wanted."""
+
+    outcomes: msgspec.Raw
+    most: list[msgspec.Raw]
+
+
 _cells = msgspec.json.Decoder(Cells)
+_raw_cells = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_counts = msgspec.json.Decoder(_Counts)
+_most = msgspec.json.Decoder(_Most)
+_rows = msgspec.json.Decoder(list[Row])
 _encoder = msgspec.json.Encoder()
 
 
@@ -82,18 +100,19 @@ def pieces(cells: Cells) -> Iterator[bytes]:
         yield _encoder.encode(piece)
 
 
-def read_cells(body: bytes) -> Cells:
-    """Raises `Corrupt`."""
-    try:
-        return _cells.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Corrupt(f"a rollup that cannot be read: {error}") from error
+def counts_in(rollup: Rollup, base: str | None) -> dict[str, dict[str, Bins]]:
+    """By node, or of this one alone, and by outcome: the bins. Raises `Corrupt`."""
+    found = {}
+    for name, cell in _wanted(rollup, base):
+        counts = _read(_counts, cell).outcomes
+        found[name] = {outcome: bins for outcome, bins in zip(OUTCOMES, counts, strict=True) if bins}
+    return found
 
 
 def added(one: bytes, other: bytes) -> bytes:
     """The body that says what both say together."""
-    cells = read_cells(one)
-    for base, cell in read_cells(other).items():
+    cells = _read(_cells, one)
+    for base, cell in _read(_cells, other).items():
         known = cells.get(base)
         cells[base] = cell if known is None else _sum(known, cell)
     return _encoder.encode(cells)
@@ -107,16 +126,26 @@ def add_bins(into: Bins, more: Mapping[int, int]) -> None:
 def records_in(rollup: Rollup, base: str | None, by: str) -> list[AttemptRecord]:
     """The records with most of a measure that a rollup has kept, of this node or of all."""
     place = MEASURES.index(by)
-    cells = read_cells(rollup.body)
-    wanted = cells if base is None else {base: cells[base]} if base in cells else {}
     return [
         _record(rollup, name, row)
-        for name, cell in wanted.items()
-        for row in cell.most[place]
-    ]  # fmt: skip
+        for name, cell in _wanted(rollup, base)
+        for row in _read(_rows, _read(_most, cell).most[place])
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- how
+
+
+def _wanted(rollup: Rollup, base: str | None) -> list[tuple[str, msgspec.Raw]]:
+    cells = _read(_raw_cells, rollup.body)
+    return list(cells.items()) if base is None else [(base, cells[base])] if base in cells else []
+
+
+def _read(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Corrupt(f"a rollup that cannot be read: {error}") from error
 
 
 def _count(cell: Cell, record: AttemptRecord) -> None:
