@@ -28,7 +28,8 @@ EXPIRE_BLOCKS: Final = 500
 DRAIN_SEC: Final = 2.0
 INDEX_SEC: Final = 0.1
 LINGER_SEC: Final = 10.0
-"""So long a task that ended on a cluster waits for others: what is counted together costs a few documents."""
+"""So long a task that ended waits for others where no record of its attempts is kept: what is counted together costs
+a few documents."""
 EXPIRE_ROLLUPS_SEC: Final = 3600.0
 
 
@@ -103,11 +104,10 @@ class Monitor:
             pasts = await history.load(task_ids, whole=True)
             return {task_id: await _recorded(history, past) for task_id, past in pasts.items() if past.task is not None}
 
+        records = self._backend.embedded if self._cfg.trace_index is None else self._cfg.trace_index
         return Indexer(
             load=load, store=self._backend.store, traces=self._backend.traces, clock=self._clock,
-            telemetry=self._telemetry, owned=owned,
-            records=self._backend.embedded if self._cfg.trace_index is None else self._cfg.trace_index,
-            linger_sec=0.0 if self._backend.embedded else LINGER_SEC,
+            telemetry=self._telemetry, owned=owned, records=records, linger_sec=0.0 if records else LINGER_SEC,
         )  # fmt: skip
 
     async def _expire_rollups(self) -> None:
