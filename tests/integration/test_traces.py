@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -135,4 +136,4 @@ async def test_a_cluster_counts_attempts_without_a_record_of_each_unless_it_is_t
             kept = await client.traces.slowest(limit=1000)
             assert 0 < len(kept) < 10 * sum(ATTEMPTS.values())
             with pytest.raises(ValueError, match="no records of single attempts"):
-                await client.traces.history(bucket_sec=60.0)
+                await client.traces.history(since=time.time() - 3600.0, bucket_sec=60.0)
