@@ -1,26 +1,31 @@
-"""`python -m bench.trace [queries|logs|all]`: what the Flow Trace Monitor can take, on servers of its own.
+"""`python -m bench.trace [queries|mongo|sqlite|logs|all]`: what the Flow Trace Monitor can take, on its own servers.
 
-`queries` fills the index with 1,000,000 ended attempts (20 flows of 10 nodes over 7 days, a tenth of them those of one
-node), stores the commits of two tasks of 1,000 attempts each, and times each question: the median and the worst of 20.
+`queries` (on `mongo` and on `sqlite`) fills the index with 1,000,000 ended attempts (20 flows of 10 nodes over 7 days,
+a tenth of them those of one node, a twentieth with a program), stores the commits of two tasks of 1,000 attempts each,
+and times each question: the median and the worst of 20. `--attempts N` takes another number.
 `logs` sends 20,000 log lines a second for half a minute from a worker's own pipe through Kafka into MongoDB, with the
 writer in a process of its own, and counts what has arrived. Both say how loaded the machine was.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import hashlib
 import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from deploy.local import KafkaServer, MongoServer
 from flowkit.adapters.kafka import KafkaBus
 from flowkit.adapters.mongo import MongoStore
+from flowkit.adapters.sqlite import SqliteStore
 from flowkit.backend import Backend
 from flowkit.clock import SystemClock
 from flowkit.coordinator.graphs import Graphs
@@ -28,12 +33,13 @@ from flowkit.coordinator.history import History
 from flowkit.core import facts as f
 from flowkit.core.payload import Payload
 from flowkit.monitor import traces_of
-from flowkit.monitor_ports import AttemptQuery, AttemptRecord
+from flowkit.monitor_ports import AttemptQuery, AttemptRecord, TraceStore
 from flowkit.ports import Commit, Head, Outcome
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
-from flowkit.trace.history import points_of
+from flowkit.trace.indexer import RECORDS
 from flowkit.trace.log_writer import LogWriter
+from flowkit.trace.traces import Traces
 from flowkit.wire.codec import dumps
 from flowkit.wire.facts import body_of, encode_facts
 from flowkit.wire.messages import Job
@@ -51,58 +57,86 @@ NAME = "bench_trace"
 DAY = 86_400.0
 
 
-def record(number: int, now: float, dice: random.Random) -> AttemptRecord:
+def record(number: int, of: int, now: float, dice: random.Random) -> AttemptRecord:
     hot = number % 10 == 0
     flow, node = ("flow0", "n0") if hot else (f"flow{number % FLOWS}", f"n{number // FLOWS % NODES}")
-    ended = now - dice.random() * DAYS * DAY
+    ended = now - DAYS * DAY * (1 - number / of) - dice.random() * 600.0  # tasks are counted soon after their end
     run = dice.lognormvariate(-1.0, 1.0)
     bad = dice.random() < 0.02
+    used = {
+        "verdict": "finished", "level": "L3", "wall_sec": run, "cpu_sec": run * dice.random(),
+        "peak_memory_bytes": dice.randrange(2**24, 2**30), "read_bytes": 4096, "written_bytes": 0,
+    }  # fmt: skip
     return AttemptRecord(
         task_id=f"t{number // NODES}", tenant="default", flow=flow, node=f"{node}[{number}]", base=node, role="work",
         attempt=1, generation=0, outcome="failed" if bad else "succeeded", code="boom" if bad else "", worker="w1",
         ready_at=ended - run - 0.01, leased_at=ended - run, ended_at=ended, run_sec=run, seq=2,
+        usage=used if number % 20 == 1 else None,
     )  # fmt: skip
 
 
-async def fill(store: MongoStore, now: float) -> None:
-    dice, began = random.Random(7), time.perf_counter()
-    for start in range(0, ATTEMPTS, 5000):
-        outcomes = await store.traces.insert_attempts([record(n, now, dice) for n in range(start, start + 5000)])
-        assert set(outcomes) == {Outcome.OK}, set(outcomes)
-    took = time.perf_counter() - began
-    print(f"{ATTEMPTS:,} attempts inserted in {took:.0f} s ({ATTEMPTS / took:,.0f}/s)", flush=True)
+async def fill(traces: TraceStore, attempts: int, now: float, pid: int) -> None:
+    """As the indexer does: so many attempts at a time, which are counted and recorded."""
+    dice = random.Random(7)
+    spent = {"recorded": [0.0, 0.0], "counted": [0.0, 0.0]}
+
+    async def timed(what: str, work: Awaitable[Any]) -> Any:
+        began, used = time.perf_counter(), time.process_time() + cpu_ms(pid) / 1000
+        done = await work
+        spent[what][0] += time.perf_counter() - began
+        spent[what][1] += time.process_time() + cpu_ms(pid) / 1000 - used
+        return done
+
+    for start in range(0, attempts, RECORDS):
+        records = [record(n, attempts, now, dice) for n in range(start, min(start + RECORDS, attempts))]
+        marks = {one.task_id: (0, 2) for one in records}
+        assert set(await timed("recorded", traces.insert_attempts(records))) == {Outcome.OK}
+        assert await timed("counted", traces.count_attempts(marks, records)) is Outcome.OK
+    for what, (took, used) in spent.items():
+        each = 1e6 * used / attempts
+        said = f"{took:.0f} s and {used:.0f} s of CPU ({each:.0f} µs each)"
+        print(f"{attempts:,} attempts {what} in {said}", flush=True)
 
 
 def cpu_ms(pid: int) -> float:
-    """What the server has used: on a busy machine it says more than the time that passed."""
+    """What the server has used: on a busy machine it says more than the time that passed. 0 where there is none."""
+    if not pid:
+        return 0.0
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rsplit(")", 1)[1].split()
     return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def queries(mongo: str, pid: int) -> bool:
-    store = MongoStore(_url(mongo), timeout=60.0)
+async def queries(store: MongoStore | SqliteStore, attempts: int, pid: int = 0) -> bool:
     await store.start()
     now = time.time()
-    await fill(store, now)
-    traces, week = store.traces, AttemptQuery("default", now - DAYS * DAY, now + 1)
-
-    async def history(flow: str, base: str | None, bucket: float) -> list[Any]:
-        query = AttemptQuery("default", week.since, week.until, flow, base)
-        return points_of(await traces.histogram(query, bucket_sec=bucket))
-
-    async def slowest(flow: str | None) -> list[Any]:
-        query = AttemptQuery("default", week.since, week.until, flow)
-        return list(await traces.slowest_attempts(query, limit=20))
-
-    questions: dict[str, Callable[[], Awaitable[list[Any]]]] = {
-        "history of one node, by the hour (4,500 attempts)": lambda: history("flow7", "n3", 3600.0),
-        "history of a flow's ten nodes, by the day (45,000)": lambda: history("flow7", None, DAY),
-        "history of the hot node, by the hour (100,000 and more)": lambda: history("flow0", "n0", 3600.0),
-        "slowest 20 attempts of all (1,000,000)": lambda: slowest(None),
-        "slowest 20 attempts of a flow": lambda: slowest("flow7"),
+    await fill(store.traces, attempts, now, pid)
+    traces = await _of_two_tasks(store, now)
+    counted = traces_of(cast("Any", None), Backend(cast("Any", _Counted(store)), cast("Any", None)), SystemClock())
+    node, flow = attempts // FLOWS // NODES * 9 // 10, attempts // FLOWS
+    hot = attempts // 10
+    questions: dict[str, Callable[[], Awaitable[Any]]] = {
+        f"history of one node, by the hour ({node:,})": lambda: traces.history(flow="flow7", node="n3"),
+        f"history of a flow's ten nodes, by the day ({flow:,})": lambda: traces.history(flow="flow7", bucket_sec=DAY),
+        f"history of a flow's ten nodes, by the hour ({flow:,})": lambda: traces.history(flow="flow7"),
+        f"history of the hot node, by the hour ({hot:,} and more)": lambda: traces.history(flow="flow0", node="n0"),
+        f"history of all, by the day ({attempts:,})": lambda: traces.history(bucket_sec=DAY),
+        "history of a node, a day by five minutes (records)": lambda: traces.history(
+            flow="flow7", node="n3", since=now - DAY, bucket_sec=300.0
+        ),
+        f"slowest 20 attempts of all ({attempts:,})": lambda: traces.slowest(limit=20),
+        "slowest 20 attempts of a flow": lambda: traces.slowest(flow="flow7", limit=20),
+        "20 attempts with most CPU time": lambda: traces.slowest(limit=20, by="cpu"),
+        "20 attempts of a flow with most memory": lambda: traces.slowest(flow="flow1", limit=20, by="memory"),
+        "slowest 20 of all, without records": lambda: counted.slowest(limit=20),
+        "path of a task of 1,000 attempts": lambda: traces.show("one"),
+        "waterfall of it": lambda: traces.waterfall("one"),
+        "critical path of it": lambda: traces.critical_path("one"),
+        "slowest nodes of it": lambda: traces.slowest_of("one"),
+        "bottlenecks of it": lambda: traces.bottlenecks("one"),
+        "inputs and outputs of one of its items": lambda: traces.values("one", "each[7]"),
+        "comparison of it with another": lambda: traces.compare("one", "two"),
     }
-    questions |= await _of_one_task(store, now)
     good = True
     for what, ask in questions.items():
         times, used, own = [], cpu_ms(pid), time.process_time()
@@ -120,8 +154,20 @@ async def queries(mongo: str, pid: int) -> bool:
     return good
 
 
-async def _of_one_task(store: MongoStore, now: float) -> dict[str, Callable[[], Awaitable[Any]]]:
-    """The questions about a task, asked of one with 1,000 attempts in 102 commits."""
+class _Counted:
+    """A store whose index keeps no records of single attempts."""
+
+    def __init__(self, store: Any) -> None:
+        self.traces = self
+        self.logs = store.logs
+        self.rollups = store.traces.rollups
+
+    async def slowest_attempts(self, query: AttemptQuery, **_: Any) -> list[AttemptRecord]:
+        return []
+
+
+async def _of_two_tasks(store: MongoStore | SqliteStore, now: float) -> Traces:
+    """The questions, also about two tasks with 1,000 attempts in 102 commits each."""
     raw = {"nodes": [{"node_id": "each", "type": "work", "foreach": {"$param": "items"}}]}
     text = dumps(raw)
     ref = hashlib.sha256(text).hexdigest()
@@ -130,17 +176,7 @@ async def _of_one_task(store: MongoStore, now: float) -> dict[str, Callable[[], 
         params = dumps({"items": list(range(ITEMS))}).decode()
         await store.insert_heads([Head(task_id, 0, ref, params, created_at=now, seq=0)])
         assert set(await store.insert_commits(list(_commits(task_id, now)))) == {Outcome.OK}
-    backend = Backend(store, cast("Any", None))
-    traces = traces_of(History(store, Graphs(store)), backend, SystemClock())
-    return {
-        "path of a task of 1,000 attempts": lambda: traces.show("one"),
-        "waterfall of it": lambda: traces.waterfall("one"),
-        "critical path of it": lambda: traces.critical_path("one"),
-        "slowest nodes of it": lambda: traces.slowest_of("one"),
-        "bottlenecks of it": lambda: traces.bottlenecks("one"),
-        "inputs and outputs of one of its items": lambda: traces.values("one", "each[7]"),
-        "comparison of it with another": lambda: traces.compare("one", "two"),
-    }
+    return traces_of(History(store, Graphs(store)), Backend(store, cast("Any", None)), SystemClock())
 
 
 def _commits(task_id: str, now: float) -> Iterator[Commit]:
@@ -245,26 +281,43 @@ def _url(mongo: str) -> str:
     return mongo.replace("/?", f"/{NAME}?") if "/?" in mongo else f"{mongo.rstrip('/')}/{NAME}"
 
 
-async def main(what: str) -> bool:
+async def main(what: str, attempts: int) -> bool:
+    good = True
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+    if what in ("queries", "sqlite", "all"):
+        print("a file", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            good &= await queries(SqliteStore(Path(folder) / "bench.db", timeout=60.0), attempts)
+    if what in ("queries", "mongo", "logs", "all"):
+        good &= await _on_servers(what, attempts)
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end", flush=True)
+    return good
+
+
+async def _on_servers(what: str, attempts: int) -> bool:
     kafka, mongo = KafkaServer(), MongoServer()
     await asyncio.to_thread(mongo.start)
     good = True
     try:
-        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
-        if what in ("queries", "all"):
-            good &= await queries(mongo.url, mongo.pid)
+        if what != "logs":
+            print("MongoDB", flush=True)
+            good &= await queries(MongoStore(_url(mongo.url), timeout=60.0), attempts, mongo.pid)
         if what in ("logs", "all"):
             await asyncio.to_thread(kafka.start)
             good &= await logs(kafka.address, mongo.url)
-        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end", flush=True)
     finally:
         await asyncio.gather(asyncio.to_thread(kafka.close), asyncio.to_thread(mongo.close))
     return good
 
 
 if __name__ == "__main__":
-    word = sys.argv[1] if len(sys.argv) > 1 else "all"
-    if word == "writer":
+    parser = argparse.ArgumentParser("bench.trace")
+    parser.add_argument(
+        "what", nargs="?", default="all", choices=("queries", "mongo", "sqlite", "logs", "all", "writer")
+    )
+    parser.add_argument("--attempts", type=int, default=ATTEMPTS)
+    asked = parser.parse_args()
+    if asked.what == "writer":
         asyncio.run(write())
     else:
-        sys.exit(0 if asyncio.run(main(word)) else 1)
+        sys.exit(0 if asyncio.run(main(asked.what, asked.attempts)) else 1)

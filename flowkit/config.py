@@ -181,8 +181,8 @@ class CoordinatorConfig(CommonSettings):
     `snapshot_bytes`: a task's state is written down when the commits since the last time exceed this, and that state.
     `retention_sec`: how long after its end a task is kept; None (in the environment `none`) or `inf`: for ever.
     `retention_failed_sec`: the same for tasks that failed; None: as long as the others.
-    `trace_index`: keep an index of ended attempts, for questions about many tasks; it costs the store a document for
-    each. None: on a file, and not on a cluster, where all coordinators are told to.
+    `trace_index`: count ended attempts and keep a record of each, for questions about many tasks; a record costs the
+    store a document. None: on a cluster they are counted only; False: neither, anywhere.
     `retention_logs_sec`: how long after it was said a line of a log is kept; None: as long as its task.
     `priority_ageing_sec`: how much waiting a point of priority is worth. `sticky_patience_sec`: how long a node waits
     for room at the worker that it follows. `tenant_weights`: how often a tenant has its turn, beside the others' 1.

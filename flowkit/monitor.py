@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from flowkit.config import CoordinatorConfig
 from flowkit.errors import Corrupt, TaskNotFound
+from flowkit.monitor_ports import DAY_SEC
 from flowkit.service import Supervisor
 from flowkit.trace.indexer import Indexer
 from flowkit.trace.log_reader import LogReader
 from flowkit.trace.log_writer import LogWriter
 from flowkit.trace.task_trace import Recorded
-from flowkit.trace.traces import Traces
+from flowkit.trace.traces import MOST_DAYS, Traces
 from flowkit.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ EXPIRE_SEC: Final = 30.0
 EXPIRE_BLOCKS: Final = 500
 DRAIN_SEC: Final = 2.0
 INDEX_SEC: Final = 0.1
+LINGER_SEC: Final = 10.0
+"""So long a task that ended waits for others where no record of its attempts is kept: what is counted together costs
+a few documents."""
+EXPIRE_ROLLUPS_SEC: Final = 3600.0
 
 
 def traces_of(history: History, backend: Backend, clock: Clock, *, tenant: str = "default") -> Traces:
@@ -75,9 +80,10 @@ class Monitor:
         await self._backend.bus.ensure_topics({self._topics.logs: self._topics.specs()[self._topics.logs]})
         await self._writer.start()
         self._supervisor.loop("logs", self._writer.step)
-        if self._backend.embedded if self._cfg.trace_index is None else self._cfg.trace_index:
+        if self._cfg.trace_index is not False:
             self._indexer = self._make_indexer(history, owned)
             self._supervisor.loop("index", self._indexer.step, every=INDEX_SEC)
+            self._supervisor.loop("expire-index", self._expire_rollups, every=EXPIRE_ROLLUPS_SEC)
         if self._cfg.retention_logs_sec is not None:
             self._supervisor.loop("expire-logs", self._expire_logs, every=EXPIRE_SEC)
 
@@ -98,10 +104,17 @@ class Monitor:
             pasts = await history.load(task_ids, whole=True)
             return {task_id: await _recorded(history, past) for task_id, past in pasts.items() if past.task is not None}
 
+        records = self._backend.embedded if self._cfg.trace_index is None else self._cfg.trace_index
         return Indexer(
             load=load, store=self._backend.store, traces=self._backend.traces, clock=self._clock,
-            telemetry=self._telemetry, owned=owned,
+            telemetry=self._telemetry, owned=owned, records=records, linger_sec=0.0 if records else LINGER_SEC,
         )  # fmt: skip
+
+    async def _expire_rollups(self) -> None:
+        """Let what was counted go when nobody can ask about it any more."""
+        before = self._clock.wall() - MOST_DAYS * DAY_SEC
+        while await self._backend.traces.expire_rollups(before, limit=EXPIRE_BLOCKS) == EXPIRE_BLOCKS:
+            pass
 
     async def _expire_logs(self) -> None:
         """Remove lines that are older than they are kept, so many at a time that others get their turn."""

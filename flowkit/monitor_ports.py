@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+from flowkit.core.facts import Usage
 from flowkit.core.immutable import immutable
+from flowkit.errors import did_you_mean
 from flowkit.ports import Outcome
 
 Place = tuple[int, str, int, int]
@@ -79,7 +81,9 @@ class AttemptRecord:
     `flow` is the name of the flow, else of the graph; `base` the node of the graph that `node` is, or is derived from.
     `outcome` is `succeeded`, `failed`, `lost` or `cancelled`; `code` the error's, or why it was lost or cancelled.
     `ready_at` is since when it waited to begin, `leased_at` when a worker got it, `ended_at` when its end was committed
-    as commit `seq`.
+    as commit `seq`. `usage` is what its program used, as its supervisor measured it (`cpu_sec`, `peak_memory_bytes`,
+    `read_bytes`, `written_bytes`, `received_bytes`, `sent_bytes`, with the `verdict` and the sandbox's `level`): None
+    where no program ran, and without what could not be measured.
     """
 
     task_id: str
@@ -98,6 +102,7 @@ class AttemptRecord:
     ended_at: float
     run_sec: float
     seq: int
+    usage: Usage | None = None
 
     @property
     def waited_sec(self) -> float:
@@ -110,13 +115,43 @@ class AttemptRecord:
         return max(0.0, self.ended_at - self.leased_at - self.run_sec)
 
     @property
+    def cpu_sec(self) -> float | None:
+        return None if self.usage is None else self.usage.get("cpu_sec")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most memory that its program had at once."""
+        return None if self.usage is None else self.usage.get("peak_memory_bytes")
+
+    def measure(self, by: str) -> float | None:
+        """How much of it: of `MEASURES`."""
+        return self.run_sec if by == RUN else self.cpu_sec if by == CPU else self.memory_bytes
+
+    @property
     def bad(self) -> bool:
         """Whether it counts as a failure: it failed, or was lost."""
-        return self.outcome in ("failed", "lost")
+        return self.outcome in BAD
+
+
+RUN: Final = "run"
+CPU: Final = "cpu"
+MEASURES: Final = (RUN, CPU, "memory")
+"""By what attempts may be ordered: how long they ran, and the CPU time and the memory of their programs."""
+OUTCOMES: Final = ("succeeded", "failed", "lost", "cancelled")
+BAD: Final = ("failed", "lost")
+
+
+def measure_of(by: str) -> str:
+    """The same. Raises `ValueError` for what is not of `MEASURES`."""
+    if by not in MEASURES:
+        raise ValueError(f"by is one of {', '.join(map(repr, MEASURES))}, not {by!r}{did_you_mean(by, MEASURES)}")
+    return by
 
 
 BIN_FACTOR: Final = 1.05
 SMALLEST_SEC: Final = 1e-4
+HOUR_SEC: Final = 3600
+DAY_SEC: Final = 86_400
 
 
 def bin_of(seconds: float) -> int:
@@ -125,7 +160,8 @@ def bin_of(seconds: float) -> int:
 
 
 def seconds_of(bin_number: int) -> float:
-    """The middle of a bin (seconds): at most 2.5 % from any that fell into it."""
+    """The middle of a bin (seconds): less than 2.5 % from any that fell into it; 0 for the first one, which holds what
+    ran for at most `SMALLEST_SEC`."""
     return 0.0 if bin_number <= 0 else SMALLEST_SEC * BIN_FACTOR ** (bin_number - 0.5)
 
 
@@ -141,39 +177,64 @@ class AttemptQuery:
     base: str | None = None
 
 
+Bins = dict[int, int]
+
+
 @immutable
-class HistogramRow:
-    """So many attempts of a node of a flow ended in the bucket of time that begins at `start` (epoch seconds), ran for
-    `seconds_of(bin)`, and were bad or not."""
+class Histogram:
+    """Attempts of a node of a flow that ended in the bucket of time that begins at `start` (epoch seconds): by outcome,
+    how many ran for about `seconds_of(bin)`."""
 
     flow: str
     base: str
     start: float
-    bin: int
-    bad: bool
-    count: int
+    outcomes: dict[str, Bins]
+
+
+@immutable
+class Rollup:
+    """What became of attempts of a flow that ended in the hour or day (`span` seconds) that begins at `start`. There
+    may be several of one span, and a node may be in several: they add up. `body` is read by `wire.rollups`."""
+
+    tenant: str
+    flow: str
+    span: int
+    start: int
+    part: int
+    body: bytes
 
 
 class TraceStore(Protocol):
     """An index of ended attempts for questions about many tasks; of one task the commits tell more. What it lacks can
-    be made again from them. Reads raise `StoreUnavailable`. `Store.delete_history` removes what it has of its tasks."""
+    be made again from them. It is two things. Rollups count all attempts by flow, node, hour and day, and are few.
+    Records are of single attempts, and are there only where they are inserted. Reads raise `StoreUnavailable`.
+    `Store.delete_history` removes the records and marks of its tasks; what was counted stays counted."""
 
     async def insert_attempts(self, records: Sequence[AttemptRecord]) -> list[Outcome]:
-        """Insert each unless `(task_id, node, attempt)` exists (DUPLICATE). One outcome per record, in order."""
+        """Insert the record of each unless `(task_id, node, attempt)` exists (DUPLICATE). One outcome per record, in
+        order."""
 
     async def indexed(self, task_ids: Sequence[str]) -> dict[str, int]:
-        """Up to which commit the attempts of these tasks are in the index; those of which nothing is known are left
-        out."""
+        """Up to which commit the attempts of these tasks are counted; those of which nothing is known are left out."""
 
-    async def mark_indexed(self, seqs: Mapping[str, int]) -> Outcome:
-        """Note up to which commit the attempts of these tasks are in the index; never backwards."""
+    async def count_attempts(self, marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
+        """Count these attempts, all of them and once, and mark each task: `(from, up to)` are commits, and the records
+        are those of the attempts that ended in between. NO_MATCH, and nothing is changed, where something is marked
+        beyond its `from`: somebody else counted it. UNKNOWN: they may be counted, or still be; `indexed` tells. Raises
+        `StoreUnavailable`, having done nothing."""
 
-    async def slowest_attempts(self, query: AttemptQuery, *, limit: int) -> list[AttemptRecord]:
-        """Those that ran longest first; of the same time the one with the smaller (task_id, node, attempt)."""
+    async def rollups(self, query: AttemptQuery, *, span: int) -> list[Rollup]:
+        """Those of the hours or days that `[since, until)` touches, whole; `base` does not restrict."""
 
-    async def histogram(self, query: AttemptQuery, *, bucket_sec: float) -> list[HistogramRow]:
-        """How many attempts fell into which bucket of time and which bin, ordered by (flow, base, start, bin, bad).
-        Buckets are multiples of `bucket_sec` since the epoch."""
+    async def slowest_attempts(self, query: AttemptQuery, *, limit: int, by: str = RUN) -> list[AttemptRecord]:
+        """The records with most of a measure first; of the same the one with the smaller (task_id, node, attempt).
+        Those without it are left out."""
+
+    async def histograms(self, query: AttemptQuery, *, bucket_sec: float) -> list[Histogram]:
+        """Of the records, ordered by (flow, base, start). Buckets are multiples of `bucket_sec` since the epoch."""
 
     async def expire_attempts(self, before: float, *, limit: int) -> int:
         """Remove at most `limit` records that ended before `before` (epoch seconds). How many were removed."""
+
+    async def expire_rollups(self, before: float, *, limit: int) -> int:
+        """Remove at most `limit` rollups whose span ended before `before` (epoch seconds). How many were removed."""

@@ -152,6 +152,18 @@ def _attempt(one: AttemptRecord) -> bool:
         and _whole(one.attempt, one.generation, one.seq)
         and _number(one.ready_at, one.leased_at, one.ended_at, one.run_sec)
         and abs(one.ended_at) < MAX_INT
+        and (one.usage is None or _usage(one.usage))
+    )
+
+
+def _usage(usage: Mapping[str, object]) -> bool:
+    """Whether it is of texts and numbers that every backend keeps."""
+    numbers = [value for value in usage.values() if isinstance(value, int | float)]
+    texts = [value for value in usage.values() if isinstance(value, str)]
+    return (
+        len(numbers) + len(texts) == len(usage)
+        and all(value == value and abs(value) <= MAX_INT for value in numbers)
+        and _text(*usage, *texts)
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from flowkit.adapters.limits import storable
 from flowkit.ports import AuditFilter, AuditRow, Outcome, Rewrap, SealedSecret
+from flowkit.wire.audit import Mark, chained, mark_of
 
 
 @dataclass(slots=True)
@@ -17,6 +18,7 @@ class MemorySecretData:
 
     secrets: dict[tuple[str, str, int], SealedSecret] = field(default_factory=dict)
     audit: dict[str, AuditRow] = field(default_factory=dict)
+    ends: dict[str, Mark] = field(default_factory=dict)
 
 
 class MemorySecrets:
@@ -100,14 +102,21 @@ class MemorySecrets:
             and (not where.name or row.name == where.name)
             and (not where.actions or row.action in where.actions)
             and (not where.outcome or row.outcome == where.outcome)
+            and not (where.loose and row.seq)
             and (after is None or (row.at, row.id) < after)
         ]
         return heapq.nlargest(limit, found, key=lambda row: (row.at, row.id))
+
+    async def read_chain(self, tenant: str, *, after: int, limit: int) -> list[AuditRow]:
+        await asyncio.sleep(0)
+        found = [row for row in self.data.audit.values() if row.tenant == tenant and row.seq > max(0, after)]
+        return heapq.nsmallest(limit, found, key=lambda row: row.seq)
 
     def _append(self, row: AuditRow) -> Outcome:
         if not storable(row):
             return Outcome.UNKNOWN
         if row.id in self.data.audit:
             return Outcome.DUPLICATE
-        self.data.audit[row.id] = row
+        self.data.audit[row.id] = one = chained(row, self.data.ends.get(row.tenant, Mark()))
+        self.data.ends[row.tenant] = mark_of(one)
         return Outcome.OK

@@ -58,7 +58,7 @@ class MongoStore:
         self._removal = MongoRemoval(own)
         self._blobs = MongoBlobs(own)
         self.logs = MongoLogs(own.insert, own.reading, own.collection)
-        self.traces = MongoTraces(own.insert, own.reading, own.write, own.collection)
+        self.traces = MongoTraces(own.insert, own.insert_docs, own.reading, own.collection)
         self.secrets = MongoSecrets(own.reading, own.bounded, own.collection)
 
     # life

@@ -34,7 +34,8 @@ class MongoRemoval:
             await self._delete_all("streams", {"$or": [documents.blocks_of_task(task_id) for task_id in part]})
             for name in ("logs", "attempts"):
                 await self._delete_all(name, {"task": {"$in": list(part)}})
-            await self._delete("indexed", {"_id": {"$in": list(part)}})
+            marks = {"task": {"$in": list(part)}}
+            await self._update("batches", {"marks.task": marks["task"]}, {"$pull": {"marks": marks}})
             for name in ("requests", "commits"):
                 await self._delete_all(
                     name, {"$or": [{"_id": documents.of_one(task_id), "task": task_id} for task_id in part]}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import random
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import storable
+from flowkit.errors import StoreUnavailable
 from flowkit.ports import AuditFilter, AuditRow, Outcome, Rewrap, SealedSecret
+from flowkit.wire.audit import Mark, chained, mark_of
 
 try:
     from bson.errors import BSONError
@@ -19,6 +25,9 @@ except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
 DUPLICATE_KEY = 11000
+CHAIN_TRIES = 30
+CHAIN_PAUSE_SEC = 0.02
+REMEMBERED = 10_000
 FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
 INDEXES = {
     "secrets": [
@@ -28,6 +37,12 @@ INDEXES = {
     "audit": [
         IndexModel([("tenant", ASCENDING), ("at", DESCENDING), ("_id", DESCENDING)], name="age"),
         IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("at", DESCENDING), ("_id", DESCENDING)], name="name"),
+        IndexModel(
+            [("tenant", ASCENDING), ("seq", ASCENDING)],
+            name="chain",
+            unique=True,
+            partialFilterExpression={"seq": {"$gt": 0}},
+        ),
     ],
 }
 
@@ -55,6 +70,8 @@ class MongoSecrets:
         self._reading = reading
         self._bounded = bounded
         self._collection = collection
+        self._appending = asyncio.Lock()
+        self._ends: OrderedDict[str, Mark] = OrderedDict()
 
     async def start(self) -> None:
         for name, indexes in INDEXES.items():
@@ -112,7 +129,15 @@ class MongoSecrets:
         return Outcome.OK
 
     async def insert_audit(self, rows: Sequence[AuditRow]) -> list[Outcome]:
-        return await self._insert("audit", rows, _audit_doc)
+        good = [row for row in rows if storable(row)]
+        async with self._appending:  # of one process one after the other: only other processes can come between
+            found = {tenant: await self._append(tenant, of) for tenant, of in _by_tenant(good).items()}
+        outcomes = {row_id: outcome for of in found.values() for row_id, outcome in of.items()}
+        return [outcomes[row.id] if storable(row) else Outcome.UNKNOWN for row in rows]
+
+    async def read_chain(self, tenant: str, *, after: int, limit: int) -> list[AuditRow]:
+        query = {"tenant": tenant, "seq": {"$gt": max(0, after)}}
+        return await self._find("audit", query, _doc_audit, [("seq", 1), ("_id", 1)], limit)
 
     async def list_audit(
         self, where: AuditFilter, *, limit: int, after: tuple[float, str] | None = None
@@ -124,12 +149,71 @@ class MongoSecrets:
             query["action"] = {"$in": list(where.actions)}
         if where.outcome:
             query["outcome"] = where.outcome
+        if where.loose:
+            query["seq"] = {"$exists": False}
         if after is not None:
             at, row = after
             query["$or"] = [{"at": {"$lt": at}}, {"at": at, "_id": {"$lt": row}}]
         return await self._find("audit", query, _doc_audit, [("at", -1), ("_id", -1)], limit)
 
     # how
+
+    async def _append(self, tenant: str, rows: Sequence[AuditRow]) -> dict[str, Outcome]:
+        """Insert rows as the next ones of a chain. That no two have one number is for the index to say; who was second
+        reads the end again."""
+        outcomes: dict[str, Outcome] = {}
+        end = self._ends.pop(tenant, None)
+        for _ in range(CHAIN_TRIES):
+            left = [row for row in rows if row.id not in outcomes]
+            try:
+                if end is None:
+                    there = await self._there([row.id for row in left])
+                    outcomes |= dict.fromkeys(there, Outcome.DUPLICATE)
+                    left = [row for row in left if row.id not in there]
+                    end = await self._end(tenant)
+                if not left:
+                    break
+                chain = list(accumulate(left, lambda last, row: chained(row, mark_of(last)), initial=_before(end)))[1:]
+                done, clear = await self._insert_chain(chain)
+            except StoreUnavailable:
+                break
+            outcomes |= {row.id: Outcome.OK for row in chain[:done]}
+            if done == len(chain):
+                self._remember(tenant, mark_of(chain[-1]))
+                break
+            if not clear:
+                break
+            end = None
+            await asyncio.sleep(random.random() * CHAIN_PAUSE_SEC)  # noqa: S311 - so that two do not meet again
+        return {row.id: outcomes.get(row.id, Outcome.UNKNOWN) for row in rows}
+
+    async def _insert_chain(self, rows: Sequence[AuditRow]) -> tuple[int, bool]:
+        """How many of the first of them are there, and whether nothing else went wrong than that somebody was first."""
+        try:
+            await self._bounded(
+                lambda: self._collection("audit").insert_many([_audit_doc(row) for row in rows], ordered=True)
+            )
+        except BulkWriteError as error:
+            clear = not error.details["writeConcernErrors"]
+            codes = {entry["code"] for entry in error.details["writeErrors"]}
+            return (int(error.details["nInserted"]) if clear else 0), clear and codes <= {DUPLICATE_KEY}
+        except FAILURES:
+            return 0, False
+        return len(rows), True
+
+    async def _there(self, ids: Sequence[str]) -> set[str]:
+        found = await self._find("audit", {"_id": {"$in": list(ids)}}, lambda doc: str(doc["_id"]), [("_id", 1)], 0)
+        return set(found)
+
+    async def _end(self, tenant: str) -> Mark:
+        query = {"tenant": tenant, "seq": {"$gt": 0}}
+        found = await self._find("audit", query, _doc_audit, [("seq", -1)], 1)
+        return mark_of(found[0]) if found else Mark()
+
+    def _remember(self, tenant: str, end: Mark) -> None:
+        self._ends[tenant] = end
+        if len(self._ends) > REMEMBERED:
+            self._ends.popitem(last=False)
 
     async def _insert(self, collection: str, items: Sequence[Any], convert: Callable[[Any], Doc]) -> list[Outcome]:
         docs = [convert(item) for item in items if storable(item)]
@@ -221,7 +305,22 @@ def _audit_doc(row: AuditRow) -> Doc:
         "attempt": row.attempt,
         "worker": row.worker,
         "note": row.note,
+        "seq": row.seq,
+        "previous": row.previous,
+        "digest": row.digest,
     }
+
+
+def _by_tenant(rows: Sequence[AuditRow]) -> dict[str, list[AuditRow]]:
+    found: dict[str, list[AuditRow]] = {}
+    for row in rows:
+        found.setdefault(row.tenant, []).append(row)
+    return found
+
+
+def _before(end: Mark) -> AuditRow:
+    """Stands for the last row of a chain, where only its number and digest are known."""
+    return AuditRow("", 0.0, "", "", "", "", seq=end.seq, digest=end.digest)
 
 
 def _doc_audit(doc: Doc) -> AuditRow:
@@ -240,4 +339,7 @@ def _doc_audit(doc: Doc) -> AuditRow:
         attempt=doc["attempt"],
         worker=doc["worker"],
         note=doc["note"],
+        seq=doc.get("seq", 0),
+        previous=doc.get("previous", ""),
+        digest=doc.get("digest", ""),
     )

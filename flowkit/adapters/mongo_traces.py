@@ -7,26 +7,51 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowkit.adapters import missing
-from flowkit.monitor_ports import AttemptQuery, AttemptRecord, HistogramRow, bin_of
+from flowkit.adapters.mongo_rollups import ROLLUP_INDEXES, MongoRollups
+from flowkit.monitor_ports import (
+    DAY_SEC,
+    OUTCOMES,
+    RUN,
+    AttemptQuery,
+    AttemptRecord,
+    Bins,
+    Histogram,
+    Rollup,
+    bin_of,
+)  # fmt: skip
 from flowkit.ports import Outcome
 
 try:
-    from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+    from pymongo import ASCENDING, DESCENDING, IndexModel
     from pymongo.errors import OperationFailure
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
-DAY_SEC = 86_400
-IDS_PER_READ = 500
-SLOWEST = [("run_sec", DESCENDING), ("task", ASCENDING), ("node", ASCENDING), ("attempt", ASCENDING)]
+MEASURE = {RUN: "run_sec", "cpu": "cpu", "memory": "memory"}
+
+
+def _most(by: str) -> list[tuple[str, int]]:
+    return [(MEASURE[by], DESCENDING), ("task", ASCENDING), ("node", ASCENDING), ("attempt", ASCENDING)]
+
+
 TRACE_INDEXES = {
     "attempts": [
         IndexModel([(name, ASCENDING) for name in ("tenant", "flow", "base", "ended_at", "mark")], name="history"),
-        IndexModel([("tenant", ASCENDING), ("day", ASCENDING), *SLOWEST], name="slow"),
-        IndexModel([("tenant", ASCENDING), ("flow", ASCENDING), ("day", ASCENDING), *SLOWEST], name="slow_flow"),
+        IndexModel([("tenant", ASCENDING), ("day", ASCENDING), *_most(RUN)], name="slow"),
+        IndexModel([("tenant", ASCENDING), ("flow", ASCENDING), ("day", ASCENDING), *_most(RUN)], name="slow_flow"),
+        *(
+            # Most attempts run no program: they are not in these.
+            IndexModel(
+                [("tenant", ASCENDING), ("day", ASCENDING), *_most(by)],
+                name=by,
+                partialFilterExpression={MEASURE[by]: {"$exists": True}},
+            )
+            for by in ("cpu", "memory")
+        ),
         IndexModel([("task", ASCENDING)], name="task"),
         IndexModel([("ended_at", ASCENDING)], name="age"),
-    ]
+    ],
+    **ROLLUP_INDEXES,
 }
 
 
@@ -42,39 +67,38 @@ class MongoTraces:
     """A `TraceStore` by the handle of a `MongoStore`: these are its ways to insert, to read, to write and to a
     collection."""
 
-    def __init__(self, insert: Any, reading: Any, write: Any, collection: Callable[[str], Any]) -> None:
+    def __init__(self, insert: Any, insert_docs: Any, reading: Any, collection: Callable[[str], Any]) -> None:
         self._insert = insert
         self._reading = reading
-        self._write = write
         self._collection = collection
+        self._rollups = MongoRollups(insert_docs, reading, collection)
 
     async def insert_attempts(self, records: Sequence[AttemptRecord]) -> list[Outcome]:
         outcomes: list[Outcome] = await self._insert("attempts", records, _doc)
         return outcomes
 
     async def indexed(self, task_ids: Sequence[str]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for start in range(0, len(task_ids), IDS_PER_READ):
-            query = {"_id": {"$in": list(task_ids[start : start + IDS_PER_READ])}}
-            docs = await self._docs("indexed", query)
-            found |= {doc["_id"]: doc["seq"] for doc in docs}
-        return found
+        return await self._rollups.marks(task_ids)
 
-    async def mark_indexed(self, seqs: Mapping[str, int]) -> Outcome:
-        if not seqs:
-            return Outcome.OK
-        marks = [UpdateOne({"_id": task_id}, {"$max": {"seq": seq}}, upsert=True) for task_id, seq in seqs.items()]
-        outcome: Outcome = await self._write(lambda: self._collection("indexed").bulk_write(marks, ordered=False))
-        return outcome
+    async def count_attempts(self, marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
+        return await self._rollups.count(marks, records)
 
-    async def slowest_attempts(self, query: AttemptQuery, *, limit: int) -> list[AttemptRecord]:
+    async def rollups(self, query: AttemptQuery, *, span: int) -> list[Rollup]:
+        return await self._rollups.read(query, span)
+
+    async def expire_rollups(self, before: float, *, limit: int) -> int:
+        return await self._rollups.expire(before, limit)
+
+    async def slowest_attempts(self, query: AttemptQuery, *, limit: int, by: str = RUN) -> list[AttemptRecord]:
         # The day is in the index before the time: of each day they come in their order, and the days are merged.
         days = list(range(int(query.since // DAY_SEC), int(query.until // DAY_SEC) + 1))
         wanted = {**_conditions(query), "day": {"$in": days}}
-        docs = await self._docs("attempts", wanted, sort=SLOWEST, limit=limit)
+        if by != RUN:
+            wanted[MEASURE[by]] = {"$exists": True}
+        docs = await self._docs("attempts", wanted, sort=_most(by), limit=limit)
         return [_record(doc) for doc in docs]
 
-    async def histogram(self, query: AttemptQuery, *, bucket_sec: float) -> list[HistogramRow]:
+    async def histograms(self, query: AttemptQuery, *, bucket_sec: float) -> list[Histogram]:
         key: Any = {"$floor": {"$divide": ["$ended_at", bucket_sec]}}
         if query.flow is None or query.base is None:
             key = {"flow": "$flow", "base": "$base", "bucket": key}
@@ -85,16 +109,16 @@ class MongoTraces:
         except _TooLarge:
             groups = await self._grouped(query, {"_id": {"of": key, "mark": "$mark"}, "count": {"$sum": 1}})
             counts = [(group["_id"]["of"], Counter({group["_id"]["mark"]: group["count"]})) for group in groups]
-        rows: list[HistogramRow] = []
+        found: dict[tuple[str, str, float], dict[str, Bins]] = {}
         for of, marks in counts:
             flow, base, bucket = (of["flow"], of["base"], of["bucket"]) if isinstance(of, dict) else (
                 query.flow or "", query.base or "", of
             )  # fmt: skip
-            rows += [
-                HistogramRow(flow, base, bucket * bucket_sec, max(mark, -1 - mark), mark < 0, count)
-                for mark, count in marks.items()
-            ]
-        return sorted(rows, key=lambda row: (row.flow, row.base, row.start, row.bin, row.bad))
+            outcomes = found.setdefault((flow, base, bucket * bucket_sec), {})
+            for mark, count in marks.items():
+                number, outcome = divmod(mark, len(OUTCOMES))
+                outcomes.setdefault(OUTCOMES[outcome], {})[number] = count
+        return [Histogram(*key, found[key]) for key in sorted(found)]
 
     async def _grouped(self, query: AttemptQuery, group: dict[str, Any]) -> list[Mapping[str, Any]]:
         async def ask() -> list[Mapping[str, Any]]:
@@ -130,6 +154,7 @@ class MongoTraces:
 
 
 def _doc(record: AttemptRecord) -> dict[str, Any]:
+    used = {"usage": record.usage, "cpu": record.cpu_sec, "memory": record.memory_bytes}
     return {
         # A task's id holds no slash, and the node comes last: no two can mean the same.
         "_id": f"{record.task_id}/{record.attempt}/{record.node}",
@@ -150,7 +175,8 @@ def _doc(record: AttemptRecord) -> dict[str, Any]:
         "run_sec": record.run_sec,
         "seq": record.seq,
         "day": int(record.ended_at // DAY_SEC),
-        "mark": -1 - bin_of(record.run_sec) if record.bad else bin_of(record.run_sec),
+        "mark": bin_of(record.run_sec) * len(OUTCOMES) + OUTCOMES.index(record.outcome),
+        **{name: value for name, value in used.items() if value is not None},
     }
 
 
@@ -158,7 +184,7 @@ def _record(doc: Mapping[str, Any]) -> AttemptRecord:
     return AttemptRecord(
         *(doc["task"], doc["tenant"], doc["flow"], doc["node"], doc["base"], doc["role"], doc["attempt"]),
         *(doc["generation"], doc["outcome"], doc["code"], doc["worker"], doc["ready_at"], doc["leased_at"]),
-        *(doc["ended_at"], doc["run_sec"], doc["seq"]),
+        *(doc["ended_at"], doc["run_sec"], doc["seq"], doc.get("usage")),
     )
 
 

@@ -149,6 +149,35 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX attempts_age ON attempts (ended_at)",
         "CREATE TABLE indexed (task_id TEXT PRIMARY KEY NOT NULL, seq INTEGER NOT NULL)",
     ),
+    (
+        "ALTER TABLE attempts ADD COLUMN usage TEXT",
+        "ALTER TABLE attempts ADD COLUMN cpu REAL",
+        "ALTER TABLE attempts ADD COLUMN memory INTEGER",
+        "DROP INDEX attempts_history",
+        "CREATE INDEX attempts_history ON attempts (tenant, flow, base, ended_at, outcome, bin)",
+        "ALTER TABLE attempts DROP COLUMN bad",
+        """CREATE INDEX attempts_cpu ON attempts (tenant, day, cpu DESC, task_id, node, attempt)
+            WHERE cpu IS NOT NULL""",
+        """CREATE INDEX attempts_memory ON attempts (tenant, day, memory DESC, task_id, node, attempt)
+            WHERE memory IS NOT NULL""",
+        """CREATE TABLE rollups (
+            tenant TEXT NOT NULL, flow TEXT NOT NULL, span INTEGER NOT NULL, start INTEGER NOT NULL,
+            part INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (tenant, flow, span, start, part))""",
+        "CREATE INDEX rollups_time ON rollups (tenant, span, start)",
+        "CREATE INDEX rollups_age ON rollups (start)",
+        "DELETE FROM indexed",  # so that all ended tasks are counted, too; their records are there already
+    ),
+    (
+        "ALTER TABLE audit ADD COLUMN seq INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE audit ADD COLUMN previous TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE audit ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
+        "CREATE UNIQUE INDEX audit_chain ON audit (tenant, seq) WHERE seq > 0",
+        # REPLACE would take the row that is there away, and ask no trigger of deletions.
+        """CREATE TRIGGER audit_is_chained BEFORE INSERT ON audit
+            WHEN NEW.seq > 0 AND EXISTS (SELECT 1 FROM audit WHERE tenant = NEW.tenant AND seq = NEW.seq)
+                AND NOT EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
+            BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END""",
+    ),
 )
 
 HEAD = (

@@ -11,13 +11,16 @@ from flowkit.adapters.limits import MAX_INT, storable
 from flowkit.adapters.sqlite_schema import Row, marks
 from flowkit.adapters.sqlite_writer import Write, write_rows
 from flowkit.ports import AuditFilter, AuditRow, Outcome, Rewrap, SealedSecret
+from flowkit.wire.audit import Mark, chained
 
 FEW = 32
 SECRET = "tenant, name, version, key_id, wrapped, sealed, allow, created_at, principal"  # noqa: S105 - columns
-AUDIT = "id, at, tenant, principal, action, name, version, outcome, flow, task_id, node, attempt, worker, note"
+AUDIT = "id, at, tenant, principal, action, name, version, outcome, flow, task_id, node, attempt, worker, note, seq, "
+AUDIT += "previous, digest"
 INSERT_SECRET = f"""INSERT INTO secrets ({SECRET}) VALUES ({marks(9)})
     ON CONFLICT (tenant, name, version) DO NOTHING"""  # noqa: S608
-INSERT_AUDIT = f"INSERT INTO audit ({AUDIT}) VALUES ({marks(14)}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
+INSERT_AUDIT = f"INSERT INTO audit ({AUDIT}) VALUES ({marks(17)})"  # noqa: S608
+END_OF_CHAIN = "SELECT seq, digest FROM audit WHERE tenant = ? AND seq > 0 ORDER BY seq DESC LIMIT 1"
 REWRAP = """UPDATE secrets SET key_id = ?, wrapped = ?
     WHERE tenant = ? AND name = ? AND version = ? AND key_id = ? AND wrapped = ?"""
 
@@ -80,7 +83,16 @@ class SqliteSecrets:
         return Outcome.UNKNOWN if answer is None else answer[0]
 
     async def insert_audit(self, rows: Sequence[AuditRow]) -> list[Outcome]:
-        return await self._insert(INSERT_AUDIT, rows)
+        good = [row for row in rows if storable(row)]
+        # One transaction, and one writer at a time in the file: nobody comes between the last row and the next.
+        answer = await self._write(lambda connection: [_append(connection, row) for row in good]) if good else []
+        outcomes = iter([Outcome.UNKNOWN] * len(good) if answer is None else answer)
+        return [next(outcomes) if storable(row) else Outcome.UNKNOWN for row in rows]
+
+    async def read_chain(self, tenant: str, *, after: int, limit: int) -> list[AuditRow]:
+        # Without the index, which somebody may have dropped to put in a second row of a number: in the order of rows.
+        sql = f"SELECT {AUDIT} FROM audit WHERE tenant = ? AND seq > ? ORDER BY seq, rowid LIMIT ?"  # noqa: S608
+        return await self._read(sql, [tenant, max(0, after), limit], lambda row: AuditRow(*row), few=limit <= FEW)
 
     async def list_audit(
         self, where: AuditFilter, *, limit: int, after: tuple[float, str] | None = None
@@ -92,6 +104,8 @@ class SqliteSecrets:
             terms.append((f"action IN ({', '.join('?' * len(where.actions))})", list(where.actions)))
         if where.outcome:
             terms.append(("outcome = ?", [where.outcome]))
+        if where.loose:
+            terms.append(("seq = 0", []))
         if after is not None:
             terms.append(("(at, id) < (?, ?)", list(after)))
         condition = " AND ".join(term for term, _ in terms)
@@ -101,7 +115,7 @@ class SqliteSecrets:
 
     # how
 
-    async def _insert(self, sql: str, items: Sequence[SealedSecret] | Sequence[AuditRow]) -> list[Outcome]:
+    async def _insert(self, sql: str, items: Sequence[SealedSecret]) -> list[Outcome]:
         good = [astuple(item) for item in items if storable(item)]
         outcomes = iter(await self._rows(sql, good, Outcome.DUPLICATE))
         return [next(outcomes) if storable(item) else Outcome.UNKNOWN for item in items]
@@ -111,6 +125,14 @@ class SqliteSecrets:
             return []
         answer = await self._write(lambda connection: write_rows(connection, sql, rows, otherwise))
         return [Outcome.UNKNOWN] * len(rows) if answer is None else answer
+
+
+def _append(connection: sqlite3.Connection, row: AuditRow) -> Outcome:
+    if connection.execute("SELECT 1 FROM audit WHERE id = ?", (row.id,)).fetchone() is not None:
+        return Outcome.DUPLICATE
+    last = connection.execute(END_OF_CHAIN, (row.tenant,)).fetchone()
+    connection.execute(INSERT_AUDIT, astuple(chained(row, Mark(*last) if last is not None else Mark())))
+    return Outcome.OK
 
 
 def _secret(row: Row) -> SealedSecret:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flowkit.adapters.limits import storable
 from flowkit.adapters.sqlite_schema import Row, marks
 from flowkit.adapters.sqlite_writer import write_rows
-from flowkit.monitor_ports import AttemptQuery, AttemptRecord, HistogramRow, bin_of
+from flowkit.monitor_ports import DAY_SEC, RUN, AttemptQuery, AttemptRecord, Bins, Histogram, Rollup, bin_of
 from flowkit.ports import Outcome
+from flowkit.wire.codec import dumps, loads
+from flowkit.wire.rollups import OPEN_BYTES, Group, added, groups_of, pieces
 
-DAY_SEC = 86_400
 IDS_PER_READ = 500
 RECORD = (
     "task_id, tenant, flow, node, base, role, attempt, generation, outcome, code, worker, ready_at, leased_at, "
-    "ended_at, run_sec, seq"
+    "ended_at, run_sec, seq, usage"
 )
 INSERT = (
-    f"INSERT INTO attempts ({RECORD}, day, bin, bad) VALUES ({marks(19)}) "  # noqa: S608
+    f"INSERT INTO attempts ({RECORD}, day, bin, cpu, memory) VALUES ({marks(21)}) "  # noqa: S608
     "ON CONFLICT (task_id, node, attempt) DO NOTHING"
 )
 MARK = (
     "INSERT INTO indexed (task_id, seq) VALUES (?, ?) ON CONFLICT (task_id) "
     "DO UPDATE SET seq = excluded.seq WHERE excluded.seq > seq"
 )
+MEASURE = {RUN: "run_sec", "cpu": "cpu", "memory": "memory"}
+ROLLUP = "tenant, flow, span, start, part, body"
+NEWEST = (
+    "SELECT part, body FROM rollups WHERE tenant = ? AND flow = ? AND span = ? AND start = ? ORDER BY part DESC LIMIT 1"
+)
+ADD = "UPDATE rollups SET body = ? WHERE tenant = ? AND flow = ? AND span = ? AND start = ? AND part = ?"
+INSERT_ROLLUP = f"INSERT INTO rollups ({ROLLUP}) VALUES ({marks(6)})"  # noqa: S608
+EXPIRE_ROLLUPS = "DELETE FROM rollups WHERE rowid IN (SELECT rowid FROM rollups WHERE start + span < ? LIMIT ?)"
 EXPIRE = "DELETE FROM attempts WHERE rowid IN (SELECT rowid FROM attempts WHERE ended_at < ? LIMIT ?)"
 
 
@@ -52,40 +63,78 @@ class SqliteTraces:
             found |= dict(await self._read(sql, part, tuple, few=False))
         return found
 
-    async def mark_indexed(self, seqs: Mapping[str, int]) -> Outcome:
+    async def count_attempts(self, marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
+        bodies = await asyncio.to_thread(_bodies, records)
+
         def write(connection: sqlite3.Connection) -> list[Outcome]:
-            connection.executemany(MARK, list(seqs.items()))
+            # One transaction: what is counted is marked, and what is marked is not counted again.
+            if _marked_beyond(connection, marks):
+                return [Outcome.NO_MATCH]
+            for group, body in bodies.items():
+                for piece in body:
+                    _add(connection, group, piece)
+            connection.executemany(MARK, [(task_id, seq) for task_id, (_, seq) in marks.items()])
             return [Outcome.OK]
 
         outcome: Outcome = await self._write_one(write)
         return outcome
 
-    async def slowest_attempts(self, query: AttemptQuery, *, limit: int) -> list[AttemptRecord]:
+    async def rollups(self, query: AttemptQuery, *, span: int) -> list[Rollup]:
+        sql = f"SELECT {ROLLUP} FROM rollups WHERE tenant = ? AND span = ? AND start > ? AND start < ?"  # noqa: S608
+        values: list[Any] = [query.tenant, span, query.since - span, query.until]
+        if query.flow is not None:
+            sql, values = f"{sql} AND flow = ?", [*values, query.flow]
+        found: list[Rollup] = await self._read(sql, values, lambda row: Rollup(*row), few=False)
+        return found
+
+    async def slowest_attempts(self, query: AttemptQuery, *, limit: int, by: str = RUN) -> list[AttemptRecord]:
         # Day by day: within one, the index has them in their order.
         found: list[AttemptRecord] = []
         condition, values = _conditions(query)
-        for day in range(int(query.since // DAY_SEC), int(query.until // DAY_SEC) + 1):
+        measure = MEASURE[by]
+        if by != RUN:  # most attempts run no program: the index leaves them out
+            condition = f"{condition} AND {measure} IS NOT NULL"
+        for day in await self._days(query):
             sql = f"""SELECT {RECORD} FROM attempts WHERE day = ? AND {condition}
-                ORDER BY run_sec DESC, task_id, node, attempt LIMIT ?"""  # noqa: S608
-            found += await self._read(sql, [day, *values, limit], lambda row: AttemptRecord(*row), few=False)
-        return heapq.nsmallest(limit, found, key=lambda one: (-one.run_sec, one.task_id, one.node, one.attempt))
+                ORDER BY {measure} DESC, task_id, node, attempt LIMIT ?"""  # noqa: S608
+            found += await self._read(sql, [day, *values, limit], _record, few=False)
+        return heapq.nsmallest(
+            limit, found, key=lambda one: (-(one.measure(by) or 0), one.task_id, one.node, one.attempt)
+        )
 
-    async def histogram(self, query: AttemptQuery, *, bucket_sec: float) -> list[HistogramRow]:
+    async def _days(self, query: AttemptQuery) -> range:
+        """Those that may hold some of it."""
+        ends = []
+        for which in ("min", "max"):  # one at a time: each is one step in the index
+            sql = f"SELECT {which}(day) FROM attempts WHERE tenant = ?"  # noqa: S608
+            ends += await self._read(sql, [query.tenant], lambda row: row[0], few=True)
+        if None in ends:
+            return range(0)
+        first, last = ends
+        return range(max(int(query.since // DAY_SEC), first), min(int(query.until // DAY_SEC), last) + 1)
+
+    async def histograms(self, query: AttemptQuery, *, bucket_sec: float) -> list[Histogram]:
         condition, values = _conditions(query)
-        sql = f"""SELECT flow, base, CAST(ended_at / ? AS INTEGER) AS bucket, bin, bad, count(*) FROM attempts
-            WHERE {condition} GROUP BY flow, base, bucket, bin, bad ORDER BY flow, base, bucket, bin, bad"""  # noqa: S608
-        found: list[HistogramRow] = await self._read(
-            sql, [bucket_sec, *values],
-            lambda row: HistogramRow(row[0], row[1], row[2] * bucket_sec, row[3], bool(row[4]), row[5]), few=False,
-        )  # fmt: skip
-        return found
+        sql = f"""SELECT flow, base, CAST(ended_at / ? AS INTEGER) AS bucket, outcome, bin, count(*) FROM attempts
+            WHERE {condition} GROUP BY flow, base, bucket, outcome, bin"""  # noqa: S608
+        found: dict[tuple[str, str, float], dict[str, Bins]] = {}
+        rows = await self._read(sql, [bucket_sec, *values], tuple, few=False)
+        for flow, base, bucket, outcome, number, count in rows:
+            found.setdefault((flow, base, bucket * bucket_sec), {}).setdefault(outcome, {})[number] = count
+        return [Histogram(*key, found[key]) for key in sorted(found)]
 
     async def expire_attempts(self, before: float, *, limit: int) -> int:
+        return await self._expire(EXPIRE, before, limit)
+
+    async def expire_rollups(self, before: float, *, limit: int) -> int:
+        return await self._expire(EXPIRE_ROLLUPS, before, limit)
+
+    async def _expire(self, sql: str, before: float, limit: int) -> int:
         removed = 0
 
         def write(connection: sqlite3.Connection) -> list[Outcome]:
             nonlocal removed
-            removed = connection.execute(EXPIRE, (before, limit)).rowcount
+            removed = connection.execute(sql, (before, limit)).rowcount
             return [Outcome.OK]
 
         outcome = await self._write_one(write)
@@ -96,9 +145,36 @@ def _row(record: AttemptRecord) -> Row:
     return (
         *(record.task_id, record.tenant, record.flow, record.node, record.base, record.role, record.attempt),
         *(record.generation, record.outcome, record.code, record.worker, record.ready_at, record.leased_at),
-        *(record.ended_at, record.run_sec, record.seq, int(record.ended_at // DAY_SEC), bin_of(record.run_sec)),
-        record.bad,
+        *(record.ended_at, record.run_sec, record.seq, None if record.usage is None else dumps(record.usage).decode()),
+        *(int(record.ended_at // DAY_SEC), bin_of(record.run_sec), record.cpu_sec, record.memory_bytes),
     )
+
+
+def _record(row: Row) -> AttemptRecord:
+    usage = None if row[-1] is None else loads(row[-1])
+    return AttemptRecord(*(*row[:-1], usage))
+
+
+def _bodies(records: Sequence[AttemptRecord]) -> dict[Group, list[bytes]]:
+    return {group: list(pieces(cells)) for group, cells in groups_of(filter(storable, records)).items()}
+
+
+def _marked_beyond(connection: sqlite3.Connection, since: Mapping[str, tuple[int, int]]) -> bool:
+    ids = list(since)
+    for start in range(0, len(ids), IDS_PER_READ):
+        part = ids[start : start + IDS_PER_READ]
+        sql = f"SELECT task_id, seq FROM indexed WHERE task_id IN ({marks(len(part))})"  # noqa: S608
+        if any(seq > since[task_id][0] for task_id, seq in connection.execute(sql, part)):
+            return True
+    return False
+
+
+def _add(connection: sqlite3.Connection, group: Group, piece: bytes) -> None:
+    newest = connection.execute(NEWEST, group).fetchone()
+    if newest is not None and len(newest[1]) < OPEN_BYTES:
+        connection.execute(ADD, (added(newest[1], piece), *group, newest[0]))
+    else:
+        connection.execute(INSERT_ROLLUP, (*group, 0 if newest is None else newest[0] + 1, piece))
 
 
 def _conditions(query: AttemptQuery) -> tuple[str, list[Any]]:

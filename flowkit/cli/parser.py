@@ -221,6 +221,8 @@ def _trace_many(verbs: Any) -> None:
         parser.add_argument("--node", metavar="NODE", help="only this node of the graph")
         parser.add_argument("--since", metavar="TIME", help="ended since: 30m, 2h, 7d (default), or an ISO time")
         _most(parser, 20 if parser is slowest else 500)
+    by = "how long they ran (default), or what their programs used most of"
+    slowest.add_argument("--by", choices=("run", "cpu", "memory"), default="run", help=by)
     history.add_argument("--bucket", default="1h", metavar="TIME", help="how long each span is: 5m, 1h (default), 1d")
 
 
@@ -274,7 +276,8 @@ def _secrets(commands: Any) -> None:
     allow.add_argument("--any-node", action="store_true", help="any node that lists it may")
     get = _secret_verb(verbs, "get", "what is known of a secret: its version, who set it, who may use it", ref=True)
     get.add_argument("--reveal", action="store_true", help="print its value; that is recorded")
-    _paged(_verb(verbs, "list", "secrets, in order of their names; no values", task=False))
+    list_ = _verb(verbs, "list", "secrets, in order of their names; no values", task=False)
+    _paged(list_)
     delete = _secret_verb(verbs, "delete", "delete a secret with all its versions")
     delete.add_argument("--below", type=_count, metavar="VERSION", help="only the versions below this one")
     rotate = _verb(verbs, "rotate", "bring all secrets, of all tenants, under a new master key", task=False)
@@ -283,6 +286,12 @@ def _secrets(commands: Any) -> None:
     audit = _verb(verbs, "audit", "who did what with secrets, newest first", task=False)
     audit.add_argument("name", nargs="?", metavar="NAME", help="only with this one")
     _paged(audit)
+    audit.add_argument("--verify", action="store_true", help="tell the first row that was changed, removed or inserted")
+    audit.add_argument(
+        "--noted", metavar="NUMBER:DIGEST", help="with --verify: the last row, as an earlier one gave it"
+    )
+    for verb in (set_, allow, get, list_, delete, rotate, audit):
+        verb.add_argument("--tenant", default="default", metavar="TENANT", help="whose secrets (default: default)")
 
 
 def _secrets_serve(verbs: Any) -> None:

@@ -30,6 +30,8 @@ from flowkit.telemetry import Happening, MasterKeyMade, Telemetry
 
 def main(args: Namespace) -> int:
     set_up("error", debug=hasattr(args, "debug"))
+    if not args.tenant:
+        raise UsageError("--tenant is the name of a tenant")
     project = settings.find_project()
     cfg = settings.load(CoordinatorConfig, args, project)
     named = settings.named_database(args, project)
@@ -46,19 +48,20 @@ def main(args: Namespace) -> int:
 
 
 async def _use(db: str, cfg: CoordinatorConfig, args: Namespace) -> int:
-    async with opened(db, cfg) as (_, secrets):
+    async with opened(db, cfg, args.tenant) as (_, secrets):
         return await VERBS[args.verb](secrets, args) or cli.FINISHED
 
 
 @asynccontextmanager
-async def opened(db: str, cfg: CoordinatorConfig) -> AsyncIterator[tuple[Backend, Secrets]]:
-    """The store alone, without Kafka, and the secrets in it."""
+async def opened(db: str, cfg: CoordinatorConfig, tenant: str = "default") -> AsyncIterator[tuple[Backend, Secrets]]:
+    """The store alone, without Kafka, and a tenant's secrets in it."""
     backend = open_backend(settings.file_of(db) or db, cfg)
     telemetry = Telemetry()
     telemetry.subscribe(_tell)
     await backend.store.start()
     try:
-        yield backend, open_secrets(backend, cfg, SystemClock(), telemetry, principal=f"cli:{user_of_process()}")
+        principal = f"cli:{user_of_process()}"
+        yield backend, open_secrets(backend, cfg, SystemClock(), telemetry, tenant=tenant, principal=principal)
     finally:
         await backend.store.stop()
 
@@ -192,7 +195,36 @@ async def _list(secrets: Secrets, args: Namespace) -> None:
     _tell_more(page.cursor)
 
 
-async def _audit(secrets: Secrets, args: Namespace) -> None:
+async def _audit(secrets: Secrets, args: Namespace) -> int:
+    if args.verify:
+        return await _verify(secrets, args)
+    if args.noted:
+        raise UsageError("--noted is for --verify")
+    await _show_audit(secrets, args)
+    return cli.FINISHED
+
+
+async def _verify(secrets: Secrets, args: Namespace) -> int:
+    if args.name:
+        raise UsageError("the chain is of all secrets of the tenant: --verify takes no name")
+    try:
+        verdict = await secrets.verify_audit(args.noted)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if args.json:
+        put_json(verdict)
+    elif verdict.problem:
+        put(clean(verdict.problem))
+    else:
+        rows = "1 row" if verdict.rows == 1 else f"{verdict.rows:,} rows"
+        put(f"{rows}, none of them changed, removed or inserted; the last is")
+        put(verdict.last)
+    if verdict.older:
+        say("there are rows from before there were chains: of those nothing can be said")
+    return cli.FAILED if verdict.problem else cli.FINISHED
+
+
+async def _show_audit(secrets: Secrets, args: Namespace) -> None:
     try:
         page = await secrets.audit(args.name or "", limit=args.limit, cursor=args.cursor)
     except ValueError as error:

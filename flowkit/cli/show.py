@@ -69,12 +69,27 @@ def _put_usages(view: TaskView) -> None:
 
 
 def usage_text(usage: dict[str, Any]) -> str:
-    """`finished at L3 in 0.12 s, CPU 0.05 s, peak 12 MiB`."""
+    """`finished at L3 in 0.12 s, CPU 0.05 s, peak 12 MiB`, and the bytes that it read, wrote, received and sent."""
     parts = [f"{usage.get('verdict')} at {usage.get('level')} in {show_seconds(usage.get('wall_sec', 0.0))}"]
-    parts.append(f"CPU {show_seconds(usage.get('cpu_sec', 0.0))}")
-    if peak := usage.get("peak_memory_bytes"):
-        parts.append(f"peak {peak / MB:,.0f} MiB")
+    parts.append(brief_usage(usage))
+    for word, name in (("read", "read"), ("wrote", "written"), ("received", "received"), ("sent", "sent")):
+        if size := usage.get(f"{name}_bytes"):
+            parts.append(f"{word} {size_text(size)}")
     return ", ".join(parts)
+
+
+def brief_usage(usage: dict[str, Any]) -> str:
+    """`CPU 0.05 s, peak 12 MiB`."""
+    peak = usage.get("peak_memory_bytes")
+    cpu = f"CPU {show_seconds(usage.get('cpu_sec', 0.0))}"
+    return f"{cpu}, peak {peak / MB:,.0f} MiB" if peak else cpu
+
+
+def size_text(size: int) -> str:
+    """`0`, `312 KiB`, `12.4 MiB`."""
+    if size < MB:
+        return f"{size / 1024:,.0f} KiB" if size >= 1024 else f"{size} B" if size else "0"
+    return f"{size / MB:,.1f} MiB"
 
 
 def _facts(view: TaskView, now: float) -> list[tuple[str, str]]:

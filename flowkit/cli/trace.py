@@ -12,11 +12,12 @@ from typing import Any
 from flowkit.cli.asking import ask
 from flowkit.cli.console import UsageError, clean, one_line, put, put_json, table
 from flowkit.cli.last import task_id_of
-from flowkit.cli.show import brief
+from flowkit.cli.show import brief, brief_usage, size_text, usage_text
 from flowkit.cli.times import read_span, read_time, show_seconds, show_short_time, show_time
 from flowkit.client import Client
 from flowkit.errors import did_you_mean
 from flowkit.trace.analysis import Row
+from flowkit.trace.resources import Resources
 from flowkit.trace.task_trace import AttemptTrace, TaskTrace
 
 WIDTH = 48
@@ -51,9 +52,12 @@ async def _show(client: Client, args: Namespace) -> None:
     put(f"task {trace.task_id}{f'  {one_line(trace.name)}' if trace.name else ''}  {trace.status}")
     put(f"  created {show_time(trace.accepted_at)}, {took}, {len(trace.attempts):,} attempts")
     put(f"  path    {one_line(' > '.join(trace.path), 2000) or 'nothing has begun'}")
+    shown = trace.attempts[: args.limit]
+    programs = any(attempt.record.usage is not None for attempt in shown)
+    used = ("CPU", "MEMORY") if programs else ()
     table(
-        ("NODE", "ATTEMPT", "OUTCOME", "WAITED", "QUEUED", "RAN", "WORKER", "WHY"),
-        (_attempt_cells(attempt) for attempt in trace.attempts[: args.limit]),
+        ("NODE", "ATTEMPT", "OUTCOME", "WAITED", "QUEUED", "RAN", *used, "WORKER", "WHY"),
+        (_with_usage(attempt) if programs else _attempt_cells(attempt) for attempt in shown),
     )
     _say_more(len(trace.attempts), args.limit)
 
@@ -80,6 +84,8 @@ async def _show_node(client: Client, trace: TaskTrace, args: Namespace) -> None:
         for name, value in cells.items():
             if value:
                 put(f"  {name:<9}  {value}")
+        if attempt.record.usage is not None:
+            put(f"  program    {one_line(usage_text(attempt.record.usage))}")
         if one is not None:
             put(f"  inputs     {one_line(one.note) if one.note else brief(one.inputs)}")
             if attempt.record.outcome == "succeeded":
@@ -97,7 +103,8 @@ async def _waterfall(client: Client, args: Namespace) -> None:
     width = max((len(_name(row)) for row in rows[: args.limit]), default=0)
     for row in rows[: args.limit]:
         seconds = show_seconds(row.spans[-1].end - row.spans[0].start)
-        put(f"{clean(_name(row)):<{width}}  |{_bar(row, end):<{WIDTH}}|  {seconds:>9}  {row.state}")
+        used = "" if row.usage is None else f"  {one_line(brief_usage(row.usage))}"
+        put(f"{clean(_name(row)):<{width}}  |{_bar(row, end):<{WIDTH}}|  {seconds:>9}  {row.state}{used}")
     put(f"{'':<{width}}   0{show_seconds(end):>{WIDTH - 1}}")
     put(LEGEND)
     _say_more(len(rows), args.limit)
@@ -171,26 +178,31 @@ async def _slowest(client: Client, args: Namespace) -> None:
         return
     since = read_time(args.since, time.time()) if args.since else None
     with _usage():
-        found = await client.traces.slowest(flow=args.flow, node=args.node, since=since, limit=args.limit)
+        found = await client.traces.slowest(flow=args.flow, node=args.node, since=since, limit=args.limit, by=args.by)
     if args.json:
         put_json(found)
         return
     now = time.time()
+    programs = any(one.usage is not None for one in found)
     table(
-        ("RAN", "FLOW", "NODE", "OUTCOME", "ENDED", "TASK", "ATTEMPT"),
-        ((show_seconds(one.run_sec), clean(one.flow), clean(one.node), one.outcome, show_short_time(one.ended_at, now),
-          one.task_id, str(one.attempt)) for one in found),
+        ("RAN", *(("CPU", "MEMORY") if programs else ()), "FLOW", "NODE", "OUTCOME", "ENDED", "TASK", "ATTEMPT"),
+        ((show_seconds(one.run_sec), *(_usage_cells(one.cpu_sec, one.memory_bytes) if programs else ()),
+          clean(one.flow), clean(one.node), one.outcome, show_short_time(one.ended_at, now), one.task_id,
+          str(one.attempt)) for one in found),
     )  # fmt: skip
 
 
 async def _slowest_of(client: Client, args: Namespace) -> None:
-    found = await client.traces.slowest_of(args.task, args.limit)
+    found = await client.traces.slowest_of(args.task, args.limit, by=args.by)
     if args.json:
         put_json(found)
         return
+    programs = any(one.resources is not None for one in found)
+    used = ("CPU", "MEMORY", "FILES", "NETWORK") if programs else ()
     table(
-        ("NODE", "ROLE", "RAN", "LONGEST", "WAITED", "QUEUED", "ATTEMPTS", "FAILED"),
-        ((clean(one.node), clean(one.role), *map(show_seconds, (one.running, one.longest, one.waiting, one.queued)),
+        ("NODE", "ROLE", "RAN", "LONGEST", *used, "WAITED", "QUEUED", "ATTEMPTS", "FAILED"),
+        ((clean(one.node), clean(one.role), *map(show_seconds, (one.running, one.longest)),
+          *(_resource_cells(one.resources) if programs else ()), *map(show_seconds, (one.waiting, one.queued)),
           str(one.attempts), str(one.failed)) for one in found),
     )  # fmt: skip
 
@@ -234,6 +246,24 @@ def _attempt_cells(attempt: AttemptTrace) -> tuple[str, ...]:
         show_seconds(record.queued_sec) if attempt.ended else "", show_seconds(record.run_sec) if attempt.ended else "",
         clean(record.worker or attempt.child), one_line(why, 80),
     )  # fmt: skip
+
+
+def _with_usage(attempt: AttemptTrace) -> tuple[str, ...]:
+    cells = _attempt_cells(attempt)
+    return (*cells[:6], *_usage_cells(attempt.record.cpu_sec, attempt.record.memory_bytes), *cells[6:])
+
+
+def _usage_cells(cpu_sec: float | None, memory: int | None) -> tuple[str, str]:
+    """Of an attempt that ran no program nothing is known: threads and coroutines share their worker's."""
+    return "" if cpu_sec is None else show_seconds(cpu_sec), "" if not memory else size_text(memory)
+
+
+def _resource_cells(resources: Resources | None) -> tuple[str, ...]:
+    if resources is None:
+        return ("", "", "", "")
+    files = resources.read_bytes + resources.written_bytes
+    network = resources.received_bytes + resources.sent_bytes
+    return (*_usage_cells(resources.cpu_sec, resources.peak_memory_bytes), size_text(files), size_text(network))
 
 
 def _name(row: Row) -> str:

@@ -44,7 +44,10 @@ class Rewrap:
 class AuditRow:
     """Somebody did something with a secret, or was refused it. `id` is unique; `at` is seconds since the epoch (UTC).
     `action` is `set`, `allow`, `delete`, `reveal`, `rotate` or `use`; `outcome` is `ok` or the code of the refusal.
-    Never a value."""
+    Never a value.
+
+    The store gives it its place in its tenant's chain: a number, the digest of the row before, and its own (see
+    `wire.audit`). A row that was written before there were chains has the number 0."""
 
     id: str
     at: float
@@ -60,16 +63,21 @@ class AuditRow:
     attempt: int = 0
     worker: str = ""
     note: str = ""
+    seq: int = field(default=0, compare=False)
+    previous: str = field(default="", compare=False)
+    digest: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which rows `list_audit` gives: all conditions hold; what is empty does not restrict."""
+    """Which rows `list_audit` gives: all conditions hold; what is empty does not restrict. `loose`: those in no
+    chain."""
 
     tenant: str
     name: str = ""
     actions: tuple[str, ...] = ()
     outcome: str = ""
+    loose: bool = False
 
 
 class SecretStore(Protocol):
@@ -103,7 +111,11 @@ class SecretStore(Protocol):
         """Remove the versions below this one; OK also where there are none."""
 
     async def insert_audit(self, rows: Sequence[AuditRow]) -> list[Outcome]:
-        """Append; DUPLICATE where the id exists. Nothing here changes or removes a row."""
+        """Append, each to its tenant's chain, whoever else does so at the same time; DUPLICATE where the id exists.
+        Nothing here changes or removes a row."""
+
+    async def read_chain(self, tenant: str, *, after: int, limit: int) -> list[AuditRow]:
+        """The rows of a tenant's chain with higher numbers than `after`, in their order. Raises `StoreUnavailable`."""
 
     async def list_audit(
         self, where: AuditFilter, *, limit: int, after: tuple[float, str] | None = None

@@ -13,7 +13,8 @@ from flowkit.secrets import rotation
 from flowkit.secrets.cabinet import Cabinet
 from flowkit.secrets.manager import SecretManager
 from flowkit.secrets.values import checked_value, warnings_for
-from flowkit.secrets.views import AuditPage, Rotation, SecretPage, SecretView, view_of
+from flowkit.secrets.views import AuditPage, AuditVerdict, Rotation, SecretPage, SecretView, view_of
+from flowkit.wire.audit import Check, Mark
 
 LARGEST_PAGE: Final = 1000
 
@@ -141,6 +142,32 @@ class Secrets:
         page = found[:limit]
         return AuditPage(page, f"{page[-1].at!r}/{page[-1].id}" if len(found) > limit else None)
 
+    async def verify_audit(self, noted: str | None = None) -> AuditVerdict:
+        """Go along the whole chain of what was done with the tenant's secrets, and say where it was touched first.
+        `noted` is the `last` of an earlier verdict: with it, what was removed from the end is seen too, and a chain
+        that was written anew. Raises `ValueError` for what no verdict gave, and `StoreUnavailable`."""
+        cabinet = await self._open()
+        check = Check(_read_mark(noted))
+        first = newest = None
+        while not check.problem:
+            # From the last one on, with it: a second one of its number would come behind it.
+            page = await cabinet.store.read_chain(self.tenant, after=check.last.seq - 1, limit=LARGEST_PAGE)
+            page = [row for row in page if newest is None or row.id != newest.id]
+            if not page:
+                break
+            first, newest = first or page[0], page[-1]
+            check.take(page)
+        check.end()
+        problem = check.problem
+        loose = await cabinet.store.list_audit(AuditFilter(self.tenant, loose=True), limit=1)
+        if not problem and loose and first is not None and loose[0].at > first.at:
+            row = loose[0]
+            problem = (
+                f"a row stands outside of the chain ({row.action} {row.name!r} by {row.principal!r}), later than the "
+                "chain's first: inserted by hand, or written by a FlowKit that knows no chains"
+            )
+        return AuditVerdict(check.rows, f"{check.last.seq}:{check.last.digest}", problem, bool(loose))
+
     # how
 
     async def _open(self) -> Cabinet:
@@ -168,6 +195,15 @@ class Secrets:
 def _changed(before: SealedSecret | None, flows: Iterable[str] | None, nodes: Iterable[str] | None) -> Allowed:
     known = read_allowed(before.allow) if before is not None else Allowed()
     return checked_allowed(known.flows if flows is None else flows, known.nodes if nodes is None else nodes)
+
+
+def _read_mark(noted: str | None) -> Mark | None:
+    if noted is None:
+        return None
+    seq, _, digest = noted.partition(":")
+    if not seq.isdecimal() or len(digest) != 64:
+        raise ValueError(f"{noted!r} is no NUMBER:DIGEST that an earlier verdict gave as its last row")
+    return Mark(int(seq), digest)
 
 
 def _read_cursor(cursor: str | None) -> tuple[float, str] | None:

@@ -41,6 +41,18 @@ class AuditPage:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditVerdict:
+    """What a look along a tenant's chain gave. `problem` tells the first row that was changed, removed or inserted, and
+    is empty where there is none; `rows` were looked at. `last` is the last row's number and digest, to be noted
+    elsewhere. `older`: there are rows from before there were chains, of which nothing can be said."""
+
+    rows: int
+    last: str
+    problem: str
+    older: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """The values of one attempt, and which version each is of."""
 

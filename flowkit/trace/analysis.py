@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.derived import group_of, number_of, repetition_of
+from flowkit.monitor_ports import RUN, AttemptRecord, measure_of
+from flowkit.trace.resources import Resources, resources_of
 from flowkit.trace.task_trace import AttemptTrace, NodeTrace, TaskTrace
 
 RUNNING: Final = "running"
@@ -30,13 +32,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One attempt in the waterfall, or a node that no worker runs (then `attempt` is 0)."""
+    """One attempt in the waterfall, or a node that no worker runs (then `attempt` is 0). `usage` as in
+    `AttemptRecord`."""
 
     node: str
     attempt: int
     state: str
     worker: str
     spans: tuple[Span, ...]
+    usage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ class CriticalPath:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """A node of the graph, all of its items, runs and attempts together."""
+    """A node of the graph, all of its items, runs and attempts together. `resources` are what its programs used: CPU
+    seconds and bytes in all, memory at most; None where no program ran."""
 
     node: str
     role: str
@@ -82,6 +87,7 @@ class Slow:
     longest: float
     waiting: float
     queued: float
+    resources: Resources | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,8 @@ class Bottleneck:
     """Time that was lost, most first. `what`: `no_worker` (nothing was missing but a free worker of the role), `limit`
     (nothing but a worker and the limit's permits), `queue` (on the way to the worker, in its queue, and back),
     `backoff`, `again` (running attempts that did not succeed), or `running`. `critical` are the seconds of it on the
-    critical path: what removing it would gain at most."""
+    critical path: what removing it would gain at most. `resources` are those of the attempts that it is about, for
+    `running` and `again` where programs ran."""
 
     what: str
     node: str
@@ -97,6 +104,7 @@ class Bottleneck:
     seconds: float
     critical: float
     hint: str
+    resources: Resources | None = None
 
 
 def waterfall(trace: TaskTrace) -> list[Row]:
@@ -132,13 +140,16 @@ def critical_path(trace: TaskTrace) -> CriticalPath:
     return CriticalPath(total, steps[0].start, tuple(steps), max(0.0, trace.accepted_at + total - last))
 
 
-def slowest(trace: TaskTrace, limit: int = 10) -> list[Slow]:
-    """The nodes of the graph whose attempts ran longest in all."""
+def slowest(trace: TaskTrace, limit: int = 10, by: str = "run") -> list[Slow]:
+    """The nodes of the graph whose attempts ran longest in all; or, for `by` of `cpu` or `memory`, whose programs used
+    most of it. Raises `ValueError`."""
     by_node: dict[str, list[AttemptTrace]] = defaultdict(list)
     for attempt in trace.attempts:
         by_node[attempt.record.base].append(attempt)
     found = [_slow(node, attempts) for node, attempts in by_node.items()]
-    return sorted(found, key=lambda slow: (-slow.running, slow.node))[:limit]
+    if measure_of(by) is not RUN:
+        found = [slow for slow in found if slow.resources is not None]
+    return sorted(found, key=lambda slow: (-_measured(slow, by), slow.node))[:limit]
 
 
 def bottlenecks(trace: TaskTrace, limit: int = 10) -> list[Bottleneck]:
@@ -159,12 +170,15 @@ def bottlenecks(trace: TaskTrace, limit: int = 10) -> list[Bottleneck]:
         for what, seconds in ((waits, step.waiting), ("queue", step.queued), ("backoff", step.backoff),
                               ("running", step.running)):  # fmt: skip
             critical[what, base] += seconds
-    found = [
-        Bottleneck(what, node, roles[node], spent.get((what, node), 0.0), critical.get((what, node), 0.0),
-                   _hint(what, node, roles[node], limited.get(node, ())))
-        for what, node in sorted(spent.keys() | critical.keys())
-        if spent.get((what, node), 0.0) > 0 or critical.get((what, node), 0.0) > 0
-    ]  # fmt: skip
+    used = _used_by(trace)
+    found = []
+    for what, node in sorted(spent.keys() | critical.keys()):
+        key, resources = (what, node), used.get((what, node))
+        if spent.get(key, 0.0) > 0 or critical.get(key, 0.0) > 0:
+            hint = _hint(what, node, roles[node], limited.get(node, ())) if resources is None else resources.hint(what)
+            found.append(
+                Bottleneck(what, node, roles[node], spent.get(key, 0.0), critical.get(key, 0.0), hint, resources)
+            )
     return sorted(found, key=lambda one: (-one.critical, -one.seconds, one.what, one.node))[:limit]
 
 
@@ -183,7 +197,7 @@ def _attempt_row(attempt: AttemptTrace, zero: float, now: float) -> Row:
     if attempt.retry_at is not None and attempt.retry_at > end:
         spans.append(Span("backoff", end - zero, attempt.retry_at - zero))
     kept = [span for span in spans if span.seconds > 0] or [spans[-1]]
-    return Row(record.node, record.attempt, record.outcome, record.worker, tuple(kept))
+    return Row(record.node, record.attempt, record.outcome, record.worker, tuple(kept), record.usage)
 
 
 def _runs_at(attempt: AttemptTrace, end: float) -> float:
@@ -254,8 +268,25 @@ def _slow(node: str, attempts: list[AttemptTrace]) -> Slow:
         node, records[0].role, len(records), sum(record.outcome in ("failed", "lost") for record in records),
         sum(record.run_sec for record in records), max(record.run_sec for record in records),
         sum(record.waited_sec for record in records),
-        sum(attempt.record.queued_sec for attempt in attempts if attempt.ended),
+        sum(attempt.record.queued_sec for attempt in attempts if attempt.ended), resources_of(records),
     )  # fmt: skip
+
+
+def _measured(slow: Slow, by: str) -> float:
+    if slow.resources is None or by == "run":
+        return slow.running
+    return slow.resources.cpu_sec if by == "cpu" else slow.resources.peak_memory_bytes
+
+
+def _used_by(trace: TaskTrace) -> dict[tuple[str, str], Resources]:
+    """What programs used, by what their running counts as and by node of the graph."""
+    records: dict[tuple[str, str], list[AttemptRecord]] = defaultdict(list)
+    for attempt in trace.attempts:
+        if attempt.ended and attempt.record.usage is not None:
+            what = "running" if attempt.record.outcome == "succeeded" else "again"
+            records[what, attempt.record.base].append(attempt.record)
+    found = {key: resources_of(of_key) for key, of_key in records.items()}
+    return {key: resources for key, resources in found.items() if resources is not None}
 
 
 def _shares(attempt: AttemptTrace, limited: dict[str, Any]) -> Iterable[tuple[str, float]]:

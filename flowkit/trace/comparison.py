@@ -8,6 +8,7 @@ from typing import Any
 
 from flowkit.monitor_ports import AttemptRecord
 from flowkit.trace.analysis import critical_path
+from flowkit.trace.resources import Resources, resources_of
 from flowkit.trace.task_trace import TaskTrace
 
 
@@ -22,6 +23,7 @@ class Side:
     waiting: float
     workers: int
     codes: dict[str, int]
+    resources: Resources | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def _side(states: Counter[str], records: list[AttemptRecord]) -> Side:
     return Side(
         dict(sorted(states.items())), len(records), sum(record.run_sec for record in records),
         sum(record.waited_sec for record in records), len({record.worker for record in records if record.worker}),
-        dict(sorted(codes.items())),
+        dict(sorted(codes.items())), resources_of(records),
     )  # fmt: skip
 
 

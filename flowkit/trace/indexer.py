@@ -1,14 +1,15 @@
-"""Puts the ended attempts of tasks that are over into the index: behind their commits, from their commits.
+"""Counts the ended attempts of tasks that are over, and keeps records of them: behind their commits, from them.
 
 Whoever coordinates a task hears that it is at rest, and indexes it; what nobody heard of, because somebody died or
 there was too much, is found among the heads of ended tasks. Every step may be done again by anybody: a record has the
-same key and content each time. It takes a small share of the time, nobody waits for it,
-and under a load that lasts it falls behind until there is less.
+same key and content each time, and what was counted is marked in the same moment and not counted again. It takes a
+small share of the time, nobody waits for it, and under a load that lasts it falls behind until there is less.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from flowkit.core.model import ENDED_TASK
@@ -24,29 +25,40 @@ BUSY_SHARE: Final = 0.25
 """... and while there is more than one batch."""
 BATCH: Final = 500
 RECORDS: Final = 1000
+TRIES: Final = 3
 MOST_NOTED: Final = 100_000
 """Of more the heads tell."""
 MOST_COMMITS: Final = 1000
 PAGE: Final = 200
 FIRST_ROUND_SEC: Final = 5.0
 ROUND_SEC: Final = 600.0
-"""How often all heads of ended tasks are gone through."""
+"""How often the heads of ended tasks are gone through: all of them at first, and whenever it is other partitions'..."""
+LATE_SEC: Final = 3600.0
+"""... else those that ended since the round before began, or so long before: a head may be late."""
 
 LoadMany = Callable[[Sequence[str]], Awaitable[Mapping[str, Recorded]]]
 
 
 class Indexer:
     """`load` reads the histories of tasks, those that can be read; `owned` are the partitions whose tasks are this
-    process's."""
+    process's. `records`: keep a record of each attempt, too. `linger_sec`: how long a task waits for others that are
+    counted with it."""
 
     def __init__(self, *, load: LoadMany, store: Store, traces: TraceStore, clock: Clock, telemetry: Telemetry,
-                 owned: Callable[[], Collection[int]]) -> None:  # fmt: skip
+                 owned: Callable[[], Collection[int]], records: bool = True,
+                 linger_sec: float = 0.0) -> None:  # fmt: skip
         self._load = load
         self._store = store
         self._traces = traces
         self._clock = clock
         self._telemetry = telemetry
         self._owned = owned
+        self._records = records
+        self._linger_sec = linger_sec
+        self._waits_until = 0.0
+        self._since: float | None = None
+        self._seen: frozenset[int] = frozenset()
+        self._began = 0.0
         self._noted: dict[str, None] = {}
         self._rests_until = 0.0
         self._round_at = clock.mono() + FIRST_ROUND_SEC
@@ -54,6 +66,8 @@ class Indexer:
 
     def note(self, task_id: str) -> None:
         """The task has ended, and its head says so."""
+        if not self._noted:
+            self._waits_until = self._clock.mono() + self._linger_sec
         if len(self._noted) < MOST_NOTED:
             self._noted[task_id] = None
 
@@ -65,10 +79,11 @@ class Indexer:
     async def step(self) -> None:
         """Index some of what is noted, else go through some heads; if its share of the time is not spent."""
         began = self._clock.mono()
-        if began < self._rests_until or not (self._noted or began >= self._round_at):
+        due = bool(self._noted) and (began >= self._waits_until or len(self._noted) >= BATCH)
+        if began < self._rests_until or not (due or began >= self._round_at):
             return
         try:
-            if self._noted:
+            if due:
                 await self._index_noted()
             else:
                 await self._go_through_heads()
@@ -86,47 +101,55 @@ class Indexer:
             self._noted.pop(task_id, None)
 
     async def index(self, task_ids: Sequence[str]) -> None:
-        """Put what is missing of these tasks into the index. Raises `StoreUnavailable`, having done some of it."""
+        """Count what is missing of these tasks. Raises `StoreUnavailable`, having done some of it."""
         heads = {head.task_id: head for head in await self._store.read_heads(task_ids)}
         await self._index([head for head in heads.values() if head.status in ENDED_TASK])
 
     async def _index(self, heads: Sequence[Head]) -> None:
-        known = await self._traces.indexed([head.task_id for head in heads])
-        late = {head.task_id: head for head in heads if known.get(head.task_id, 0) < head.seq}
-        if not late:
-            return
-        for portion in _portions(late.values()):
-            if not await self._index_some(portion, known):
+        for _ in range(TRIES):
+            known = await self._traces.indexed([head.task_id for head in heads])
+            late = [head for head in heads if known.get(head.task_id, 0) < head.seq]
+            outcome = Outcome.OK
+            for portion in _portions(late):
+                outcome = await self._index_some(portion, known)
+                if outcome is not Outcome.OK:
+                    break
+            if outcome is not Outcome.NO_MATCH:  # else somebody has counted some of them: the others are left
                 return
 
-    async def _index_some(self, heads: Sequence[Head], known: Mapping[str, int]) -> bool:
+    async def _index_some(self, heads: Sequence[Head], known: Mapping[str, int]) -> Outcome:
+        """What is not OK, the next round of heads finds missing."""
         histories = await self._load([head.task_id for head in heads])
-        done: dict[str, int] = {}
-        records: list[AttemptRecord] = []
+        batch = _Batch()
         for head in heads:
-            history = histories.get(head.task_id)
+            history, since = histories.get(head.task_id), known.get(head.task_id, 0)
             if history is None:  # quarantined or deleted: there is nothing to be read, this time or the next
-                done[head.task_id] = head.seq
+                batch.marks[head.task_id] = (since, head.seq)
                 continue
             trace = await in_slices(read_trace(history))
-            records += ended_attempts(trace, after=known.get(head.task_id, 0))
-            done[head.task_id] = trace.seq
-        for start in range(0, len(records), RECORDS):
-            if not await self._insert(records[start : start + RECORDS]):
-                return False
-        return await self._traces.mark_indexed(done) is Outcome.OK
+            for records, until in _pieces(ended_attempts(trace, after=since), trace.seq):
+                if head.task_id in batch.marks or (batch.records and len(batch.records) + len(records) > RECORDS):
+                    outcome, batch = await self._put(batch), _Batch()
+                    if outcome is not Outcome.OK:
+                        return outcome
+                batch.marks[head.task_id] = (since, until)
+                batch.records += records
+                since = until
+        return await self._put(batch)
 
-    async def _insert(self, records: Sequence[AttemptRecord]) -> bool:
-        """Whether they are all there. What is not, the next round of heads finds missing."""
-        outcomes = await self._traces.insert_attempts(records)
-        self._telemetry.count("attempts_indexed", outcomes.count(Outcome.OK))
-        return Outcome.UNKNOWN not in outcomes
+    async def _put(self, batch: _Batch) -> Outcome:
+        if self._records and Outcome.UNKNOWN in await self._traces.insert_attempts(batch.records):
+            return Outcome.UNKNOWN
+        outcome = await self._traces.count_attempts(batch.marks, batch.records)
+        if outcome is Outcome.OK:
+            self._telemetry.count("attempts_indexed", len(batch.records))
+        return outcome
 
     async def _go_through_heads(self) -> None:
         """One page of the heads of ended tasks, with their children."""
-        owned = self._owned()
+        owned = frozenset(self._owned())
         if not self._pages:
-            self._pages = dict.fromkeys(sorted(map(str, ENDED_TASK)))
+            await self._begin_round(owned)
         status = next(iter(self._pages))
         heads = await self._store.ended_heads(
             owned, status, self._clock.wall(), limit=PAGE, after=self._pages[status]
@@ -141,6 +164,15 @@ class Indexer:
         del self._pages[status]
         if not self._pages:
             self._round_at = self._clock.mono() + ROUND_SEC
+            self._since = self._began - LATE_SEC
+
+    async def _begin_round(self, owned: frozenset[int]) -> None:
+        await self._traces.count_attempts({}, [])  # what somebody began who died
+        if not owned <= self._seen:
+            self._since = None
+        self._seen, self._began = owned, self._clock.wall()
+        first = None if self._since is None else (self._since, "")
+        self._pages = dict.fromkeys(sorted(map(str, ENDED_TASK)), first)
 
     async def _children(self, heads: Sequence[Head]) -> AsyncIterator[list[Head]]:
         parents = sorted(await self._store.parents_among([head.task_id for head in heads]))
@@ -151,6 +183,26 @@ class Indexer:
                 async for below in self._children(page):
                     yield below
                 after = (page[-1].created_at, page[-1].task_id)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is counted at once: of each task from which commit up to which."""
+
+    marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    records: list[AttemptRecord] = field(default_factory=list)
+
+
+def _pieces(records: list[AttemptRecord], until: int) -> Iterator[tuple[list[AttemptRecord], int]]:
+    """A task's records in pieces, each with the commit that it goes up to: what one commit ended stays together."""
+    records.sort(key=lambda record: record.seq)
+    piece: list[AttemptRecord] = []
+    for record in records:
+        if len(piece) >= RECORDS and record.seq != piece[-1].seq:
+            yield piece, piece[-1].seq
+            piece = []
+        piece.append(record)
+    yield piece, until
 
 
 def _portions(heads: Iterable[Head]) -> Iterator[list[Head]]:

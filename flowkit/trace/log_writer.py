@@ -82,7 +82,10 @@ class LogWriter:
 
     async def _blocks(self, record: Record) -> list[LogBlock]:
         try:
-            return [replace(block, place=self._next_place()) for block in decode_logs(record.value)]
+            if record.refused:
+                raise Corrupt(record.refused)
+            blocks = decode_logs(record.value, record.signer)
+            return [replace(block, place=self._next_place()) for block in blocks]
         except (Corrupt, UnknownFact) as error:
             await self._put_aside(record, str(error))
             return []

@@ -160,16 +160,17 @@ class _Fold:
             case f.AttemptStarted(node=node):
                 if (of := self.open.get(node)) is not None:
                     of.started_at = commit.at
-            case f.AttemptSucceeded(node=node, output=output, next=chosen, run_sec=run_sec):
-                self._end(node, commit, "succeeded", run_sec=run_sec, output=output, chosen=chosen)
-            case f.AttemptFailed(node=node, error=error, retry_at=retry_at, run_sec=run_sec):
+            case f.AttemptSucceeded(node=node, output=output, next=chosen, run_sec=run_sec, usage=usage):
+                self._end(node, commit, "succeeded", run_sec=run_sec, usage=usage, output=output, chosen=chosen)
+            case f.AttemptFailed(node=node, error=error, retry_at=retry_at, run_sec=run_sec, usage=usage):
                 code = str(error.get("code", ""))
-                self._end(node, commit, "failed", code, run_sec=run_sec, error=error, retry_at=retry_at)
-            case f.LeaseLost(node=node, why=why, retry_at=retry_at, error=error):
+                self._end(node, commit, "failed", code, run_sec=run_sec, usage=usage, error=error, retry_at=retry_at)
+            case f.LeaseLost(node=node, why=why, retry_at=retry_at, error=error, usage=usage):
                 stopped = why == "released" and _was_told(self.task.runs.get(node))
-                self._end(node, commit, "cancelled" if stopped else "lost", why, error=error, retry_at=retry_at)
-            case f.NodeCancelled(node=node, reason=reason):
-                self._end(node, commit, "cancelled", reason)
+                outcome = "cancelled" if stopped else "lost"
+                self._end(node, commit, outcome, why, usage=usage, error=error, retry_at=retry_at)
+            case f.NodeCancelled(node=node, reason=reason, usage=usage):
+                self._end(node, commit, "cancelled", reason, usage=usage)
             case f.NodeFailed(node=node, error=error):
                 self._end(node, commit, "failed", str(error.get("code", "")), error=error)
             case f.TaskEnded(status=status):
@@ -197,16 +198,16 @@ class _Fold:
             return Values(note=f"its inputs are not in the history: {type(error).__name__}: {error}")
 
     def _end(self, name: str, commit: Commit, outcome: str, code: str = "", *, run_sec: float = 0.0,
-             error: f.ErrorInfo | None = None, retry_at: float | None = None, output: Payload | None = None,
-             chosen: tuple[str, ...] | None = None) -> None:  # fmt: skip
+             usage: f.Usage | None = None, error: f.ErrorInfo | None = None, retry_at: float | None = None,
+             output: Payload | None = None, chosen: tuple[str, ...] | None = None) -> None:  # fmt: skip
         of = self.open.pop(name, None)
         if of is None:
             return
         if of.child and not run_sec:
             run_sec = max(0.0, commit.at - of.record.leased_at)
         record = replace(
-            of.record, outcome=outcome, code=code, ended_at=commit.at, run_sec=run_sec, seq=commit.seq
-        )  # fmt: skip
+            of.record, outcome=outcome, code=code, ended_at=commit.at, run_sec=run_sec, seq=commit.seq, usage=usage
+        )
         self.attempts[of.place] = AttemptTrace(record, True, of.started_at, error, retry_at, chosen, of.child)
         key = (name, record.attempt)
         if key in self.values and output is not None:

@@ -20,6 +20,7 @@ from flowkit.core.derived import base_of
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.monitor_ports import LogBlock
 from flowkit.wire.codec import UNFIT, dumps, loads
+from flowkit.wire.seals import may_speak_for
 
 VERSION: Final = 1
 MOST_NUMBER: Final = 2**62
@@ -108,14 +109,18 @@ _message = msgspec.json.Decoder(_Message)
 _Row = tuple[float, int, str] | tuple[float, int, str, dict[str, Any]]
 
 
-def decode_logs(value: bytes | None) -> list[LogBlock]:
-    """The blocks of a message, not in their places yet. Raises `Corrupt`, or `UnknownFact` for a newer version."""
+def decode_logs(value: bytes | None, signer: str = "") -> list[LogBlock]:
+    """The blocks of a message, not in their places yet. `signer` is the pool that signed it, empty where nobody had to.
+    Raises `Corrupt`, also for what one pool says in the name of another's worker, or `UnknownFact` for a newer
+    version."""
     try:
         message = _message.decode(value or b"")
     except UNFIT as error:
         raise Corrupt(f"not a message of log lines: {error}") from error
     if message.version != VERSION:
         raise UnknownFact(f"log lines of version {message.version}; this FlowKit knows {VERSION}")
+    if not may_speak_for(signer, message.worker):
+        raise Corrupt(f"signed by the pool {signer!r}, and said by {message.worker[:129]!r}")
     return [_block(row) for row in message.blocks]
 
 

@@ -90,7 +90,7 @@ class Seals:
         self.ring = ring
         self.require = require
         self._topics = topics
-        self._sealed = frozenset({topics.facts, topics.work, topics.fleet, topics.streams})
+        self._sealed = frozenset({topics.facts, topics.work, topics.fleet, topics.streams, topics.logs})
 
     @property
     def pool(self) -> str:

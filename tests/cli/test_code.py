@@ -46,6 +46,27 @@ def test_a_shown_task_tells_what_its_programs_used(cli: Cli, write: Write) -> No
     assert re.search(r"^program of node 'a', attempt 1: finished at L1 in .*, CPU .*, peak \d+ MiB$", said, re.M), said
 
 
+@pytest.mark.usefixtures("trusted")
+def test_a_trace_tells_what_its_programs_used(cli: Cli, write: Write) -> None:
+    file = ("--db", "flow.db")
+    busy = "def main(inputs):\n    return sum(i * i for i in range(300_000)) % 7"
+    cli("run", write(code("busy", source=busy), code("idle", source="def main(inputs):\n    return 1")), *file)
+
+    shown = cli("trace", "show", "last", *file).out.splitlines()
+    assert re.search(r"RAN +CPU +MEMORY +WORKER", shown[3]), shown
+    assert all(re.search(r"\d MiB", line) for line in shown[4:6]), shown
+    detail = cli("trace", "show", "last", "--node", "busy", *file).out
+    assert re.search(r"^  program    finished at L1 in .*, CPU .*, peak \d+ MiB(, (read|wrote) .*)?$", detail, re.M), (
+        detail
+    )
+    bars = cli("trace", "waterfall", "last", *file).out.splitlines()
+    assert all(re.search(r"succeeded  CPU .*, peak \d+ MiB$", line) for line in bars[:2]), bars
+    by_cpu = cli("trace", "slowest", "last", "--by", "cpu", *file).out.splitlines()
+    assert re.search(r"LONGEST +CPU +MEMORY +FILES +NETWORK +WAITED", by_cpu[0]), by_cpu
+    assert by_cpu[1].split()[0] == "busy"
+    assert "computed" in cli("trace", "bottlenecks", "last", *file).out
+
+
 def test_a_process_that_runs_no_code_says_so_at_once(cli: Cli, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWKIT_CODE_LEVEL", "L1")
 

@@ -153,6 +153,43 @@ def test_secrets_are_listed_in_pages_deleted_and_missed_with_the_nearest_name(fe
     assert (ran.code, "did you mean 'A_KEY'?" in ran.err, "[E_SECRET_UNKNOWN]" in ran.err) == (1, True, True)
 
 
+def test_tenants_have_secrets_of_their_own(feed: Feed, cli: Cli) -> None:
+    feed(VALUE, "set", "KEY")
+    assert feed("of the other tenant", "set", "KEY", "--tenant", "acme").out == "KEY@1\n"
+    assert feed("", "get", "KEY", "--reveal", "--tenant", "acme").out == "of the other tenant\n"
+    assert feed("", "get", "KEY", "--reveal").out == f"{VALUE}\n"
+    assert [row["action"] for row in feed("", "audit", "--json", "--tenant", "acme").json["rows"]] == ["reveal", "set"]
+    assert feed("", "delete", "KEY", "--tenant", "acme").code == 0
+    assert (feed("", "list", "--tenant", "acme", "--json").json["secrets"], feed("", "get", "KEY").code) == ([], 0)
+    assert feed("", "list", "--tenant", "").code == 2
+
+
+def test_a_row_of_the_record_that_was_touched_is_told(feed: Feed, cli: Cli, folder: Path) -> None:
+    for number in range(3):
+        feed(f"{VALUE} {number}", "set", "KEY")
+    whole = feed("", "audit", "--verify")
+    assert (whole.code, whole.out.splitlines()[0]) == (
+        0, "3 rows, none of them changed, removed or inserted; the last is",
+    )  # fmt: skip
+    noted = whole.out.splitlines()[1]
+    assert feed("", "audit", "--verify", "--noted", noted).code == 0
+    assert feed("", "audit", "--verify", "--noted", "3").code == feed("", "audit", "KEY", "--verify").code == 2
+
+    with closing(sqlite3.connect(folder / "flow.db")) as file:
+        file.execute("DROP TRIGGER audit_stays")
+        file.execute("DELETE FROM audit WHERE seq = 3")
+        file.commit()
+    assert feed("", "audit", "--verify").code == 0
+    ran = feed("", "audit", "--verify", "--noted", noted)
+    assert (ran.code, ran.out) == (1, "row 3 was removed, with all behind it: row 3 was noted\n")
+    with closing(sqlite3.connect(folder / "flow.db")) as file:
+        file.execute("DROP TRIGGER audit_is_final")
+        file.execute("UPDATE audit SET principal = 'eve' WHERE seq = 1")
+        file.commit()
+    ran = feed("", "audit", "--verify", "--json")
+    assert (ran.code, ran.json["problem"]) == (1, "row 1 was changed (set 'KEY' by 'eve')")
+
+
 def test_a_rotation_says_what_it_did(feed: Feed, cli: Cli, folder: Path) -> None:
     feed(VALUE, "set", "KEY")
     feed(VALUE, "set", "KEY")

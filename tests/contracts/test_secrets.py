@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from flowkit.ports import AuditFilter, AuditRow, Outcome, Rewrap, SealedSecret, SecretStore
+from flowkit.wire.audit import Check, digest_of
 
 OK, DUPLICATE, NO_MATCH, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.NO_MATCH, Outcome.UNKNOWN
 
@@ -143,3 +145,25 @@ class TestAudit:
         assert await ids(AuditFilter("t", "KEY", ("set", "delete"))) == "a"
         assert await ids(AuditFilter("t", outcome="ok")) == "dcba"
         assert await ids(AuditFilter("u", "KEY", ("use",), "ok"), 1) == "f"
+
+    async def test_rows_are_chained_by_tenant_in_the_order_in_which_they_came(self, secrets: SecretStore) -> None:
+        await secrets.insert_audit([row("a", 5.0), row("b", 1.0, tenant="u"), row("c", 3.0)])
+        again = [row("c", 3.0), row("d", 9.0, note="\ud800"), row("e", 2.0), row("a", 5.0)]
+        assert await secrets.insert_audit(again) == [DUPLICATE, UNKNOWN, OK, DUPLICATE]
+
+        chain = await secrets.read_chain("t", after=0, limit=9)
+        assert [(one.seq, one.id) for one in chain] == [(1, "a"), (2, "c"), (3, "e")]
+        assert [one.previous for one in chain] == ["", chain[0].digest, chain[1].digest]
+        assert [one.digest for one in chain] == [digest_of(one) for one in chain]
+        assert [one.id for one in await secrets.read_chain("t", after=1, limit=1)] == ["c"]
+        assert [one.seq for one in await secrets.read_chain("u", after=0, limit=9)] == [1]
+        assert await secrets.list_audit(AuditFilter("t", loose=True), limit=9) == []
+
+    async def test_those_who_write_at_the_same_time_make_one_chain(self, secrets: SecretStore) -> None:
+        batches = [[row(f"{n}.{k}", 1.0 * n) for k in range(3)] for n in range(20)]
+        outcomes = await asyncio.gather(*map(secrets.insert_audit, batches))
+        assert {outcome for found in outcomes for outcome in found} == {OK}
+
+        check = Check()
+        check.take(await secrets.read_chain("t", after=0, limit=99))
+        assert (check.problem, check.rows) == ("", 60)

@@ -312,9 +312,10 @@ class TestAudit:
             for change in ("DELETE FROM audit", "UPDATE audit SET name = 'OTHER'"):
                 with pytest.raises(sqlite3.IntegrityError, match="audit is append-only"):
                     connection.execute(change)
-            connection.execute(
-                "REPLACE INTO audit SELECT id, 9.0, 't', '', '', 'OTHER', 1, '', '', '', '', 1, '', '' FROM audit"
-            )
+            other = f"REPLACE INTO audit VALUES (?, 9.0, 't', '', '', 'OTHER', 1, {', '.join(['1'] * 9)}, '')"  # noqa: S608
+            connection.execute(other, "a")
+            with pytest.raises(sqlite3.IntegrityError, match="audit is append-only"):
+                connection.execute(other, "b")  # with the number of the first
             connection.commit()
         assert [row.name for row in await store.secrets.list_audit(AuditFilter("t"), limit=9)] == ["KEY"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowkit import Context, Embedded
+from flowkit import Context, Embedded, monitor
 from flowkit.errors import TaskNotFound
 from flowkit.trace.history import Point
 from tests.integration.site import Site, until
@@ -112,3 +113,27 @@ async def test_a_cluster_indexes_every_attempt_once(site: Site) -> None:
         assert await first.delete_task(tasks[0])
         with pytest.raises(TaskNotFound):
             await first.traces.show(tasks[0])
+
+
+@pytest.mark.kafka
+@pytest.mark.mongo
+async def test_a_cluster_counts_attempts_without_a_record_of_each_unless_it_is_told_to(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "LINGER_SEC", 1.0)
+    async with site.coordinator() as first, site.coordinator() as second, site.worker([shaky, leaf]):
+        tasks = await first.create_tasks([{"graph": GRAPH}] * 10)
+        await asyncio.gather(*(second.wait_task(task, 60) for task in tasks))
+        async with site.client() as client:
+
+            async def complete() -> bool:
+                points = await client.traces.history(bucket_sec=86_400.0 * 7)
+                return {(point.flow, point.node): point.count for point in points} == {
+                    key: 10 * count for key, count in ATTEMPTS.items()
+                }
+
+            await until("every ended attempt is counted", complete, timeout=40)
+            kept = await client.traces.slowest(limit=1000)
+            assert 0 < len(kept) < 10 * sum(ATTEMPTS.values())
+            with pytest.raises(ValueError, match="no records of single attempts"):
+                await client.traces.history(since=time.time() - 3600.0, bucket_sec=60.0)

@@ -24,12 +24,13 @@ pytest.importorskip("pymongo")
 pytest.importorskip("cryptography")
 
 from deploy.local import ServiceUnavailable
-from flowkit import Coordinator, CoordinatorConfig, Worker, WorkerConfig
+from flowkit import Context, Coordinator, CoordinatorConfig, Worker, WorkerConfig
 from flowkit.adapters.kafka import KafkaBus
 from flowkit.cli.checks_cluster import of_kafka, of_mongo
 from flowkit.connections import kafka_bus, kafka_security, message_seals, mongo_store
 from flowkit.errors import BusUnavailable, FlowKitError, StoreUnavailable
 from flowkit.ports import Commit, Outcome, Record, Request
+from flowkit.wire.logs import encode_logs
 from flowkit.wire.messages import Hello, Knock, encode_facts_batch, encode_message
 from flowkit.wire.topics import FLEET_PARTITIONS, WORK_PARTITIONS, Topics, partition_of
 from tests.conftest import _cannot_have
@@ -295,7 +296,8 @@ async def test_messages_that_nobody_signed_are_buried_and_stop_nothing(place: Gu
     site = Site(place.kafka.address, PREFIX, "")
     topics = Topics(PREFIX, 8)
 
-    async def shout(text: str) -> str:
+    async def shout(text: str, ctx: Context) -> str:
+        ctx.log.info("shouting")
         return text.upper()
 
     common = config(place, message_keys=keys("coordinator/1", "plain/1"))
@@ -314,6 +316,7 @@ async def test_messages_that_nobody_signed_are_buried_and_stop_nothing(place: Gu
                 topics.fleet, partition_of("plain/w-evil", FLEET_PARTITIONS), encode_message(hello), b"plain/w-evil"
             ),
             Record(topics.work, partition_of(worker.worker_id, WORK_PARTITIONS), b"[]", worker.worker_id.encode()),
+            Record(topics.logs, 3, encode_logs(worker.worker_id, "i", []), worker.worker_id.encode()),
         ]
         sealed = message_seals(config(place, message_keys=keys("other/1")))
         assert sealed is not None
@@ -325,16 +328,19 @@ async def test_messages_that_nobody_signed_are_buried_and_stop_nothing(place: Gu
         ids = [await coordinator.create_task(graph=GRAPH) for _ in range(5)]
         results = await asyncio.gather(*(coordinator.wait_task(task_id, timeout=30) for task_id in ids))
         assert {result.status for result in results} == {"finished"}
-        await until("all are buried", lambda: coordinator.telemetry.counts["DeadLettered"] == 5)
+        await until("all are buried", lambda: coordinator.telemetry.counts["DeadLettered"] == 6)
         await until("the worker buries its own", lambda: worker.telemetry.counts["DeadLettered"] == 1)
         assert "plain/w-evil" not in coordinator.runtime.fleet.workers
         assert coordinator.telemetry.counts["LoopFailed"] == worker.telemetry.counts["LoopFailed"] == 0
 
         async def all_seen() -> bool:
             await stranger.look()
-            return len(stranger.dead) == 6
+            return len(stranger.dead) == 7
 
         await until("all dead letters are there", all_seen)
+        assert topics.logs in {headers_of(letter)["topic"] for letter in stranger.dead}
+        signed = [[line.message async for line in coordinator.logs(task_id, follow=True)] for task_id in ids]
+        assert signed == [["shouting"] * len(GRAPH["nodes"])] * len(ids)
         reasons = {headers_of(letter)["reason"] for letter in stranger.dead}
         assert reasons == {
             "not signed",

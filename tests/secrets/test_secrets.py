@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from flowkit.adapters.memory_secrets import MemorySecretData
 from flowkit.errors import SecretNameError, SecretNotFound, SecretValueError, StoreUnavailable
-from flowkit.ports import Outcome
+from flowkit.ports import AuditRow, Outcome
+from flowkit.secrets import secrets as secrets_module
 from flowkit.secrets.manager import SecretManager
 from flowkit.secrets.secrets import Secrets
-from flowkit.secrets.views import SecretView
+from flowkit.secrets.views import AuditVerdict, SecretView
 from tests.secrets.room import NOW, Room, Weather, ring
 
 
@@ -192,3 +194,48 @@ async def test_a_store_that_never_answers_clearly_is_told() -> None:
         patch.setattr("flowkit.secrets.cabinet.LONGEST_PAUSE_SEC", 0.0)
         with pytest.raises(StoreUnavailable, match="could not be confirmed to be stored; try again"):
             await secrets.set("KEY", "some-value")
+
+
+async def test_the_record_tells_what_was_touched_and_of_whom() -> None:
+    room = Room()
+    for number in range(3):
+        await room.secrets.set("KEY", f"value number {number}")
+    await room.of("else").set("KEY", "another tenant's")
+    verdict = await room.secrets.verify_audit()
+    assert (verdict.rows, verdict.problem, verdict.older) == (3, "", False)
+    assert (await room.of("else").verify_audit()).rows == 1
+    assert (await room.of("nobody").verify_audit(None)) == AuditVerdict(0, "0:", "")
+
+    _, second, third = await room.rows()
+    room.data.audit[second.id] = replace(second, principal="eve")
+    assert (await room.secrets.verify_audit()).problem == "row 2 was changed (set 'KEY' by 'eve')"
+    room.data.audit[second.id] = second
+    del room.data.audit[third.id]
+    assert (await room.secrets.verify_audit()).problem == ""
+    assert (await room.secrets.verify_audit(verdict.last)).problem.startswith("row 3 was removed, with all behind it")
+    for wrong in ("3", "x:" + 64 * "a", "3:abc"):
+        with pytest.raises(ValueError, match="NUMBER:DIGEST"):
+            await room.secrets.verify_audit(wrong)
+
+
+async def test_rows_from_before_there_were_chains_are_told_of_and_later_ones_are_not_believed() -> None:
+    room = Room()
+    room.data.audit["old"] = AuditRow("old", NOW - 1.0, "acme", "ann", "set", "KEY", 1)
+    await room.secrets.set("KEY", "a value of it")
+    verdict = await room.secrets.verify_audit()
+    assert (verdict.rows, verdict.problem, verdict.older) == (1, "", True)
+
+    room.data.audit["evil"] = AuditRow("evil", NOW + 1.0, "acme", "eve", "use", "KEY", 1)
+    assert "outside of the chain (use 'KEY' by 'eve')" in (await room.secrets.verify_audit()).problem
+
+
+async def test_a_chain_of_many_rows_is_read_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets_module, "LARGEST_PAGE", 4)
+    room = Room()
+    for number in range(10):
+        await room.secrets.set("KEY", f"value number {number}")
+    assert (await room.secrets.verify_audit()).rows == 10
+
+    rows = await room.rows()
+    room.data.audit["zzz"] = replace(rows[3], id="zzz", principal="eve")  # the last one of a page
+    assert (await room.secrets.verify_audit()).problem.startswith("row 4 was inserted (set 'KEY' by 'eve')")

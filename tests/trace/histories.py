@@ -56,8 +56,9 @@ def leased(node: str, attempt: int = 1, worker: str = "w1") -> f.AttemptLeased:
     return f.AttemptLeased(node, attempt, f"k-{node}-{attempt}", worker, "i", 1.0)
 
 
-def succeeded(node: str, run_sec: float, output: Any = None, attempt: int = 1) -> f.AttemptSucceeded:
-    return f.AttemptSucceeded(node, attempt, f"k-{node}-{attempt}", Payload(output), run_sec=run_sec)
+def succeeded(node: str, run_sec: float, output: Any = None, attempt: int = 1,
+              usage: f.Usage | None = None) -> f.AttemptSucceeded:  # fmt: skip
+    return f.AttemptSucceeded(node, attempt, f"k-{node}-{attempt}", Payload(output), run_sec=run_sec, usage=usage)
 
 
 def failed(

@@ -140,3 +140,66 @@ def test_a_comparison_says_what_is_slower_and_what_ended_otherwise() -> None:
     differing = {each.node: each for each in compare(one, trace_of(broken)).nodes if each.differs}
     assert differing["start"].second is not None
     assert differing["start"].second.codes == {"boom": 1}
+
+
+MB = 1024 * 1024
+
+
+def used(cpu_sec: float, peak_mb: int, verdict: str = "finished", **sizes: int) -> f.Usage:
+    return {"verdict": verdict, "level": "L3", "cpu_sec": cpu_sec, "peak_memory_bytes": peak_mb * MB, **sizes}
+
+
+def programs() -> Recorded:
+    """`busy` computes, `idle` waits for the network, `big` runs out of memory once, `plain` is no program."""
+    oom = f.AttemptFailed("big", 1, "k-big-1", {"code": "oom"}, 1002.0, run_sec=1.0, usage=used(0.5, 64, "oom"))
+    return recorded(
+        graph(node("busy"), node("idle"), node("big"), node("plain")),
+        (0.0, [f.TaskCreated(), *map(leased, ("busy", "idle", "big", "plain"))]),
+        (1.0, [oom]),
+        (2.0, [f.RetryDue("big"), leased("big", 2), succeeded("busy", 2.0, usage=used(1.9, 20))]),
+        (3.0, [succeeded("big", 1.0, attempt=2, usage=used(0.5, 120, read_bytes=3 * MB, written_bytes=MB))]),
+        (9.0, [succeeded("idle", 9.0, usage=used(0.1, 10, received_bytes=7 * MB, sent_bytes=MB))]),
+        (10.0, [succeeded("plain", 10.0), f.TaskEnded("finished")]),
+    )
+
+
+def test_what_programs_used_is_summed_by_node_and_orders_them() -> None:
+    trace = trace_of(programs())
+
+    assert [slow.node for slow in slowest(trace)] == ["plain", "idle", "big", "busy"]
+    assert [slow.node for slow in slowest(trace, by="cpu")] == ["busy", "big", "idle"]
+    memory = slowest(trace, by="memory")
+    assert [slow.node for slow in memory] == ["big", "busy", "idle"]
+    big = memory[0].resources
+    assert big is not None
+    assert (big.attempts, big.cpu_sec, big.peak_memory_bytes, big.read_bytes, big.written_bytes, big.out_of_memory) == (
+        2, 1.0, 120 * MB, 3 * MB, MB, 1,
+    )  # fmt: skip
+    assert {slow.node: slow.resources for slow in slowest(trace)}["plain"] is None
+    with pytest.raises(ValueError, match="did you mean 'cpu'"):
+        slowest(trace, by="cpus")
+
+
+def test_a_bottleneck_of_a_program_says_what_it_spent_its_time_on() -> None:
+    found = {(one.what, one.node): one for one in bottlenecks(trace_of(programs()))}
+
+    assert "computed 1.9 s of the 2 s that they ran: faster code" in found["running", "busy"].hint
+    assert "computed 0.1 s of the 9 s that they ran, and waited" in found["running", "idle"].hint
+    assert "8.0 MiB of network" in found["running", "idle"].hint
+    again = found["again", "big"]
+    assert "1 of 1 programs that did not succeed ran out of memory, with 64 MiB at most" in again.hint
+    assert again.resources is not None and again.resources.out_of_memory == 1
+    plain = found["running", "plain"]
+    assert (plain.resources, plain.hint) == (None, "node 'plain' itself runs so long")
+
+
+def test_bars_and_comparisons_have_what_programs_used() -> None:
+    trace = trace_of(programs())
+    rows = {(row.node, row.attempt): row for row in waterfall(trace)}
+
+    assert rows["big", 1].usage == used(0.5, 64, "oom")
+    assert rows["plain", 1].usage is None
+    sides = {each.node: each.first for each in compare(trace, trace).nodes}
+    idle, plain = sides["idle"], sides["plain"]
+    assert idle is not None and idle.resources is not None and idle.resources.received_bytes == 7 * MB
+    assert plain is not None and plain.resources is None

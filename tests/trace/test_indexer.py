@@ -8,10 +8,11 @@ from typing import Any
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.core import facts as f
-from flowkit.monitor_ports import AttemptQuery, AttemptRecord
+from flowkit.monitor_ports import HOUR_SEC, AttemptQuery, AttemptRecord
 from flowkit.ports import Head, HeadUpdate, Outcome
 from flowkit.telemetry import Telemetry
-from flowkit.trace.indexer import PAGE, Indexer
+from flowkit.trace.history import histograms_of
+from flowkit.trace.indexer import LATE_SEC, PAGE, RECORDS, ROUND_SEC, Indexer
 from flowkit.trace.task_trace import Recorded
 from tests.core.builders import graph, node
 from tests.trace.histories import failed, leased, recorded, succeeded
@@ -28,15 +29,16 @@ class Office:
         self.store = MemoryStore()
         self.histories: dict[str, Recorded] = {}
         self.unreadable: set[str] = set()
+        self.owned = [0]
         self.loads: list[list[str]] = []
         self.telemetry = Telemetry()
         self.clock = LoopClock()
         self.indexer = self.fresh()
 
-    def fresh(self) -> Indexer:
+    def fresh(self, **options: Any) -> Indexer:
         return Indexer(
             load=self.load, store=self.store, traces=self.store.traces, clock=self.clock, telemetry=self.telemetry,
-            owned=lambda: [0],
+            owned=lambda: self.owned, **options,
         )  # fmt: skip
 
     async def load(self, task_ids: Sequence[str]) -> Mapping[str, Recorded]:
@@ -56,6 +58,11 @@ class Office:
 
     async def found(self) -> list[AttemptRecord]:
         return sorted(await self.store.traces.slowest_attempts(ALL, limit=9999), key=lambda one: (one.task_id, one.seq))
+
+    async def counted(self) -> int:
+        """How many attempts were counted, which is how many there were."""
+        hours = histograms_of(await self.store.traces.rollups(ALL, span=HOUR_SEC), None, HOUR_SEC)
+        return sum(sum(bins.values()) for hour in hours for bins in hour.outcomes.values())
 
     async def rest(self, seconds: float) -> None:
         """Let the time go by, with the steps that come in it."""
@@ -122,12 +129,12 @@ async def test_who_died_half_way_is_made_good_without_doubles() -> None:
     office = Office()
     for number in range(5):
         await office.end(f"t{number}")
-    mark = office.store.traces.mark_indexed
+    count = office.store.traces.count_attempts
 
-    async def dies(seqs: Mapping[str, int]) -> Outcome:
+    async def dies(marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
         raise ConnectionError("gone")
 
-    office.store.traces.mark_indexed = dies  # type: ignore[method-assign]
+    office.store.traces.count_attempts = dies  # type: ignore[method-assign]
     office.indexer.note("t1")
     try:
         await office.indexer.step()
@@ -137,10 +144,11 @@ async def test_who_died_half_way_is_made_good_without_doubles() -> None:
         raise AssertionError("it did not die")
     assert len(await office.found()) == 1
 
-    office.store.traces.mark_indexed = mark  # type: ignore[method-assign]
+    office.store.traces.count_attempts = count  # type: ignore[method-assign]
     office.indexer = office.fresh()
     await office.rest(20)
     assert [one.task_id for one in await office.found()] == [f"t{number}" for number in range(5)]
+    assert await office.counted() == 5
 
 
 @virtual
@@ -153,3 +161,93 @@ async def test_a_task_that_cannot_be_read_is_not_read_for_ever() -> None:
 
     assert [one.task_id for one in await office.found()] == ["t2"]
     assert sum("t1" in load for load in office.loads) == 1
+
+
+@virtual
+async def test_a_task_of_many_attempts_is_counted_in_pieces_that_end_with_a_commit() -> None:
+    office = Office()
+    names = [f"a{number}" for number in range(3 * RECORDS)]
+    halves = [names[start : start + RECORDS // 2] for start in range(0, len(names), RECORDS // 2)]
+    commits = [(0.0, [f.TaskCreated(), *map(leased, names)])]
+    commits += [(float(n), [succeeded(name, 0.5) for name in half]) for n, half in enumerate(halves, 1)]
+    commits += [(9.0, [f.TaskEnded("finished")])]
+    office.histories["t1"] = history = recorded(graph(*map(node, names)), *commits, task_id="t1")
+    await office.store.insert_heads([history.head])
+    await office.store.update_heads([HeadUpdate("t1", "finished", 8, 8, False, None, 1.0, ended_at=9.0)])
+    sizes: list[tuple[int, tuple[int, int]]] = []
+    count = office.store.traces.count_attempts
+
+    async def look(marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
+        sizes.append((len(records), marks["t1"]))
+        return await count(marks, records)
+
+    office.store.traces.count_attempts = look  # type: ignore[method-assign]
+    await office.indexer.index(["t1"])
+
+    assert sizes == [(RECORDS, (0, 3)), (RECORDS, (3, 5)), (RECORDS, (5, 8))]
+    assert await office.counted() == len(await office.found()) == len(names)
+
+
+@virtual
+async def test_where_somebody_counted_some_meanwhile_the_others_are_counted() -> None:
+    office = Office()
+    for number in range(4):
+        await office.end(f"t{number}")
+    indexed, other = office.store.traces.indexed, office.fresh()
+    meanwhile = True
+
+    async def late(task_ids: Sequence[str]) -> dict[str, int]:
+        nonlocal meanwhile
+        found = await indexed(task_ids)
+        if meanwhile:
+            meanwhile = False
+            await other.index(["t2"])
+        return found
+
+    office.store.traces.indexed = late  # type: ignore[method-assign]
+    await office.indexer.index([f"t{number}" for number in range(4)])
+
+    assert await office.counted() == 4
+    assert office.telemetry.counts["attempts_indexed"] == 4
+
+
+@virtual
+async def test_without_records_attempts_are_counted_only_and_wait_for_one_another() -> None:
+    office = Office()
+    office.indexer = office.fresh(records=False, linger_sec=30.0)
+    for number in range(3):
+        await office.end(f"t{number}")
+        office.indexer.note(f"t{number}")
+        office.indexer._round_at = 1e9
+        await office.rest(5)
+    assert await office.counted() == 0
+    await office.rest(20)
+
+    assert (await office.found(), await office.counted()) == ([], 3)
+    assert office.loads == [["t0", "t1", "t2"]]
+
+
+@virtual
+async def test_a_round_looks_at_what_ended_since_the_one_before_and_at_all_where_partitions_came() -> None:
+    office = Office()
+    await office.end("old")
+    ended = office.store.ended_heads
+    asked: list[float | None] = []
+
+    async def look(owned: Any, status: str, now: float, *, limit: int, after: tuple[float, str] | None) -> list[Head]:
+        asked.append(None if after is None else after[0])
+        return await ended(owned, status, now, limit=limit, after=after)
+
+    office.store.ended_heads = look  # type: ignore[method-assign]
+    began = office.clock.wall()
+    await office.rest(10)
+    assert set(asked) == {None}
+
+    asked.clear()
+    await office.rest(ROUND_SEC + 10)
+    assert asked and all(at is not None and abs(at - (began + 5 - LATE_SEC)) < 2 for at in asked)
+
+    asked.clear()
+    office.owned = [0, 1]
+    await office.rest(ROUND_SEC + 10)
+    assert set(asked) == {None}

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from flowkit.adapters.memory import MemoryBroker, MemoryBus, MemoryStore
 from flowkit.adapters.memory_logs import MemoryLogs
+from flowkit.adapters.sealed_bus import SealedBus
 from flowkit.monitor_ports import LogBlock, LogQuery
-from flowkit.ports import Outcome, Record
+from flowkit.ports import Bus, Outcome, Record
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_writer import LogWriter
 from flowkit.wire.logs import SaidBlock, encode_line, encode_logs, lines_of
+from flowkit.wire.seals import Seals
 from flowkit.wire.topics import LOG_PARTITIONS, Topics, partition_of
+from tests.wire.test_seals import ring
 from tests.worker.stand import LoopClock, virtual
 
 TOPICS = Topics()
@@ -41,21 +45,26 @@ class PatchyLogs(MemoryLogs):
 
 
 class Desk:
-    def __init__(self) -> None:
+    def __init__(self, seals: Seals | None = None) -> None:
         self.broker = MemoryBroker()
         self.bus = MemoryBus(self.broker)
+        self.seals = seals
         self.logs = PatchyLogs()
         self.telemetry = Telemetry()
 
     async def writer(self) -> LogWriter:
         await self.bus.ensure_topics(TOPICS.specs())
         writer = LogWriter(
-            bus=MemoryBus(self.broker), topics=TOPICS, group="g", store=self.logs, clock=LoopClock(),
+            bus=self.sealed(self.seals), topics=TOPICS, group="g", store=self.logs, clock=LoopClock(),
             telemetry=self.telemetry,
         )  # fmt: skip
         await writer.start()
         await asyncio.sleep(0.1)
         return writer
+
+    def sealed(self, seals: Seals | None) -> Bus:
+        bus = MemoryBus(self.broker)
+        return bus if seals is None else SealedBus(bus, seals)
 
     async def say(self, task: str, first: int, count: int = 1, node: str = "n") -> None:
         rows = [encode_line(float(number), 20, f"line {number}", {}) for number in range(first, first + count)]
@@ -175,6 +184,40 @@ async def test_what_nobody_can_read_goes_to_the_dead_letters_and_the_rest_goes_o
     assert len(await desk.dead()) == len(values)
     reasons = [dict(record.headers)["reason"].decode() for record in await desk.dead()]
     assert "version 9" in reasons[3]
+
+
+@virtual
+async def test_lines_that_are_signed_by_nobody_by_a_stranger_or_in_another_pools_name_are_buried_and_stop_nobody() -> (
+    None
+):
+    desk = Desk(Seals(ring("coordinator/1", "plain/1", "fine/1"), TOPICS, require=True))
+    writer = await desk.writer()
+    plain, fine, stranger = (Seals(ring(name), TOPICS, require=True) for name in ("plain/1", "fine/1", "other/1"))
+
+    def said(text: str, worker: str) -> Record:
+        block = SaidBlock("t", "default", text, 1, 1, 20, 1.0, [encode_line(1.0, 20, text, {})])
+        value = encode_logs(worker, "i", [block.encode()])
+        return Record(TOPICS.logs, partition_of("t", LOG_PARTITIONS), value, worker.encode())
+
+    honest = plain.seal(said("honest", "plain/w"))
+    changed = replace(honest, value=(honest.value or b"").replace(b"honest", b"forged"))
+    elsewhere = replace(honest, partition=(honest.partition + 1) % LOG_PARTITIONS)
+    records = [
+        honest, said("unsigned", "plain/w"), stranger.seal(said("stranger", "plain/w")), changed,
+        fine.seal(said("foreign", "plain/w")), elsewhere, fine.seal(said("fine", "fine/w")),
+    ]  # fmt: skip
+    assert set(await desk.bus.publish(records)) == {True}
+    for _ in range(2):
+        await writer.step()
+
+    blocks = await desk.logs.read_logs(LogQuery("t"), limit=10)
+    assert sorted(block.node for block in blocks) == ["fine", "honest"]
+    reasons = sorted(dict(letter.headers)["reason"].decode() for letter in await desk.dead())
+    wrong = "the signature with 'plain/1' is wrong: forged, or changed on the way"
+    assert reasons == [
+        "not signed", "signed by the pool 'fine', and said by 'plain/w'",
+        "signed with a key that is not known here: 'other/1'", wrong, wrong,
+    ]  # fmt: skip
 
 
 @virtual

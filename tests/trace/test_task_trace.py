@@ -139,3 +139,20 @@ def test_a_history_of_many_facts_lets_others_in() -> None:
     history = recorded(raw, (0.0, begin), params={"items": items})
 
     assert sum(1 for _ in read_trace(history)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fact", "outcome"),
+    [
+        (f.AttemptSucceeded("a", 1, "k-a-1", Payload(1), usage={"cpu_sec": 0.5}), "succeeded"),
+        (f.AttemptFailed("a", 1, "k-a-1", {"code": "oom"}, None, usage={"cpu_sec": 0.5}), "failed"),
+        (f.LeaseLost("a", 1, "k-a-1", "released", 2.0, False, usage={"cpu_sec": 0.5}), "lost"),
+        (f.NodeCancelled("a", "enough", usage={"cpu_sec": 0.5}), "cancelled"),
+    ],
+)
+def test_what_its_program_used_is_with_the_attempt_however_it_ended(fact: f.Fact, outcome: str) -> None:
+    trace = trace_of(recorded(graph(node("a")), (0.0, [f.TaskCreated(), leased("a")]), (1.0, [fact])))
+
+    (attempt,) = trace.attempts
+    assert (attempt.record.outcome, attempt.record.usage, attempt.record.cpu_sec) == (outcome, {"cpu_sec": 0.5}, 0.5)
+    assert attempt.record.memory_bytes is None

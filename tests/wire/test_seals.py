@@ -15,7 +15,7 @@ from flowkit.wire.seals import HEADER, KeyRing, Seals, in_pool, may_speak_for, p
 from flowkit.wire.topics import Topics
 
 TOPICS = Topics("flowkit.", 8)
-SEALED = (TOPICS.facts, TOPICS.fleet, TOPICS.streams)
+SEALED = (TOPICS.facts, TOPICS.fleet, TOPICS.streams, TOPICS.logs)
 
 
 def secret(name: str) -> str:
