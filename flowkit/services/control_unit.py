@@ -158,11 +158,11 @@ class ControlUnitService:
             return _asked("cancelled", flow_id, await self._coordinator.cancel_task(flow_id))
 
         @app.post("/fcb/{flow_id}/restart")
-        async def restart(flow_id: str, request: Request, failed_only: bool = False) -> dict[str, str]:
-            """The whole flow, or from the nodes on that failed."""
+        async def restart(flow_id: str, request: Request) -> dict[str, str]:
+            """A flow that has ended, from its beginning."""
             _check_tenant(request)
             await self._flow(flow_id)
-            return _asked("restarted", flow_id, await self._coordinator.restart_task(flow_id, failed_only=failed_only))
+            return _asked("restarted", flow_id, await self._coordinator.restart_task(flow_id))
 
     async def _flow(self, flow_id: str) -> TaskView:
         """Raises `TaskNotFound` for what is no flow."""
@@ -211,6 +211,9 @@ class ControlUnitService:
 
 def _block(body: AddFlow) -> Block:
     steps: dict[str, Step] = {}
+    if body.nodes.get(body.curr_node.name, body.curr_node).code != body.curr_node.code:
+        name = body.curr_node.name[:100]
+        raise Refusal(422, "E_NODE_NAME", f"curr_node and nodes.{name} are of one name and have different code")
     for key, spec in {**body.nodes, body.curr_node.name: body.curr_node}.items():
         if key != spec.name:
             raise Refusal(

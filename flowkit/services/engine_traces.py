@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 from flowkit.backend import Backend
@@ -57,12 +57,13 @@ class EngineTraces:
         return rows, count
 
     async def states(self, flow_id: str) -> dict[str, dict[str, Any]]:
-        """How each node of a flow is: the state of its last run, and how many it had. Raises `TaskNotFound`."""
+        """How each node of a flow is: the state of its last run, and how many it had since the flow was (re)started.
+        Raises `TaskNotFound`."""
         states: dict[str, dict[str, Any]] = {}
-        async for task in self._tasks(flow_id):
+        async for task in self._tasks(flow_id, again=False):
             for step in task.steps.values():
                 states.setdefault(step["name"], {"state": "pending", "runs": 0})
-            for attempt in task.trace.attempts:
+            for attempt in task.attempts(again=False):
                 base = attempt.record.base
                 if not attempt.child and base not in HIDDEN:
                     state = states.setdefault(task.steps.get(base, {}).get("name", base), {"state": "", "runs": 0})
@@ -86,13 +87,20 @@ class EngineTraces:
 
     # ------------------------------------------------------------------------------------------ how
 
-    async def _tasks(self, flow_id: str) -> AsyncIterator[_Task]:
-        """The task, and those that its attempts were, in the order in which they began."""
+    async def _tasks(self, flow_id: str, *, again: bool = True) -> AsyncIterator[_Task]:
+        """The task, and those that its attempts were, in the order in which they began; `again`: those from before a
+        restart too."""
         pending = [flow_id]
         while pending:
-            task = await self._load(pending.pop(0))
+            task_id = pending.pop(0)
+            try:
+                task = await self._load(task_id)
+            except TaskNotFound:
+                if task_id == flow_id:
+                    raise
+                continue  # a child is announced before it is there, and may be deleted by itself
             yield task
-            pending = [attempt.child for attempt in task.trace.attempts if attempt.child] + pending
+            pending = [attempt.child for attempt in task.attempts(again=again) if attempt.child] + pending
 
     async def _load(self, task_id: str) -> _Task:
         past = (await self._history.load([task_id], whole=True)).get(task_id)
@@ -138,6 +146,12 @@ class _Task:
         self.trace = trace
         steps = recorded.graph.meta.get(fcb.LABEL)
         self.steps: Mapping[str, dict[str, Any]] = steps if isinstance(steps, dict) else {}
+
+    def attempts(self, *, again: bool) -> Iterator[AttemptTrace]:
+        """All attempts, or those since it was last restarted."""
+        for attempt in self.trace.attempts:
+            if again or attempt.record.generation == self.trace.generation:
+                yield attempt
 
 
 def record_times(attempt: AttemptTrace) -> dict[str, Any]:

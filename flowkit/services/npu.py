@@ -32,6 +32,7 @@ PORTS: Final = range(10_000, 11_001)
 REPORT_SEC: Final = 2.0
 TELL_TRIES: Final = 6
 RUNNER: Final = "node-runner"
+TELL_SEC: Final = 10.0
 BY_HAND: Final = "by-hand"
 
 
@@ -74,6 +75,7 @@ class NpuService:
         self._secrets = SecretValues(settings)
         self._hand = Hand(self._secrets)
         self._registered = False
+        self._telling: set[asyncio.Task[None]] = set()
         app = make_app(settings, telemetry)
         self._http = HttpServer(app, settings, self._who, most_bytes=8 * MB)
         self._verbs(app)
@@ -108,7 +110,8 @@ class NpuService:
         """Take nothing any more, let what runs end, tell the node runner, and leave."""
         self._http.draining = True
         await self._unit.stop(self._settings.number("DRAIN_SEC", 0, 86_400))
-        await asyncio.sleep(0)  # whoever waits for a run tells of its end
+        if self._telling:
+            await asyncio.wait(set(self._telling), timeout=TELL_SEC)
         await self._http.stop()
         await self._supervisor.stop()
 
@@ -146,7 +149,9 @@ class NpuService:
             job = type(job)(job.node_name, job.source, job.inputs, job.runner_id, body.secrets)
             run = self._unit.submit(job)
             if principal_of(request).name == RUNNER:
-                self._supervisor.spawn(self._tell(run), f"tell-{run.runner_id}")
+                task = self._supervisor.spawn(self._tell(run), f"tell-{run.runner_id}")
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
             return {"message": "accepted", "runner_id": run.runner_id, "status": run.status}
 
         @app.post("/log/{runner_id}")

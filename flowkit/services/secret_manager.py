@@ -3,6 +3,8 @@ record of its uses."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, Field
 
@@ -23,7 +25,7 @@ from flowkit.telemetry import Telemetry
 
 PAGE = 1000
 MOST_KEYS = 100_000
-SHORT = Query("", max_length=200)
+Short = Annotated[str, Query(max_length=200)]
 
 
 class Set(BaseModel):
@@ -86,7 +88,7 @@ class SecretManagerService:
 
         @app.get("/get/{key}")
         async def get_secret(
-            request: Request, key: str, flow: str = SHORT, node: str = SHORT, runner_id: str = SHORT
+            request: Request, key: str, flow: Short = "", node: Short = "", runner_id: Short = ""
         ) -> dict[str, str]:
             """A secret that is for some flows or nodes alone is given for those alone."""
             principal = principal_of(request)

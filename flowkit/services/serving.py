@@ -34,6 +34,7 @@ from flowkit.errors import (
 from flowkit.services.door import MB, Door, Guard, Refusal
 from flowkit.services.http import ServiceUnavailable
 from flowkit.services.keys import OPERATOR, Keys, Principal
+from flowkit.services.secret_values import SecretMissing
 from flowkit.services.settings import LOOPBACK, Settings
 from flowkit.telemetry import LoopFailed, Telemetry
 
@@ -47,6 +48,7 @@ STATUS: Final[Mapping[type[FlowKitError], int]] = {
     GraphError: 422,
     SecretNameError: 422,
     SecretValueError: 422,
+    SecretMissing: 422,
     StoreUnavailable: 503,
     SecretsUnavailable: 503,
     ServiceUnavailable: 503,
