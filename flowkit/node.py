@@ -96,7 +96,6 @@ class Node:
         """Whether the node is to stop."""
         return self._channel is not None and self._channel.cancelled()
 
-
     def _begin_anew_with_lookups(self) -> None:
         """By hand, a script with placeholders of secrets is begun anew, with lookups in their place, once it makes its
         node; then the process ends. Their values come from the unit, and never become code."""

@@ -20,7 +20,7 @@ from flowkit.errors import ConfigError
 from flowkit.services import passes
 from flowkit.services.keys import OPERATOR, Keys
 from flowkit.services.settings import KINDS, Settings, pass_on, read_settings
-from flowkit.telemetry import Happening, MasterKeyMade, Telemetry
+from flowkit.telemetry import Telemetry
 
 HOMES: Final = {
     "control-unit": ("control_unit", "ControlUnitService"),
@@ -82,9 +82,7 @@ class Part:
     """A service; what `serve` starts and stops."""
 
     def __init__(self, kind: Callable[[Settings, Keys, Telemetry], Service], settings: Settings, keys: Keys) -> None:
-        telemetry = Telemetry()
-        telemetry.subscribe(_tell)
-        self._service = kind(settings, keys, telemetry)
+        self._service = kind(settings, keys, Telemetry())
 
     async def start(self) -> None:
         await self._service.start()
@@ -95,11 +93,6 @@ class Part:
 
     async def stop(self) -> None:
         await self._service.stop()
-
-
-def _tell(happening: Happening) -> None:
-    if isinstance(happening, MasterKeyMade):
-        say(f"made a master key, in {clean(happening.path)} (mode 0600): keep a copy, apart from the database's")
 
 
 async def _live(make: Callable[[], Any], settings: Settings) -> None:

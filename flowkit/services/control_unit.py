@@ -32,6 +32,7 @@ from flowkit.worker.worker import Worker, runs_code
 
 ANSWER_SEC: Final = 86_400.0
 """How long a node may take is for the node runner to say."""
+WAITING: Final = 64
 BUSY: Final = (429, 503)
 LEVELS: Final = {"DEBUG": logging.DEBUG, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 
@@ -71,6 +72,8 @@ class ControlUnitService:
                 "you trust the code, FLOWKIT_CODE_TRUSTED=1 (flowkit doctor says more)"
             )
         worker_cfg.roles = []
+        if self._runner:  # then its nodes only wait
+            worker_cfg.slots = max(worker_cfg.slots, WAITING)
         self._worker = Worker(
             db=settings.db, cfg=worker_cfg, handlers={fcb.ROUTE: fcb.route, fcb.RUN: self._run_node},
             backend=self._backend, also_code=here, coordinator_cfg=cfg, telemetry=telemetry,

@@ -15,6 +15,8 @@ from flowkit.wire.codec import check_depth, loads
 MB: Final = 1024 * 1024
 BODY_SEC: Final = 20.0
 MOST_AT_ONCE: Final = 200
+MOST_HELD: Final = 256 * MB
+"""Bodies of all requests that are answered now, together."""
 LONGEST_QUERY: Final = 64 * 1024
 DEEPEST: Final = 64
 OPEN: Final = frozenset({("GET", "/health"), ("GET", "/")})
@@ -40,40 +42,45 @@ class Guard(Protocol):
 class Door:
     """Lets through to `app` what may come in. `who` decides for everything but what is open to all."""
 
-    def __init__(self, app: ASGIApp, who: Guard, *, most_bytes: int = MB, body_sec: float = BODY_SEC) -> None:
+    def __init__(self, app: ASGIApp, who: Guard, *, most_bytes: int = MB, most_at_once: int = MOST_AT_ONCE,
+                 body_sec: float = BODY_SEC) -> None:  # fmt: skip
         self._app = app
         self._who = who
         self._most_bytes = most_bytes
         self._body_sec = body_sec
+        self._most_at_once = most_at_once
         self._inside = 0
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # there are no web sockets, and no life span of uvicorn's
             return
         self._inside += 1
+        body = b""
         try:
             try:
-                scope, receive = await self._let_in(scope, receive)
+                principal, headers = self._meet(scope)
+                body = await self._body(headers, receive)
             except Refusal as refusal:
                 await answer(send, refusal)
                 return
-            await self._app(scope, receive, send)
+            state = {**scope.get("state", {}), "principal": principal}
+            await self._app({**scope, "state": state}, _again(body, receive), send)
         finally:
             self._inside -= 1
+            self._held -= len(body)
 
-    async def _let_in(self, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    def _meet(self, scope: Scope) -> tuple[Principal | None, dict[bytes, bytes]]:
+        """Who asks, and the headers."""
         method, path = scope["method"], scope["path"]
         headers = {name: value for name, value in scope["headers"]}
-        if self._inside > MOST_AT_ONCE:
+        if self._inside > self._most_at_once:
             raise Refusal(503, "E_BUSY", "too many requests at a time: try again in a second", retry_after=1)
         if len(scope["query_string"]) > LONGEST_QUERY:
             raise Refusal(414, "E_TOO_LARGE", f"the query has more than {LONGEST_QUERY} bytes")
-        principal = None
-        if (method, path) not in OPEN:
-            principal = self._principal(method, path, headers.get(b"authorization", b""))
-        body = await self._body(headers, receive)
-        state = {**scope.get("state", {}), "principal": principal}
-        return {**scope, "state": state}, _again(body, receive)
+        if (method, path) in OPEN:
+            return None, headers
+        return self._principal(method, path, headers.get(b"authorization", b"")), headers
 
     def _principal(self, method: str, path: str, header: bytes) -> Principal:
         kind, _, token = header.decode("latin-1").partition(" ")
@@ -104,8 +111,11 @@ class Door:
                         break
         except TimeoutError:
             raise Refusal(408, "E_TIMEOUT", f"the body did not come within {self._body_sec:g} s") from None
+        if self._held + len(body) > MOST_HELD:
+            raise Refusal(503, "E_BUSY", "too much is sent at a time: try again in a second", retry_after=1)
         if body:
             _check_json(headers, bytes(body))
+        self._held += len(body)
         return bytes(body)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from flowkit.backend import Backend
@@ -17,7 +17,7 @@ from flowkit.ports import Clock, Head, HeadFilter
 from flowkit.services import codes, fcb
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogReader
-from flowkit.trace.task_trace import AttemptTrace, Recorded, TaskTrace, Values, read_trace, read_values
+from flowkit.trace.task_trace import AttemptTrace, Recorded, TaskTrace, Values, read_trace, read_values_of
 from flowkit.trace.traces import in_slices
 
 STATUS: Final = {"succeeded": DONE, "failed": ERROR, "lost": ERROR, "cancelled": "CANCELLED", "running": "RUNNING"}
@@ -47,13 +47,11 @@ class EngineTraces:
         rows: list[dict[str, Any]] = []
         count = 0
         async for task in self._tasks(flow_id):
-            attempts = [one for one in task.trace.attempts if not one.child and one.record.base not in HIDDEN]
+            attempts = list(task.attempts())
+            rows += await self._rows(flow_id, count + 1, task, attempts[: max(0, most - len(rows))])
             count += len(attempts)
-            lines = await self._lines(task.trace.task_id) if attempts and len(rows) < most else {}
-            for attempt in attempts[: most - len(rows)]:
-                row = await self._row(flow_id, len(rows) + 1, task, attempt)
-                rows.append({**row, "logs": lines.get((attempt.node, attempt.attempt), [])})
-                self._remember(row["runner_id"], flow_id)
+        for row in rows:
+            self._remember(row["runner_id"], flow_id)
         return rows, count
 
     async def states(self, flow_id: str) -> dict[str, dict[str, Any]]:
@@ -64,11 +62,10 @@ class EngineTraces:
             for step in task.steps.values():
                 states.setdefault(step["name"], {"state": "pending", "runs": 0})
             for attempt in task.attempts(again=False):
-                base = attempt.record.base
-                if not attempt.child and base not in HIDDEN:
-                    state = states.setdefault(task.steps.get(base, {}).get("name", base), {"state": "", "runs": 0})
-                    state["state"] = STATUS.get(attempt.record.outcome, attempt.record.outcome)
-                    state["runs"] += 1
+                name = task.steps.get(attempt.record.base, {}).get("name", attempt.record.base)
+                state = states.setdefault(name, {"state": "", "runs": 0})
+                state["state"] = STATUS.get(attempt.record.outcome, attempt.record.outcome)
+                state["runs"] += 1
         return states
 
     async def find(self, runner_id: str) -> dict[str, Any] | None:
@@ -77,12 +74,10 @@ class EngineTraces:
         known = self._flow_of.get(runner_id)
         for flow_id in [known, *flows] if known else flows:
             try:
-                rows, _ = await self.rows(flow_id)
+                if found := await self._find_in(flow_id, runner_id):
+                    return found
             except TaskNotFound:
                 continue  # it was deleted meanwhile
-            for row in rows:
-                if row["runner_id"] == runner_id:
-                    return row
         return None
 
     # ------------------------------------------------------------------------------------------ how
@@ -100,7 +95,7 @@ class EngineTraces:
                     raise
                 continue  # a child is announced before it is there, and may be deleted by itself
             yield task
-            pending = [attempt.child for attempt in task.attempts(again=again) if attempt.child] + pending
+            pending = task.children(again=again) + pending
 
     async def _load(self, task_id: str) -> _Task:
         past = (await self._history.load([task_id], whole=True)).get(task_id)
@@ -109,27 +104,37 @@ class EngineTraces:
         recorded = Recorded(past.head, past.first, await self._history.editions(past.commits), past.commits)
         return _Task(recorded, await in_slices(read_trace(recorded)))
 
-    async def _row(self, flow_id: str, sequence: int, task: _Task, attempt: AttemptTrace) -> dict[str, Any]:
-        record = attempt.record
-        found = await in_slices(read_values(task.recorded, attempt.node, attempt.attempt))
-        values = found.get((attempt.node, attempt.attempt), Values())
-        step = task.steps.get(record.base, {})
-        name = f"{record.task_id}/{attempt.node}/{attempt.attempt}"
-        runner_id = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
-        source, inputs = _code_of(task.recorded.graph, record.base, values)
-        status = STATUS.get(record.outcome, record.outcome)
-        return {
-            "trace_id": runner_id, "flow_id": flow_id, "flow_lvl": step.get("flow_lvl"), "sequence": sequence,
-            "node_name": step.get("name", attempt.node), "runner_id": runner_id, "code_base64": codes.encode(source),
-            "status": status, "inputs": inputs, "outputs": _outputs(attempt, values, status),
-            "error": attempt.error, "usage": record_times(attempt),
-        }  # fmt: skip
+    async def _find_in(self, flow_id: str, runner_id: str) -> dict[str, Any] | None:
+        count = 0
+        async for task in self._tasks(flow_id):
+            for attempt in task.attempts():
+                count += 1
+                if runner_id_of(attempt) == runner_id:
+                    return (await self._rows(flow_id, count, task, [attempt]))[0]
+        return None
+
+    async def _rows(
+        self, flow_id: str, first: int, task: _Task, attempts: Sequence[AttemptTrace]
+    ) -> list[dict[str, Any]]:
+        if not attempts:
+            return []
+        keys = [(attempt.node, attempt.attempt) for attempt in attempts]
+        values = await in_slices(read_values_of(task.recorded, keys))
+        lines = await self._lines(task.trace.task_id)
+        return [
+            {**_row(flow_id, number, task, attempt, values.get(key, Values())), "logs": lines.get(key, [])}
+            for number, (key, attempt) in enumerate(zip(keys, attempts, strict=True), first)
+        ]
 
     async def _lines(self, task_id: str) -> dict[tuple[str, int], list[str]]:
         page = await self._logs.page(task_id, limit=MOST_LINES)
         lines: dict[tuple[str, int], list[str]] = {}
         for line in page.lines:
             lines.setdefault((line.node_id, line.attempt), []).append(f"[{line.level.upper()}] {line.message}")
+        if page.cursor is not None:
+            last = page.lines[-1]
+            more = f"[...] there are more lines: flowkit tasks logs {task_id}"
+            lines[last.node_id, last.attempt].append(more)
         return lines
 
     def _remember(self, runner_id: str, flow_id: str) -> None:
@@ -147,14 +152,41 @@ class _Task:
         steps = recorded.graph.meta.get(fcb.LABEL)
         self.steps: Mapping[str, dict[str, Any]] = steps if isinstance(steps, dict) else {}
 
-    def attempts(self, *, again: bool) -> Iterator[AttemptTrace]:
-        """All attempts, or those since it was last restarted."""
+    def attempts(self, *, again: bool = True) -> Iterator[AttemptTrace]:
+        """Those of its own nodes; without `again`, those since it was last restarted."""
+        for attempt in self._all(again):
+            if not attempt.child and attempt.record.base not in HIDDEN:
+                yield attempt
+
+    def children(self, *, again: bool) -> list[str]:
+        """The tasks that its attempts were."""
+        return [attempt.child for attempt in self._all(again) if attempt.child]
+
+    def _all(self, again: bool) -> Iterator[AttemptTrace]:
         for attempt in self.trace.attempts:
             if again or attempt.record.generation == self.trace.generation:
                 yield attempt
 
 
-def record_times(attempt: AttemptTrace) -> dict[str, Any]:
+def runner_id_of(attempt: AttemptTrace) -> str:
+    """The id of a run, as its program is told it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{attempt.record.task_id}/{attempt.node}/{attempt.attempt}"))
+
+
+def _row(flow_id: str, sequence: int, task: _Task, attempt: AttemptTrace, values: Values) -> dict[str, Any]:
+    step = task.steps.get(attempt.record.base, {})
+    runner_id = runner_id_of(attempt)
+    source, inputs = _code_of(task.recorded.graph, attempt.record.base, values)
+    status = STATUS.get(attempt.record.outcome, attempt.record.outcome)
+    return {
+        "trace_id": runner_id, "flow_id": flow_id, "flow_lvl": step.get("flow_lvl"), "sequence": sequence,
+        "node_name": step.get("name", attempt.node), "runner_id": runner_id, "code_base64": codes.encode(source),
+        "status": status, "inputs": inputs, "outputs": _outputs(attempt, values, status), "error": attempt.error,
+        "usage": _times_of(attempt),
+    }  # fmt: skip
+
+
+def _times_of(attempt: AttemptTrace) -> dict[str, Any]:
     """When it was, and how long it waited, was queued and ran (seconds)."""
     record = attempt.record
     return {

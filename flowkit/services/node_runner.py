@@ -92,7 +92,8 @@ class NodeRunnerService:
         self._waiting: dict[str, Waiting] = {}
         self._patience = settings.number("WALL_SEC", 0.1, 86_400) + 60.0
         app = make_app(settings, telemetry)
-        self._http = HttpServer(app, settings, keys_guard(keys), most_bytes=32 * MB)
+        self._http = HttpServer(app, settings, keys_guard(keys), most_bytes=16 * MB,
+                                most_at_once=MOST_WAITING + 200)  # fmt: skip
         self._verbs(app)
         checks = {"units": self._check_units}
         if self._secrets.address:

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 
 from flowkit.core.code import LONGEST_SOURCE
-from flowkit.errors import FlowKitError
+from flowkit.errors import ConfigError, FlowKitError
 from flowkit.service import Supervisor
 from flowkit.services import codes, http, passes
 from flowkit.services.door import MB, Refusal
@@ -24,7 +24,7 @@ from flowkit.services.keys import OPERATOR, Keys, Principal, token_for
 from flowkit.services.passes import Pass
 from flowkit.services.secret_values import SecretValues
 from flowkit.services.serving import HttpServer, add_health, make_app, operator_only, principal_of
-from flowkit.services.settings import Settings
+from flowkit.services.settings import EVERYWHERE, Settings
 from flowkit.services.unit import NodeRun, Unit, checked_runner_id, read_job
 from flowkit.telemetry import Telemetry
 
@@ -74,6 +74,12 @@ class NpuService:
         self._unit = Unit(settings, telemetry)
         self._secrets = SecretValues(settings)
         self._hand = Hand(self._secrets)
+        self._self_addr = settings.text("SELF_ADDR")
+        if self._runner and settings.text("HOST") in EVERYWHERE and not self._self_addr:
+            raise ConfigError(
+                f"HOST={settings.text('HOST')} is no address that the node runner could ask at: set SELF_ADDR to what "
+                "this machine is called there"
+            )
         self._registered = False
         self._telling: set[asyncio.Task[None]] = set()
         app = make_app(settings, telemetry)
@@ -200,7 +206,7 @@ class NpuService:
         try:
             answer = await self._ask_runner("POST", f"/npu/pool/{self.id}", figures)
             if answer.status == 404:
-                said = {"address": self.address, "id": self.id, "token": self._runner_key}
+                said = {"address": self._http.address_at(self._self_addr), "id": self.id, "token": self._runner_key}
                 answer = await self._ask_runner("POST", "/npu/add", said)
         except FlowKitError:
             self._registered = False

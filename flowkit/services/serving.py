@@ -31,7 +31,7 @@ from flowkit.errors import (
     TaskNotFound,
     did_you_mean,
 )
-from flowkit.services.door import MB, Door, Guard, Refusal
+from flowkit.services.door import MB, MOST_AT_ONCE, Door, Guard, Refusal
 from flowkit.services.http import ServiceUnavailable
 from flowkit.services.keys import OPERATOR, Keys, Principal
 from flowkit.services.secret_values import SecretMissing
@@ -39,6 +39,7 @@ from flowkit.services.settings import LOOPBACK, Settings
 from flowkit.telemetry import LoopFailed, Telemetry
 
 CHECK_SEC: Final = 5.0
+START_SEC: Final = 30.0
 STATUS: Final[Mapping[type[FlowKitError], int]] = {
     TaskNotFound: 404,
     SecretNotFound: 404,
@@ -147,7 +148,8 @@ class HttpServer:
     """Listens, on loopback unless it was told otherwise, and serves an app behind its door. Raises `ConfigError` for
     an address that it may not listen on."""
 
-    def __init__(self, app: Any, settings: Settings, who: Guard, *, most_bytes: int = MB) -> None:
+    def __init__(self, app: Any, settings: Settings, who: Guard, *, most_bytes: int = MB,
+                 most_at_once: int = MOST_AT_ONCE) -> None:  # fmt: skip
         self._settings = settings
         self._host = settings.text("HOST") or "127.0.0.1"
         self._cert, self._key = settings.text("TLS_CERT"), settings.text("TLS_KEY")
@@ -159,7 +161,8 @@ class HttpServer:
                 f"HOST={self._host} would let other machines send tokens in the open: give TLS_CERT and TLS_KEY, or "
                 "set WITHOUT_TLS=1 on a network that encrypts by itself"
             )
-        self._app = Door(app, who, most_bytes=most_bytes)
+        self._port = settings.whole("PORT", 0, 65_535) if settings.text("PORT") else None
+        self._app = Door(app, who, most_bytes=most_bytes, most_at_once=most_at_once)
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.draining = False
@@ -167,8 +170,13 @@ class HttpServer:
     @property
     def address(self) -> str:
         """Where it listens, with the port that it has got."""
+        return self.address_at("")
+
+    def address_at(self, name: str) -> str:
+        """The same, where this machine is called so by others."""
         assert self._server is not None
         host, port = self._server.at
+        host = name or host
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self._cert else 'http'}://{shown}:{port}"
 
@@ -188,13 +196,14 @@ class HttpServer:
             listening.close()
             raise ConfigError(f"TLS_CERT and TLS_KEY cannot be used: {error}") from error
         self._serving = asyncio.create_task(self._server.serve([listening]), name="http")
-        while not self._server.started and not self._serving.done():
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(START_SEC):
+            while not self._server.started and not self._serving.done():
+                await asyncio.sleep(0.005)
         if self._serving.done():
             self._serving.result()
 
     def _listen(self, ports: Iterator[int] | None) -> socket.socket:
-        wanted = [self._settings.whole("PORT", 0, 65_535)] if self._settings.text("PORT") else (ports or [0])
+        wanted = (ports or [0]) if self._port is None else [self._port]
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         trouble: OSError | None = None
         for port in wanted:

@@ -16,6 +16,7 @@ from flowkit.errors import ConfigError, did_you_mean
 LARGEST_FILE: Final = 64 * 1024
 FILE: Final = ".env"
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to know it, not to listen there
 NAME_RULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PASSED_ON: Final = ("FLOWKIT_", "KAFKA_BOOTSTRAP_SERVERS")
 """What the file says of the engine's own settings goes into the environment, where the engine looks."""
@@ -74,7 +75,8 @@ KINDS: Final = {
         Kind("node-runner", 8500, "runs a node's code on a node processing unit", {**PROGRAMS, **TO_SECRETS},
              ("control-unit", "npu")),
         Kind("secret-manager", 8000, "keeps secrets, sealed", {**DATABASE, "ALLOW_GET": ""}, ("node-runner", "npu")),
-        Kind("npu", 0, "a node processing unit: runs code in the sandbox", {**PROGRAMS, **TO_RUNNER, **TO_SECRETS}),
+        Kind("npu", 0, "a node processing unit: runs code in the sandbox",
+             {**PROGRAMS, **TO_RUNNER, **TO_SECRETS, "SELF_ADDR": ""}),
     )
 }  # fmt: skip
 

@@ -45,4 +45,13 @@ def start_five(here: Site, database: dict[str, str]) -> None:
     for service in here.services.values():
         service.ready()
     here.services["secret-manager"].good("POST", "/set", {"key": "API_KEY", "value": KEY})
+    for service in here.services.values():
+        service.well()
     here.services["node-runner"].until("/npu/all", lambda said: said["count"] == 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares the five runs in one process."""
+    for item in items:
+        if "five" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("five"))

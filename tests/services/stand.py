@@ -110,6 +110,19 @@ class Service:
             time.sleep(0.05)
         return found
 
+    def well(self, seconds: float = 40.0) -> None:
+        """Wait until it and all that it depends on are well."""
+        deadline = time.monotonic() + seconds
+        while (answer := self.ask("GET", "/health", token="")).status != 200:
+            assert time.monotonic() < deadline, f"{answer.text}\n{self.said}"
+            time.sleep(0.05)
+
+    def until_there(self, path: Path, seconds: float = 40.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not path.exists():
+            assert time.monotonic() < deadline, f"{path} did not come\n{self.said}"
+            time.sleep(0.05)
+
     def end(self, number: int = signal.SIGTERM, seconds: float = 20.0) -> int:
         self.popen.send_signal(number)
         return self.popen.wait(seconds)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.services.stand import Service, Site, sdk, step
+from tests.services.stand import KEY, SCRIPT, Service, Site, sdk, step
 
 PASS_ON = sdk('return inputs["to"], {"to": [], "seen": inputs.get("seen", 0) + 1}, ""')
 
@@ -109,6 +109,17 @@ def test_a_flow_is_paused_resumed_and_cancelled(alone: Service) -> None:
     assert (found["status"], found["nodes"]["last"]["runs"]) == ("finished", 1)
     assert (late.status, late.code) == (409, "E_REQUEST_REFUSED")
     assert view(alone, endless)["status"] == "cancelled"
+
+
+def test_a_node_by_itself_looks_its_secret_up_in_the_file_of_the_flow(alone: Service) -> None:
+    words = ("-m", "flowkit", "secrets", "set", "API_KEY", "--db", "flowkit.db")
+    assert Site(alone.folder).run(*words, said=KEY).returncode == 0
+
+    found = view(alone, add(alone, "greeter", {"name": "Ada"}, greeter=SCRIPT, shout=sdk('return [], {}, ""')))
+
+    assert found["status"] == "finished", found
+    assert "greeting Ada with [REDACTED]" in alone.said
+    assert KEY not in alone.said
 
 
 def test_what_is_no_flow_is_not_found(alone: Service) -> None:

@@ -10,6 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from flowkit.errors import ConfigError
+from flowkit.services.keys import Keys, Principal
+from flowkit.services.npu import NpuService
+from flowkit.services.settings import KINDS, read_settings
+from flowkit.telemetry import Telemetry
 from tests.services.stand import KEY, Service, Site, packed
 
 SERVICES = ("control-unit", "trace-monitor", "node-runner", "secret-manager", "npu")
@@ -26,7 +31,7 @@ VERBS = {
 }  # fmt: skip
 POST = {"control-unit": "/fcb/add", "trace-monitor": "/trace?flow_id=x", "node-runner": "/nodes/add-node",
         "secret-manager": "/set", "npu": "/run-node"}  # fmt: skip
-LARGEST = {"control-unit": 16, "trace-monitor": 4, "node-runner": 32, "secret-manager": 0.5, "npu": 8}
+LARGEST = {"control-unit": 16, "trace-monitor": 4, "node-runner": 16, "secret-manager": 0.5, "npu": 8}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -97,7 +102,7 @@ def test_unknown_verbs_have_the_nearest_one(five: Site, name: str) -> None:
     service = five.services[name]
     method, path = VERBS[name][0]
 
-    unknown = service.ask(method, f"{path.partition('?')[0]}s", {} if method == "POST" else None)
+    unknown = service.ask(method, f"{path.partition('?')[0]}/and/more", {})
     wrong = service.ask("PUT", path, {})
 
     assert (unknown.status, unknown.code) == (404, "E_VERB")
@@ -143,7 +148,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(five: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "says"),
+    ("asked", "says"),
     [
         ({"HOST": "0.0.0.0"}, "would let other machines send tokens in the open"),
         ({"TLS_CERT": "cert.pem"}, "TLS needs both TLS_CERT and TLS_KEY"),
@@ -151,13 +156,17 @@ def test_a_body_that_does_not_come_is_not_waited_for(five: Site) -> None:
         ({"SECRET_MANAGER": "ftp://x"}, "SECRET_MANAGER is an address such as"),
         ({"SECRET_MANAGER": "http://10.1.2.3:8000"}, "use https://"),
         ({"PARALLEL_PROCESS": "0"}, "PARALLEL_PROCESS is a number from 1 to 1000"),
+        ({"QUEUE": "1.5"}, "QUEUE is a whole number"),
+        ({"VENV_PATH": "nowhere"}, "VENV_PATH is a virtual environment"),
+        ({"NODE_RUNNER_ADDR": "127.0.0.1:1", "HOST": "0.0.0.0", "WITHOUT_TLS": "1"}, "set SELF_ADDR"),
     ],
 )
-def test_what_would_not_do_is_said_at_the_start(site: Site, env: dict[str, str], says: str) -> None:
-    done = site.run("-m", "flowkit", "service", "node-runner", **{"PORT": "0", **env})
+def test_what_would_not_do_is_said_at_the_start(asked: dict[str, str], says: str) -> None:
+    settings = read_settings(KINDS["npu"], None, {}, {"PORT": "0", **asked})
+    keys = Keys([(Principal("operator"), "x" * 32)])
 
-    assert (done.returncode, done.stderr.count("Traceback")) == (2, 0), done.stderr
-    assert says in done.stderr
+    with pytest.raises(ConfigError, match=says):
+        NpuService(settings, keys, Telemetry())
 
 
 def test_an_address_that_is_taken_is_said(five: Site, site: Site) -> None:

@@ -25,16 +25,23 @@ def test_a_node_runs_to_its_end_and_comes_back_with_its_log_and_outputs(five: Si
 
     said = add_node(runner, source, {"n": 1}).json
 
-    assert (said["node_name"], said["code"], said["inputs"], said["status"]) == ("step", packed(source), {"n": 1}, "DONE")
+    assert (said["node_name"], said["code"], said["inputs"], said["status"]) == (
+        "step",
+        packed(source),
+        {"n": 1},
+        "DONE",
+    )
     assert said["outputs"] == {"nodes": ["b"], "outputs": {"rows": [1, None]}, "message": "well", "status": "DONE"}
     assert "hello" in said["logs"][0]
     after = runner.until("/npu/all", lambda seen: seen["npus"][0]["successful_tasks"] > before["successful_tasks"])
-    assert {"id", "address", "status", "uptime", "successful_tasks", "failed_tasks", "queued_tasks"} == set(after["npus"][0])
+    assert {"id", "address", "status", "uptime", "successful_tasks", "failed_tasks", "queued_tasks"} == set(
+        after["npus"][0]
+    )
 
 
 def test_code_may_come_as_it_is(five: Site) -> None:
-    body = {"node_name": "plain", "code": "def main(inputs):\n    return {'twice': 2 * inputs['n']}", "inputs": {"n": 2},
-            "runner_id": str(uuid.uuid4())}  # fmt: skip
+    source = "def main(inputs):\n    return {'twice': 2 * inputs['n']}"
+    body = {"node_name": "plain", "code": source, "inputs": {"n": 2}, "runner_id": str(uuid.uuid4())}
 
     assert five.services["node-runner"].good("POST", "/nodes/add-node", body)["outputs"]["outputs"] == {"twice": 4}
 
@@ -95,11 +102,11 @@ def test_a_unit_that_is_killed_costs_a_run_and_not_the_node(site: Site) -> None:
     runner.until("/npu/all", lambda said: said["count"] == 1)
     answers: list[Answer] = []
     marks = site.folder / "marks"
-    source = f"import os, time\ndef main(inputs):\n    open({str(marks)!r}, 'a').write('x')\n    time.sleep(2)\n    return {{}}"
+    body = f"    open({str(marks)!r}, 'a').write('x')\n    time.sleep(2)\n    return {{}}"
+    source = f"import time\ndef main(inputs):\n{body}"
     asking = threading.Thread(target=lambda: answers.append(add_node(runner, source)))
     asking.start()
-    while not marks.exists():
-        pass
+    npu.until_there(marks)
 
     npu.end(signal.SIGKILL)
     other = site.services["first"] = npu

@@ -56,7 +56,7 @@ def test_what_fails_has_its_own_traceback_and_what_hangs_its_end(five: Site) -> 
 
 
 def test_so_many_run_at_a_time_and_so_many_wait_and_no_more_are_taken(site: Site) -> None:
-    npu = site.start("npu", PARALLEL_PROCESS="1", QUEUE="1", WALL_SEC="2")
+    npu = site.start("npu", PARALLEL_PROCESS="1", QUEUE="1", WALL_SEC="1")
     sleeper = "import time\ndef main(inputs):\n    time.sleep(60)"
     first, second = run_node(npu, sleeper), run_node(npu, "def main(inputs):\n    return {}")
 
@@ -153,7 +153,9 @@ def test_the_code_has_an_environment_of_its_own(site: Site) -> None:
 def test_sigterm_lets_what_runs_end_and_takes_nothing_more(site: Site) -> None:
     npu = site.start("npu")
     mark = site.folder / "ended"
-    source = f"import time\ndef main(inputs):\n    time.sleep(1.5)\n    open({str(mark)!r}, 'w').close()\n    return {{}}"
+    source = (
+        f"import time\ndef main(inputs):\n    time.sleep(0.8)\n    open({str(mark)!r}, 'w').close()\n    return {{}}"
+    )
     runner_id = run_node(npu, source)
     npu.until(f"/result/{runner_id}", lambda said: said["status"] == "RUNNING")
 

@@ -14,7 +14,10 @@ def manager(site: Site, **env: str) -> Service:
 
 
 def test_a_secret_is_set_listed_given_to_whom_it_may_and_deleted(five: Site) -> None:
-    secrets = five.services["secret-manager"]
+    check_verbs(five.services["secret-manager"])
+
+
+def check_verbs(secrets: Service) -> None:
     runner = secrets.tokens["node-runner"]
 
     stored = secrets.good("POST", "/set", {"key": "OTHER", "value": VALUE})

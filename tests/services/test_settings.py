@@ -26,7 +26,13 @@ def test_the_environment_counts_more_than_the_file_and_arguments_more_than_both(
 
 @pytest.mark.parametrize(
     ("name", "port"),
-    [("control-unit", "9500"), ("trace-monitor", "9000"), ("node-runner", "8500"), ("secret-manager", "8000"), ("npu", "")],
+    [
+        ("control-unit", "9500"),
+        ("trace-monitor", "9000"),
+        ("node-runner", "8500"),
+        ("secret-manager", "8000"),
+        ("npu", ""),
+    ],
 )
 def test_each_has_its_old_port_and_listens_on_loopback(name: str, port: str, tmp_path: Path) -> None:
     found = settings(name, tmp_path)
@@ -70,7 +76,7 @@ def test_a_file_is_read_only_where_it_is_named_or_stands_here(tmp_path: Path, mo
 def test_what_cannot_be_read_says_where(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 2: write NAME=VALUE"):
         settings("npu", tmp_path, "HOST=x\nno such thing")
-    with pytest.raises(ConfigError, match="has no setting 'PORTS' .did you mean 'PORT'"):
+    with pytest.raises(ConfigError, match=r"has no setting 'PORTS' .did you mean 'PORT'"):
         read_settings(KINDS["npu"], None, {}, {"PORTS": "1"})
     (tmp_path / "large.env").write_bytes(b"#" * 70_000)
     with pytest.raises(ConfigError, match="it is no settings file"):
@@ -78,7 +84,9 @@ def test_what_cannot_be_read_says_where(tmp_path: Path) -> None:
 
 
 def test_the_engines_own_settings_may_stand_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my.env").write_text("FLOWKIT_SLOTS=3\nKAFKA_BOOTSTRAP_SERVERS=k:1\nLD_PRELOAD=/tmp/evil.so\nFLOWKIT_DB=new")
+    (tmp_path / "my.env").write_text(
+        "FLOWKIT_SLOTS=3\nKAFKA_BOOTSTRAP_SERVERS=k:1\nLD_PRELOAD=/tmp/evil.so\nFLOWKIT_DB=new"
+    )
     for name in ("FLOWKIT_SLOTS", "KAFKA_BOOTSTRAP_SERVERS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FLOWKIT_DB", "mine")

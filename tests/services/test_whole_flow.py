@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from tests.services.conftest import start_five
 from tests.services.stand import KEY, SCRIPT, Site, sdk, step
+from tests.services.test_secret_manager import check_verbs as check_verbs_of_secrets
+from tests.services.test_trace_monitor import check_posted
 
 COUNT = sdk("""
 n = inputs["n"] + 1
@@ -85,6 +88,20 @@ def test_the_documented_script_uses_a_secret_and_leaves_it_nowhere(five: Site) -
     keep_the_key(five)
 
 
+def test_a_cancelled_flow_ends_the_program_that_runs_for_it(five: Site) -> None:
+    unit, npu = five.services["control-unit"], five.services["npu"]
+    hang = sdk('import asyncio\nawait logger.info("hanging")\nawait asyncio.sleep(600)\nreturn [], {}, ""')
+    said = unit.good("POST", "/fcb/add", flow("hang", {}, hang=hang))
+    busy = npu.until("/health", lambda health: "1 now" in health["checks"]["sandbox"]["detail"])
+
+    unit.good("POST", f"/fcb/{said['flow_id']}/cancel")
+    view = unit.until(f"/fcb/{said['flow_id']}", ended)
+
+    assert busy["status"] == "ok"
+    assert view["status"] == "cancelled"
+    npu.until("/health", lambda health: "0 now" in health["checks"]["sandbox"]["detail"])
+
+
 @pytest.mark.kafka
 @pytest.mark.mongo
 def test_the_same_on_mongodb_and_kafka(
@@ -93,10 +110,12 @@ def test_the_same_on_mongodb_and_kafka(
     here = Site(tmp_path)
     database = {"MONGODB": mongo_url, "DB_NAME": mongo_database.name, "KAFKA_BOOTSTRAP_SERVERS": kafka_address,
                 "FLOWKIT_TOPIC_PREFIX": kafka_prefix, "FLOWKIT_GROUP": f"{kafka_prefix}coordinators",
-                "FLOWKIT_SECRETS_KEYS": f"file:{tmp_path}/keys"}  # fmt: skip
+                "FLOWKIT_MASTER_KEYS": f"k1={base64.b64encode(os.urandom(32)).decode()}"}  # fmt: skip
     try:
         start_five(here, database)
         run_through(here)
         keep_the_key(here)
+        check_posted(here.services["trace-monitor"])
+        check_verbs_of_secrets(here.services["secret-manager"])
     finally:
         here.close()
