@@ -8,12 +8,12 @@ import time
 from typing import TextIO
 
 from flowkit.cli.console import clean, one_line
-from flowkit.errors import BusUnavailable, StoreUnavailable
+from flowkit.errors import BusUnavailable, ServiceUnavailable, StoreUnavailable
 from flowkit.telemetry import AttemptKilled, DeadLettered, LeaseExpired, LoopFailed, MasterKeyMade, Quarantined
 
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 AGAIN_SEC = 30.0
-AWAY = (BusUnavailable, StoreUnavailable, ConnectionError, TimeoutError)
+AWAY = (BusUnavailable, ServiceUnavailable, StoreUnavailable, ConnectionError, TimeoutError)
 DRIVERS = ("aiokafka", "kafka", "pymongo", "asyncio")
 
 

@@ -16,13 +16,12 @@ from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.coordinator.views import TaskView
 from flowkit.core.code import LONGEST_SOURCE
-from flowkit.errors import ConfigError, Permanent, Retry, TaskNotFound
+from flowkit.errors import ConfigError, Permanent, Retry, ServiceUnavailable, TaskNotFound
 from flowkit.npu_control import DONE
 from flowkit.services import codes, fcb, http
 from flowkit.services.door import MB, Refusal
 from flowkit.services.engine_traces import EngineTraces
 from flowkit.services.fcb import Block, Step
-from flowkit.services.http import ServiceUnavailable
 from flowkit.services.keys import Keys, token_for
 from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app, operator_only
 from flowkit.services.settings import Settings

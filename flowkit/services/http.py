@@ -8,18 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flowkit.errors import Corrupt, FlowKitError
+from flowkit.errors import Corrupt, ServiceUnavailable
 from flowkit.wire.codec import dumps, loads
 
 LARGEST_ANSWER: Final = 32 * 1024 * 1024
 LARGEST_HEAD: Final = 64 * 1024
 CONNECT_SEC: Final = 5.0
-
-
-class ServiceUnavailable(FlowKitError):
-    """Another service could not be reached, or did not answer in time; asking again may help."""
-
-    code = "E_SERVICE_UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True)

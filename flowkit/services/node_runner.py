@@ -9,11 +9,10 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 
 from flowkit.core.code import LONGEST_SOURCE
-from flowkit.errors import ConfigError, FlowKitError
+from flowkit.errors import ConfigError, FlowKitError, ServiceUnavailable
 from flowkit.npu_control import DONE, ERROR
 from flowkit.services import codes, http
 from flowkit.services.door import MB, Refusal
-from flowkit.services.http import ServiceUnavailable
 from flowkit.services.keys import Keys
 from flowkit.services.register import Npu, Register
 from flowkit.services.secret_values import SecretValues

@@ -14,12 +14,11 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 
 from flowkit.core.code import LONGEST_SOURCE
-from flowkit.errors import ConfigError, FlowKitError
+from flowkit.errors import ConfigError, FlowKitError, ServiceUnavailable
 from flowkit.service import Supervisor
 from flowkit.services import codes, http, passes
 from flowkit.services.door import MB, Refusal
 from flowkit.services.hand import Hand
-from flowkit.services.http import ServiceUnavailable
 from flowkit.services.keys import OPERATOR, Keys, Principal, token_for
 from flowkit.services.passes import Pass
 from flowkit.services.secret_values import SecretValues

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlencode
 
-from flowkit.errors import FlowKitError
+from flowkit.errors import FlowKitError, ServiceUnavailable
 from flowkit.services import http
 from flowkit.services.keys import token_for
 from flowkit.services.settings import Settings
@@ -48,7 +48,7 @@ class SecretValues:
         async with self._room:
             answer = await http.ask("GET", url, token=token_for(self._file, self._me), timeout=ASK_SEC)
         if answer.status == 503:
-            raise http.ServiceUnavailable(f"the secret manager: {answer.detail}")
+            raise ServiceUnavailable(f"the secret manager: {answer.detail}")
         value = answer.said.get("value") if answer.ok and isinstance(answer.said, dict) else None
         if not isinstance(value, str) or not value:
             why = answer.detail if not answer.ok else "its value is empty"
@@ -61,5 +61,5 @@ class SecretValues:
             return "none is set (SECRET_MANAGER): code that asks for secrets fails"
         answer = await http.ask("GET", f"{self.address}/health", timeout=3.0)
         if not answer.ok:
-            raise http.ServiceUnavailable(f"the secret manager at {self.address} is not well")
+            raise ServiceUnavailable(f"the secret manager at {self.address} is not well")
         return f"{self.address} answers"

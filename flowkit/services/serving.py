@@ -27,12 +27,12 @@ from flowkit.errors import (
     SecretRefused,
     SecretsUnavailable,
     SecretValueError,
+    ServiceUnavailable,
     StoreUnavailable,
     TaskNotFound,
     did_you_mean,
 )
 from flowkit.services.door import MB, MOST_AT_ONCE, Door, Guard, Refusal
-from flowkit.services.http import ServiceUnavailable
 from flowkit.services.keys import OPERATOR, Keys, Principal
 from flowkit.services.secret_values import SecretMissing
 from flowkit.services.settings import LOOPBACK, Settings
