@@ -53,4 +53,5 @@ def _passes(parser: Any) -> None:
     more.add_argument("--pass", dest="runner_id", metavar="RUNNER_ID",
                       help="print one for this run (a UUID): the script's FLOWKIT_NODE_TOKEN")  # fmt: skip
     more.add_argument("--secret", action="append", default=[], metavar="NAME", help="it may look this up; repeatable")
+    more.add_argument("--node", default="by-hand", metavar="NODE", help="for secrets that are for some nodes alone")
     more.add_argument("--valid", type=float, default=86_400.0, metavar="SEC", help="for how long (default: a day)")

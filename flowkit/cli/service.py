@@ -74,7 +74,7 @@ def _give_pass(settings: Settings, args: Namespace) -> int:
             f"there is no token file {settings.token_file}: start the unit here first, or give --token-file"
         )
     keys, _ = Keys.open(settings.token_file, ())
-    put(passes.issue(keys.token_of(OPERATOR), args.runner_id, args.secret, for_sec=args.valid))
+    put(passes.issue(keys.token_of(OPERATOR), args.runner_id, args.secret, node=args.node, for_sec=args.valid))
     return cli.FINISHED
 
 

@@ -129,7 +129,7 @@ class ControlUnitService:
             block = _block(body)
             graph = fcb.make_graph(block, most_hops=self._most_hops, by_runner=bool(self._runner))
             flow_id = await self._coordinator.create_task(
-                graph=graph, params=fcb.first_wave(block, body.curr_inp), labels={fcb.LABEL: "yes"}
+                graph=graph, params=fcb.params_of(block, body.curr_inp), labels={fcb.LABEL: "yes"}
             )
             return {"message": "flow started", "flow_id": flow_id}
 

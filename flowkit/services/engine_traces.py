@@ -19,6 +19,7 @@ from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogReader
 from flowkit.trace.task_trace import AttemptTrace, Recorded, TaskTrace, Values, read_trace, read_values_of
 from flowkit.trace.traces import in_slices
+from flowkit.wire.logs import LogLine
 
 STATUS: Final = {"succeeded": DONE, "failed": ERROR, "lost": ERROR, "cancelled": "CANCELLED", "running": "RUNNING"}
 MOST_LINES: Final = 1000
@@ -130,7 +131,7 @@ class EngineTraces:
         page = await self._logs.page(task_id, limit=MOST_LINES)
         lines: dict[tuple[str, int], list[str]] = {}
         for line in page.lines:
-            lines.setdefault((line.node_id, line.attempt), []).append(f"[{line.level.upper()}] {line.message}")
+            lines.setdefault((line.node_id, line.attempt), []).append(_said(line))
         if page.cursor is not None:
             last = page.lines[-1]
             more = f"[...] there are more lines: flowkit tasks logs {task_id}"
@@ -166,6 +167,15 @@ class _Task:
         for attempt in self.trace.attempts:
             if again or attempt.record.generation == self.trace.generation:
                 yield attempt
+
+
+def _said(line: LogLine) -> str:
+    """A line with its level, which those that units pass on have already."""
+    return (
+        line.message
+        if line.message.startswith(f"[{line.level.upper()}][")
+        else f"[{line.level.upper()}] {line.message}"
+    )
 
 
 def runner_id_of(attempt: AttemptTrace) -> str:

@@ -64,51 +64,64 @@ class Block:
 
 
 def make_graph(block: Block, *, most_hops: int, by_runner: bool) -> dict[str, Any]:
-    """The graph that runs it; its nodes are code, or for the role `RUN`. Its params are what `first_wave` gives. Raises
+    """The graph that runs it; its nodes are code, or for the role `RUN`. Its params are what `params_of` gives. Raises
     `Refusal`."""
     if len(block.steps) > MOST_NODES:
         raise Refusal(422, "E_TOO_MANY", f"a flow has at most {MOST_NODES} nodes, not {len(block.steps)}")
     ids = block.ids
     make = _runner_node if by_runner else _code_node
-    nodes = [make(ids[name], step) for name, step in block.steps.items()]
+    nodes = [make(ids[name], place, step) for place, (name, step) in enumerate(block.steps.items())]
     steps = {ids[name]: {"name": name, "flow_lvl": step.flow_lvl} for name, step in block.steps.items()}
-    given = {ids[name]: {"$from": ids[name]} for name in ids}
-    route = {"node_id": ROUTE, "type": ROUTE, "inputs": {"given": given, "ids": {"$literal": ids}}}
+    # No expression handles what nodes have given: it may be large.
+    inputs: dict[str, Any] = {name: {"$param": name} for name in ("begin", "given", "hops")}
+    inputs |= {"ids": {"$literal": ids}, "most_hops": most_hops}
     inner = {
-        "nodes": [*nodes, route],
-        "output": {"wave": {"$from": f"{ROUTE}.wave"}, "open": {"$from": f"{ROUTE}.open"}},
+        "nodes": [{"node_id": ROUTE, "type": ROUTE, "inputs": inputs}, *nodes],
+        "output": {
+            "given": {id_: {"$from": id_} for id_ in steps},
+            **{name: {"$from": f"{ROUTE}.{name}"} for name in ("open", "hops")},
+        },
         "meta": {LABEL: steps},
     }
     hops = {
         "node_id": HOP, "type": "task", "graph": inner,
-        "inputs": {"$expr": "previous == null ? params : previous"},
-        "repeat": {"until": "output.open == 0", "max": most_hops},
+        "inputs": {
+            "begin": {"$param": ""}, "given": {"$previous": "given", "default": None},
+            "hops": {"$previous": "hops", "default": 0},
+        },
+        "repeat": {"until": "output.open == 0", "max": most_hops + 1},  # in the last one, nothing runs
     }  # fmt: skip
     return {"name": "fcb", "nodes": [hops]}
 
 
-def first_wave(block: Block, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of a flow: what runs in its first hop, with which inputs."""
-    ids = block.ids
-    return {"wave": {ids[name]: [dict(inputs)] if name == block.begin else [] for name in ids}, "open": 1}
+def params_of(block: Block, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The params of a flow: where it begins, and with what."""
+    return {"node": block.begin, "inputs": dict(inputs)}
 
 
-def route(given: dict[str, list[dict[str, Any]]], ids: dict[str, str]) -> dict[str, Any]:
-    """The handler of `ROUTE`: from what the nodes of a hop gave, what runs in the next one."""
-    wave: dict[str, list[Any]] = {id_: [] for id_ in ids.values()}
+def route(begin: dict[str, Any], given: dict[str, list[dict[str, Any]]] | None, ids: dict[str, str], hops: int,
+          most_hops: int) -> dict[str, Any]:  # fmt: skip
+    """The handler of `ROUTE`: from what the nodes of the hop before gave, None in the first, what runs in this one: the
+    inputs of each run of each node, by the node's place. So many `hops` there were."""
+    wave: dict[str, list[Any]] = {name: [] for name in ids}
+    if given is None:
+        wave[begin["node"]].append(begin["inputs"])
     names = {id_: name for name, id_ in ids.items()}
-    count = 0
-    for id_, results in given.items():
+    for id_, results in (given or {}).items():
         for result in results:
             for name in result["nodes"]:
-                if name not in ids:
+                if name not in wave:
                     raise Permanent("bad_output", f"node {names[id_]!r} named {name!r} as next, which the flow has "
                                                   f"not{did_you_mean(name, ids)}; [] ends a branch")  # fmt: skip
-                wave[ids[name]].append(_inputs_of(names[id_], result["outputs"]))
-                count += 1
+                wave[name].append(_inputs_of(names[id_], result["outputs"]))
+    count = sum(map(len, wave.values()))
     if count > MOST_AT_ONCE:
         raise Permanent("too_many", f"the nodes of one hop named {count} as next; at most {MOST_AT_ONCE} run at a time")
-    return {"wave": wave, "open": count}
+    if count and hops >= most_hops:
+        still = ", ".join(repr(name) for name, runs in wave.items() if runs)[:300]
+        say = f"after {most_hops} hops nodes still named {still} as next: end the circle, or raise MAX_HOPS"
+        raise Permanent("max_hops", say)
+    return {"wave": list(wave.values()), "open": count, "hops": hops + 1}
 
 
 def _inputs_of(name: str, outputs: Any) -> dict[str, Any]:
@@ -118,20 +131,25 @@ def _inputs_of(name: str, outputs: Any) -> dict[str, Any]:
     return outputs
 
 
-def _code_node(id_: str, step: Step) -> dict[str, Any]:
-    node = {**_node(id_), "type": "code", "code": {"source": step.source, "result": WHOLE}, "inputs": {"$item": ""}}
+def _code_node(id_: str, place: int, step: Step) -> dict[str, Any]:
+    node = {
+        **_node(id_, place),
+        "type": "code",
+        "code": {"source": step.source, "result": WHOLE},
+        "inputs": {"$item": ""},
+    }
     if names := names_in(step.source):
         node["secrets"] = names
     return node
 
 
-def _runner_node(id_: str, step: Step) -> dict[str, Any]:
+def _runner_node(id_: str, place: int, step: Step) -> dict[str, Any]:
     inputs = {"node": {"$literal": step.name}, "code": step.source, "inputs": {"$item": ""}}
-    return {**_node(id_), "type": RUN, "inputs": inputs}
+    return {**_node(id_, place), "type": RUN, "inputs": inputs}
 
 
-def _node(id_: str) -> dict[str, Any]:
+def _node(id_: str, place: int) -> dict[str, Any]:
     """What a node raises ends its flow, as it always did; what its road lacks is waited for."""
     waits = {"on": ["E_SERVICE_UNAVAILABLE", "E_BUSY", "E_NO_NPU", "E_DRAINING"], "max": 30, "backoff_sec": 0.5}
     policy = {"max": 1, "rules": [waits]}
-    return {"node_id": id_, "foreach": {"$expr": f'params.wave["{id_}"]'}, "retry_policy": policy}
+    return {"node_id": id_, "foreach": {"$from": f"{ROUTE}.wave[{place}]"}, "retry_policy": policy}

@@ -76,7 +76,7 @@ class Hand:
     def _attempt(self, holder: Pass) -> Attempt:
         found = self._attempts.get(holder.runner_id)
         if found is None:
-            found = self._attempts[holder.runner_id] = Attempt(NodeRun("by-hand", holder.runner_id, RUNNING))
+            found = self._attempts[holder.runner_id] = Attempt(NodeRun(holder.node, holder.runner_id, RUNNING))
             while len(self._attempts) > MOST:
                 self._attempts.popitem(last=False)
         self._attempts.move_to_end(holder.runner_id)

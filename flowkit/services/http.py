@@ -68,14 +68,14 @@ async def _ask(method: str, url: str, body: Any, token: str) -> Answer:
         writer.write("\r\n".join([*lines, "", ""]).encode("ascii") + data)
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
-        status = int(head.split(b" ", 2)[1])
+        status = int(head.partition(b" ")[2].partition(b" ")[0])
         text = bytearray()
         while chunk := await reader.read(256 * 1024):
             text += chunk
             if len(text) > LARGEST_ANSWER:
                 raise ValueError(f"an answer of more than {LARGEST_ANSWER} bytes")
     finally:
-        writer.close()
+        writer.transport.abort()  # all that is wanted was read, or nothing more is
     return Answer(status, _read(bytes(text), status))
 
 

@@ -16,13 +16,14 @@ from flowkit.services.door import MB, Refusal
 from flowkit.services.keys import Keys
 from flowkit.services.register import Npu, Register
 from flowkit.services.secret_values import SecretValues
-from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app
+from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app, operator_only
 from flowkit.services.settings import Settings, service_address
 from flowkit.services.unit import NodeJob, Unit, checked_runner_id, read_job
 from flowkit.telemetry import Telemetry
 
 LOOK_SEC: Final = 2.0
 LOST_AFTER: Final = 3
+UNIT: Final = "npu"
 LINES: Final = 10_000
 MOST_WAITING: Final = 2000
 UNITS_TRIED: Final = 3
@@ -126,6 +127,7 @@ class NodeRunnerService:
     def _verbs(self, app: FastAPI) -> None:
         @app.post("/nodes/add-node")
         async def add_node(body: AddNode, request: Request) -> dict[str, Any]:
+            operator_only(request, "control-unit")
             job = read_job(body.node_name, body.code, body.inputs, body.runner_id, codes.decode(body.code))
             result = await self._unless_gone(request, self._run(job))
             said = result.model_dump(include={"nodes", "outputs", "message", "status"})
@@ -136,6 +138,7 @@ class NodeRunnerService:
 
         @app.post("/npu/add")
         async def add_npu(body: AddNpu, request: Request) -> dict[str, str]:
+            operator_only(request, UNIT)
             try:
                 plain = self._settings.flag("WITHOUT_TLS")
                 address = service_address("address", body.address, plain=plain)
@@ -148,16 +151,19 @@ class NodeRunnerService:
 
         @app.post("/npu/pool/{npu_id}")
         async def pool(npu_id: str, body: Pool, request: Request) -> dict[str, str]:
+            operator_only(request, UNIT)
             self._register.note(npu_id, body.model_dump())
             return {"message": "noted", "id": npu_id}
 
         @app.get("/npu/all")
         async def all_npus(request: Request) -> dict[str, Any]:
+            operator_only(request)
             npus = self._register.views()
             return {"count": len(npus), "npus": npus}
 
         @app.post("/npu/log/{runner_id}")
         async def log(runner_id: str, request: Request, log: str = "") -> dict[str, str]:
+            operator_only(request, UNIT)
             waiting = self._find(runner_id)
             if len(waiting.logs) < LINES:
                 waiting.logs.append(log if len(waiting.logs) < LINES - 1 else "[...] the log is cut here")
@@ -165,6 +171,7 @@ class NodeRunnerService:
 
         @app.post("/npu/result/{runner_id}")
         async def result(runner_id: str, body: Result, request: Request) -> dict[str, str]:
+            operator_only(request, UNIT)
             if body.status not in (DONE, ERROR):
                 raise Refusal(422, "E_REQUEST", f"status is DONE or ERROR, not {body.status[:40]!r}")
             waiting = self._find(runner_id)

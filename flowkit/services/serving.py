@@ -136,10 +136,10 @@ def principal_of(request: Request) -> Principal:
     return found
 
 
-def operator_only(request: Request) -> Principal:
-    """Raises `Refusal` for anybody else."""
+def operator_only(request: Request, *others: str) -> Principal:
+    """Raises `Refusal` for anybody else but the operator, and these."""
     found = principal_of(request)
-    if found.name != OPERATOR:
+    if found.name not in (OPERATOR, *others):
         raise Refusal(403, "E_FORBIDDEN", f"{found.name!r} may not do this; the operator's token may")
     return found
 

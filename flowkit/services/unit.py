@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import time
 import uuid
@@ -25,6 +24,7 @@ from flowkit.sandbox.runtime import Limits, Runtime
 from flowkit.sandbox.supervisor import Supervision, Work
 from flowkit.service import Supervisor
 from flowkit.services.door import Refusal
+from flowkit.services.names import NAME_RULE
 from flowkit.services.settings import Settings
 from flowkit.telemetry import Telemetry
 from flowkit.worker.program_setup import open_runtime
@@ -40,7 +40,6 @@ MB: Final = 1024 * 1024
 GRACE_SEC: Final = 2.0
 MOST_KEPT: Final = 1000
 MOST_KEPT_BYTES: Final = 64 * MB
-NAME_RULE: Final = re.compile(r"[^\x00-\x1f\x7f/]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)

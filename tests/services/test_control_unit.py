@@ -60,7 +60,8 @@ def test_names_may_have_spaces_and_dots_and_plain_functions_end_their_branch(alo
 def test_a_circle_without_an_end_is_ended_and_says_so(alone: Service) -> None:
     found = view(alone, add(alone, "again", {}, again=sdk('return ["again"], {}, ""')))
 
-    assert (found["status"], found["error"]["code"]) == ("failed", "repeat_exhausted")
+    assert (found["status"], found["error"]["code"]) == ("failed", "max_hops")
+    assert "after 4 hops nodes still named 'again' as next: end the circle" in found["error"]["message"]
     assert found["nodes"]["again"]["runs"] == 4
 
 
@@ -126,6 +127,16 @@ def test_what_is_no_flow_is_not_found(alone: Service) -> None:
     for verb in ("pause", "resume", "cancel", "restart"):
         answer = alone.ask("POST", f"/fcb/00000000-0000-0000-0000-000000000000/{verb}")
         assert (answer.status, answer.code) == (404, "E_TASK_UNKNOWN")
+
+
+def test_outputs_may_be_large(alone: Service) -> None:
+    body = 'next_ = ["grow"] if inputs["size"] < 9 else []\nblob = "x" * (inputs["size"] * 100_000)\n'
+    grow = sdk(body + 'return next_, {"size": inputs["size"] + 4, "blob": blob}, ""')
+
+    found = view(alone, add(alone, "grow", {"size": 1}, grow=grow))
+
+    assert found["status"] == "finished", found
+    assert found["nodes"]["grow"]["runs"] == 3
 
 
 def test_a_flow_that_is_wrong_is_refused_with_the_place(alone: Service) -> None:

@@ -132,6 +132,24 @@ def test_a_token_is_taken_once_the_services_file_has_it_and_is_good_there_alone(
             assert service.ask("GET", "/keys", token=token).status == 401
 
 
+def test_who_asks_one_thing_may_not_do_another(five: Site) -> None:
+    runner = five.services["node-runner"]
+    unit, npu = runner.tokens["control-unit"], runner.tokens["npu"]
+    address = {"address": "http://127.0.0.1:1", "id": "thief"}
+
+    answers = [
+        runner.ask("POST", "/npu/add", address, token=unit),
+        runner.ask("POST", "/npu/pool/thief", {}, token=unit),
+        runner.ask("POST", f"/npu/result/{SOME_ID}", {}, token=unit),
+        runner.ask("POST", f"/npu/log/{SOME_ID}", token=unit),
+        runner.ask("POST", "/nodes/add-node", {"node_name": "x", "code": "x", "runner_id": SOME_ID}, token=npu),
+        runner.ask("GET", "/npu/all", token=npu),
+    ]
+
+    assert [one.code for one in answers] == ["E_FORBIDDEN"] * 6
+    assert runner.good("GET", "/npu/all")["count"] == 1
+
+
 @pytest.mark.slow
 def test_a_body_that_does_not_come_is_not_waited_for(five: Site) -> None:
     service = five.services["npu"]
