@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from argparse import Namespace
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from flowkit import cli
+from flowkit import cli, loop
 from flowkit.cli import settings as cli_settings
 from flowkit.cli.console import UsageError, clean, put, say
 from flowkit.cli.lifecycle import Signals, serve
@@ -55,7 +54,7 @@ def main(args: Namespace) -> int:
         say(f"made tokens for {whom}, in {clean(settings.token_file)} (mode 0600): each request needs one")
     home, name = HOMES[settings.kind.name]
     kind: Callable[[Settings, Keys, Telemetry], Service] = getattr(import_module(f"flowkit.services.{home}"), name)
-    asyncio.run(_live(lambda: Part(kind, settings, keys), settings))
+    loop.run(_live(lambda: Part(kind, settings, keys), settings))
     return cli.FINISHED
 
 
