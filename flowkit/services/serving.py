@@ -32,6 +32,7 @@ from flowkit.errors import (
     TaskNotFound,
     did_you_mean,
 )
+from flowkit.services.connection import Connection
 from flowkit.services.door import MB, MOST_AT_ONCE, Door, Guard, Refusal
 from flowkit.services.keys import OPERATOR, Keys, Principal
 from flowkit.services.secret_values import SecretMissing
@@ -185,7 +186,7 @@ class HttpServer:
         listening = self._listen(ports)
         try:
             config = uvicorn.Config(
-                self._app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
+                self._app, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False,
                 server_header=False, date_header=False, proxy_headers=False, backlog=128, timeout_keep_alive=5,
                 h11_max_incomplete_event_size=64 * 1024, timeout_graceful_shutdown=max(1, int(self._drain_sec)),
                 ssl_certfile=self._cert or None, ssl_keyfile=self._key or None,

@@ -119,7 +119,7 @@ class Service:
 
     def until_there(self, path: Path, seconds: float = 40.0) -> None:
         deadline = time.monotonic() + seconds
-        while not path.exists():
+        while not path.exists() or not path.stat().st_size:
             assert time.monotonic() < deadline, f"{path} did not come\n{self.said}"
             time.sleep(0.05)
 

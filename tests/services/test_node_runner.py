@@ -102,7 +102,7 @@ def test_a_unit_that_is_killed_costs_a_run_and_not_the_node(site: Site) -> None:
     runner.until("/npu/all", lambda said: said["count"] == 1)
     answers: list[Answer] = []
     marks = site.folder / "marks"
-    body = f"    open({str(marks)!r}, 'a').write('x')\n    time.sleep(2)\n    return {{}}"
+    body = f"    with open({str(marks)!r}, 'a') as file:\n        file.write('x')\n    time.sleep(2)\n    return {{}}"
     source = f"import time\ndef main(inputs):\n{body}"
     asking = threading.Thread(target=lambda: answers.append(add_node(runner, source)))
     asking.start()

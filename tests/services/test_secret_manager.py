@@ -63,6 +63,21 @@ def test_a_secret_that_is_for_some_nodes_is_given_for_those_alone(site: Site) ->
     assert given["value"] == "for uploads alone"
 
 
+def test_each_token_sees_the_secrets_of_its_own_tenant(site: Site) -> None:
+    path = site.folder / "flowkit-secret-manager.token"
+    path.touch(mode=0o600)
+    path.write_text(f"operator one {'a' * 32}\noperator two {'b' * 32}\nreader two {'c' * 32}\nreader one {'d' * 32}\n")
+    secrets = manager(site, ALLOW_GET="reader")
+
+    secrets.good("POST", "/set", {"key": "MINE", "value": VALUE}, token="a" * 32)
+
+    assert secrets.good("GET", "/keys", token="a" * 32) == {"keys": ["MINE"]}
+    assert secrets.good("GET", "/keys", token="b" * 32) == {"keys": []}
+    assert secrets.ask("DELETE", "/delete/MINE", token="b" * 32).status == 404
+    assert secrets.ask("GET", "/get/MINE", token="c" * 32).status == 404
+    assert secrets.good("GET", "/get/MINE", token="d" * 32)["value"] == VALUE
+
+
 def test_only_the_operator_changes_or_lists(five: Site) -> None:
     secrets = five.services["secret-manager"]
     token = secrets.tokens["npu"]
