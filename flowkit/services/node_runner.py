@@ -18,7 +18,7 @@ from flowkit.services.register import Npu, Register
 from flowkit.services.secret_values import SecretValues
 from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app, operator_only
 from flowkit.services.settings import Settings, service_address
-from flowkit.services.unit import NodeJob, Unit, checked_runner_id, read_job
+from flowkit.services.unit import STOPPED, NodeJob, Unit, checked_runner_id, read_job
 from flowkit.telemetry import Telemetry
 
 LOOK_SEC: Final = 2.0
@@ -75,9 +75,15 @@ class Lost(Exception):
 class Waiting:
     """A node that a unit has."""
 
+    result: asyncio.Future[Result]
+
     def __init__(self) -> None:
-        self.result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self.logs: list[str] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Wait for what the next unit says."""
+        self.result = asyncio.get_running_loop().create_future()
 
 
 class NodeRunnerService:
@@ -253,16 +259,20 @@ class NodeRunnerService:
         return Result(**run.result(), logs=run.logs)
 
     async def _on(self, npu: Npu, job: NodeJob, waiting: Waiting) -> Result:
+        waiting.begin()
         body = {"node_name": job.node_name, "code": codes.encode(job.source), "inputs": job.inputs,
                 "runner_id": job.runner_id, "secrets": dict(job.secrets)}  # fmt: skip
         try:
             answer = await http.ask("POST", f"{npu.address}/run-node", body, token=npu.token)
         except ServiceUnavailable:
+            await self._end(npu, job)  # perhaps only its answer was lost
             raise Lost from None
         if not answer.ok:
             raise Refusal(answer.status, answer.code, f"unit {npu.id}: {answer.detail}", retry_after=1)
         try:
             result = await self._hear(npu, job, waiting)
+            if result.code == STOPPED[0]:
+                raise Lost
         except BaseException:
             await self._end(npu, job)
             raise

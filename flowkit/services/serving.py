@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
@@ -231,10 +230,6 @@ class HttpServer:
             self._server.force_exit = True
             self._serving.cancel()
             await asyncio.wait({self._serving}, timeout=2)
-
-
-# What it says of its own life, the command says better.
-logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 class _Server(uvicorn.Server):

@@ -34,6 +34,7 @@ QUEUED: Final = "QUEUED"
 RUNNING: Final = "RUNNING"
 ENDED: Final = (DONE, ERROR)
 CANCELLED: Final = ("cancelled", "it was ended by whoever asked for it")
+STOPPED: Final = ("E_DRAINING", "the unit stopped before it ended")
 LOG_MB: Final = 1
 OUTPUT_MB: Final = 8
 MB: Final = 1024 * 1024
@@ -117,6 +118,7 @@ class Unit:
         self._kept_bytes = 0
         self.successful = self.failed = 0
         self.draining = False
+        self._cancelled = CANCELLED
 
     async def start(self) -> None:
         """Find out how programs run here. Raises `ConfigError` where they cannot."""
@@ -156,9 +158,8 @@ class Unit:
         self._runs[job.runner_id] = run
         task = self._supervisor.spawn(self._run(job, run), f"node-{job.runner_id}")
         self._tasks[job.runner_id] = task
-        task.add_done_callback(
-            lambda _: self._ended(run)
-        )  # a task that is cancelled before it begins runs no `finally`
+        # Not in a `finally` of its own, which a task that is cancelled before it begins never reaches.
+        task.add_done_callback(lambda _: self._ended(run))
         return run
 
     def find(self, runner_id: str) -> NodeRun | None:
@@ -175,6 +176,7 @@ class Unit:
         self.draining = True
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=within_sec)
+        self._cancelled = STOPPED
         await self._supervisor.stop(GRACE_SEC + 5)
         if self._runtime is not None:
             await self._runtime.close()
@@ -187,7 +189,7 @@ class Unit:
                 run.status = RUNNING
                 self._note(run, await self._outcome(job, run))
         except asyncio.CancelledError:
-            run.status, (run.code, run.message) = ERROR, CANCELLED
+            run.status, (run.code, run.message) = ERROR, self._cancelled
             raise
         except (CannotStart, FlowKitError) as error:
             run.status, run.code, run.message = ERROR, error.code, str(error)
@@ -221,7 +223,7 @@ class Unit:
         del self._tasks[run.runner_id]
         if run.status not in ENDED:
             began = run.status == RUNNING
-            run.code, run.message = ("E_INTERNAL", "the unit failed; its log says how") if began else CANCELLED
+            run.code, run.message = ("E_INTERNAL", "the unit failed; its log says how") if began else self._cancelled
             run.status = ERROR
         if run.status == DONE:
             self.successful += 1

@@ -176,6 +176,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(five: Site) -> None:
         ({"PARALLEL_PROCESS": "0"}, "PARALLEL_PROCESS is a number from 1 to 1000"),
         ({"QUEUE": "1.5"}, "QUEUE is a whole number"),
         ({"VENV_PATH": "nowhere"}, "VENV_PATH is a virtual environment"),
+        ({"EXECUTION_ENV_PATH": "nowhere"}, "EXECUTION_ENV_PATH is a virtual environment"),
         ({"NODE_RUNNER_ADDR": "127.0.0.1:1", "HOST": "0.0.0.0", "WITHOUT_TLS": "1"}, "set SELF_ADDR"),
     ],
 )

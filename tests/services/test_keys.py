@@ -32,6 +32,17 @@ def test_a_file_is_made_once_and_says_whose_each_token_is(tmp_path: Path) -> Non
     assert [one.name for one in tmp_path.joinpath("below").iterdir()] == ["tokens"]
 
 
+def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    Keys.open(path, ())
+    path.chmod(0o640)
+
+    with pytest.raises(ConfigError, match="chmod 600"):
+        Keys.open(path, ())
+    with pytest.raises(ConfigError, match="Not a directory"):
+        Keys.open(path / "below", ())
+
+
 def test_a_copy_of_one_line_is_for_whoever_has_it(tmp_path: Path) -> None:
     path = tmp_path / "mine"
     path.touch(mode=0o600)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.services.stand import KEY, Answer, Service, Site, packed, sdk
+from tests.services.stand import KEY, Answer, Service, Site, free_port, packed, sdk
 
 
 def add_node(runner: Service, source: str, inputs: Any = None, runner_id: str = "") -> Answer:
@@ -91,10 +92,44 @@ def test_a_unit_introduces_itself_reports_and_gives_back_a_result_by_the_documen
     assert runner.good("GET", "/npu/all")["count"] == 1
 
 
+def slow_at_first(marks: Path) -> str:
+    """Code that leaves a mark, and takes long only the first time."""
+    return f"""
+import os, time
+def main(inputs):
+    with open({str(marks)!r}, "a") as file:
+        file.write("x")
+    time.sleep(30 if os.path.getsize({str(marks)!r}) < 2 else 0)
+    return {{}}
+"""
+
+
+@pytest.mark.slow
+def test_a_unit_that_stops_gives_back_what_it_did_not_end(site: Site) -> None:
+    port = free_port()
+    runner = site.begin("node-runner", PORT=port)
+    first = site.start("npu", NODE_RUNNER_ADDR=f"127.0.0.1:{port}", DRAIN_SEC="0.2")
+    runner.ready().until("/npu/all", lambda said: said["count"] == 1)
+    marks = site.folder / "marks"
+    answers: list[Answer] = []
+    asking = threading.Thread(target=lambda: answers.append(add_node(runner, slow_at_first(marks))))
+    asking.start()
+    first.until_there(marks)
+    site.services["first"] = first
+
+    second = site.start("npu", NODE_RUNNER_ADDR=f"127.0.0.1:{port}")
+    runner.until("/npu/all", lambda said: said["count"] == 2)
+    ended = first.end()
+    asking.join(40)
+
+    assert ended == 0
+    assert answers[0].json["status"] == "DONE", answers[0].text
+    assert marks.read_text() == "xx"
+    second.well()
+
+
 @pytest.mark.slow
 def test_a_unit_that_is_killed_costs_a_run_and_not_the_node(site: Site) -> None:
-    from tests.services.stand import free_port
-
     port = free_port()
     runner = site.begin("node-runner", PORT=port)
     npu = site.begin("npu", NODE_RUNNER_ADDR=f"127.0.0.1:{port}")
@@ -102,9 +137,7 @@ def test_a_unit_that_is_killed_costs_a_run_and_not_the_node(site: Site) -> None:
     runner.until("/npu/all", lambda said: said["count"] == 1)
     answers: list[Answer] = []
     marks = site.folder / "marks"
-    body = f"    with open({str(marks)!r}, 'a') as file:\n        file.write('x')\n    time.sleep(2)\n    return {{}}"
-    source = f"import time\ndef main(inputs):\n{body}"
-    asking = threading.Thread(target=lambda: answers.append(add_node(runner, source)))
+    asking = threading.Thread(target=lambda: answers.append(add_node(runner, slow_at_first(marks))))
     asking.start()
     npu.until_there(marks)
 

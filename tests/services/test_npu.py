@@ -143,11 +143,8 @@ def test_the_code_has_an_environment_of_its_own(site: Site) -> None:
     npu = site.start("npu", VENV_PATH="venv")
 
     found = result(npu, run_node(npu, "import only_there\ndef main(inputs):\n    return {'answer': only_there.ANSWER}"))
-    wrong = site.run("-m", "flowkit", "service", "npu", EXECUTION_ENV_PATH="nowhere")
 
     assert found["outputs"] == {"answer": 42}, found
-    assert wrong.returncode == 2
-    assert "EXECUTION_ENV_PATH is a virtual environment" in wrong.stderr
 
 
 def test_sigterm_lets_what_runs_end_and_takes_nothing_more(site: Site) -> None:

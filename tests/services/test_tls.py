@@ -7,10 +7,13 @@ import json
 import ssl
 import uuid
 
+import pytest
+
 from deploy.local.certificates import Authority
 from tests.services.stand import Site, packed
 
 
+@pytest.mark.slow
 def test_a_unit_behind_tls_runs_nodes_for_a_runner_that_trusts_its_authority(site: Site) -> None:
     authority = Authority(site.folder / "ca")
     mine = authority.issue("npu", hosts=("127.0.0.1", "localhost"))
