@@ -73,8 +73,11 @@ class ControlUnitService:
         worker_cfg.roles = []
         if self._runner:  # then its nodes only wait
             worker_cfg.slots = max(worker_cfg.slots, WAITING)
+        handlers: dict[str, Any] = {fcb.ROUTE: fcb.route}
+        if self._runner:  # of several control units, those without one run none of its nodes
+            handlers[fcb.RUN] = self._run_node
         self._worker = Worker(
-            db=settings.db, cfg=worker_cfg, handlers={fcb.ROUTE: fcb.route, fcb.RUN: self._run_node},
+            db=settings.db, cfg=worker_cfg, handlers=handlers,
             backend=self._backend, also_code=here, coordinator_cfg=cfg, telemetry=telemetry,
         )  # fmt: skip
         self._traces = EngineTraces(self._backend, SystemClock(), telemetry)
