@@ -12,7 +12,7 @@ logger = Logger(node)
 
 async def main():
     inputs = node.get_inputs()
-    api_key = "{{{secret::API_KEY}}}"  # looked up at run time, inside FlowKit
+    api_key = "{{{secret::API_KEY}}}"  # looked up at run time, never pasted in
     await logger.info(f"greeting {inputs['name']} with {api_key}")
     greeting = f"hello {inputs['name']}"
     await logger.log_with_context("INFO", "done", {"letters": len(greeting)})

@@ -42,6 +42,12 @@ class StoreUnavailable(FlowKitError):
     code = "E_STORE_UNAVAILABLE"
 
 
+class ServiceUnavailable(FlowKitError):
+    """One of the five services could not be reached, or did not answer in time; asking again may help."""
+
+    code = "E_SERVICE_UNAVAILABLE"
+
+
 class TaskNotFound(FlowKitError):
     """No task of this id is visible to the caller."""
 

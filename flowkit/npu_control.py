@@ -20,6 +20,7 @@ ERROR: Final = "ERROR"
 TOKEN_VARIABLE: Final = "FLOWKIT_NODE_TOKEN"  # noqa: S105 - a variable's name
 BRIDGE: Final = "flowkit_channel"
 RETRY_SEC: Final = 0.5
+LARGEST_ANSWER: Final = 1024 * 1024
 
 
 class Channel(Protocol):
@@ -91,6 +92,21 @@ class NpuControl:
         """Whether the node processing unit answers."""
         return self._channel is not None or await self._ask("GET", "/health", None, False)
 
+    def secret(self, name: str) -> str:
+        """The value of a secret, looked up now. By hand the unit gives it, where the pass of the attempt is for it.
+        Raises `RuntimeError`, which says why it cannot be had."""
+        if self._channel is not None:
+            return self._channel.secret(name)
+        try:
+            status, text = self._exchange("POST", f"/secret/{self.node.runner_id}", json.dumps({"name": name}))
+            said = json.loads(text)
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"secret {name!r}: {self.node.self_addr} does not answer: {error}") from None
+        if status != 200 or not isinstance(said, dict) or not isinstance(said.get("value"), str):
+            why = said.get("detail", "no value") if isinstance(said, dict) else "no value"
+            raise RuntimeError(f"secret {name!r}: {self.node.self_addr} refused it ({status}): {why}")
+        return str(said["value"])
+
     async def close(self) -> None:
         """Nothing is held between two requests."""
 
@@ -113,25 +129,35 @@ class NpuControl:
         return False
 
     def _request(self, method: str, path: str, body: str | None) -> bool:
+        status, text = self._exchange(method, path, body)
+        if status >= 500:
+            raise OSError(f"it answered {status}")
+        if status >= 400:
+            why = text[:500].decode(errors="replace")
+            at = path.partition("?")[0]
+            sys.stderr.write(f"flowkit: {self.node.self_addr} refused {method} {at}: {status} {why}\n")
+        return status < 400
+
+    def _exchange(self, method: str, path: str, body: str | None) -> tuple[int, bytes]:
         import http.client
         from urllib.parse import urlsplit
 
         address = self.node.self_addr
         parts = urlsplit(address if "://" in address else f"http://{address}")
+        try:
+            host, port = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise OSError(f"it is no address of a node processing unit: {error}") from error
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=self.timeout)
+        connection = kind(host, port, timeout=self.timeout)
         headers = {"Content-Type": "application/json"}
         if token := os.environ.get(TOKEN_VARIABLE):
             headers["Authorization"] = f"Bearer {token}"
         try:
             connection.request(method, parts.path.rstrip("/") + path, None if body is None else body.encode(), headers)
-            status = connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read(LARGEST_ANSWER)
         except http.client.HTTPException as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
         finally:
             connection.close()
-        if status >= 500:
-            raise OSError(f"it answered {status}")
-        if status >= 400:
-            sys.stderr.write(f"flowkit: {address} refused {method} {path.partition('?')[0]}: {status}\n")
-        return status < 400

@@ -8,13 +8,13 @@ import time
 from typing import TextIO
 
 from flowkit.cli.console import clean, one_line
-from flowkit.errors import BusUnavailable, StoreUnavailable
-from flowkit.telemetry import AttemptKilled, DeadLettered, LeaseExpired, LoopFailed, Quarantined
+from flowkit.errors import BusUnavailable, ServiceUnavailable, StoreUnavailable
+from flowkit.telemetry import AttemptKilled, DeadLettered, LeaseExpired, LoopFailed, MasterKeyMade, Quarantined
 
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 AGAIN_SEC = 30.0
-AWAY = (BusUnavailable, StoreUnavailable, ConnectionError, TimeoutError)
-DRIVERS = ("aiokafka", "kafka", "pymongo", "asyncio")
+AWAY = (BusUnavailable, ServiceUnavailable, StoreUnavailable, ConnectionError, TimeoutError)
+DRIVERS = ("aiokafka", "kafka", "pymongo", "asyncio", "uvicorn")
 
 
 def set_up(level: str, *, debug: bool) -> None:
@@ -110,6 +110,8 @@ def sentence(it: object) -> str | None:
             return f"worker {worker} stopped the attempt with lease {token}: {why}"
         case DeadLettered(topic=topic, reason=reason):
             return f"a message of {topic} went to the dead letters: {one_line(reason)}"
+        case MasterKeyMade(path=path):
+            return f"made a master key, in {path} (mode 0600): keep a copy of it, apart from the database's"
         case Quarantined(task_id=task_id, reason=reason):
             return f"task {task_id} is quarantined: {one_line(reason)}"
     return None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from flowkit import __version__
+from flowkit.cli.parser_service import add_service
 
 NEVER = argparse.SUPPRESS
 
@@ -42,6 +43,7 @@ def make_parser() -> ArgumentParser:
     _trace(commands)
     _flows(commands)
     _secrets(commands)
+    add_service(_command(commands, "service", "service", "one of the five services by which FlowKit was known"))
     _graph(commands)
     _schema(commands)
     _doctor(commands)

@@ -16,6 +16,8 @@ OOM: Final = "oom"
 """The error code of an attempt that ran out of memory, and the name of what its retries are counted under."""
 LEVELS: Final = ("L1", "L2", "L3")
 RUNTIMES: Final = ("python", "node", "bash")
+WHOLE: Final = "whole"
+RESULTS: Final = ("output", WHOLE)
 ONLY_CODE: Final = ("code", "sandbox", "secrets", "on_oom", "on_leak")
 MEMORY_MB: Final = 256
 LONGEST_SOURCE: Final = 1_000_000
@@ -38,13 +40,15 @@ TIMES_RULE: Final = re.compile(r"\*[0-9]{1,3}(\.[0-9]{1,3})?")
 @dataclass(frozen=True, slots=True)
 class Code:
     """What a node of type `code` runs: `source`, or the text of `file` in the worker's folder for code. `limits` are
-    those of its `sandbox` that are said, beside its memory, of which `memory_given` tells. `network` are the addresses
-    that it may reach. Out of memory, it is tried again with `times` as much, up to `most_mb`; 0: it is tried again like
-    after any failure. `on_leak` is what an output with a secret in it comes to: covered (empty), or a failure."""
+    those of its `sandbox` that are said, beside its memory, of which `memory_given` tells. With `result` "whole" its
+    output is all that it gave, and it chooses among no successors. `network` are the addresses that it may reach. Out
+    of memory, it is tried again with `times` as much, up to `most_mb`; 0: it is tried again like after any failure.
+    `on_leak` is what an output with a secret in it comes to: covered (empty), or a failure."""
 
     runtime: str = "python"
     source: str = ""
     file: str = ""
+    result: str = "output"
     requirements: tuple[str, ...] = ()
     memory_mb: int = MEMORY_MB
     memory_given: bool = False
@@ -73,6 +77,7 @@ class Code:
             "limits": {**self.limits, **memory},
             "source": self.source,
             "file": self.file,
+            "result": self.result if self.result == WHOLE else "",
             "requirements": list(self.requirements),
             "level": self.level,
             "network": list(self.network),

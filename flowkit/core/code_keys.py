@@ -12,6 +12,7 @@ from flowkit.core.code import (
     LONGEST_SOURCE,
     MOST_MEMORY_MB,
     REQUIREMENT_RULE,
+    RESULTS,
     RUNTIMES,
     SECRET_RULE,
     TIMES_RULE,
@@ -76,6 +77,7 @@ CODE: Final = Record("code", "`code`", {
     "runtime": Key(Choice(RUNTIMES), "The language (default `python`)."),
     "source": Key(Text(LONGEST_SOURCE, says="the code's text"), "It defines `main(inputs)`, or uses the SDK."),
     "file": Key(Text(LONGEST_PATH, says="a path"), "Instead of `source`: a file in the worker's folder for code."),
+    "result": Key(Choice(RESULTS), "What its output is: `output` (default), or `whole`: `{nodes, outputs, message}`."),
     "requirements": Key(FewOf(ListOf(REQUIREMENT, "a list of packages")), "Python packages that the code imports."),
 })  # fmt: skip
 

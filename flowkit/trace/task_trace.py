@@ -6,7 +6,7 @@ Nothing is written for it. A history is folded as its owner folded it, and each 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from flowkit.ports import Commit, Head, flow_name
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
 from flowkit.wire.tombstone import is_tombstone
+
+Wanted = Callable[[str, int], bool]
 
 SLICE: Final = 500
 RUNNING: Final = "running"
@@ -138,7 +140,7 @@ class _Open:
 class _Fold:
     task: Task
     head: Head
-    wanted: tuple[str, int | None] | None = None
+    wanted: Wanted | None = None
     attempts: list[AttemptTrace | None] = field(default_factory=list)
     open: dict[str, _Open] = field(default_factory=dict)
     ready: dict[str, float] = field(default_factory=dict)
@@ -188,7 +190,7 @@ class _Fold:
         self.ready.setdefault(name, record.ready_at)
         self.open[name] = _Open(record, len(self.attempts))
         self.attempts.append(None)
-        if self.wanted is not None and self.wanted[0] == name and self.wanted[1] in (None, fact.attempt):
+        if self.wanted is not None and self.wanted(name, fact.attempt):
             self.values[name, fact.attempt] = self._inputs(name)
 
     def _inputs(self, name: str) -> Values:
@@ -232,10 +234,19 @@ def read_values(
     recorded: Recorded, node: str, attempt: int | None
 ) -> Generator[None, None, dict[tuple[str, int], Values]]:
     """What the attempts of a node were given and gave, by node and attempt; in slices."""
-    fold = yield from _folded(recorded, (node, attempt))
+    fold = yield from _folded(recorded, lambda name, number: name == node and attempt in (None, number))
     if attempt is None and node in fold.task.runs and not fold.values:  # no worker ran it
         value = output_of(fold.task, node)
         return {(node, 0): Values(output=None if value is MISSING else _plain(value))}
+    return fold.values
+
+
+def read_values_of(
+    recorded: Recorded, attempts: Collection[tuple[str, int]]
+) -> Generator[None, None, dict[tuple[str, int], Values]]:
+    """What these attempts, by node and number, were given and gave; in slices, and in one fold for all."""
+    wanted = frozenset(attempts)
+    fold = yield from _folded(recorded, lambda name, number: (name, number) in wanted)
     return fold.values
 
 
@@ -249,7 +260,7 @@ def flow_of(head: Head) -> str:
     return flow_name(head.flow) or head.name
 
 
-def _folded(recorded: Recorded, wanted: tuple[str, int | None] | None) -> Generator[None, None, _Fold]:
+def _folded(recorded: Recorded, wanted: Wanted | None) -> Generator[None, None, _Fold]:
     head = recorded.head
     task = Task(
         task_id=head.task_id, graph=recorded.graph, params=loads(head.params), tenant=head.tenant,

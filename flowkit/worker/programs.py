@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from flowkit.core import payload
-from flowkit.core.code import LEVEL_LABEL, LONGEST_SOURCE, RUNTIME_LABEL
+from flowkit.core.code import LEVEL_LABEL, LONGEST_SOURCE, RUNTIME_LABEL, WHOLE
 from flowkit.core.code_policy import (
     NOTHING_SAID,
     USUAL,
@@ -30,7 +30,7 @@ from flowkit.errors import Corrupt
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.languages import SUFFIXES, available, program_for
 from flowkit.sandbox.lines import NothingSecret, Redactor
-from flowkit.sandbox.outcome import usage_of
+from flowkit.sandbox.outcome import Result, usage_of
 from flowkit.sandbox.runtime import Level, Limits, Runtime
 from flowkit.sandbox.supervisor import Supervision, Work
 from flowkit.wire.messages import Job
@@ -115,14 +115,15 @@ class Programs:
             async with self._packages(code.get("requirements", [])) as packages:
                 work = await self._work(attempt.job, inputs, code, packages, rules)
                 ears = _Ears(attempt, context, undertaker, emit)
-                value = await self._supervised(Supervision(runtime, work, ears), attempt)
+                result = await self._supervised(Supervision(runtime, work, ears), attempt)
+                value = given(result, whole=code.get("result") == WHOLE)
                 if not ears.batches:
                     await emit(value.output if isinstance(value, Next) else value)
                 return value
         except CannotStart as error:
             raise AttemptFailure(error.code, str(error), permanent=error.code not in TRANSIENT) from error
 
-    async def _supervised(self, supervision: Supervision, attempt: Attempt) -> Any:
+    async def _supervised(self, supervision: Supervision, attempt: Attempt) -> Result:
         verdict = ""
         try:
             outcome = await supervision.run(lambda: _grace_sec(attempt))
@@ -135,8 +136,7 @@ class Programs:
         if outcome.failure is not None:
             raise ProgramFailure(outcome.failure)
         assert outcome.result is not None
-        result = outcome.result
-        return result.output if result.next is None else Next(result.next, result.output)
+        return outcome.result
 
     def _rules(self, job: Job, code: Mapping[str, Any]) -> Rules:
         """The policies that came along with the attempt, and this worker's own."""
@@ -232,6 +232,13 @@ class _Ears:
     async def batch(self, value: Any) -> None:
         self.batches += 1
         await self._emit(value)
+
+
+def given(result: Result, *, whole: bool) -> Any:
+    """What a handler would have returned; `whole`: as the SDK's scripts give it, for those who route by themselves."""
+    if whole:
+        return {"nodes": list(result.next or ()), "outputs": result.output, "message": result.message}
+    return result.output if result.next is None else Next(result.next, result.output)
 
 
 def _grace_sec(attempt: Attempt) -> float:

@@ -10,9 +10,10 @@ import pytest
 import flowkit
 from flowkit.cli import main
 from flowkit.cli.parser import make_parser
+from flowkit.cli.parser_service import KINDS
 from tests.cli.conftest import Cli
 
-COMMANDS = ("run", "worker", "coordinator", "tasks", "trace", "flows", "graph", "schema", "doctor")
+COMMANDS = ("run", "worker", "coordinator", "tasks", "trace", "flows", "graph", "schema", "doctor", "service")
 VERBS = ("list", "show", "cancel", "pause", "resume", "restart", "explain", "watch", "logs")
 TRACE_VERBS = ("show", "waterfall", "critical-path", "bottlenecks", "slowest", "history", "compare")
 FLOW_VERBS = ("put", "list", "show", "versions", "tag", "untag", "diff", "validate")
@@ -30,6 +31,7 @@ def test_the_version_is_the_package_s(cli: Cli) -> None:
         *(("tasks", verb) for verb in VERBS),
         *(("flows", verb) for verb in FLOW_VERBS),
         *(("trace", verb) for verb in TRACE_VERBS),
+        *(("service", name) for name in KINDS),
     ],
 )
 def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None:

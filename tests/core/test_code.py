@@ -38,6 +38,13 @@ def test_what_is_not_said_is_not_carried() -> None:
     assert code.job(0) == {"runtime": "python", "limits": {}, "source": MAIN}
 
 
+def test_all_that_it_gives_may_be_its_output() -> None:
+    assert of(code={"source": MAIN, "result": "whole"}).job(0)["result"] == "whole"
+    assert "result" not in of(code={"source": MAIN, "result": "output"}).job(0)
+    raw = {"nodes": [{"node_id": "c", "type": "code", "code": {"source": MAIN, "result": "all"}}]}
+    assert problems(raw) == [("E_CHOICE", "nodes[0].code.result")]
+
+
 def test_everything_that_is_said_is_carried() -> None:
     code = of(
         code={"runtime": "python", "file": "steps/a.py", "requirements": ["b>=1,<2", "a[x]==1.*", "b>=1,<2"]},

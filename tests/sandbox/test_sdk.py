@@ -35,6 +35,7 @@ class Npu:
         self.lines: list[str] = []
         self.results: list[dict[str, Any]] = []
         self.failing = 0
+        self.refusing = False
         npu = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,8 +65,13 @@ class Npu:
         self.lines += parse_qs(parts.query).get("message", [])
         if parts.path.startswith("/result/"):
             self.results.append(json.loads(body))
-        request.send_response(200)
+        secret = parts.path.startswith("/secret/")
+        refused = secret and self.refusing
+        request.send_response(403 if refused else 200)
         request.end_headers()
+        if secret:
+            said = {"detail": "its pass is not for it"} if refused else {"value": KEY}
+            request.wfile.write(json.dumps(said).encode())
 
     def stop(self) -> None:
         self.server.shutdown()
@@ -93,12 +99,57 @@ def test_the_documented_script_runs_by_hand(npu: Npu, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     said = {"nodes": ["shout"], "outputs": {"greeting": "hello Ada"}, "message": "greeted", "status": "DONE"}
     assert npu.results == [said]
-    assert {path for _, path, _ in npu.asked} == {f"/log/{RUNNER}", f"/result/{RUNNER}"}
+    assert {path for _, path, _ in npu.asked} == {f"/secret/{RUNNER}", f"/log/{RUNNER}", f"/result/{RUNNER}"}
     assert {token for _, _, token in npu.asked} == {"Bearer token-of-this-attempt"}
     head, _, rest = npu.lines[0].partition("][20")
     assert head == f"[INFO][greeter][{RUNNER}"
-    assert rest.endswith("] greeting Ada with {{{secret::API_KEY}}}")
+    assert rest.endswith(f"] greeting Ada with {KEY}")  # the unit covers it
     assert npu.lines[1].endswith("] done | Context: letters=9")
+
+
+@pytest.mark.parametrize("value", ["'; raise SystemExit('run') #", '"""', "{name}", "\\n"])
+def test_a_secret_by_hand_never_becomes_code(
+    value: str, npu: Npu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.KEY", value)
+    body = "KEY = '{{{secret::API_KEY}}}'\nasync def main():\n    return [], {'key': KEY}, f'{len(KEY)}'"
+
+    done = by_hand(script(tmp_path, body), npu, {}, tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert npu.results == [{"nodes": [], "outputs": {"key": value}, "message": str(len(value)), "status": "DONE"}]
+
+
+def test_a_secret_that_is_refused_by_hand_is_an_error_which_says_so(npu: Npu, tmp_path: Path) -> None:
+    npu.refusing = True
+
+    by_hand(SCRIPT, npu, {"name": "Ada"}, tmp_path)
+
+    assert npu.results[0]["status"] == "ERROR"
+    assert npu.results[0]["message"].endswith("refused it (403): its pass is not for it")
+
+
+def test_a_script_without_placeholders_is_run_once(npu: Npu, tmp_path: Path) -> None:
+    body = "print('once')\nasync def main():\n    return [], {}, ''"
+
+    plain = by_hand(script(tmp_path, body), npu, {}, tmp_path)
+    anew = by_hand(script(tmp_path, f"{body}\nkey = '{{{{{{secret::A}}}}}}'"), npu, {}, tmp_path)
+
+    assert (plain.stdout, anew.stdout) == ("once\n", "once\n")  # what stands behind `Node()` runs once as well
+
+
+def test_an_address_that_is_none_is_said_and_fails_nothing_else(tmp_path: Path) -> None:
+    path = script(tmp_path, "async def main():\n    return [], {}, ''")
+    (tmp_path / "input.json").write_text("{}")
+    words = [sys.executable, str(path), str(tmp_path / "input.json"), RUNNER, "http://127.0.0.1:10x", "greeter"]
+
+    done = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+    )
+
+    assert done.returncode == 0
+    assert "it is no address of a node processing unit" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def script(folder: Path, body: str) -> Path:

@@ -11,10 +11,12 @@ import pytest
 from flowkit.config import WorkerConfig
 from flowkit.errors import ConfigError
 from flowkit.sandbox.errors import CannotStart
+from flowkit.sandbox.outcome import Result
 from flowkit.sandbox.runtime import Level
 from flowkit.worker import program_setup
 from flowkit.worker.program_setup import make_programs, open_runtime, programs_if_likely
-from flowkit.worker.programs import lift_bytes, put
+from flowkit.worker.programs import given, lift_bytes, put
+from flowkit.worker.results import Next
 from flowkit.worker.worker import Worker, runs_code
 
 
@@ -34,6 +36,15 @@ def test_bytes_are_lifted_out_with_their_places() -> None:
     assert lift_bytes(b"\xff") == (None, [[[], "/w=="]])
     plain: dict[str, Any] = {"a": [1]}
     assert lift_bytes(plain) == (plain, [])
+
+
+def test_what_a_program_gave_chooses_successors_or_is_the_output_whole() -> None:
+    chose = Result({"n": 1}, ("b",), "said")
+
+    assert given(chose, whole=False) == Next(["b"], {"n": 1})
+    assert given(Result({"n": 1}), whole=False) == {"n": 1}
+    assert given(chose, whole=True) == {"nodes": ["b"], "outputs": {"n": 1}, "message": "said"}
+    assert given(Result(None), whole=True) == {"nodes": [], "outputs": None, "message": ""}
 
 
 @pytest.mark.parametrize(
