@@ -169,7 +169,8 @@ class TraceStore(Protocol):
         """Note up to which commit the attempts of these tasks are in the index; never backwards."""
 
     async def slowest_attempts(self, query: AttemptQuery, *, limit: int) -> list[AttemptRecord]:
-        """Those that ran longest first; of the same time the one with the smaller (task_id, node, attempt)."""
+        """Those that ran longest first; of the same time the one with the smaller (task_id, node, attempt). Costs
+        something for each day from `since` to `until`, whether anything ended on it or not."""
 
     async def histogram(self, query: AttemptQuery, *, bucket_sec: float) -> list[HistogramRow]:
         """How many attempts fell into which bucket of time and which bin, ordered by (flow, base, start, bin, bad).
