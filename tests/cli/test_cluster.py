@@ -162,7 +162,7 @@ def test_a_service_goes_on_trying(begin: Begin, services: dict[str, str]) -> Non
     worker.signal(15)
     began = time.monotonic()
     assert worker.finish().code == 0
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
 
 
 def test_workers_and_coordinators_stop_in_order(cluster: tuple[Process, Process], on: On) -> None:

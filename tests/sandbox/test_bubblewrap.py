@@ -106,9 +106,11 @@ async def test_a_daemon_that_left_its_session_does_not_outlive_its_program(l3: B
     mark = f"flowkit-daemon-{time.monotonic_ns()}"
     source = (
         "import os, sys, time\n"
-        "if os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  print('up', flush=True)\n  time.sleep(600)\n"
+        "reader, writer = os.pipe()\n"
+        "if os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  print('up', flush=True)\n"
+        "  os.write(writer, b'x')\n  time.sleep(600)\n"
         " os._exit(0)\n"
-        "time.sleep(0.2)"
+        "os.read(reader, 1)"
     )
 
     done = await run(l3, script(source, args=(mark,)))

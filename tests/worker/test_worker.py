@@ -147,7 +147,7 @@ async def test_left_with_an_error_it_hands_back_at_once() -> None:
     with pytest.raises(KeyError):
         async with worker_on(Cluster(), handlers=[greet], cfg={"drain_sec": 60.0}):
             raise KeyError
-    assert asyncio.get_running_loop().time() - began < 5
+    assert asyncio.get_running_loop().time() - began < 30
 
 
 @pytest.mark.parametrize("signals", [1, 2])
@@ -162,14 +162,16 @@ async def test_a_first_signal_drains_and_a_second_stops(signals: int) -> None:
 
     worker.stop = slow_stop  # type: ignore[method-assign]
     running = asyncio.ensure_future(worker.run_forever())
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # before it listens, the signal would end us all
+            await asyncio.sleep(0)
     assert not running.done()
     os.kill(os.getpid(), signal.SIGTERM)
     await drained.wait()
     assert not running.done()
     if signals == 2:
         os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await running
     assert cluster.users == 0
 
