@@ -82,11 +82,15 @@ def node(name: str, role: str, *after: str, **more: Any) -> dict[str, Any]:
     return {"node_id": name, "type": role, "inputs": {}} | ({"depends_on": list(after)} if after else {}) | more
 
 
+def furnish(folder: Path) -> None:
+    (folder / "app.py").write_text(APP)
+    (folder / "hello.json").write_text(json.dumps(HELLO))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current directory, with `app.py` and `hello.json`; what is imported from it is forgotten afterwards."""
-    (tmp_path / "app.py").write_text(APP)
-    (tmp_path / "hello.json").write_text(json.dumps(HELLO))
+    furnish(tmp_path)
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(ISOLATED)]:
         monkeypatch.delenv(name)

@@ -237,7 +237,7 @@ def test_a_run_takes_over_from_a_worker_that_dies(begin: Begin, folder: Path, wr
 
 def test_tasks_are_steered_beside_a_worker(begin: Begin, folder: Path, write: Write) -> None:
     begin("worker", "app", *DB).heard("this process coordinates the file")
-    graph = write(node("a", "wait", inputs={"seconds": 60}), node("b", "note", "a", inputs={"path": "ran.txt"}))
+    graph = write(node("a", "wait", inputs={"seconds": 3600}), node("b", "note", "a", inputs={"path": "ran.txt"}))
     begin("run", graph, *DB)
     wait_for(lambda: "running" in command(folder, "tasks", "list", *DB).out, "the task")
     task_id = task_of(folder)

@@ -221,12 +221,15 @@ def test_importing_the_worker_is_light() -> None:
 
 def test_sigterm_ends_a_worker_process_in_good_order(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
-        import asyncio
+        import asyncio, signal
         from flowkit.worker import Worker
         async def main():
             worker = Worker(db={str(tmp_path / "a.db")!r}, handlers={{"a": lambda: None}})
-            asyncio.get_running_loop().call_later(0.05, print, "ready")
-            await worker.run_forever()
+            running = asyncio.ensure_future(worker.run_forever())
+            while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                await asyncio.sleep(0.01)
+            print("ready")
+            await running
             print("ended")
         asyncio.run(main())
     """)
@@ -235,7 +238,7 @@ def test_sigterm_ends_a_worker_process_in_good_order(tmp_path: Path) -> None:
     assert worker.stdout.readline() == "ready\n"
     worker.send_signal(signal.SIGTERM)
     assert worker.stdout.read() == "ended\n"
-    assert worker.wait(timeout=10) == 0
+    assert worker.wait(timeout=60) == 0
     worker.stdout.close()
 
 
