@@ -14,7 +14,7 @@ from flowkit.errors import ConfigError
 from flowkit.ports import Bus, Member, Record, Tail, TopicSpec
 
 # A rebalance of a real group takes a heartbeat of the other members.
-SOON = 20.0
+SOON = 60.0
 SILENCE = 0.3
 
 

@@ -38,7 +38,7 @@ def server(kafka_address: str) -> Iterator[KafkaServer]:
 
 @pytest.fixture
 async def bus(server: KafkaServer) -> AsyncIterator[KafkaBus]:
-    bus = KafkaBus(server.address, publish_timeout=1.5)
+    bus = KafkaBus(server.address, publish_timeout=10.0)
     await bus.start()
     yield bus
     await bus.stop()
@@ -107,7 +107,7 @@ async def test_an_outage_is_doubt_and_silence_and_then_it_goes_on(
         began = time.monotonic()
         answers = await asyncio.gather(*(bus.publish([Record(topic, i % 2, b"lost?")] * 3) for i in range(20)))
         assert answers == [[False] * 3] * 20
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 30
         began = time.monotonic()
         assert await tail.fetch(0.3) == []
         assert await member.fetch(0.3) == []

@@ -32,8 +32,9 @@ PARTITIONS = 8
 SEVERAL = 32
 """Their ids are as good as random: of a million such families, not one has all its children on half of the
 partitions."""
-HEARD_SEC = 12.0
-"""A dead coordinator's session ends after six seconds; what it left undone is done within a few more."""
+HEARD_SEC = 30.0
+"""A dead coordinator's session ends after six seconds; what it left undone is done within a few more, or some more on a
+busy machine: it is not left to whoever comes by."""
 
 
 @pytest.fixture

@@ -35,8 +35,9 @@ pytestmark = [
 
 
 # Other tests run beside the short form, and machines differ: what is promised is asked of the whole. A recovery that
-# does not come by itself takes for ever.
+# does not come by itself takes for ever. Its nodes are longer, so that enough of them run on whatever machine.
 BUSY = 3.0
+BUSY_SEC = (0.2, 1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -90,13 +91,11 @@ def judge(name: str, play: Drama, verdict: Verdict, demands: list[Demand], capsy
 @pytest.mark.crowd
 @pytest.mark.timeout(300)
 async def test_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path, capsys: Any) -> None:
-    async with drama(tmp_path, seed=1) as play:
+    async with drama(tmp_path, seed=1, sec=BUSY_SEC) as play:
+        await kill_workers(play, 2)
         await kill_coordinators(play, 1)
         await strike(play, 1)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(freeze(play, ["worker"]))
-            await asyncio.sleep(2)
-            group.create_task(kill_workers(play, 2))
+        await freeze(play, ["worker"])
         verdict = await play.verdict()
     plan = {"worker_kill": 2, "coordinator_kill": 1, "mongod_kill": 1, "kafka_restart": 1, "worker_stop": 1}
     judge("kills_short", play, verdict, of_kills(verdict, plan, slack=BUSY), capsys)
