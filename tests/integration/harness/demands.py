@@ -57,13 +57,13 @@ def of_kills(verdict: Verdict, plan: Mapping[str, int], slack: float = 1.0) -> l
     """`plan`: how many faults of each kind there had to be. `slack`: how many times as long as promised a recovery may
     take, where the machine is not ours alone."""
     kinds = verdict.kinds()
-    hit, late = verdict.hit(), verdict.on_its_way()
+    hit, late = verdict.hit(), verdict.on_its_way() | verdict.stood_still()
     found = [exactly(f"faults: {kind}", kinds[kind], wanted) for kind, wanted in plan.items()]
     found += [
         at_least("attempts that ran when a fault struck, the fewest", verdict.fewest_running(), AT_LEAST),
         *of_promises(verdict),
-        at_most("re-executions", len(verdict.reruns()), len(hit) + len(late),
-                f"attempts running at the faults on workers, {len(late)} of them done and their result on its way"),
+        at_most("re-executions", len(verdict.reruns()), len(hit | late),
+                f"attempts running at the faults on workers, {len(late)} of them about to begin or to report"),
         none("re-executions of attempts that no fault hit", verdict.unexcused()),
     ]  # fmt: skip
     limit, owner_sec = slack * (verdict.ttl_sec + WORKER_SEC), slack * COORDINATOR_SEC
