@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowkit import cli
+from flowkit import cli, loop
 from flowkit.backend import open_backend
 from flowkit.cli import settings
 from flowkit.cli.console import UsageError, say
@@ -52,7 +52,7 @@ class Duty:
 def main(args: Namespace) -> int:
     duty = _read(args)
     set_up(args.log_level, debug=hasattr(args, "debug"))
-    asyncio.run(_live(duty))
+    loop.run(_live(duty))
     return cli.FINISHED
 
 
