@@ -101,6 +101,7 @@ def test_a_node_that_nobody_serves_says_so(
     (task_id,) = re.findall(r"--resume (\S+)", ran.err)
     told = at_home("tasks", "explain", task_id)
     assert told.out == "no_worker    node 'a' waits: no live worker serves 'gret' (did you mean 'greet'?)\n"
+    assert at_home("tasks", "cancel", task_id).code == 0  # the house is others' too
 
 
 def test_a_task_that_nobody_coordinates_says_so(begin: Begin, services: dict[str, str]) -> None:

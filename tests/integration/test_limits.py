@@ -79,7 +79,7 @@ async def under_fire(site: Site, folder: Path, *, tasks: int, sec: float, kills:
 
 
 @pytest.mark.timeout(120)
-async def test_a_kill_of_a_coordinator_lets_more_run_than_the_limit_allows(site: Site, tmp_path: Path) -> None:
+async def test_a_kill_of_a_coordinator_never_lets_more_run_than_the_limit_allows(site: Site, tmp_path: Path) -> None:
     runs = await under_fire(site, tmp_path, tasks=50, sec=0.25, kills=1, every=0.2)
 
     assert len(runs) == len({run.key for run in runs}) == 50
