@@ -63,7 +63,7 @@ async def all_are(client: Client, task_id: str, status: str, count: int) -> bool
     return [head.status for head in await children_of(client, task_id)].count(status) == count
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_children_elsewhere_are_paused_resumed_cancelled_and_restarted_along(
     site: Site, cluster: Cluster
 ) -> None:
@@ -92,7 +92,7 @@ async def test_children_elsewhere_are_paused_resumed_cancelled_and_restarted_alo
     assert result.output == [{"n": n + 1} for n in range(SEVERAL)]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_children_go_on_where_they_stopped_though_a_coordinator_dies_as_they_are_asked(
     site: Site, cluster: Cluster
 ) -> None:
@@ -139,7 +139,7 @@ async def all_have_gone_on(client: Client, task_id: str, count: int) -> bool:
     return [view.status for view in views] == ["running"] * count and all(view.generation for view in views)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_coordinator_that_dies_amid_a_hundred_children_costs_none_of_them(
     site: Site, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,7 +189,7 @@ async def seconds_until_heard(site: Site, task_id: str) -> list[float]:
     return [at - ended[token] for token, at in heard.values()]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_signal_and_a_sleep_outlive_every_process(site: Site, cluster: Cluster) -> None:
     nodes = [
         {"node_id": "ask", "type": "signal", "inputs": {"name": "go"}},

@@ -89,7 +89,7 @@ def judge(name: str, play: Drama, verdict: Verdict, demands: list[Demand], capsy
 
 
 @pytest.mark.crowd
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path, capsys: Any) -> None:
     async with drama(tmp_path, seed=1, sec=BUSY_SEC) as play:
         await kill_workers(play, 2)
@@ -165,7 +165,7 @@ def ran_once(ledger: Ledger) -> list[Run]:
     return ledger.runs
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_worker_told_to_stop_finishes_what_it_runs_and_takes_nothing_more(site: Site, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     with Cluster(site, tmp_path, ledger.path) as cluster:
@@ -201,7 +201,7 @@ async def create_and_begin_more(site: Site, ledger: Ledger, count: int) -> list[
     return ids
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_coordinator_told_to_stop_hands_its_tasks_over_at_once(site: Site, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     with Cluster(site, tmp_path, ledger.path) as cluster:

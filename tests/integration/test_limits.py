@@ -78,7 +78,7 @@ async def under_fire(site: Site, folder: Path, *, tasks: int, sec: float, kills:
     return ledger.runs
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_kill_of_a_coordinator_never_lets_more_run_than_the_limit_allows(site: Site, tmp_path: Path) -> None:
     runs = await under_fire(site, tmp_path, tasks=50, sec=0.25, kills=1, every=0.2)
 

@@ -159,7 +159,7 @@ class Enricher(RoleHandler):
         return BatchResult(success=True, metrics={"items": len(batch.payload["items"])})
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_an_older_streaming_graph_of_500_batches_loses_none(site: Site) -> None:
     args = {"from_nodes": ["w1"], "size": 2, "meta_list_key": "skus", "poll_ms": 20, "eof_on_task_done": True}
     adapter = {"input_adapter": "pull.from_artifacts.rechunk:size", "input_args": args}

@@ -38,7 +38,7 @@ CALM = ("lost_stops",)
 TILTS = ("stale_loads", "late_heads", "restart_before_timeout")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("name", "kind"), PLAIN.items())
 def test_a_missing_guard_shows_at_once(name: str, kind: str) -> None:
     guard = GUARDS[name]
@@ -68,7 +68,7 @@ def test_a_failing_seed_is_printed_with_the_command_that_replays_it() -> None:
 FAULTS = sorted({fault for faults in LOOKED_FOR.values() for fault in faults})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_with_all_guards_a_directed_fault_breaks_nothing(fault: str) -> None:
     tally = run_seeds(range(4), "calm" if fault in CALM else "chaos", directed=[fault])
