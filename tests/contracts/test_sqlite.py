@@ -118,7 +118,7 @@ class TestOtherProcesses:
     async def test_a_file_locked_for_long_is_unknown_and_then_goes_on(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        store = SqliteStore(tmp_path / "locked.db", busy_timeout=0.5)
+        store = SqliteStore(tmp_path / "tasks.db", busy_timeout=0.5)
         await store.start()
         with closing(sqlite3.connect(store.path, isolation_level=None)) as bully:
             bully.execute("BEGIN EXCLUSIVE")
