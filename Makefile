@@ -24,8 +24,8 @@ help:
 run: $(BASE)
 	$(BIN)/python examples/quickstart.py
 
-# Two at a time: with three, a store did not answer a read within 5 s on two cores. Tests that share servers stay
-# together (`xdist_group`), all others go to whoever is free: a file may take minutes.
+# Two at a time, for two cores. Tests that share servers stay together (`xdist_group`), all others go to whoever is
+# free: a file may take minutes.
 test: install-services install-bubblewrap install-node
 	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
@@ -49,6 +49,7 @@ nightly: install-services install-bubblewrap install-node
 	$(BIN)/python -m flowkit.testing run --seeds 0:5000
 	$(BIN)/python -m flowkit.testing run --seeds 0:2000 --directed rich
 	$(BIN)/python -m flowkit.testing guards --measure
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m 'not slow' --timeout 3600 tests/core tests/wire $(PYTEST_ARGS)
 	$(REQUIRED) HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
 
 services: install-services

@@ -228,7 +228,7 @@ class TraceStore(Protocol):
 
     async def slowest_attempts(self, query: AttemptQuery, *, limit: int, by: str = RUN) -> list[AttemptRecord]:
         """The records with most of a measure first; of the same the one with the smaller (task_id, node, attempt).
-        Those without it are left out."""
+        Those without it are left out. Costs something for each day from `since` to `until`, empty ones included."""
 
     async def histograms(self, query: AttemptQuery, *, bucket_sec: float) -> list[Histogram]:
         """Of the records, ordered by (flow, base, start). Buckets are multiples of `bucket_sec` since the epoch."""

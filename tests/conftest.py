@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from deploy.local import OpenBaoServer
 
-# The same examples each time, so that what fails was changed; `make nightly` looks for new ones.
-settings.register_profile("every-day", derandomize=True, deadline=None)
+# The same examples each time, so that what fails was changed; `make nightly` looks for new ones, and for more.
+settings.register_profile("every-day", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("nightly", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "every-day"))
 # Making a failure smaller has its own limit, five minutes, which is more than a test may take: the guard against hangs

@@ -132,7 +132,7 @@ class KafkaServer(LocalServer):
 
     name = "kafka"
 
-    def __init__(self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 45.0,
+    def __init__(self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 150.0,
                  guard: Guard | None = None) -> None:  # fmt: skip
         super().__init__(data_dir=data_dir, ready_timeout=ready_timeout)
         self.port = port or free_port()

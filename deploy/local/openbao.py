@@ -41,7 +41,7 @@ class OpenBaoServer(LocalServer):
 
     name = "openbao"
 
-    def __init__(self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 45.0) -> None:
+    def __init__(self, *, port: int | None = None, data_dir: Path | None = None, ready_timeout: float = 150.0) -> None:
         super().__init__(data_dir=data_dir, ready_timeout=ready_timeout)
         self.port = port or free_port()
         self.address = f"http://127.0.0.1:{self.port}"

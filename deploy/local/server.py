@@ -36,7 +36,7 @@ class LocalServer(ABC):
 
     name: str
 
-    def __init__(self, *, data_dir: Path | None = None, ready_timeout: float = 45.0) -> None:
+    def __init__(self, *, data_dir: Path | None = None, ready_timeout: float = 150.0) -> None:
         self._keep_data = data_dir is not None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix=f"flowkit-{self.name}-"))
         self.data_dir.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,12 @@ async def wait(seconds=30.0, value=None):
     await asyncio.sleep(seconds)
     return value
 
+# Says that it waits for a file, and does.
+async def held(path):
+    open(path + ".wanted", "w").close()
+    while not os.path.exists(path):
+        await asyncio.sleep(0.02)
+
 def note(path, text="ran"):
     with open(path, "a") as file:
         file.write(text + "\\n")
@@ -76,11 +82,15 @@ def node(name: str, role: str, *after: str, **more: Any) -> dict[str, Any]:
     return {"node_id": name, "type": role, "inputs": {}} | ({"depends_on": list(after)} if after else {}) | more
 
 
+def furnish(folder: Path) -> None:
+    (folder / "app.py").write_text(APP)
+    (folder / "hello.json").write_text(json.dumps(HELLO))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current directory, with `app.py` and `hello.json`; what is imported from it is forgotten afterwards."""
-    (tmp_path / "app.py").write_text(APP)
-    (tmp_path / "hello.json").write_text(json.dumps(HELLO))
+    furnish(tmp_path)
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(ISOLATED)]:
         monkeypatch.delenv(name)
@@ -139,7 +149,7 @@ class Process:
     def err(self) -> str:
         return os.pread(self._err.fileno(), 1_000_000, 0).decode()
 
-    def heard(self, words: str, seconds: float = 20.0) -> str:
+    def heard(self, words: str, seconds: float = 60.0) -> str:
         """What it has said on stderr, once these words have come."""
         deadline = time.monotonic() + seconds
         while words not in (said := self.err):
@@ -151,7 +161,7 @@ class Process:
     def signal(self, number: int) -> None:
         self.popen.send_signal(number)
 
-    def finish(self, seconds: float = 40.0) -> Ran:
+    def finish(self, seconds: float = 60.0) -> Ran:
         """Wait for its end."""
         code = self.popen.wait(seconds)
         return Ran(code, os.pread(self._out.fileno(), 1_000_000, 0).decode(), self.err)

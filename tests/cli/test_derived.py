@@ -321,7 +321,7 @@ def test_a_node_is_paused_and_resumed(cli: Cli, write: Callable[..., Path]) -> N
     cli("tasks", "pause", task_id, "--node", "b", *DB)
 
     async def held() -> list[str]:
-        async with Embedded("flow.db") as engine, asyncio.timeout(10):
+        async with Embedded("flow.db") as engine, asyncio.timeout(60):
             task = engine.task(task_id)
             while True:
                 reasons = await task.explain()

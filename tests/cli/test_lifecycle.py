@@ -75,7 +75,7 @@ async def test_a_signal_ends_the_trying(capsys: pytest.CaptureFixture[str]) -> N
         serving = asyncio.create_task(serve(lambda: Service(log, [StoreUnavailable("no")]), signals))
         await asyncio.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(serving, 2)
+        await asyncio.wait_for(serving, 30)
 
     assert log == ["start"]
     assert capsys.readouterr().err.splitlines()[-1] == "flowkit: stopped"
@@ -90,7 +90,7 @@ async def test_a_signal_ends_a_start_that_hangs() -> None:
         serving = asyncio.create_task(serve(lambda: Hanging([], []), signals))
         await asyncio.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.wait_for(serving, 2)
+        await asyncio.wait_for(serving, 30)
 
 
 async def test_what_was_started_is_stopped_whatever_happens() -> None:
@@ -108,10 +108,12 @@ async def test_the_second_signal_is_a_hurry() -> None:
     hurried: list[bool] = []
     with Signals(at_once=lambda: hurried.append(True)) as signals:
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(signals.asked.wait(), 2)
+        await asyncio.wait_for(signals.asked.wait(), 30)
         assert hurried == []
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(30):
+            while not hurried:
+                await asyncio.sleep(0.01)
 
     assert hurried == [True]
 
@@ -143,10 +145,15 @@ async def test_outages_are_told_once_and_so_is_their_end(
         store = Sometimes()
 
     watching = asyncio.create_task(Outages(Backend, "k:1").watch())  # type: ignore[arg-type]
-    await asyncio.sleep(0.2)
+    said = ""
+    async with asyncio.timeout(30):
+        while "answers again" not in said:
+            await asyncio.sleep(0.02)
+            said += capsys.readouterr().err
+    await asyncio.sleep(0.05)
     watching.cancel()
 
-    told = capsys.readouterr().err.splitlines()
+    told = (said + capsys.readouterr().err).splitlines()
     assert told[0] == "flowkit: Kafka at k:1 does not answer; going on trying: gone"
     assert told[1].startswith("flowkit: Kafka at k:1 answers again, after ")
     assert len(told) == 2

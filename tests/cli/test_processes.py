@@ -20,7 +20,7 @@ Write = Callable[..., Path]
 DB = ("--db", "flow.db")
 
 
-def wait_for(sign: Callable[[], Any], what: str, seconds: float = 20.0) -> None:
+def wait_for(sign: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not sign():
         assert time.monotonic() < deadline, f"{what} did not come"
@@ -73,17 +73,17 @@ def test_the_second_interrupt_ends_at_once(begin: Begin, folder: Path, write: Wr
     run.signal(signal.SIGINT)
 
     assert run.finish().code == 130
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 4.0, "the first one alone would have waited for five seconds"
 
 
 def test_a_killed_run_goes_on_elsewhere(begin: Begin, folder: Path, write: Write) -> None:
     graph = write(
-        node("first", "note", inputs={"path": "ran.txt"}), node("slow", "wait", "first", inputs={"seconds": 1.0,
-        "value": 5}),
-    )  # fmt: skip
+        node("first", "note", inputs={"path": "ran.txt"}),
+        node("next", "note", "first", inputs={"path": "next.txt"}),  # it runs once the end of the first is recorded
+        node("slow", "wait", "next", inputs={"seconds": 1.0, "value": 5}),
+    )
     run = begin("run", graph, "--handlers", "app", *DB, "--set", "lease_ttl_sec=2", "--set", "heartbeat_sec=0.5")
-    wait_for(lambda: lines_of(folder / "ran.txt"), "the first node")
-    time.sleep(0.3)
+    wait_for(lambda: lines_of(folder / "next.txt"), "the second node")
     run.signal(signal.SIGKILL)
     run.finish()
 
@@ -162,16 +162,17 @@ def test_no_color_means_plain_lines(folder: Path) -> None:
 
 def test_sigterm_drains_a_worker(begin: Begin, folder: Path, write: Write) -> None:
     graph = write(
-        node("slow", "wait", inputs={"seconds": 5}), node("last", "note", "slow", inputs={"path": "ran.txt"}),
+        node("slow", "held", inputs={"path": "go"}), node("last", "note", "slow", inputs={"path": "ran.txt"}),
     )  # fmt: skip
     worker = begin("worker", "app", *DB, "--slots", "3", "--label", "zone=eu")
     said = worker.heard("this process coordinates the file")
     assert re.search(r"worker w-\w+ serves fail, .*, wait: 3 slots, on flow.db", said)
     begin("run", graph, *DB, "--handlers", "app")
-    wait_for(lambda: "running" in command(folder, "tasks", "list", *DB).out, "the task")
-    time.sleep(0.3)
+    wait_for((folder / "go.wanted").exists, "the node")
 
     worker.signal(signal.SIGTERM)
+    worker.heard("draining")
+    (folder / "go").touch()
     ran = worker.finish()
 
     assert ran.code == 0
@@ -184,9 +185,8 @@ def test_sigterm_drains_a_worker(begin: Begin, folder: Path, write: Write) -> No
 def test_the_second_sigterm_stops_a_worker_at_once(begin: Begin, folder: Path, write: Write) -> None:
     worker = begin("worker", "app", *DB)
     worker.heard("this process coordinates the file")
-    begin("run", write(node("slow", "wait", inputs={"seconds": 60})), *DB)
-    wait_for(lambda: "running" in command(folder, "tasks", "list", *DB).out, "the task")
-    time.sleep(0.3)
+    begin("run", write(node("slow", "held", inputs={"path": "go"})), *DB)
+    wait_for((folder / "go.wanted").exists, "the node")
     worker.signal(signal.SIGTERM)
     worker.heard("draining")
     began = time.monotonic()
@@ -194,7 +194,7 @@ def test_the_second_sigterm_stops_a_worker_at_once(begin: Begin, folder: Path, w
 
     ran = worker.finish()
 
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 20.0, "it drains for half a minute"
     assert (ran.code, ran.err.splitlines()[-2:]) == (0, ["flowkit: stopping at once", "flowkit: stopped"])
     shown = command(folder, "tasks", "show", task_of(folder), *DB).out
     assert "running" in shown.splitlines()[0], "a shutdown is never a user's cancel"
@@ -237,7 +237,7 @@ def test_a_run_takes_over_from_a_worker_that_dies(begin: Begin, folder: Path, wr
 
 def test_tasks_are_steered_beside_a_worker(begin: Begin, folder: Path, write: Write) -> None:
     begin("worker", "app", *DB).heard("this process coordinates the file")
-    graph = write(node("a", "wait", inputs={"seconds": 60}), node("b", "note", "a", inputs={"path": "ran.txt"}))
+    graph = write(node("a", "wait", inputs={"seconds": 3600}), node("b", "note", "a", inputs={"path": "ran.txt"}))
     begin("run", graph, *DB)
     wait_for(lambda: "running" in command(folder, "tasks", "list", *DB).out, "the task")
     task_id = task_of(folder)

@@ -254,7 +254,7 @@ def test_a_paused_task_goes_on(cli: Cli, folder: Path) -> None:
     async def paused() -> str:
         async with Coordinator(db=folder / "flow.db") as coordinator:
             task_id = await coordinator.create_task(graph=HELLO, params={"name": "Ada"})
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await coordinator.get_task(task_id)).status == "queued":
                     await asyncio.sleep(0.01)
             await coordinator.pause_task(task_id)

@@ -87,7 +87,7 @@ def coordinate_until(done: Callable[[Embedded], Awaitable[bool]]) -> None:
     """Let this process coordinate the file, with no handlers, until something is so."""
 
     async def use() -> None:
-        async with Embedded("flow.db") as engine, asyncio.timeout(10):
+        async with Embedded("flow.db") as engine, asyncio.timeout(60):
             while not await done(engine):
                 await asyncio.sleep(0.02)
 

@@ -81,9 +81,9 @@ async def test_cancelling_answers_at_once_and_ends_the_task(house: House, verb: 
     async with house.coordinator() as coordinator, house.worker({"slow": slow}):
         task_id = await coordinator.create_task(params={}, graph=graph)
         await begun.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await getattr(coordinator, verb)(task_id, reason="enough") is True
-        result = await coordinator.wait_task(task_id, timeout=10)
+        result = await coordinator.wait_task(task_id, timeout=60)
         view = await coordinator.get_task(task_id)
 
     assert (result.status, view.reason) == ("cancelled", "enough")
@@ -176,7 +176,7 @@ async def test_functions_are_there_again_after_a_restart(house: House) -> None:
     async with coordinator:
         await coordinator.restart()
         task_id = await coordinator.create_task(params={}, graph={"nodes": [call("say", "vars.echo", a=1)]})
-        assert (await coordinator.wait_task(task_id, timeout=10)).status == "finished"
+        assert (await coordinator.wait_task(task_id, timeout=60)).status == "finished"
 
 
 async def test_a_coordinator_whose_functions_cannot_be_served_does_not_start(
@@ -217,7 +217,7 @@ def test_a_detector_may_be_named_by_an_import_string(house: House, given: str) -
 async def test_the_tasks_document_is_found_by_its_id_and_says_the_status(pymongo_house: House) -> None:
     result = await pymongo_house.run(HELLO, {"processor": MyHandler()})
 
-    async with asyncio.timeout(10):  # the document may lag behind the task by a second
+    async with asyncio.timeout(60):  # the document may lag behind the task by a second
         while (document := await pymongo_house.db.tasks.find_one({"id": result.task_id}))["status"] != "finished":
             await asyncio.sleep(0.05)
 

@@ -149,9 +149,9 @@ async def test_a_detector_counts_after_a_restart_of_the_task_too(house: House) -
     graph = {"nodes": [call("set", "vars.set", kv={"a": 1}, block_sensitive=True)]}
     async with house.coordinator(sensitive_detector=detector) as coordinator:
         task_id = await coordinator.create_task(params={}, graph=graph)
-        assert (await coordinator.wait_task(task_id, timeout=10)).status == "finished"
+        assert (await coordinator.wait_task(task_id, timeout=60)).status == "finished"
         await coordinator.restart_task(task_id)
-        result = await coordinator.wait_task(task_id, timeout=10)
+        result = await coordinator.wait_task(task_id, timeout=60)
 
     assert (result.status, result.error["code"]) == ("failed", "sensitive_value")
     assert asked == ["a", "a"]
@@ -174,11 +174,11 @@ async def test_it_is_replaced_in_flows_and_restarts_too(house: House) -> None:
     async with house.coordinator(adapters={"noop": noop}) as coordinator:
         await coordinator.put_flow("older", graph)
         task_id = await coordinator.create_task(params={}, flow="older")
-        assert (await coordinator.wait_task(task_id, timeout=10)).output == "mine"
+        assert (await coordinator.wait_task(task_id, timeout=60)).output == "mine"
 
         edited = {"nodes": [call("it", "noop"), call("more", "noop", "it")]}
         await coordinator.restart_task(task_id, graph=edited)
-        assert (await coordinator.wait_task(task_id, timeout=10)).outputs == {"it": "mine", "more": "mine"}
+        assert (await coordinator.wait_task(task_id, timeout=60)).outputs == {"it": "mine", "more": "mine"}
 
 
 async def test_many_tasks_may_call_functions_of_ones_own(house: House) -> None:
@@ -188,6 +188,6 @@ async def test_many_tasks_may_call_functions_of_ones_own(house: House) -> None:
     graphs = [{"nodes": [call("it", "noop", n=n)]} for n in range(3)]
     async with house.coordinator(adapters={"noop": noop}) as coordinator:
         task_ids = await coordinator.create_tasks([{"graph": graph} for graph in graphs])
-        results = [await coordinator.wait_task(task_id, timeout=10) for task_id in task_ids]
+        results = [await coordinator.wait_task(task_id, timeout=60) for task_id in task_ids]
 
     assert [result.output for result in results] == [0, 1, 2]

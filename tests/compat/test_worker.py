@@ -71,7 +71,7 @@ async def test_what_it_runs_is_active(house: House) -> None:
         await begun.wait()
         assert [(held.task_id, held.node) for held in worker.active] == [(task_id, "n")]
         go_on.set()
-        await coordinator.wait_task(task_id, timeout=10)
+        await coordinator.wait_task(task_id, timeout=60)
 
 
 # ------------------------------------------------------------------------------------------ the handler's contract
@@ -109,7 +109,7 @@ async def test_a_handler_is_called_in_the_documented_order(house: House) -> None
 
     async with house.coordinator() as coordinator, worker:
         task_id = await coordinator.create_task(params={}, graph=ONE)
-        result = await coordinator.wait_task(task_id, timeout=10)
+        result = await coordinator.wait_task(task_id, timeout=60)
 
     about = {"task_id": task_id, "node_id": "n", "attempt_epoch": 1, "worker_id": worker.worker_id, "role": "it"}
     assert handler.calls == [
@@ -183,7 +183,7 @@ async def test_a_batch_that_failed_for_good_fails_its_task_at_once(house: House)
 
     assert (result.status, result.error["code"], result.error["message"]) == ("failed", "schema_mismatch", "no column")
     assert attempts == [1]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 async def test_what_was_promised_about_retries_is_kept(house: House) -> None:
@@ -254,7 +254,7 @@ async def cancelled_while(house: House, work: Do) -> None:
         task_id = await coordinator.create_task(params={}, graph=ONE)
         await begun.wait()
         assert await coordinator.cancel_task(task_id, reason="enough")
-        assert (await coordinator.wait_task(task_id, timeout=20)).status == "cancelled"
+        assert (await coordinator.wait_task(task_id, timeout=60)).status == "cancelled"
 
 
 async def test_a_cancel_is_seen_in_every_documented_way(house: House) -> None:
@@ -344,7 +344,7 @@ async def test_what_was_registered_is_cleaned_up_in_the_documented_order(house: 
 
     assert order == ["callback", ("async callback", True, None)]
     assert not path.exists()
-    assert processes[0].wait(timeout=5) != 0
+    assert processes[0].wait(timeout=60) != 0
 
 
 async def test_artifacts_are_named_as_documented(house: House) -> None:

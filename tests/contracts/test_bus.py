@@ -14,7 +14,7 @@ from flowkit.errors import ConfigError
 from flowkit.ports import Bus, Member, Record, Tail, TopicSpec
 
 # A rebalance of a real group takes a heartbeat of the other members.
-SOON = 20.0
+SOON = 60.0
 SILENCE = 0.3
 
 
@@ -265,7 +265,7 @@ class TestTail:
         tail = await bus.tail(road.topic("a"))
         start = asyncio.get_running_loop().time()
         assert await tail.fetch(0.3) == []
-        assert 0.25 < asyncio.get_running_loop().time() - start < 2.0
+        assert 0.25 < asyncio.get_running_loop().time() - start < 10.0
         assert await tail.fetch(0) == []
 
     async def test_a_publish_wakes_a_fetch_that_waits(self, road: Road) -> None:
@@ -276,7 +276,7 @@ class TestTail:
         start = asyncio.get_running_loop().time()
         await bus.publish(records(road.topic("a"), [1]))
         assert [r.value for r in await waiting] == [b"1"]
-        assert asyncio.get_running_loop().time() - start < 1.0
+        assert asyncio.get_running_loop().time() - start < 5.0
 
     async def test_a_cancelled_fetch_loses_nothing(self, road: Road) -> None:
         bus = await road.bus(a=1)

@@ -184,7 +184,7 @@ async def test_a_frozen_server_is_doubt_within_the_timeout_and_then_goes_on(
         assert request is UNKNOWN
         with pytest.raises(StoreUnavailable):
             await store.read_commits(["before"])
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 15.0
     finally:
         own_server.thaw()
 

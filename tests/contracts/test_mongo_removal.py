@@ -14,6 +14,7 @@ from flowkit.adapters.mongo import MongoStore
 from flowkit.adapters.mongo_documents import ended_query
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Commit, Head, Outcome, Request
+from tests.contracts.conftest import PATIENCE_SEC
 
 # PyMongo drops the sockets of connections that it was making when its client is closed.
 pytestmark = [
@@ -31,8 +32,8 @@ def dropped_sockets_are_not_the_next_tests_problem() -> Iterator[None]:
 
 
 @pytest.fixture
-async def store(mongo_database: Any) -> AsyncIterator[MongoStore]:
-    store = MongoStore(mongo_database)
+async def store(pymongo_database: Any) -> AsyncIterator[MongoStore]:
+    store = MongoStore(pymongo_database, timeout=PATIENCE_SEC)
     await store.start()
     yield store
     await store.stop()
@@ -86,7 +87,7 @@ async def test_an_artifact_that_is_collected_while_it_is_put_is_put_whole(
 
 @pytest.mark.parametrize("place", range(5))
 async def test_a_collection_that_dies_half_way_is_finished_by_the_next(
-    store: MongoStore, mongo_database: Any, monkeypatch: pytest.MonkeyPatch, place: int
+    store: MongoStore, pymongo_database: Any, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
     await store.put_blob("own", DATA, kind="artifact", for_task="a")
     await store.put_blob("shared", DATA, kind="artifact", for_task="a")
@@ -101,18 +102,18 @@ async def test_a_collection_that_dies_half_way_is_finished_by_the_next(
     assert await store.get_blob("shared", kind="artifact") == DATA
 
     assert await store.collect_artifacts(["a"]) is Outcome.OK
-    assert await mongo_database.artifacts.distinct("ref") == ["shared"]
+    assert await pymongo_database.artifacts.distinct("ref") == ["shared"]
     assert await store.collect_artifacts(["b"]) is Outcome.OK
-    assert await mongo_database.artifacts.count_documents({}) == 0
-    assert await mongo_database.claims.count_documents({}) == 0
+    assert await pymongo_database.artifacts.count_documents({}) == 0
+    assert await pymongo_database.claims.count_documents({}) == 0
 
 
 async def test_of_two_who_give_the_last_claims_up_at_once_one_removes_the_artifact(
-    store: MongoStore, mongo_database: Any, monkeypatch: pytest.MonkeyPatch
+    store: MongoStore, pymongo_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for task in ("a", "b"):
         await store.put_blob("r", DATA, kind="artifact", for_task=task)
-    other = MongoStore(mongo_database)
+    other = MongoStore(pymongo_database, timeout=PATIENCE_SEC)
     await other.start()
 
     # The one has found the other's claim, and has not yet given up its own, when the other looks.
@@ -120,7 +121,7 @@ async def test_of_two_who_give_the_last_claims_up_at_once_one_removes_the_artifa
     assert await store.collect_artifacts(["a"]) is Outcome.OK
 
     await other.stop()
-    assert await mongo_database.artifacts.count_documents({}) == 0
+    assert await pymongo_database.artifacts.count_documents({}) == 0
 
 
 async def test_a_graph_that_is_put_while_it_is_collected_stays(
@@ -134,11 +135,11 @@ async def test_a_graph_that_is_put_while_it_is_collected_stays(
     assert await store.get_blob("g", kind="graph") == DATA
 
 
-async def test_what_was_put_before_anybody_counted_is_kept(store: MongoStore, mongo_database: Any) -> None:
+async def test_what_was_put_before_anybody_counted_is_kept(store: MongoStore, pymongo_database: Any) -> None:
     await store.put_blob("g", b"g", kind="graph", at=1.0)
-    await mongo_database.graphs.update_many({}, {"$unset": {"put_at": 1, "stamp": 1}})
+    await pymongo_database.graphs.update_many({}, {"$unset": {"put_at": 1, "stamp": 1}})
     await store.put_blob("r", b"r", kind="artifact", for_task="a")
-    await mongo_database.claims.delete_many({})
+    await pymongo_database.claims.delete_many({})
 
     assert await store.idle_graphs(99.0, limit=9) == []
     await store.collect_graphs(["g"], 99.0, at=100.0)
@@ -148,9 +149,9 @@ async def test_what_was_put_before_anybody_counted_is_kept(store: MongoStore, mo
     assert await store.get_blob("r", kind="artifact") == b"r"
 
 
-async def test_a_head_of_before_retention_can_be_deleted(store: MongoStore, mongo_database: Any) -> None:
+async def test_a_head_of_before_retention_can_be_deleted(store: MongoStore, pymongo_database: Any) -> None:
     await store.insert_heads([Head("t", 0, "g")])
-    await mongo_database.tasks.update_many({}, {"$unset": {"remove_at": 1, "life": 1}})
+    await pymongo_database.tasks.update_many({}, {"$unset": {"remove_at": 1, "life": 1}})
 
     [head] = await store.read_heads(["t"])
     assert head == Head("t", 0, "g")
@@ -175,13 +176,13 @@ async def test_a_history_that_is_removed_half_way_is_removed_by_the_next(
     assert await store.read_requests("t") == []
 
 
-async def test_what_looks_for_the_end_of_tasks_uses_its_indexes(store: MongoStore, mongo_database: Any) -> None:
+async def test_what_looks_for_the_end_of_tasks_uses_its_indexes(store: MongoStore, pymongo_database: Any) -> None:
     ends = [Head(f"t{i}", i % 4, "g", status="finished", active=False, ended_at=float(i)) for i in range(500)]
     await store.insert_heads(ends)
     await store.insert_heads([Head(f"r{i}", i % 4, "g", remove_at=float(i + 1)) for i in range(100)])
 
     async def plan_of(query: dict[str, Any], sort: dict[str, int], collection: str = "tasks") -> str:
-        explained = await mongo_database.command(
+        explained = await pymongo_database.command(
             {"explain": {"find": collection, "filter": query, "sort": sort, "limit": 5}}
         )
         plan = str(explained["queryPlanner"]["winningPlan"])

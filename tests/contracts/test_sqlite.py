@@ -19,6 +19,7 @@ from flowkit.adapters import sqlite_schema
 from flowkit.adapters.sqlite import SqliteStore
 from flowkit.errors import ConfigError, StoreUnavailable
 from flowkit.ports import AuditFilter, AuditRow, Commit, Head, HeadFilter, Outcome
+from tests.contracts.conftest import PATIENCE_SEC
 
 OWN = """
 import asyncio, sys
@@ -31,7 +32,7 @@ sys.stdin.read()
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "tasks.db", timeout=3.0, busy_timeout=0.5)
+    store = SqliteStore(tmp_path / "tasks.db", timeout=PATIENCE_SEC, busy_timeout=PATIENCE_SEC)
     await store.start()
     yield store
     await store.stop()
@@ -115,8 +116,10 @@ class TestOtherProcesses:
         await other.stop()
 
     async def test_a_file_locked_for_long_is_unknown_and_then_goes_on(
-        self, store: SqliteStore, caplog: pytest.LogCaptureFixture
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
+        store = SqliteStore(tmp_path / "tasks.db", busy_timeout=0.5)
+        await store.start()
         with closing(sqlite3.connect(store.path, isolation_level=None)) as bully:
             bully.execute("BEGIN EXCLUSIVE")
             assert await store.insert_commits([commit("a"), commit("b")]) == [Outcome.UNKNOWN] * 2
@@ -125,6 +128,7 @@ class TestOtherProcesses:
                 await store.put_blob("ref", b"data", kind="graph")
             bully.execute("ROLLBACK")
         assert await store.insert_commits([commit("a"), commit("b")]) == [Outcome.OK] * 2
+        await store.stop()
 
 
 class TestErrors:

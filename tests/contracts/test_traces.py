@@ -21,11 +21,13 @@ from flowkit.monitor_ports import (
 from flowkit.ports import Outcome, Store
 from flowkit.trace.history import histograms_of
 from flowkit.wire.rollups import records_in
+from tests.contracts.conftest import PATIENCE_SEC
 
 OK, DUPLICATE, UNKNOWN = Outcome.OK, Outcome.DUPLICATE, Outcome.UNKNOWN
 DAY = 86_400.0
 BEGAN = 20_000 * DAY
-ALL = AttemptQuery("acme", 0.0, 4e9)
+# Not "since ever": a store looks at each day of a query by itself, and whoever asks may ask for a quarter of a year.
+ALL = AttemptQuery("acme", BEGAN - DAY, BEGAN + 4 * DAY)
 
 
 def record(number: int, **fields: Any) -> AttemptRecord:
@@ -247,13 +249,13 @@ def test_the_middle_of_a_bin_is_near_to_all_that_fell_into_it() -> None:
 
 @pytest.mark.mongo
 async def test_where_a_document_is_too_small_for_a_bucket_mongodb_counts_instead(
-    mongo_database: Any, monkeypatch: pytest.MonkeyPatch
+    pymongo_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pymongo.errors import OperationFailure
 
     from flowkit.adapters.mongo import MongoStore
 
-    store = MongoStore(mongo_database)
+    store = MongoStore(pymongo_database, timeout=PATIENCE_SEC)
     await store.start()
     records = [record(n % 40, attempt=n, outcome="failed" if n % 7 == 0 else "succeeded") for n in range(400)]
     await store.traces.insert_attempts(records)

@@ -136,7 +136,7 @@ async def test_a_result_that_nobody_has_read_yet_is_no_lost_dispatch() -> None:
         owner = stage.coordinator()
         await owner.start()
         read_slowly(owner, 3.0)
-        result = await owner.api.wait(first.task_id, timeout=20)
+        result = await owner.api.wait(first.task_id, timeout=60)
         await asyncio.sleep(5)
         await owner.stop()
 

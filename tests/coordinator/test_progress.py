@@ -35,7 +35,7 @@ async def test_a_view_and_an_explanation_tell_the_last_progress_until_the_attemp
     graph = {"nodes": [{"node_id": "a", "type": "copy"}, {"node_id": "b", "type": "copy", "depends_on": ["a"]}]}
     async with Embedded(handlers=[copy], worker_cfg=WorkerConfig(heartbeat_sec=0.05)) as engine:
         task = await engine.submit(graph)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (said := (await task.view()).nodes["a"].progress) is None:
                 await asyncio.sleep(0.02)
         reasons = [reason.message for reason in await task.explain()]

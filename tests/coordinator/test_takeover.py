@@ -22,7 +22,7 @@ async def test_what_was_cancelled_while_nobody_coordinated_is_not_started(tmp_pa
         assert await client.cancel_task(task_id)
 
     async with flowkit.Embedded(tmp_path / "flow.db", handlers=[work]) as engine:
-        result = await engine.coordinator.wait_task(task_id, timeout=20)
+        result = await engine.coordinator.wait_task(task_id, timeout=60)
 
     assert (result.status, ran) == ("cancelled", [])
 
@@ -38,6 +38,6 @@ async def test_what_was_created_while_nobody_coordinated_ends(tmp_path: Path, ca
             await client.cancel_task(task_id)
 
     async with flowkit.Embedded(tmp_path / "flow.db", handlers=[work]) as engine:
-        result = await engine.coordinator.wait_task(task_id, timeout=20)
+        result = await engine.coordinator.wait_task(task_id, timeout=60)
 
     assert result.status == ("cancelled" if cancelled else "finished")

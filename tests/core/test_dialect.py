@@ -19,6 +19,7 @@ from flowkit.core.graph import MISSING, Edge, FanIn, Reference, RetryPolicy, Ret
 from flowkit.core.problems import MAX_PROBLEMS
 from flowkit.errors import GraphError
 from tests.core.graphs import anything, broken_graphs, graph, node, problems_of, strange, valid_graphs
+from tests.thorough import at_night
 
 # What is read.
 
@@ -609,7 +610,7 @@ def check_any(raw: Any) -> None:
     assert read_graph(raw) == (read, stored)
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_night(300))
 @given(anything | strange)
 def test_any_value_gives_a_graph_or_a_graph_error(raw: Any) -> None:
     check_any(raw)
@@ -618,7 +619,7 @@ def test_any_value_gives_a_graph_or_a_graph_error(raw: Any) -> None:
     check_any(graph(node("a", inputs=raw), node("b", io={"input_inline": raw}), output=raw))
 
 
-@settings(max_examples=400)
+@settings(max_examples=at_night(400))
 @given(broken_graphs())
 def test_any_broken_graph_gives_a_graph_or_a_graph_error(raw: Any) -> None:
     check_any(raw)

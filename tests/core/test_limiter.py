@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flowkit.core.limiter import MOST_HOLDERS, SLACK_SEC, Holder, Limiter, Want, Who
 from flowkit.core.permits import PermitWanted
+from tests.thorough import at_night
 
 NOW = 1_700_000_000.0
 MONO = 5_000.0
@@ -250,7 +251,7 @@ class TestRates:
 # ---------------------------------------------------------------------------------------------- a hostile road
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=at_night(200), deadline=None)
 @given(st.data())
 def test_whatever_is_lost_doubled_or_late_never_more_is_held_and_all_are_served(data: st.DataObject) -> None:
     """Claims ask, and say when they are over; each letter may come never, twice, or long after. What is recorded

@@ -3,7 +3,6 @@ graph.md says, and ends once the hostility does."""
 
 from __future__ import annotations
 
-import os
 import zlib
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.core.builders import START, differences, new_task, replayed, through_
 from tests.core.oracle import BEGUN, ENDED, SKIP, WAIT, Oracle
 from tests.core.oracle import START as STARTS
 from tests.core.random_graphs import graphs
+from tests.thorough import NIGHTLY, at_night
 
 picks = st.integers(0, 999)
 OUTPUTS = st.sampled_from([None, 1, {"v": 2}, {"v": None}, "text", [1]])
@@ -442,7 +442,6 @@ class Hostile(RuleBasedStateMachine):
         return items[pick % len(items)]
 
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 HEALTH = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
@@ -451,7 +450,7 @@ def examples(count: int) -> settings:
 
 
 class TestHostile(Hostile.TestCase):
-    settings = examples(3000 if NIGHTLY else 300)
+    settings = examples(at_night(300))
 
 
 @pytest.mark.slow

@@ -182,9 +182,9 @@ def test_the_time_is_linear_in_the_text_even_where_it_is_made_to_hurt() -> None:
     redactor = Redactor(["a" * 4000 + "b", "ab" * 40 + "c"])
 
     def seconds(text: bytes) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         chunked(redactor, text, list(range(0, len(text), 4096)))
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     small, large = (
         min(seconds(unit * count) for _ in range(3)) for unit, count in ((b"ab" * 20, 500), (b"ab" * 20, 4000))

@@ -14,6 +14,7 @@ from flowkit.core.keys import GRAPH, NODE
 from flowkit.core.schema import graph_schema
 from flowkit.errors import GraphError
 from tests.core.graphs import broken_graphs, graph, node, valid_graphs
+from tests.thorough import at_night
 
 SCHEMA = graph_schema()
 KEYWORDS = {
@@ -133,7 +134,7 @@ def test_the_stored_form_is_valid(raw: Any) -> None:
     assert fits(normalise(raw), SCHEMA)
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_night(300))
 @given(broken_graphs())
 def test_what_the_schema_refuses_the_parser_refuses(raw: Any) -> None:
     try:

@@ -35,8 +35,8 @@ def test_short_and_monotonous_texts_and_numbers_do_not(value: object) -> None:
 
 
 def test_a_look_at_a_long_text_is_short() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
 
     assert not looks_secret("key", "eyJ-" * 16_000)
 
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1

@@ -66,7 +66,7 @@ def _command(line: str, running: list[subprocess.Popen[bytes]]) -> str:
         # In the group of this process, which whoever set it a limit ends as a whole.
         running.append(subprocess.Popen(["bash", "-c", f"exec {line[:-1]}"], stdout=sys.stderr.fileno()))
         return ""
-    done = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, check=False, text=True, timeout=40)
+    done = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, check=False, text=True, timeout=120)
     return done.stdout
 
 

@@ -19,7 +19,7 @@ from tests.examples.family import run_family
 from tests.examples.pages import FENCE, PAGES, ROOT, Step, agrees, name_of, needs_of, steps_of
 
 RUNNER = Path(__file__).with_name("run_page.py")
-LIMIT_SEC = 150
+LIMIT_SEC = 220
 RUNNABLE = [page for page in PAGES if any(not step.needs for step in steps_of(page))]
 # Each of them runs twice, whole: in a file, and on servers. Of the longest, that is for `make nightly`.
 LONG = {"docs/cli.md"}

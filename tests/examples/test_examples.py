@@ -22,7 +22,7 @@ import pytest
 from tests.examples.pages import FENCE, ROOT, agrees
 
 EXAMPLES = ROOT / "examples"
-LIMIT_SEC = 50
+LIMIT_SEC = 100
 
 
 def test_the_quickstart(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def living(script: str, **environment: str) -> Iterator[None]:
         yield
         assert process.poll() is None, "it ended by itself"
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
     finally:
         process.kill()

@@ -48,7 +48,7 @@ def database_url(server: str, name: str) -> str:
 
 
 async def until(
-    what: str, holds: Callable[[], Coroutine[Any, Any, Any] | Any], *, timeout: float = 20.0, every: float = 0.05
+    what: str, holds: Callable[[], Coroutine[Any, Any, Any] | Any], *, timeout: float = 60.0, every: float = 0.05
 ) -> Any:
     """Wait until something holds, and give it; fail with its name, and with what it was last, if it never does."""
     last: Any = None

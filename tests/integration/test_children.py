@@ -28,8 +28,13 @@ pytestmark = [
 ]
 
 CHILDREN = 100
-HEARD_SEC = 12.0
-"""A dead coordinator's session ends after six seconds; what it left undone is done within a few more."""
+PARTITIONS = 8
+SEVERAL = 32
+"""Their ids are as good as random: of a million such families, not one has all its children on half of the
+partitions."""
+HEARD_SEC = 30.0
+"""A dead coordinator's session ends after six seconds; what it left undone is done within a few more, or some more on a
+busy machine: it is not left to whoever comes by."""
 
 
 @pytest.fixture
@@ -58,37 +63,36 @@ async def all_are(client: Client, task_id: str, status: str, count: int) -> bool
     return [head.status for head in await children_of(client, task_id)].count(status) == count
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_children_elsewhere_are_paused_resumed_cancelled_and_restarted_along(
     site: Site, cluster: Cluster
 ) -> None:
     gate = {"node_id": "gate", "type": "signal", "inputs": {"name": "go"}}
-    graph = parent(list(range(12)), [gate, step(0.05, depends_on=["gate"])])
+    graph = parent(list(range(SEVERAL)), [gate, step(0.05, depends_on=["gate"])])
     async with site.client() as client:
         task_id = await client.create_task(graph=graph)
-        await until("all run", lambda: all_are(client, task_id, "running", 12))
-        assert (
-            len({head.partition for head in await children_of(client, task_id)}) > 4
-        )  # so both coordinators have some
+        await until("all run", lambda: all_are(client, task_id, "running", SEVERAL))
+        # So both coordinators have some.
+        assert len({head.partition for head in await children_of(client, task_id)}) > PARTITIONS // 2
 
         await client.pause_task(task_id)
-        await until("all are paused", lambda: all_are(client, task_id, "paused", 12))
+        await until("all are paused", lambda: all_are(client, task_id, "paused", SEVERAL))
         await client.resume_task(task_id)
-        await until("all run again", lambda: all_are(client, task_id, "running", 12))
+        await until("all run again", lambda: all_are(client, task_id, "running", SEVERAL))
         await client.cancel_task(task_id, reason="enough")
         assert (await client.wait_task(task_id, timeout=30)).status == "cancelled"
-        await until("all are cancelled", lambda: all_are(client, task_id, "cancelled", 12))
+        await until("all are cancelled", lambda: all_are(client, task_id, "cancelled", SEVERAL))
 
         assert await client.restart_task(task_id)
-        await until("others run", lambda: all_are(client, task_id, "running", 12))
+        await until("others run", lambda: all_are(client, task_id, "running", SEVERAL))
         for head in await children_of(client, task_id):
             if head.status == "running":
                 await client.signal_task(head.task_id, "go")
         result = await client.wait_task(task_id, timeout=30)
-    assert result.output == [{"n": n + 1} for n in range(12)]
+    assert result.output == [{"n": n + 1} for n in range(SEVERAL)]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_children_go_on_where_they_stopped_though_a_coordinator_dies_as_they_are_asked(
     site: Site, cluster: Cluster
 ) -> None:
@@ -135,7 +139,7 @@ async def all_have_gone_on(client: Client, task_id: str, count: int) -> bool:
     return [view.status for view in views] == ["running"] * count and all(view.generation for view in views)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_coordinator_that_dies_amid_a_hundred_children_costs_none_of_them(
     site: Site, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,7 +189,7 @@ async def seconds_until_heard(site: Site, task_id: str) -> list[float]:
     return [at - ended[token] for token, at in heard.values()]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_signal_and_a_sleep_outlive_every_process(site: Site, cluster: Cluster) -> None:
     nodes = [
         {"node_id": "ask", "type": "signal", "inputs": {"name": "go"}},

@@ -106,7 +106,7 @@ async def test_a_timeout_and_a_cancel_end_the_program_and_say_what_it_used(engin
     async with asyncio.timeout(30):
         while (await task.view()).nodes["a"].state != "running":
             await asyncio.sleep(0.02)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # so long, if nothing else, it has run
     await task.cancel(reason="enough")
     cancelled = await task.wait(timeout=30)
 

@@ -131,7 +131,7 @@ class People:
     def run(self, script: str, *arguments: str, **environment: str) -> str:
         process = self.start(script, *arguments, **environment)
         try:
-            out, err = process.communicate(timeout=55)
+            out, err = process.communicate(timeout=150)
         except subprocess.TimeoutExpired:
             process.kill()
             raise AssertionError(f"it did not end: {process.communicate()}") from None
@@ -162,7 +162,7 @@ def expected(task_id: str, **attempts: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_one_process_creates_another_finishes_and_a_third_reads(people: People) -> None:
     task_id = people.run(CREATE)
     assert people.runs == {}
@@ -171,7 +171,7 @@ def test_one_process_creates_another_finishes_and_a_third_reads(people: People) 
     assert json.loads(people.run(READ, task_id)) == expected(task_id)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 async def test_a_process_killed_in_the_middle_costs_only_what_it_was_running(people: People) -> None:
     task_id = people.run(CREATE)
     process = people.start(FINISH, task_id, SLOW="yes")
@@ -193,7 +193,7 @@ def own_servers(kafka_address: str, mongo_url: str) -> Iterator[tuple[KafkaServe
         yield kafka, mongo
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_crashes_of_both_servers_and_the_loss_of_all_that_kafka_had_lose_nothing(
     own_servers: tuple[KafkaServer, MongoServer], tmp_path: Path
 ) -> None:

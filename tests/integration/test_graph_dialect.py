@@ -93,7 +93,7 @@ async def test_whoever_waits_for_a_role_that_nobody_serves_is_told(place: Place)
         began = time.monotonic()
         say = await asyncio.wait_for(told.get(), WAIT_SEC)
         assert say == "node 'hi' waits: no live worker serves 'greet' (did you mean 'greeter'?)"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         await handle.cancel()
         with pytest.raises(TaskFailed, match="cancelled"):
             await waiting

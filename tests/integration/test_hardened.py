@@ -25,7 +25,7 @@ from flowkit.wire.topics import Topics
 from tests.conftest import _cannot_have
 from tests.integration.guarded import HARDENED
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 ALONE = """
 process.roles=broker,controller

@@ -75,7 +75,7 @@ class Stage:
     async def still_works(self) -> None:
         """Every part does its work, and no loop of any has failed."""
         ids = [await c.create_task(graph=steps(5)) for c in (self.one, self.two) for _ in range(8)]
-        results = await asyncio.gather(*(self.two.wait_task(task_id, timeout=20) for task_id in ids))
+        results = await asyncio.gather(*(self.two.wait_task(task_id, timeout=60) for task_id in ids))
         assert {result.status for result in results} == {"finished"}
         for part in (self.one, self.two, self.worker):
             assert part.telemetry.counts["LoopFailed"] == 0
@@ -148,7 +148,7 @@ async def test_unreadable_records_of_events_and_dead_stop_nobody_who_listens(sta
     graph = {"nodes": [{"node_id": "n", "type": "pulled", "inputs": {}}]}
     task_id = await stage.one.create_task(graph=graph)
     job = await stage.puppet.job(task_id)
-    waiting = [asyncio.ensure_future(c.wait_task(task_id, timeout=20)) for c in (stage.one, stage.two)]
+    waiting = [asyncio.ensure_future(c.wait_task(task_id, timeout=60)) for c in (stage.one, stage.two)]
     await asyncio.sleep(0.5)  # both listen by now, one of them through the topic
 
     topics = stage.one.runtime.topics
@@ -213,7 +213,7 @@ async def pulled(stage: Stage, width: int) -> tuple[str, list[Any]]:
 
 async def finished(stage: Stage, task_id: str, width: int) -> None:
     for coordinator in (stage.one, stage.two):
-        result = await coordinator.wait_task(task_id, timeout=20)
+        result = await coordinator.wait_task(task_id, timeout=60)
         assert result.status == "finished", result.error
         assert result.outputs == {f"n{i}": i for i in range(width)}
 
@@ -285,7 +285,7 @@ async def one_of_a_hundred(coordinator: Coordinator) -> None:
     graph = steps(100, "odd")
     for node in graph["nodes"]:
         node["retry_policy"] = {"max": 1}
-    result = await coordinator.wait_task(await coordinator.create_task(graph=graph), timeout=20)
+    result = await coordinator.wait_task(await coordinator.create_task(graph=graph), timeout=60)
     view = await coordinator.get_task(result.task_id)
     states = {name: node.state for name, node in view.nodes.items()}
     assert states == {f"n{i}": "failed" if i == 50 else "finished" for i in range(100)}
@@ -473,7 +473,7 @@ async def test_an_output_of_any_depth_is_applied_or_refused_but_never_spoils_its
     if stage.stranger.dead:
         await stage.stranger.write(facts, partition, batch(stage.puppet, item))
     for coordinator in (stage.one, stage.two):
-        assert (await coordinator.wait_task(task_id, timeout=20)).status == "finished"
+        assert (await coordinator.wait_task(task_id, timeout=60)).status == "finished"
         assert (await coordinator.get_task(task_id)).status == "finished"
         assert [event.type async for event in coordinator.watch(task_id)][-1] == "ended"
     await stage.still_works()

@@ -73,7 +73,7 @@ async def gone(coordinator: Coordinator) -> bool:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_tasks_whose_retention_is_over_leave_nothing_behind(place: tuple[str, dict[str, Any]]) -> None:
     db, settings = place
     cfg = CoordinatorConfig(**settings, retention_sec=2.0, sweep_sec=0.3)
@@ -98,7 +98,7 @@ async def test_tasks_whose_retention_is_over_leave_nothing_behind(place: tuple[s
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_task_is_deleted_by_whoever_asks_and_its_key_makes_another(place: tuple[str, dict[str, Any]]) -> None:
     db, settings = place
     cfg = CoordinatorConfig(**settings)
@@ -191,7 +191,7 @@ async def no_claims(coordinator: Coordinator) -> bool:
     return (await left(coordinator))["claims"] == 0
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_of_a_deletion_and_a_restart_at_once_one_is_done_and_the_other_refused(
     place: tuple[str, dict[str, Any]],
 ) -> None:

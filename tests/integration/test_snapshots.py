@@ -43,7 +43,7 @@ def large() -> dict[str, Any]:
                       {"node_id": "last", "type": "count", "depends_on": [*ends, "door"]}]}  # fmt: skip
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_large_task_is_taken_over_from_its_snapshot(place: tuple[str, dict[str, Any]]) -> None:
     db, settings = place
     ran: Counter[str] = Counter()

@@ -145,6 +145,22 @@ def test_a_result_that_was_on_its_way_excuses_a_run_and_one_that_arrived_does_no
     assert "re-executions of attempts that no fault hit" in story.missed()
 
 
+def test_what_a_freeze_caught_between_the_last_look_and_the_first_line_is_excused_once(story: Story) -> None:
+    story.faults.append(Fault("worker_stop", "w2", 120.0, 140.0))
+    plan = {"worker_kill": 1, "worker_stop": 1}
+
+    def late_start(task_id: str) -> None:
+        story.commit(task_id, 119.9, f.AttemptLeased("n", 1, "k1", "w2", "i", 0.0))
+        story.commit(task_id, 130.0, f.LeaseLost("n", 1, "k1", "expired", 130.0, True))
+        story.run(task_id, 2, "w1", 130.1, 131.0)
+        story.lines += [(140.1, "start", task_id, 1, "w2"), (140.2, "done", task_id, 1, "w2")]
+
+    late_start("t40")
+    assert "re-executions of attempts that no fault hit" not in story.missed(plan)
+    late_start("t41")
+    assert "re-executions of attempts that no fault hit" in story.missed(plan)
+
+
 def test_a_slow_recovery_is_told(tmp_path: Path) -> None:
     assert Story(tmp_path, again_at=111.9).missed() == []
     assert Story(tmp_path, again_at=112.1).missed() == ["worker_kill: what ran there runs again, p99 s"]

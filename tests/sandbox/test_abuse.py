@@ -17,7 +17,7 @@ from tests.sandbox.programs import finish, run, script
 
 Walled = BubblewrapRuntime | LandlockRuntime
 
-GONE_WITHIN_SEC = 2.0
+GONE_WITHIN_SEC = 20.0
 EXPECTED = {
     "fork_bomb": Verdict.WALL,
     "memory_bomb": Verdict.OOM,
@@ -106,7 +106,7 @@ async def test_abuse_a_hundred_times_in_a_row_leaves_nothing(runtime: Walled) ->
 
 
 async def test_a_neighbour_runs_while_a_program_forks_without_end(runtime: Walled) -> None:
-    running = await runtime.start(program("fork_bomb", wall_sec=5.0))
+    running = await runtime.start(program("fork_bomb", wall_sec=60.0))
     await asyncio.sleep(0.3)
 
     neighbour = await run(runtime, script("import subprocess; print(subprocess.check_output(['/bin/echo', 'here']))"))

@@ -106,9 +106,11 @@ async def test_a_daemon_that_left_its_session_does_not_outlive_its_program(l3: B
     mark = f"flowkit-daemon-{time.monotonic_ns()}"
     source = (
         "import os, sys, time\n"
-        "if os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  print('up', flush=True)\n  time.sleep(600)\n"
+        "reader, writer = os.pipe()\n"
+        "if os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  print('up', flush=True)\n"
+        "  os.write(writer, b'x')\n  time.sleep(600)\n"
         " os._exit(0)\n"
-        "time.sleep(0.2)"
+        "os.read(reader, 1)"
     )
 
     done = await run(l3, script(source, args=(mark,)))
@@ -214,7 +216,7 @@ async def test_a_program_ends_when_its_worker_was_killed(tmp_path: Path) -> None
     worker.kill()
     await worker.wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while _running_with(mark):
             await asyncio.sleep(0.05)
 

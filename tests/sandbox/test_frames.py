@@ -114,9 +114,9 @@ def test_a_frame_that_is_not_whole_is_refused_at_the_end() -> None:
 
 
 def test_brackets_by_the_million_are_counted_in_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
 
     with pytest.raises(BadFrame):
         decode(b'{"do": "x", "n": ' + b"[]," * 1_000_000 + b"}")
 
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5

@@ -235,7 +235,7 @@ class TestBounds:
                 writer.write(part)
                 await writer.drain()
                 await asyncio.sleep(pause)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await reader.read()
         except ConnectionError:
             return b""
@@ -291,7 +291,7 @@ class TestBounds:
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"\x00")
         await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await service.stop()
             await service.stop()
             assert await reader.read() == b""

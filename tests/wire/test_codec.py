@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from flowkit.errors import Corrupt
 from flowkit.wire import codec
 from flowkit.wire.codec import MAX_DEPTH, check_depth, dumps, loads, loads_as
+from tests.thorough import at_night
 from tests.wire.values import NASTY, values
 
 
@@ -31,7 +32,7 @@ def test_what_json_can_say_comes_back(value: Any) -> None:
     assert type(loads(dumps(value))) is type(value)
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_night(300))
 @given(values)
 def test_any_value_comes_back(value: Any) -> None:
     data = dumps(value)
@@ -125,14 +126,14 @@ def test_a_text_that_is_no_text_is_corrupt() -> None:
         loads("\ud800")
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_night(300))
 @given(st.binary(max_size=60) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_are_json_or_corrupt(data: bytes) -> None:
     with contextlib.suppress(Corrupt):
         loads(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_night(300))
 @given(values.map(dumps), st.integers(0, 10**6), st.binary(max_size=2))
 def test_damaged_json_is_json_or_corrupt(data: bytes, place: int, damage: bytes) -> None:
     at = place % (len(data) + 1)
@@ -173,7 +174,7 @@ def test_brackets_in_strings_hide_no_depth() -> None:
         check_depth(nested(300, b'["\\\\","]\\"",', b"1]"))
 
 
-@settings(max_examples=200)
+@settings(max_examples=at_night(200))
 @given(values, st.integers(0, 300))
 def test_depth_is_judged_as_it_is(value: Any, more: int) -> None:
     for _ in range(more):

@@ -28,6 +28,7 @@ from flowkit.wire.facts import (
     write_artifact,
     write_payload,
 )
+from tests.thorough import at_night
 from tests.wire.values import FACTS, LETTERS, NASTY, REPORTS, junk
 
 ROWS = {
@@ -282,7 +283,7 @@ def test_a_wrong_type_in_any_place_of_a_report_is_corrupt(row: list[Any]) -> Non
 
 
 def test_any_row_is_read_or_refused_and_nothing_else() -> None:
-    @settings(max_examples=400)
+    @settings(max_examples=at_night(400))
     @given(st.lists(st.sampled_from([*f.TAGS, "newer"]) | junk, max_size=9))
     def check(row: list[Any]) -> None:
         for read in (fact_row, decode_report):
@@ -295,7 +296,7 @@ def test_any_row_is_read_or_refused_and_nothing_else() -> None:
 def test_any_body_is_read_or_refused_and_nothing_else() -> None:
     rows = st.sampled_from(list(ROWS.values()))
 
-    @settings(max_examples=300)
+    @settings(max_examples=at_night(300))
     @given(st.lists(rows | junk, max_size=3), st.integers(0, 10**6), st.text(max_size=2), st.booleans())
     def check(body: list[Any], place: int, damage: str, damaged: bool) -> None:
         text = dumps(body).decode()

@@ -47,6 +47,7 @@ from flowkit.wire.messages import (
     unpack_artifacts,
 )
 from flowkit.wire.topics import MAX_MESSAGE_BYTES
+from tests.thorough import at_night
 from tests.wire.values import LETTERS, NASTY, REPORTS, junk, texts, values
 
 BIG = Artifact("ref", 9, "json", ("a", 0))
@@ -94,7 +95,7 @@ def test_any_batch_of_facts_comes_back() -> None:
     mail = st.builds(Mail, ids, ids, st.one_of(*LETTERS.values()))
     knocks = st.builds(Knock, ids, ids, texts)
 
-    @settings(max_examples=200)
+    @settings(max_examples=at_night(200))
     @given(texts, texts, st.integers(-1, 2**40), st.lists(told | mail | knocks, max_size=3))
     def check(sender: str, incarnation: str, held: int, items: list[Told | Mail | Knock]) -> None:
         data = encode_facts_batch(sender, incarnation, held, items)
@@ -183,7 +184,7 @@ def test_any_job_comes_back() -> None:
     jobs = st.builds(Job, texts, texts, texts, st.integers(0, 9), texts, texts, st.integers(0, 2**40), texts,
                      st.integers(0, 9), st.floats(0, 1e9), inputs=values, params=values)  # fmt: skip
 
-    @settings(max_examples=100)
+    @settings(max_examples=at_night(100))
     @given(st.lists(jobs, max_size=2))
     def check(items: list[Job]) -> None:
         data = encode_work("w", "i", "c", items)
@@ -371,7 +372,7 @@ def test_a_wrong_type_in_any_place_of_a_message_is_corrupt(topic: str) -> None:
 def test_any_message_is_read_or_refused_and_nothing_else(topic: str) -> None:
     good = GOOD[topic]
 
-    @settings(max_examples=200)
+    @settings(max_examples=at_night(200))
     @given(st.data())
     def check(data: st.DataObject) -> None:
         spoilt = json.loads(json.dumps(good))

@@ -43,7 +43,7 @@ async def test_what_a_command_leaves_behind_is_killed() -> None:
     began = time.monotonic()
     done = await Groups().run("sh", "-c", "sleep 60 & echo $$", grace_sec=1)
     assert done == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     await until_gone(int(done.stdout))
 
 

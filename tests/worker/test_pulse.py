@@ -140,7 +140,7 @@ async def test_the_thread_kills_what_is_lost_while_the_loop_is_blocked() -> None
     async with threaded([hogs], bus, ThreadStore(Outcome.UNKNOWN), lease_ttl_sec=0.2) as stand:
         job = stand.job("hogs")
         await stand.send(job)
-        await stand.until(lambda: exits, timeout=10)
+        await stand.until(lambda: exits, timeout=60)
         await asyncio.sleep(0.05)
         await stand.read()
         assert exits == [(True, True)]

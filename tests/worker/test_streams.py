@@ -120,7 +120,7 @@ async def test_what_a_plain_generator_makes_first_is_not_held_back_for_what_come
     async with Stand([plain]) as stand:
         mine = job(stand, "p", "plain", plan(readers={"c": False}))
         await stand.send(mine)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await blocks(stand, "p"):
                 await asyncio.sleep(0.01)
         assert await values(stand, "p") == [1]

@@ -130,7 +130,7 @@ async def test_a_stopped_plain_handler_notices_if_it_looks() -> None:
         await stand.send(job)
         await stand.until(looked.is_set)
         await stand.send(stand.stop_of(job, grace_sec=30))
-        assert isinstance(await stand.result(job, timeout=5), Released)
+        assert isinstance(await stand.result(job, timeout=60), Released)
 
 
 async def test_a_plain_handler_out_of_time_is_left_behind() -> None:
@@ -140,7 +140,7 @@ async def test_a_plain_handler_out_of_time_is_left_behind() -> None:
         jobs = [stand.job("stuck", run_sec=0.02) for _ in range(4)]
         await stand.send(*jobs)
         for job in jobs:
-            report = await stand.result(job, timeout=5)
+            report = await stand.result(job, timeout=60)
             assert isinstance(report, Failed)
             assert report.error["code"] == "timeout"
         assert isinstance(await stand.run("quick"), Succeeded), "slots and threads are free for others"
@@ -160,7 +160,7 @@ async def test_a_plain_handler_that_does_not_look_is_released_after_its_grace() 
         await stand.send(job)
         await stand.until(began.is_set)
         await stand.send(stand.stop_of(job, grace_sec=0.02))
-        assert isinstance(await stand.result(job, timeout=5), Released)
+        assert isinstance(await stand.result(job, timeout=60), Released)
         gate.set()
 
 

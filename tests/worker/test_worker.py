@@ -147,7 +147,7 @@ async def test_left_with_an_error_it_hands_back_at_once() -> None:
     with pytest.raises(KeyError):
         async with worker_on(Cluster(), handlers=[greet], cfg={"drain_sec": 60.0}):
             raise KeyError
-    assert asyncio.get_running_loop().time() - began < 5
+    assert asyncio.get_running_loop().time() - began < 30
 
 
 @pytest.mark.parametrize("signals", [1, 2])
@@ -162,14 +162,16 @@ async def test_a_first_signal_drains_and_a_second_stops(signals: int) -> None:
 
     worker.stop = slow_stop  # type: ignore[method-assign]
     running = asyncio.ensure_future(worker.run_forever())
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # before it listens, the signal would end us all
+            await asyncio.sleep(0)
     assert not running.done()
     os.kill(os.getpid(), signal.SIGTERM)
     await drained.wait()
     assert not running.done()
     if signals == 2:
         os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await running
     assert cluster.users == 0
 
@@ -219,12 +221,15 @@ def test_importing_the_worker_is_light() -> None:
 
 def test_sigterm_ends_a_worker_process_in_good_order(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
-        import asyncio
+        import asyncio, signal
         from flowkit.worker import Worker
         async def main():
             worker = Worker(db={str(tmp_path / "a.db")!r}, handlers={{"a": lambda: None}})
-            asyncio.get_running_loop().call_later(0.05, print, "ready")
-            await worker.run_forever()
+            running = asyncio.ensure_future(worker.run_forever())
+            while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                await asyncio.sleep(0.01)
+            print("ready")
+            await running
             print("ended")
         asyncio.run(main())
     """)
@@ -233,7 +238,7 @@ def test_sigterm_ends_a_worker_process_in_good_order(tmp_path: Path) -> None:
     assert worker.stdout.readline() == "ready\n"
     worker.send_signal(signal.SIGTERM)
     assert worker.stdout.read() == "ended\n"
-    assert worker.wait(timeout=10) == 0
+    assert worker.wait(timeout=60) == 0
     worker.stdout.close()
 
 

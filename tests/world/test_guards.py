@@ -12,7 +12,8 @@ import pytest
 from flowkit.testing.guards import GUARDS, LOOKED_FOR
 from flowkit.testing.runner import describe, run_in_processes, run_seeds
 
-# What shows within a few seeds, and how. All of them are taken away in `make nightly`.
+# What shows within a few seeds, and how: what takes a hundred, or more, shows in one version of the code and not in the
+# next. All of them are taken away in `make nightly`.
 PLAIN = {
     "unique": "commit_lost",
     "unknown_no_yes": "phantom_event",
@@ -26,7 +27,6 @@ PLAIN = {
     "renew_in_store": "rerun_of_running",
     "full_ttl": "overlap",
     "republish": "event_missed",
-    "load_active": "head_open",
     "head_published": "head_open",
     "evict_head": "head_open",
     "confirm_request": "request_twice",
@@ -38,19 +38,22 @@ CALM = ("lost_stops",)
 TILTS = ("stale_loads", "late_heads", "restart_before_timeout")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("name", "kind"), PLAIN.items())
 def test_a_missing_guard_shows_at_once(name: str, kind: str) -> None:
     guard = GUARDS[name]
-    for first in range(0, 100, 4):
+    for first in range(0, 100, 2):
         without = (name, *guard.seconds)
-        if kind in run_seeds(range(first, first + 4), guard.mode, without=without, directed=guard.directed).bad:
+        if kind in run_seeds(range(first, first + 2), guard.mode, without=without, directed=guard.directed).bad:
             return
     pytest.fail(f"100 seeds without {name!r}, and no {kind}")
 
 
 def test_a_failing_seed_is_printed_with_the_command_that_replays_it() -> None:
-    tally = run_in_processes(0, 20, without=["republish"], jobs=1)
+    for first in range(0, 60, 3):
+        tally = run_in_processes(first, first + 3, without=["republish"], jobs=1)
+        if "event_missed" in tally.bad:
+            break
 
     said = describe(tally)
     [command, *_] = re.findall(r"replay: (python -m flowkit\.testing trace .*)", said)
@@ -65,10 +68,10 @@ def test_a_failing_seed_is_printed_with_the_command_that_replays_it() -> None:
 FAULTS = sorted({fault for faults in LOOKED_FOR.values() for fault in faults})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_with_all_guards_a_directed_fault_breaks_nothing(fault: str) -> None:
-    tally = run_seeds(range(8), "calm" if fault in CALM else "chaos", directed=[fault])
+    tally = run_seeds(range(4), "calm" if fault in CALM else "chaos", directed=[fault])
 
     assert not tally.bad, "\n" + describe(tally)
 

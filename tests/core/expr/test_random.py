@@ -16,16 +16,17 @@ from tests.core.expr.generator import Generator
 from tests.core.expr.interpreter import Bad, interpret
 from tests.core.expr.parts import PARTS, SCOPE
 from tests.core.expr.printer import printed
+from tests.thorough import at_night
 
 
 @given(PARTS)
-@settings(max_examples=150)
+@settings(max_examples=at_night(150))
 def test_what_is_printed_reads_the_same(part: Node) -> None:
     assert Parser(printed(part), ROOTS).parse() == part
 
 
 @given(PARTS)
-@settings(max_examples=150)
+@settings(max_examples=at_night(150))
 def test_any_expression_gives_what_the_interpreter_gives(part: Node) -> None:
     assert exact(outcome(part)) == exact(expected(part))
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flowkit.core.expr.failure import Exceeded
 from flowkit.core.expr.limits import MAX_PATTERN, MAX_PROGRAM
 from flowkit.core.expr.regex import PatternError, build, parse_pattern, search, size_of
+from tests.thorough import at_night
 
 PLENTY = 10**9
 
@@ -178,7 +179,7 @@ PATTERNS = st.recursive(ATOMS, larger, max_leaves=8)
 
 
 @given(PATTERNS, st.lists(st.text(CHARACTERS, max_size=7), min_size=1, max_size=8))
-@settings(max_examples=400)
+@settings(max_examples=at_night(400))
 def test_a_pattern_matches_what_python_matches(pattern: str, texts: list[str]) -> None:
     ours = build(parse_pattern(pattern))
     theirs = re.compile(as_python_has_it(pattern), re.ASCII)

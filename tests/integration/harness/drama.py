@@ -134,7 +134,9 @@ class Drama:
 
 
 @asynccontextmanager
-async def drama(folder: Path, seed: int, *, tasks: int = TASKS) -> AsyncIterator[Drama]:
+async def drama(
+    folder: Path, seed: int, *, tasks: int = TASKS, sec: tuple[float, float] = (0.05, 0.5)
+) -> AsyncIterator[Drama]:
     """Servers, coordinators, workers and a load that has begun."""
     kafka, mongo = KafkaServer(), MongoServer()
     try:
@@ -144,7 +146,7 @@ async def drama(folder: Path, seed: int, *, tasks: int = TASKS) -> AsyncIterator
         with Cluster(site, folder, folder / "ledger") as cluster:
             await cluster.start(coordinators=COORDINATORS, workers=WORKERS)
             async with site.client() as client:
-                load = Load(client, tasks, random.Random(dice.random()))
+                load = Load(client, tasks, random.Random(dice.random()), sec)
                 play = Drama(kafka, mongo, cluster, load, Ledger(folder / "ledger"), dice)
                 load.start()
                 yield play

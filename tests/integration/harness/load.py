@@ -1,5 +1,5 @@
 """Keeps a cluster busy: always so many tasks under way, chains, diamonds, maps, repeats, sub-graphs and tasks that are
-undone, of nodes of 50 to 500 ms, each checked."""
+undone, of nodes of 50 to 500 ms, if nothing else is said, each checked."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ class Accepted:
 
 @dataclass
 class Load:
-    """`tasks` of them at a time, created through a client that coordinates nothing, until it is told to stop."""
+    """`tasks` of them at a time, created through a client that coordinates nothing, until it is told to stop. Their
+    nodes take a time in the range `sec`."""
 
     client: Client
     tasks: int
     dice: random.Random
+    sec: tuple[float, float] = (0.05, 0.5)
     accepted: dict[str, Accepted] = field(default_factory=dict)
     doubts: int = 0
     _lanes: list[asyncio.Task[None]] = field(default_factory=list)
@@ -105,7 +107,7 @@ class Load:
                 await asyncio.sleep(0.3)
 
     def _sec(self) -> float:
-        return round(self.dice.uniform(0.05, 0.5), 3)
+        return round(self.dice.uniform(*self.sec), 3)
 
     def _chain(self) -> tuple[Any, Any]:
         nodes = [self._node(f"n{i}", {"n": {"$from": f"n{i - 1}.n"}} if i else {}) for i in range(LENGTH)]
