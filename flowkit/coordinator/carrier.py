@@ -19,6 +19,7 @@ from flowkit.core.payload import lift_artifacts, lift_secrets
 from flowkit.errors import FlowKitError, StoreUnavailable
 from flowkit.ports import DELETED, Clock, Commit, Head, Record, SecretUse, Store
 from flowkit.service import Supervisor
+from flowkit.telemetry import Propagation
 from flowkit.wire.codec import dumps
 from flowkit.wire.events import Event, encode_event, encode_progress, event_headers, progress_headers
 from flowkit.wire.facts import row_of
@@ -43,7 +44,8 @@ def event_record(topics: Topics, commit: Commit, tenant: str, status: str) -> Re
 
 class Carrier:
     """`load_soon`, `ticket` and `on_published` are set by the owner: one wakes the loader, one issues tickets for
-    secrets, one hears of acknowledged events."""
+    secrets, one hears of acknowledged events. `propagation` tells which spans work is a child of; without one, that is
+    the span that the task was created in."""
 
     def __init__(self, *, store: Store, clock: Clock, publisher: Publisher, topics: Topics, hub: Hub,
                  supervisor: Supervisor) -> None:  # fmt: skip
@@ -53,6 +55,7 @@ class Carrier:
         self._topics = topics
         self._hub = hub
         self._supervisor = supervisor
+        self.propagation: Propagation | None = None
         self.load_soon: Callable[[], None] = lambda: None
         self.ticket: Callable[[SecretUse, Sequence[str]], str] = lambda use, names: ""
         self.on_published: Callable[[Cell, int], None] = lambda cell, seq: cell.event_acknowledged(seq)
@@ -139,11 +142,17 @@ class Carrier:
             code=None if large else code,
             ticket=self._ticket(task, head, effect) if code and code.get("secrets") else "",
             stream=streams.job(task, effect.node),
+            traceparent=self._traceparent(head, effect),
         )
         if large:
             self._supervisor.spawn(self._dispatch_large(effect, job, large), "dispatch-large")
         else:
             self._publisher.work(effect.worker, effect.incarnation, job)
+
+    def _traceparent(self, head: Head, effect: Dispatch) -> str:
+        if self.propagation is None:
+            return head.traceparent
+        return self.propagation.of_work(head, effect.name, effect.attempt, effect.node.type)
 
     def _ticket(self, task: Task, head: Head, effect: Dispatch) -> str:
         """For the secrets of this attempt; nothing where none can be issued: the worker says so then."""

@@ -99,7 +99,7 @@ class Programs:
                 say = f"the node asks for level {code['level']}, this worker has {runtime.level.name}"
                 raise AttemptFailure("level_unavailable", say, permanent=True)
             async with self._packages(code.get("requirements", [])) as packages:
-                work = await self._work(attempt.job, inputs, code, packages)
+                work = await self._work(attempt.job, inputs, code, packages, context.traceparent)
                 ears = _Ears(attempt, context, undertaker, emit)
                 value = await self._supervised(Supervision(runtime, work, ears), attempt)
                 if not ears.batches:
@@ -124,7 +124,8 @@ class Programs:
         result = outcome.result
         return result.output if result.next is None else Next(result.next, result.output)
 
-    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any], packages: Path | None) -> Work:
+    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any], packages: Path | None,
+                    traceparent: str) -> Work:  # fmt: skip
         names = code.get("secrets", [])
         values, redactor = await self._resolve(job, names)
         for place, name in code.get("holes", []):
@@ -145,6 +146,7 @@ class Programs:
             "runner_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{job.task_id}/{job.node}/{job.attempt}")),
             "path": [str(packages)] if packages else [],
             "secrets": list(names),
+            "traceparent": traceparent,
             "most_bytes": limits.output_mb * 1024 * 1024,
         }
         program = program_for(
