@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from flowkit.core.traceparent import read_traceparent, trace_id_of
 from flowkit.errors import ConfigError
 from flowkit.otel import trace
 from flowkit.otel.names import ABOUT, SPANS
-from tests.otel.collector import Got
 from tests.otel.stand import Tracer, engine, node, traced
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -139,7 +137,7 @@ async def test_what_a_handler_traces_is_a_child_of_its_run() -> None:
 async def test_each_attempt_has_its_span_and_failures_are_errors() -> None:
     async def flaky(ctx: Any) -> int:
         if ctx.attempt < 3:
-            raise flowkit.Retry("not_yet", "the secret is hunter2")
+            raise flowkit.Retry("the secret is hunter2", code="not_yet")
         return 1
 
     def bad(flaky: int) -> None:
@@ -189,7 +187,10 @@ async def test_the_tasks_of_sub_graphs_belong_to_the_trace_of_their_parent() -> 
     with traced() as (collector, tracer):
         async with engine(tracer, hello) as flow:
             inner = {"name": "inner", "nodes": [node("hello")]}
-            middle = {"name": "middle", "nodes": [{"node_id": "deep", "type": "task", "graph": inner, "inputs": {"name": "x"}}]}
+            middle = {
+                "name": "middle",
+                "nodes": [{"node_id": "deep", "type": "task", "graph": inner, "inputs": {"name": "x"}}],
+            }
             outer = {"name": "outer", "nodes": [{"node_id": "sub", "type": "task", "graph": middle}]}
             task = await flow.submit(outer, traceparent=CALLER)
             await task.wait()
@@ -208,7 +209,9 @@ async def test_the_tasks_of_sub_graphs_belong_to_the_trace_of_their_parent() -> 
 async def test_a_node_without_a_worker_has_a_span_as_long_as_it_slept() -> None:
     with traced() as (collector, tracer):
         async with engine(tracer, hello) as flow:
-            await (await flow.submit({"nodes": [{"node_id": "nap", "type": "sleep", "inputs": {"seconds": 0.2}}]})).wait()
+            await (
+                await flow.submit({"nodes": [{"node_id": "nap", "type": "sleep", "inputs": {"seconds": 0.2}}]})
+            ).wait()
 
     nap = collector.one("node nap")
     assert collector.parent(nap) == "task"
@@ -353,5 +356,3 @@ def test_one_telemetry_is_traced_once() -> None:
     with pytest.raises(ConfigError, match="traced already"):
         trace(tracer.telemetry, tracer.provider)
     tracer.queue.shutdown()
-
-
