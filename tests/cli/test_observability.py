@@ -137,8 +137,8 @@ def test_one_trace_spans_caller_coordinator_and_worker_and_the_scrapes_add_up(
 
 def _python(folder: Path, script: str, environment: dict[str, str]) -> str:
     ran = subprocess.run(
-        [sys.executable, script], cwd=folder, env=clean_environment(**environment), capture_output=True, text=True, timeout=90,
-        check=False,
+        [sys.executable, script], cwd=folder, env=clean_environment(**environment), capture_output=True, text=True,
+        timeout=90, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

@@ -187,10 +187,8 @@ async def test_the_tasks_of_sub_graphs_belong_to_the_trace_of_their_parent() -> 
     with traced() as (collector, tracer):
         async with engine(tracer, hello) as flow:
             inner = {"name": "inner", "nodes": [node("hello")]}
-            middle = {
-                "name": "middle",
-                "nodes": [{"node_id": "deep", "type": "task", "graph": inner, "inputs": {"name": "x"}}],
-            }
+            deep = {"node_id": "deep", "type": "task", "graph": inner, "inputs": {"name": "x"}}
+            middle = {"name": "middle", "nodes": [deep]}
             outer = {"name": "outer", "nodes": [{"node_id": "sub", "type": "task", "graph": middle}]}
             task = await flow.submit(outer, traceparent=CALLER)
             await task.wait()
@@ -209,13 +207,12 @@ async def test_the_tasks_of_sub_graphs_belong_to_the_trace_of_their_parent() -> 
 async def test_a_node_without_a_worker_has_a_span_as_long_as_it_slept() -> None:
     with traced() as (collector, tracer):
         async with engine(tracer, hello) as flow:
-            await (
-                await flow.submit({"nodes": [{"node_id": "nap", "type": "sleep", "inputs": {"seconds": 0.2}}]})
-            ).wait()
+            nap = {"node_id": "nap", "type": "sleep", "inputs": {"seconds": 0.2}}
+            await (await flow.submit({"nodes": [nap]})).wait()
 
-    nap = collector.one("node nap")
-    assert collector.parent(nap) == "task"
-    assert nap.ended - nap.began == pytest.approx(0.2, abs=0.15)
+    slept = collector.one("node nap")
+    assert collector.parent(slept) == "task"
+    assert slept.ended - slept.began == pytest.approx(0.2, abs=0.15)
 
 
 async def test_a_restart_is_a_task_span_of_its_own_in_the_same_trace() -> None:
