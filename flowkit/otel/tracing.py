@@ -41,6 +41,8 @@ from flowkit.wire.messages import Job
 
 MOST_LINKS: Final = 128
 LONGEST_CODE: Final = 200
+MOST_KNOWN: Final = 10_000
+"""So many decisions of the sampler are remembered: it is asked about each span of a trace."""
 BAD: Final = frozenset({"failed", "lost"})
 
 Attributes = dict[str, AttributeValue]
@@ -72,6 +74,7 @@ class Tracing:
         if self._tracer is not None and not isinstance(self._tracer.id_generator, GivenIds):
             self._tracer.id_generator = GivenIds()
         self._runs: dict[str, Span] = {}
+        self._known: dict[tuple[str, SpanKind, bool | None], bool] = {}
         telemetry.propagation = self
         self._unobserve = telemetry.observe(self.observe)
 
@@ -111,13 +114,21 @@ class Tracing:
     def _sampled(self, parent: TraceContext | None, trace_id: str, name: str, kind: SpanKind) -> bool:
         if self._tracer is None:
             return False
+        key = (trace_id, kind, None if parent is None else parent.sampled)
+        known = self._known.get(key)
+        if known is not None:
+            return known
         try:
             sampler = self._tracer.sampler
             asked = sampler.should_sample(_as_context(parent), int(trace_id, 16), name, kind)
-            return asked.decision is Decision.RECORD_AND_SAMPLE
+            sampled = asked.decision is Decision.RECORD_AND_SAMPLE
         except Exception as error:  # a sampler of the user's own must not hold up work
             self._telemetry.failed_to_observe(error)
             return False
+        if len(self._known) >= MOST_KNOWN:  # it can be asked again: it answers the same
+            self._known.clear()
+        self._known[key] = sampled
+        return sampled
 
     # ------------------------------------------------------------------------------------------ what is observed
 
@@ -213,16 +224,21 @@ class Tracing:
 
     def _run_began(self, tracer: Tracer, it: RunBegan) -> None:
         """Begin the span of a run, and make it the current one of the asyncio task that runs it."""
-        job = it.job
-        given = read_traceparent(job.traceparent)
-        attributes = {**_job_attributes(job), **self._messaging("process", it.topic), n.MESSAGE_ID: job.token}
-        attributes[n.WORKER] = it.worker
-        own, name = self._of_run(job), f"process {it.topic}"
-        span = self._start(tracer, name, own, given, SpanKind.CONSUMER, attributes, it.began_at)
-        span.add_event(n.RECEIVED, timestamp=_ns(it.received_at))
-        self._runs[job.token] = span
+        own = self._of_run(it.job)
+        span: Span = NonRecordingSpan(_span_context(own))
+        if own.sampled:
+            span = self._runs[it.job.token] = self._run(tracer, it, own)
         # Nothing else of the context is kept: it may be that of the attempt whose slot this one got.
         otel_context.attach(otel.set_span_in_context(span, otel_context.Context()))
+
+    def _run(self, tracer: Tracer, it: RunBegan, own: TraceContext) -> Span:
+        job, name = it.job, f"process {it.topic}"
+        attributes = {**_job_attributes(job), **self._messaging("process", it.topic), n.MESSAGE_ID: job.token}
+        attributes[n.WORKER] = it.worker
+        given = read_traceparent(job.traceparent)
+        span = self._start(tracer, name, own, given, SpanKind.CONSUMER, attributes, it.began_at)
+        span.add_event(n.RECEIVED, timestamp=_ns(it.received_at))
+        return span
 
     def _run_ended(self, it: RunEnded) -> None:
         span = self._runs.pop(it.job.token, None)
@@ -233,6 +249,8 @@ class Tracing:
     def _report_sent(self, tracer: Tracer, it: ReportSent) -> None:
         job = it.job
         run = self._of_run(job)
+        if not run.sampled:
+            return
         own = run._replace(span_id=span_id_of(n.SEND_REPORT.what, job.task_id, job.node, job.attempt))
         attributes = {**_job_attributes(job), **self._messaging("send", it.topic, job.partition)}
         attributes[n.MESSAGE_ID] = job.token
@@ -243,7 +261,9 @@ class Tracing:
 
     def _start(self, tracer: Tracer, name: str, own: TraceContext, parent: TraceContext | None, kind: SpanKind,
                attributes: Mapping[str, AttributeValue], at: float, *, links: Sequence[Link] = ()) -> Span:  # fmt: skip
-        """The span; what has no value is no attribute. The sampler is asked as for any other."""
+        """The span; what has no value is no attribute. The sampler is asked as for any other, unless it said no."""
+        if not own.sampled:
+            return NonRecordingSpan(_span_context(own))
         cast(GivenIds, tracer.id_generator).set(own.trace_id, own.span_id)
         said = {key: value for key, value in attributes.items() if value != ""}
         context = _as_context(parent) or otel_context.Context()

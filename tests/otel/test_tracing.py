@@ -311,7 +311,8 @@ async def test_code_in_a_process_of_its_own_finds_its_span_in_the_environment(la
     assert result.output == f"00-{run.trace_id}-{run.span_id}-01"
 
 
-async def test_without_a_collector_nothing_fails_or_waits() -> None:
+async def test_without_a_collector_nothing_fails_or_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowkit.otel.span_queue.STOP_SEC", 0.3)
     tracer = Tracer("http://127.0.0.1:1", most=20, batch=5)
     cfg = CoordinatorConfig(otel=False)
     async with flowkit.Embedded(handlers=[hello], telemetry=tracer.telemetry, cfg=cfg) as flow:
