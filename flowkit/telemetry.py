@@ -274,7 +274,12 @@ class Telemetry:
     def measure(self, reader: Callable[[], Iterable[Reading]]) -> Callable[[], None]:
         """Let it be asked how something stands, in the loop that it belongs to; the answer ends that."""
         self._readers.append(reader)
-        return lambda: self._readers.remove(reader)
+
+        def end() -> None:
+            if reader in self._readers:
+                self._readers.remove(reader)
+
+        return end
 
     def readings(self) -> Iterable[Reading]:
         """How everything stands now that somebody measures."""

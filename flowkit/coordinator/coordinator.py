@@ -188,16 +188,17 @@ class Coordinator:
             if self._companion is not None:
                 worker, self._companion = self._companion, None
                 await worker.stop(COMPANION_SEC)
-            if self._coordinating:
-                self._unmeasure()
+            self._unmeasure()
             await runtime.stop()
             await self._monitor.stop()
             if self._backend.file is not None:
                 self._backend.file.release_ownership()
         finally:
             self._coordinating = self._backend.coordinated = False
-            await self._backend.stop()
-            await observing_of(self.telemetry).end()
+            try:
+                await self._backend.stop()
+            finally:
+                await observing_of(self.telemetry).end()
 
     async def restart(self) -> None:
         """Stop and start again."""

@@ -43,6 +43,7 @@ class SpanQueue(SpanProcessor):
         self._wake = threading.Event()
         self._empty = threading.Condition(self._lock)
         self._busy = False
+        self._works = True
         self._stopped = False
         self._thread = threading.Thread(target=self._work, name="flowkit-spans", daemon=True)
         self._thread.start()
@@ -102,9 +103,18 @@ class SpanQueue(SpanProcessor):
                 log.exception("spans could not be exported")
                 done = False
             self._count("otel_spans_exported" if done else "otel_spans_failed", len(spans))
+            self._tell(done)
         with self._empty:
             self._busy = False
             self._empty.notify_all()
+
+    def _tell(self, works: bool) -> None:
+        """Say it once when a collector goes away, and once when it is back."""
+        if works and not self._works:
+            log.info("spans are exported again")
+        elif self._works and not works:
+            log.warning("spans cannot be exported; until they can, they are counted (otel_spans_failed) and lost")
+        self._works = works
 
     def _take(self) -> list[ReadableSpan]:
         with self._lock:

@@ -220,8 +220,10 @@ class Worker:
                 self._started = False
                 self._unmeasure()
                 self._backend.workers.remove(self._signatures)
-                await self._backend.stop()
-                await observing_of(self.telemetry).end()
+                try:
+                    await self._backend.stop()
+                finally:
+                    await observing_of(self.telemetry).end()
 
     # ------------------------------------------------------------------------------------------ wiring
 

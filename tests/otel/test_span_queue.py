@@ -82,15 +82,24 @@ def test_what_does_not_fit_is_dropped_and_counted() -> None:
     stand.queue.shutdown()
 
 
-def test_what_the_collector_refuses_is_counted() -> None:
+def test_what_the_collector_refuses_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "flowkit.otel")
     door = Door(answers=SpanExportResult.FAILURE)
     door.open.set()
     stand = Stand(door, every_sec=60)
 
-    stand.make("a", "b")
+    for name in "abc":
+        stand.make(name)
+        assert stand.queue.force_flush(5000)
+    door.answers = SpanExportResult.SUCCESS
+    stand.make("d")
 
     assert stand.queue.force_flush(5000)
-    assert stand.counts == {"otel_spans_failed": 2}
+    assert stand.counts == {"otel_spans_failed": 3, "otel_spans_exported": 1}
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        "spans cannot be exported",
+        "spans are exported again",
+    ]
     stand.queue.shutdown()
 
 

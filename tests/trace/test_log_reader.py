@@ -151,6 +151,6 @@ async def test_what_makes_no_sense_is_refused_with_a_word_of_help() -> None:
 
 
 def test_a_trace_id_is_the_tasks_own() -> None:
-    assert trace_id_of(TASK) == TASK.replace("-", "")
+    assert trace_id_of(TASK)[:16] == TASK.replace("-", "")[:16]
     assert len(trace_id_of("any \ud800")) == 32
     assert trace_id_of("a") != trace_id_of("b")
