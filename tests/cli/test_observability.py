@@ -3,6 +3,7 @@ them, as a collector receives it, and what a scrape of each says."""
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from flowkit import measures as m
-from tests.cli.conftest import Begin, Process
+from tests.cli.conftest import Begin, Process, command
 from tests.cli.conftest import environment as clean_environment
 from tests.metrics.test_metrics import Scrape, ask
 from tests.otel.collector import Collector, collecting
@@ -142,3 +143,37 @@ def _python(folder: Path, script: str, environment: dict[str, str]) -> str:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
+
+
+@pytest.mark.slow
+def test_the_coordinator_that_takes_over_ends_the_trace_that_a_killed_one_began(
+    folder: Path, begin: Begin, environment: dict[str, str], collector: Collector
+) -> None:
+    graph = {"name": "long", "nodes": [{"node_id": "n", "type": "wait", "inputs": {"seconds": 12, "value": 1}}]}
+    (folder / "long.json").write_text(json.dumps(graph))
+    first = begin("coordinator", **environment, OTEL_SERVICE_NAME="first")
+    first.heard("coordinator c-")
+    begin("worker", "app", **environment).heard("serves")
+    task_id = command(folder, "run", "long.json", "--detach", **environment).out.strip()
+    collector.wait(1)  # its work was sent
+    first.signal(signal.SIGKILL)
+    second = begin("coordinator", **environment, OTEL_SERVICE_NAME="second")
+    second.heard("coordinator c-")
+
+    ran = command(folder, "run", "--resume", task_id, **environment)
+    assert (ran.code, ran.out) == (0, "1\n")
+    collector.wait(6)
+
+    work = f"{environment['FLOWKIT_TOPIC_PREFIX']}work.v1"
+    facts = f"{environment['FLOWKIT_TOPIC_PREFIX']}facts.v1"
+    assert sorted((span.service, span.name, collector.parent(span)) for span in collector.spans) == [
+        ("first", f"send {work}", "attempt n"),
+        ("flowkit-worker", f"process {work}", f"send {work}"),
+        ("flowkit-worker", f"send {facts}", f"process {work}"),
+        ("second", "attempt n", "task long"),
+        ("second", f"process {facts}", "attempt n"),
+        ("second", "task long", ""),
+    ]
+    attempt = collector.one("attempt n")
+    assert attempt.began <= collector.one(f"send {work}").began
+    assert attempt.ended - attempt.began > 12
