@@ -97,23 +97,24 @@ class SpanQueue(SpanProcessor):
 
     def _export_all(self) -> None:
         while spans := self._take():
+            raised: Exception | None = None
             try:
                 done = self._exporter.export(spans) is SpanExportResult.SUCCESS
-            except Exception:  # whatever an exporter raises, the next batch may get through
-                log.exception("spans could not be exported")
-                done = False
+            except Exception as error:  # whatever an exporter raises, the next batch may get through
+                done, raised = False, error
             self._count("otel_spans_exported" if done else "otel_spans_failed", len(spans))
-            self._tell(done)
+            self._tell(done, raised)
         with self._empty:
             self._busy = False
             self._empty.notify_all()
 
-    def _tell(self, works: bool) -> None:
+    def _tell(self, works: bool, raised: Exception | None) -> None:
         """Say it once when a collector goes away, and once when it is back."""
         if works and not self._works:
             log.info("spans are exported again")
         elif self._works and not works:
-            log.warning("spans cannot be exported; until they can, they are counted (otel_spans_failed) and lost")
+            say = "spans cannot be exported; until they can, they are counted (otel_spans_failed) and lost"
+            log.warning(say, exc_info=raised)
         self._works = works
 
     def _take(self) -> list[ReadableSpan]:

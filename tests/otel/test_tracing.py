@@ -321,7 +321,6 @@ async def test_without_a_collector_nothing_fails_or_waits(monkeypatch: pytest.Mo
 
     counts = tracer.telemetry.counts
     assert [end.status for end in ends] == ["finished"] * 20
-    assert counts["otel_spans_dropped"] > 0
     assert counts["otel_spans_dropped"] + counts["otel_spans_failed"] == 6 * 20
     assert "otel_spans_exported" not in counts
 
