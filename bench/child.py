@@ -27,6 +27,7 @@ import msgspec
 from bench import driver, workloads
 from bench.handlers import Naps, handlers
 from bench.workloads import Sizes
+from flowkit import loop
 
 Command = dict[str, Any]
 TROUBLE = ("LoopFailed", "DeadLettered", "Quarantined", "LeaseExpired", "AttemptKilled", "Reloaded")
@@ -224,7 +225,7 @@ def main() -> None:
     async def live() -> None:
         await serve(make(role, settings), out)
 
-    asyncio.run(live())
+    loop.run(live())
 
 
 if __name__ == "__main__":

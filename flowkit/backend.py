@@ -81,7 +81,11 @@ class Backend:
             return
         try:
             await self.store.start()
-            await self.bus.start()
+            try:
+                await self.bus.start()
+            except BaseException:
+                await self.store.stop()
+                raise
         except BaseException:
             self._users -= 1
             raise

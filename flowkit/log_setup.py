@@ -78,7 +78,7 @@ def swallow(*, logger: Any = None, code: str = "swallowed", msg: str = "an error
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # to be this broad is what it is for
         trace = None if expected else error
         _write(
             logger, level, msg, {**fields, "code": code, "error": str(error), "error_type": type(error).__name__}, trace

@@ -75,7 +75,7 @@ class Node:
                 nodes, outputs, message = _checked(await self.function())
                 if self._channel is None:
                     json.dumps(outputs, allow_nan=False)
-            except Exception as error:
+            except Exception as error:  # whatever the node's own function raises
                 if self._channel is not None:
                     self._channel.failed(error)
                     return

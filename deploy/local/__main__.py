@@ -36,7 +36,9 @@ def _up(kafka_port: int | None, mongo_port: int | None) -> None:
     with ExitStack() as stack:
         broker = stack.enter_context(KafkaServer(port=kafka_port))
         store = stack.enter_context(MongoServer(port=mongo_port))
-        print(f"FLOWKIT_TEST_KAFKA={broker.address}\nFLOWKIT_TEST_MONGO={store.url}", flush=True)
+        address = store.url.replace("/?", "/flowkit?")
+        print(f"FLOWKIT_TEST_KAFKA={broker.address}\nFLOWKIT_TEST_MONGO={store.url}")
+        print(f"KAFKA_BOOTSTRAP_SERVERS={broker.address}\nMONGO_URL={address}", flush=True)
 
         while not stopped.wait(1):
             if not (broker.running and store.running):

@@ -1,6 +1,6 @@
 """FlowKit inside a FastAPI app: one process, one file, three endpoints.
 
-pip install flowkit-engine fastapi uvicorn
+pip install . fastapi uvicorn
 uvicorn app:app --app-dir examples/fastapi_app
 """
 

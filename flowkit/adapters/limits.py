@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from flowkit.monitor_ports import AttemptRecord, LogBlock
 from flowkit.ports import (
     AuditRow,
@@ -24,104 +27,26 @@ MAX_INT = 2**63 - 1
 # As Kafka brokers have it: a larger message is refused. The engine sends 64 KiB at most, and references.
 MAX_MESSAGE = 1024 * 1024 - 1024
 
-
-def storable(
-    document: Head
+Document = (
+    Commit
+    | Head
     | HeadUpdate
-    | Commit
     | Request
+    | Block
+    | LimitSwap
     | FlowVersion
     | FlowTag
-    | LimitSwap
-    | Block
     | LogBlock
     | AttemptRecord
     | SealedSecret
-    | AuditRow,
-) -> bool:
+    | AuditRow
+)
+"""What is inserted or updated whole."""
+
+
+def storable(document: Document) -> bool:
     """Whether every backend can keep this document and give it back the same."""
-    match document:
-        case Commit(task_id, seq, name, prev, at, by, body):
-            # All of them at once: nearly every commit is of ASCII, and there are thousands a second.
-            names = f"{task_id}{name}{prev}{by}"
-            plain = body.isascii() and names.isascii() and len(body) + len(names) <= MAX_TEXT
-            fits = plain or _text(body, task_id, name, prev, by)
-            return fits and -MAX_INT <= seq <= MAX_INT and at == at
-        case HeadUpdate():
-            return (
-                _text(document.task_id, document.status, document.error, document.snapshot)
-                and _whole(document.seq, document.published_seq)
-                and _number(document.next_wake, document.updated_at, document.ended_at, document.remove_at)
-            )
-        case Head():
-            return _storable_head(document)
-        case Block(stream, seq, attempt, count, body):
-            fits = _text(body, stream.task_id, stream.node)
-            return fits and _whole(stream.generation, seq, attempt, count)
-        case LogBlock(task_id, tenant, node, base, attempt, first, count, level, until, place, body):
-            return (
-                _text(body, task_id, tenant, node, base)
-                and _whole(attempt, first, count, level, place)
-                and until == until
-            )
-        case AttemptRecord():
-            return _storable_attempt(document)
-        case LimitSwap():
-            return _text(document.limit_id, document.before, document.stamp, document.body) and _whole(
-                document.partition
-            )
-        case Request():
-            return (
-                _text(document.args)
-                and _text(document.task_id, document.id, document.kind, document.tenant, document.principal)
-                and _whole(document.n, document.partition)
-                and _number(document.at)
-            )
-        case FlowVersion(tenant, name, version, graph_ref, created_at, principal, note):
-            return _text(tenant, name, graph_ref, principal, note) and _whole(version) and _number(created_at)
-        case FlowTag(tenant, name, tag, version, revision, at, principal):
-            return _text(tenant, name, tag, principal) and _whole(version, revision) and _number(at)
-        case SealedSecret():
-            return (
-                _text(document.tenant, document.name, document.key_id, document.allow, document.principal)
-                and len(document.wrapped) + len(document.sealed) <= CHUNK
-                and _whole(document.version)
-                and _number(document.created_at)
-            )
-        case AuditRow():
-            return (
-                _text(document.id, document.tenant, document.principal, document.action, document.name)
-                and _text(document.outcome, document.flow, document.task_id, document.node, document.worker)
-                and _text(document.note)
-                and _whole(document.version, document.attempt)
-                and _number(document.at)
-            )
-
-
-def _storable_head(head: Head) -> bool:
-    texts = (
-        head.params, head.task_id, head.graph_ref, head.tenant, head.principal, head.name, head.fingerprint,
-        head.status, head.error, head.snapshot, head.flow, head.parent, head.parent_node, head.traceparent,
-        *head.targets, *head.labels, *head.labels.values(),
-    )  # fmt: skip
-    whole = (
-        head.partition, head.priority, head.seq, head.published_seq, head.parent_attempt, head.depth, head.life,
-    )  # fmt: skip
-    return (
-        _text(*texts)
-        and _whole(*whole)
-        and _number(head.timeout_sec, head.created_at, head.next_wake, head.updated_at, head.ended_at)
-        and _number(head.remove_at, head.deadline)
-    )
-
-
-def _storable_attempt(one: AttemptRecord) -> bool:
-    return (
-        _text(one.task_id, one.tenant, one.flow, one.node, one.base, one.role, one.outcome, one.code, one.worker)
-        and _whole(one.attempt, one.generation, one.seq)
-        and _number(one.ready_at, one.leased_at, one.ended_at, one.run_sec)
-        and abs(one.ended_at) < MAX_INT
-    )
+    return _RULES[type(document)](document)
 
 
 def unpublished_or_wake(document: Head | HeadUpdate) -> float | None:
@@ -144,6 +69,123 @@ def check_record(record: Record, partitions: int) -> None:
         raise ValueError(f"a record of {size} bytes for {record.topic!r}: at most {MAX_MESSAGE}; send a reference")
     if not 0 <= record.partition < partitions:
         raise ValueError(f"topic {record.topic!r} has no partition {record.partition}, it has {partitions}")
+
+
+# what is asked of each
+
+
+def _commit(commit: Commit) -> bool:
+    # All of them at once: nearly every commit is of ASCII, and there are thousands a second.
+    body, names = commit.body, f"{commit.task_id}{commit.id}{commit.prev}{commit.by}"
+    plain = body.isascii() and names.isascii() and len(body) + len(names) <= MAX_TEXT
+    fits = plain or _text(body, commit.task_id, commit.id, commit.prev, commit.by)
+    return fits and -MAX_INT <= commit.seq <= MAX_INT and commit.at == commit.at
+
+
+def _head(head: Head) -> bool:
+    texts = (
+        head.params, head.task_id, head.graph_ref, head.tenant, head.principal, head.name, head.fingerprint,
+        head.status, head.error, head.snapshot, head.flow, head.parent, head.parent_node, head.traceparent,
+        *head.targets, *head.labels, *head.labels.values(),
+    )  # fmt: skip
+    whole = (
+        head.partition, head.priority, head.seq, head.published_seq, head.parent_attempt, head.depth, head.life,
+    )  # fmt: skip
+    return (
+        _text(*texts)
+        and _whole(*whole)
+        and _number(head.timeout_sec, head.created_at, head.next_wake, head.updated_at, head.ended_at)
+        and _number(head.remove_at, head.deadline)
+    )
+
+
+def _update(update: HeadUpdate) -> bool:
+    return (
+        _text(update.task_id, update.status, update.error, update.snapshot)
+        and _whole(update.seq, update.published_seq)
+        and _number(update.next_wake, update.updated_at, update.ended_at, update.remove_at)
+    )
+
+
+def _request(request: Request) -> bool:
+    return (
+        _text(request.args, request.task_id, request.id, request.kind, request.tenant, request.principal)
+        and _whole(request.n, request.partition)
+        and _number(request.at)
+    )
+
+
+def _block(block: Block) -> bool:
+    stream = block.stream
+    return _text(block.body, stream.task_id, stream.node) and _whole(
+        stream.generation, block.seq, block.attempt, block.count
+    )
+
+
+def _limit(swap: LimitSwap) -> bool:
+    return _text(swap.limit_id, swap.before, swap.stamp, swap.body) and _whole(swap.partition)
+
+
+def _flow(flow: FlowVersion) -> bool:
+    return (
+        _text(flow.tenant, flow.name, flow.graph_ref, flow.principal, flow.note)
+        and _whole(flow.version)
+        and _number(flow.created_at)
+    )
+
+
+def _tag(tag: FlowTag) -> bool:
+    return _text(tag.tenant, tag.name, tag.tag, tag.principal) and _whole(tag.version, tag.revision) and _number(tag.at)
+
+
+def _log(block: LogBlock) -> bool:
+    return (
+        _text(block.body, block.task_id, block.tenant, block.node, block.base)
+        and _whole(block.attempt, block.first, block.count, block.level, block.place)
+        and _number(block.until)
+    )
+
+
+def _attempt(one: AttemptRecord) -> bool:
+    return (
+        _text(one.task_id, one.tenant, one.flow, one.node, one.base, one.role, one.outcome, one.code, one.worker)
+        and _whole(one.attempt, one.generation, one.seq)
+        and _number(one.ready_at, one.leased_at, one.ended_at, one.run_sec)
+        and abs(one.ended_at) < MAX_INT
+    )
+
+
+def _secret(secret: SealedSecret) -> bool:
+    return (
+        _text(secret.tenant, secret.name, secret.key_id, secret.allow, secret.principal)
+        and len(secret.wrapped) + len(secret.sealed) <= CHUNK
+        and _whole(secret.version)
+        and _number(secret.created_at)
+    )
+
+
+def _audit(row: AuditRow) -> bool:
+    texts = (
+        row.id, row.tenant, row.principal, row.action, row.name, row.outcome, row.flow, row.task_id, row.node,
+        row.worker, row.note,
+    )  # fmt: skip
+    return _text(*texts) and _whole(row.version, row.attempt) and _number(row.at)
+
+
+_RULES: Mapping[type, Callable[[Any], bool]] = {
+    Commit: _commit,
+    Head: _head,
+    HeadUpdate: _update,
+    Request: _request,
+    Block: _block,
+    LimitSwap: _limit,
+    FlowVersion: _flow,
+    FlowTag: _tag,
+    LogBlock: _log,
+    AttemptRecord: _attempt,
+    SealedSecret: _secret,
+    AuditRow: _audit,
+}
 
 
 def _text(*values: str | None) -> bool:

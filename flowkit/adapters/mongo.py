@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
-import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.adapters import mongo_documents as documents
-from flowkit.adapters.limits import chunks, storable
-from flowkit.adapters.mongo_handles import Handle, check, open_handle
+from flowkit.adapters.limits import storable
+from flowkit.adapters.mongo_blobs import MongoBlobs
+from flowkit.adapters.mongo_database import DUPLICATE_KEY, FAILURES, IDS_PER_READ, MongoDatabase
+from flowkit.adapters.mongo_indexes import INDEXES
 from flowkit.adapters.mongo_logs import LOG_INDEXES, MongoLogs
 from flowkit.adapters.mongo_removal import MongoRemoval
 from flowkit.adapters.mongo_secrets import MongoSecrets
-from flowkit.adapters.mongo_security import what_to_do
 from flowkit.adapters.mongo_traces import TRACE_INDEXES, MongoTraces
 from flowkit.errors import StoreUnavailable
-from flowkit.monitor_ports import AttemptRecord, LogBlock
 from flowkit.ports import (
     FOREVER,
     Block,
@@ -42,21 +39,9 @@ from flowkit.ports import (
 
 try:
     import pymongo
-    from bson.errors import BSONError
-    from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
+    from pymongo.errors import BulkWriteError
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
-
-DUPLICATE_KEY = 11000
-UNAUTHORIZED = 13
-IDS_PER_READ = 200
-CHUNKS_PER_WRITE = 16
-PUT_TRIES = 3
-
-Document = TypeVar("Document", Head, HeadUpdate, Commit, Request, FlowVersion, FlowTag, Block, LogBlock, AttemptRecord)
-Result = TypeVar("Result")
-
-FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
 
 
 class MongoStore:
@@ -69,51 +54,25 @@ class MongoStore:
 
     def __init__(self, database: object, *, timeout: float = 5.0, start_timeout: float = 10.0,
                  options: Mapping[str, Any] | None = None) -> None:  # fmt: skip
-        check(database)
-        self._given = database
-        self._options = options
-        self._timeout = timeout
-        self._start_timeout = start_timeout
-        self._handle: Handle | None = None
-        self._address = "MongoDB"
-        self._removal = MongoRemoval(self._reading, self._collection)
-        self.logs = MongoLogs(self._insert, self._reading, self._collection)
-        self.traces = MongoTraces(self._insert, self._reading, self._write, self._collection)
-        self.secrets = MongoSecrets(self._reading, self._bounded, self._collection)
+        own = self._database = MongoDatabase(database, options, timeout=timeout, start_timeout=start_timeout)
+        self._removal = MongoRemoval(own)
+        self._blobs = MongoBlobs(own)
+        self.logs = MongoLogs(own.insert, own.reading, own.collection)
+        self.traces = MongoTraces(own.insert, own.reading, own.write, own.collection)
+        self.secrets = MongoSecrets(own.reading, own.bounded, own.collection)
 
     # life
 
     async def start(self) -> None:
-        handle = open_handle(self._given, self._options)
-        self._handle, self._address = handle, handle.address
-
-        async def prepare() -> None:
-            await handle.database.command("ping")
-            for name, indexes in {**documents.INDEXES, **LOG_INDEXES, **TRACE_INDEXES}.items():
-                try:
-                    await handle.collection(name).create_indexes(indexes)
-                except OperationFailure as error:
-                    if error.code != UNAUTHORIZED or not await _are_there(handle.collection(name), indexes):
-                        raise
-
-        try:
-            await self._bounded(prepare, self._start_timeout)
-        except FAILURES as error:
-            await self.stop()
-            raise StoreUnavailable(f"{handle.address}: {_said(error)}; {what_to_do(error)}") from error
-        except BaseException:
-            await self.stop()
-            raise
+        await self._database.start({**INDEXES, **LOG_INDEXES, **TRACE_INDEXES})
 
     async def stop(self) -> None:
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
-            await handle.close()
+        await self._database.stop()
 
     # heads
 
     async def insert_heads(self, heads: Sequence[Head]) -> list[Outcome]:
-        return await self._insert("tasks", heads, documents.head_doc)
+        return await self._database.insert("tasks", heads, documents.head_doc)
 
     async def update_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
         outcomes = [Outcome.UNKNOWN] * len(updates)
@@ -133,28 +92,23 @@ class MongoStore:
         return outcomes
 
     async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
-        ids = list(dict.fromkeys(task_ids))
-        found: list[Head] = []
-        for start in range(0, len(ids), IDS_PER_READ):
-            query = {"_id": {"$in": ids[start : start + IDS_PER_READ]}}
-            found += await self._find("tasks", query, documents.doc_head)
-        return found
+        return await self._database.find_ids("tasks", task_ids, documents.doc_head)
 
     async def list_heads(self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None) -> list[Head]:
         newest_first = [("created_at", -1), ("_id", -1)]
         query = documents.list_query(where, after)
-        return await self._find("tasks", query, documents.doc_head, sort=newest_first, limit=limit)
+        return await self._database.find("tasks", query, documents.doc_head, sort=newest_first, limit=limit)
 
     async def active_heads(self, partition: int, *, limit: int, after: str = "") -> list[Head]:
         query = {"partition": partition, "active": True, "_id": {"$gt": after}}
-        return await self._find("tasks", query, documents.doc_head, sort=[("_id", 1)], limit=limit)
+        return await self._database.find("tasks", query, documents.doc_head, sort=[("_id", 1)], limit=limit)
 
     async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
         if not partitions:
             return []
         query = {"partition": {"$in": sorted(set(partitions))}, "active": True, "wake": {"$lte": now}}
         longest_due = [("wake", 1), ("_id", 1)]
-        return await self._find("tasks", query, documents.doc_head, sort=longest_due, limit=limit)
+        return await self._database.find("tasks", query, documents.doc_head, sort=longest_due, limit=limit)
 
     async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
                           after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip
@@ -162,33 +116,31 @@ class MongoStore:
             return []
         query = documents.ended_query(sorted(set(partitions)), status, before, after)
         longest_ago = [("ended_at", 1), ("_id", 1)]
-        return await self._find("tasks", query, documents.doc_head, sort=longest_ago, limit=limit)
+        return await self._database.find("tasks", query, documents.doc_head, sort=longest_ago, limit=limit)
 
     async def parents_among(self, task_ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
         for start in range(0, len(task_ids), IDS_PER_READ):
             query = {"parent": {"$in": list(task_ids[start : start + IDS_PER_READ])}}
-            found.update(await self._reading(partial(self._collection("tasks").distinct, "parent", query)))
+            found.update(
+                await self._database.reading(partial(self._database.collection("tasks").distinct, "parent", query))
+            )
         return found
 
     # deleting
 
     async def schedule_removal(self, removal: Removal) -> Outcome:
-        change = {"$set": {"remove_at": removal.remove_at, "life": removal.life}}
-        try:
-            result = await self._bounded(
-                lambda: self._collection("tasks").update_one(documents.as_it_was(removal.head), change)
-            )
-        except FAILURES:
-            return Outcome.UNKNOWN
-        return Outcome.OK if result.matched_count else Outcome.NO_MATCH
+        query, change = documents.as_it_was(removal.head), {"remove_at": removal.remove_at, "life": removal.life}
+        return await self._database.change(
+            lambda: self._database.collection("tasks").update_one(query, {"$set": change})
+        )
 
     async def removable_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
         if not partitions:
             return []
         query = {"partition": {"$in": sorted(set(partitions))}, "remove_at": {"$gt": 0, "$lte": now}}
         longest_due = [("remove_at", 1), ("_id", 1)]
-        return await self._find("tasks", query, documents.doc_head, sort=longest_due, limit=limit)
+        return await self._database.find("tasks", query, documents.doc_head, sort=longest_due, limit=limit)
 
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
         return await _done(self._removal.history(task_ids))
@@ -202,70 +154,65 @@ class MongoStore:
     # commits
 
     async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
-        return await self._insert("commits", commits, documents.commit_doc)
+        return await self._database.insert("commits", commits, documents.commit_doc)
 
     async def read_commits(self, task_ids: Sequence[str], *, after: int = 0) -> list[Commit]:
         ids = sorted(set(task_ids))
         found: list[Commit] = []
         for start in range(0, len(ids), IDS_PER_READ):
             query = documents.commits_query(ids[start : start + IDS_PER_READ], after)
-            found += await self._find("commits", query, documents.doc_commit)
+            found += await self._database.find("commits", query, documents.doc_commit)
         return sorted(found, key=lambda commit: (commit.task_id, commit.seq))
 
     # requests
 
     async def insert_request(self, request: Request) -> Outcome:
-        return (await self._insert("requests", [request], documents.request_doc))[0]
+        return (await self._database.insert("requests", [request], documents.request_doc))[0]
 
     async def read_requests(self, task_id: str) -> list[Request]:
         query = {"_id": documents.of_one(task_id), "task": task_id}
-        return await self._find("requests", query, documents.doc_request, sort=[("n", 1)])
+        return await self._database.find("requests", query, documents.doc_request, sort=[("n", 1)])
 
     async def open_requests(self, partitions: Collection[int], *, limit: int) -> list[Request]:
         if not partitions:
             return []
         query = {"partition": {"$in": sorted(set(partitions))}, "applied": False}
         in_order = [("task", 1), ("n", 1)]
-        return await self._find("requests", query, documents.doc_request, sort=in_order, limit=limit)
+        return await self._database.find("requests", query, documents.doc_request, sort=in_order, limit=limit)
 
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         if not keys:
             return Outcome.OK
         query = {"_id": {"$in": [documents.request_key(*key) for key in keys]}}
         marked = {"$set": {"applied": True}}
-        return await self._write(lambda: self._collection("requests").update_many(query, marked))
+        return await self._database.write(lambda: self._database.collection("requests").update_many(query, marked))
 
     # streams
 
     async def insert_block(self, block: Block) -> Outcome:
-        return (await self._insert("streams", [block], documents.block_doc))[0]
+        return (await self._database.insert("streams", [block], documents.block_doc))[0]
 
     async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
         query = documents.blocks_query(stream, after)
-        return await self._find("streams", query, documents.doc_block, sort=[("_id", 1)], limit=limit)
+        return await self._database.find("streams", query, documents.doc_block, sort=[("_id", 1)], limit=limit)
 
     async def last_block(self, stream: StreamId) -> Block | None:
         query = documents.blocks_query(stream, 0)
-        found = await self._find("streams", query, documents.doc_block, sort=[("_id", -1)], limit=1)
+        found = await self._database.find("streams", query, documents.doc_block, sort=[("_id", -1)], limit=1)
         return found[0] if found else None
 
     async def delete_blocks(self, task_id: str) -> Outcome:
         query = documents.blocks_of_task(task_id)
-        return await self._write(lambda: self._collection("streams").delete_many(query))
+        return await self._database.write(lambda: self._database.collection("streams").delete_many(query))
 
     # limits
 
     async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
-        ids = list(dict.fromkeys(limit_ids))
-        found: list[LimitRecord] = []
-        for start in range(0, len(ids), IDS_PER_READ):
-            query = {"_id": {"$in": ids[start : start + IDS_PER_READ]}}
-            found += await self._find("limits", query, documents.doc_limit)
-        return found
+        return await self._database.find_ids("limits", limit_ids, documents.doc_limit)
 
     async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
         query = {"partition": partition, "_id": {"$gt": after}}
-        return await self._find("limits", query, documents.doc_limit, sort=[("_id", 1)], limit=limit)
+        return await self._database.find("limits", query, documents.doc_limit, sort=[("_id", 1)], limit=limit)
 
     async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
         good = [swap for swap in swaps if storable(swap)]
@@ -277,57 +224,20 @@ class MongoStore:
     # graphs, artifacts and snapshots
 
     async def put_blob(self, ref: str, data: bytes, *, kind: str, for_task: str = "", at: float = FOREVER) -> None:
-        if kind == "artifact" or for_task:
-            await self._claim(ref, for_task)
-        stamp = os.urandom(9).hex()
-        moving = {"put_at": at} if kind == "graph" else {}
-        pieces = chunks(data)
-        docs = [
-            {"_id": f"{ref}:{i:06d}", "ref": ref, "i": i, "of": len(pieces), "data": piece, "stamp": stamp, **moving}
-            for i, piece in enumerate(pieces)
-        ]
-        for _ in range(PUT_TRIES):
-            outcomes: list[Outcome] = []
-            for start in range(0, len(docs), CHUNKS_PER_WRITE):
-                outcomes += await self._insert_docs(f"{kind}s", docs[start : start + CHUNKS_PER_WRITE])
-            whole = all(outcome is Outcome.OK for outcome in outcomes)
-            if whole or await self._stamped(ref, kind, stamp, moving) == len(docs):
-                return
-        raise StoreUnavailable(f"{self._address}: {kind} {ref!r} was not written clearly; try again")
-
-    async def _claim(self, ref: str, task_id: str) -> None:
-        query, claim = {"_id": documents.artifact_claim(task_id, ref)}, {"$set": {"task": task_id, "ref": ref}}
-        if (
-            await self._write(lambda: self._collection("claims").update_one(query, claim, upsert=True))
-            is not Outcome.OK
-        ):
-            raise StoreUnavailable(f"{self._address}: artifact {ref!r} was not written clearly; try again")
-
-    async def _stamped(self, ref: str, kind: str, stamp: str, moving: dict[str, Any]) -> int:
-        """Stamp the chunks that there are, and count them. "It is there" may be said of one that a fail-over will take
-        back, or that is being collected: one that was stamped is held by a majority, and will stay."""
-        query = {"_id": documents.of_one(ref), "ref": ref}
-        change = {"$set": {"stamp": stamp}, **({"$max": moving} if moving else {})}
-        result = await self._reading(lambda: self._collection(f"{kind}s").update_many(query, change))
-        return int(result.matched_count)
+        await self._blobs.put(ref, data, kind=kind, for_task=for_task, at=at)
 
     async def get_blob(self, ref: str, *, kind: str) -> bytes:
-        query = {"_id": documents.of_one(ref), "ref": ref}
-        found = await self._find(f"{kind}s", query, lambda doc: doc, sort=[("_id", 1)])
-        if not found or len(found) != found[0]["of"]:
-            raise KeyError(ref)
-        return b"".join(doc["data"] for doc in found)
+        return await self._blobs.get(ref, kind=kind)
 
     async def delete_blob(self, ref: str, *, kind: str) -> Outcome:
-        query = {"_id": documents.of_one(ref), "ref": ref}
-        return await self._write(lambda: self._collection(f"{kind}s").delete_many(query))
+        return await self._blobs.delete(ref, kind=kind)
 
     async def delete_snapshots(self, task_id: str, *, but: str) -> Outcome:
         return await _done(self._removal.snapshots(task_id, but=but))
 
     async def idle_graphs(self, before: float, *, limit: int) -> list[str]:
         query = {"i": 0, "put_at": {"$lt": before}}
-        return await self._find(
+        return await self._database.find(
             "graphs", query, lambda doc: str(doc["ref"]), sort=[("put_at", 1)], limit=limit, fields=["ref"]
         )
 
@@ -337,69 +247,65 @@ class MongoStore:
     # flows
 
     async def insert_flow_version(self, version: FlowVersion) -> Outcome:
-        return (await self._insert("flows", [version], documents.flow_doc))[0]
+        return (await self._database.insert("flows", [version], documents.flow_doc))[0]
 
     async def flow_versions(
         self, tenant: str, name: str, *, limit: int, before: int | None = None
     ) -> list[FlowVersion]:
         query = {"tenant": tenant, "name": name} | ({} if before is None else {"version": {"$lt": before}})
-        return await self._find("flows", query, documents.doc_flow, sort=[("version", -1)], limit=limit)
+        return await self._database.find("flows", query, documents.doc_flow, sort=[("version", -1)], limit=limit)
 
     async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
         # Each flow has a first version; the index is left from one to the next, however many there are in between.
         first = {"tenant": tenant, "version": 1, "name": {"$gt": after}}
-        names = await self._find("flows", first, lambda doc: str(doc["name"]), sort=[("name", 1)], limit=limit)
-
-        async def ask() -> list[Mapping[str, Any]]:
-            found = self._collection("flows").aggregate(documents.newest_pipeline(tenant, names))
-            # Motor hands over the cursor itself.
-            cursor = await found if inspect.isawaitable(found) else found
-            return list(await cursor.to_list(None))
-
-        return [documents.doc_flow(doc) for doc in await self._reading(ask)] if names else []
+        names = await self._database.find("flows", first, lambda doc: str(doc["name"]), sort=[("name", 1)], limit=limit)
+        if not names:
+            return []
+        newest = await self._database.aggregate("flows", documents.newest_pipeline(tenant, names))
+        return [documents.doc_flow(doc) for doc in newest]
 
     async def put_flow_tag(self, tag: FlowTag) -> Outcome:
         if tag.revision == 1:
-            (outcome,) = await self._insert("flow_tags", [tag], documents.tag_doc)
+            (outcome,) = await self._database.insert("flow_tags", [tag], documents.tag_doc)
             return Outcome.NO_MATCH if outcome is Outcome.DUPLICATE else outcome
         if not storable(tag):
             return Outcome.UNKNOWN
         doc = documents.tag_doc(tag)
         before = {"_id": doc["_id"], "revision": tag.revision - 1}
-        try:
-            result = await self._bounded(lambda: self._collection("flow_tags").replace_one(before, doc))
-        except FAILURES:
-            return Outcome.UNKNOWN
-        return Outcome.OK if result.matched_count else Outcome.NO_MATCH
+        return await self._database.change(lambda: self._database.collection("flow_tags").replace_one(before, doc))
 
     async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
         query = {"tenant": tenant, "name": {"$in": sorted(set(names))}}
-        return await self._find("flow_tags", query, documents.doc_tag, sort=[("name", 1), ("tag", 1)])
+        return await self._database.find("flow_tags", query, documents.doc_tag, sort=[("name", 1), ("tag", 1)])
 
     # outputs that are kept
 
     async def keep(self, kept: Kept) -> Outcome:
         query, doc = {"_id": kept.key}, documents.kept_doc(kept)
-        return await self._write(lambda: self._collection("kept").replace_one(query, doc, upsert=True))
+        return await self._database.write(
+            lambda: self._database.collection("kept").replace_one(query, doc, upsert=True)
+        )
 
     async def find_kept(self, key: str, now: float) -> Kept | None:
-        found = await self._find("kept", {"_id": key, "until": {"$gt": now}}, documents.doc_kept)
+        found = await self._database.find("kept", {"_id": key, "until": {"$gt": now}}, documents.doc_kept)
         return found[0] if found else None
 
     # workers
 
     async def renew(self, renewal: Renewal) -> Outcome:
         query, doc = {"_id": renewal.worker}, documents.renewal_doc(renewal)
-        return await self._write(lambda: self._collection("workers").replace_one(query, doc, upsert=True))
+        return await self._database.write(
+            lambda: self._database.collection("workers").replace_one(query, doc, upsert=True)
+        )
 
     async def read_renewal(self, worker: str) -> Renewal | None:
-        found = await self._find("workers", {"_id": worker}, documents.doc_renewal)
+        found = await self._database.find("workers", {"_id": worker}, documents.doc_renewal)
         return found[0] if found else None
 
     # for the operator
 
     async def describe(self) -> Mapping[str, Any]:
-        handle = self._started()
+        handle = self._database.started()
 
         async def ask() -> Mapping[str, Any]:
             build = await handle.database.command("buildInfo")
@@ -415,37 +321,18 @@ class MongoStore:
                 "deleted": await handle.collection("tasks").count_documents({"remove_at": {"$gt": 0}}),
             }
 
-        return await self._reading(ask)
+        return await self._database.reading(ask)
 
     # how
-
-    async def _insert(
-        self, collection: str, items: Sequence[Document], convert: Callable[[Document], dict[str, Any]]
-    ) -> list[Outcome]:
-        good = [item for item in items if storable(item)]
-        answers = await self._insert_docs(collection, [convert(item) for item in good])
-        if len(good) == len(items):
-            return answers
-        outcomes = iter(answers)
-        return [next(outcomes) if storable(item) else Outcome.UNKNOWN for item in items]
-
-    async def _insert_docs(self, collection: str, docs: Sequence[dict[str, Any]]) -> list[Outcome]:
-        if not docs:
-            return []
-        try:
-            await self._bounded(lambda: self._collection(collection).insert_many(docs, ordered=False))
-        except BulkWriteError as error:
-            return _outcomes(error, len(docs))
-        except FAILURES:
-            return [Outcome.UNKNOWN] * len(docs)
-        return [Outcome.OK] * len(docs)
 
     async def _update_round(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
         stamp = os.urandom(9).hex()
         operations = [documents.guarded(update, stamp) for update in updates]
         refused: set[int] = set()
         try:
-            result = await self._bounded(lambda: self._collection("tasks").bulk_write(operations, ordered=False))
+            result = await self._database.bounded(
+                lambda: self._database.collection("tasks").bulk_write(operations, ordered=False)
+            )
             if result.matched_count == len(updates):
                 return [Outcome.OK] * len(updates)
         except BulkWriteError as error:
@@ -458,7 +345,7 @@ class MongoStore:
         # The result counts those that matched and does not name them; the stamp does.
         query = {"_id": {"$in": [update.task_id for update in updates]}, "stamp": stamp}
         try:
-            stamped = set(await self._find("tasks", query, lambda doc: str(doc["_id"]), fields=["_id"]))
+            stamped = set(await self._database.find("tasks", query, lambda doc: str(doc["_id"]), fields=["_id"]))
         except StoreUnavailable:
             return [Outcome.UNKNOWN] * len(updates)
         return [
@@ -469,7 +356,9 @@ class MongoStore:
     async def _swap(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
         operations = [documents.swapped(swap) for swap in swaps]
         try:
-            result = await self._bounded(lambda: self._collection("limits").bulk_write(operations, ordered=False))
+            result = await self._database.bounded(
+                lambda: self._database.collection("limits").bulk_write(operations, ordered=False)
+            )
             if result.inserted_count + result.matched_count + result.deleted_count == len(swaps):
                 return [Outcome.OK] * len(swaps)
         except BulkWriteError as error:
@@ -487,62 +376,6 @@ class MongoStore:
         wanted = [(swap.limit_id, swap.stamp if swap.body else "") for swap in swaps]
         return [Outcome.OK if there.get(name, "") == stamp else Outcome.NO_MATCH for name, stamp in wanted]
 
-    async def _find(
-        self,
-        collection: str,
-        query: dict[str, Any],
-        convert: Callable[[Mapping[str, Any]], Result],
-        *,
-        sort: Sequence[tuple[str, int]] = (),
-        limit: int = 0,
-        fields: Sequence[str] | None = None,
-    ) -> list[Result]:
-        def find() -> Awaitable[list[Mapping[str, Any]]]:
-            cursor = self._collection(collection).find(query, fields, limit=limit, sort=list(sort) or None)
-            answer: Awaitable[list[Mapping[str, Any]]] = cursor.to_list(None)
-            return answer
-
-        return [convert(doc) for doc in await self._reading(find)]
-
-    async def _reading(self, ask: Callable[[], Awaitable[Result]]) -> Result:
-        try:
-            return await self._bounded(ask)
-        except FAILURES as error:
-            raise StoreUnavailable(f"{self._address}: no answer to a read: {_said(error)}") from error
-
-    async def _write(self, write: Callable[[], Awaitable[object]]) -> Outcome:
-        try:
-            await self._bounded(write)
-        except FAILURES:
-            return Outcome.UNKNOWN
-        return Outcome.OK
-
-    async def _bounded(self, act: Callable[[], Awaitable[Result]], timeout: float | None = None) -> Result:
-        seconds = self._timeout if timeout is None else timeout
-        # The driver's own bound ends the operation cleanly, on the server too. The outer one is for mistakes.
-        async with asyncio.timeout(seconds + 1.0):
-            with pymongo.timeout(seconds):
-                return await act()
-
-    def _collection(self, name: str) -> Any:
-        return self._started().collection(name)
-
-    def _started(self) -> Handle:
-        if self._handle is None:
-            raise StoreUnavailable(f"{self._address}: the store is not started")
-        return self._handle
-
-
-async def _are_there(collection: Any, indexes: Sequence[Any]) -> bool:
-    """For a user who may not make them: a coordinator has."""
-    there = {index["name"] async for index in await _awaited(collection.list_indexes())}
-    return there >= {index.document["name"] for index in indexes}
-
-
-async def _awaited(answer: Any) -> Any:
-    """PyMongo's cursor comes with a promise, Motor's at once."""
-    return await answer if inspect.isawaitable(answer) else answer
-
 
 async def _done(work: Awaitable[None]) -> Outcome:
     try:
@@ -550,18 +383,3 @@ async def _done(work: Awaitable[None]) -> Outcome:
     except StoreUnavailable:
         return Outcome.UNKNOWN
     return Outcome.OK
-
-
-def _outcomes(error: BulkWriteError, count: int) -> list[Outcome]:
-    # Without a write concern's error, what is not named among the errors was written by a majority.
-    clear = not error.details["writeConcernErrors"]
-    outcomes = [Outcome.OK if clear else Outcome.UNKNOWN] * count
-    for entry in error.details["writeErrors"]:
-        duplicate = entry["code"] == DUPLICATE_KEY
-        outcomes[entry["index"]] = Outcome.DUPLICATE if duplicate else Outcome.UNKNOWN
-    return outcomes
-
-
-def _said(error: BaseException) -> str:
-    # What the driver appends, the topology or the raw answer, goes over pages.
-    return re.split(", Timeout:|, full error:", str(error))[0] or type(error).__name__

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from flowkit.adapters import missing
 from flowkit.adapters import mongo_documents as documents
+from flowkit.adapters.mongo_database import IDS_PER_READ, MongoDatabase
 from flowkit.ports import Head
 
 try:
@@ -15,25 +16,18 @@ try:
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
-IDS_PER_READ = 200
 DOCUMENTS_AT_ONCE = 1000
 CLAIMS_AT_ONCE = 50
 
 Result = TypeVar("Result")
 
 
-class Ask(Protocol):
-    """Does one operation within a bounded time. Raises `StoreUnavailable`."""
-
-    async def __call__(self, ask: Callable[[], Awaitable[Result]]) -> Result: ...
-
-
 class MongoRemoval:
     """Every method raises `StoreUnavailable`, having done some of its work, and can be called again."""
 
-    def __init__(self, ask: Ask, collection: Callable[[str], Any]) -> None:
-        self._ask = ask
-        self._collection = collection
+    def __init__(self, database: MongoDatabase) -> None:
+        self._database = database
+        self._collection = database.collection
 
     async def history(self, task_ids: Sequence[str]) -> None:
         for part in _parts(task_ids, IDS_PER_READ):
@@ -90,7 +84,7 @@ class MongoRemoval:
         }
         used: set[str] = set()
         for collection, (field, query) in queries.items():
-            used.update(await self._ask(partial(self._collection(collection).distinct, field, query)))
+            used.update(await self._database.reading(partial(self._collection(collection).distinct, field, query)))
         for ref in refs:
             idle = {"_id": documents.of_one(ref), "ref": ref, "put_at": {"$lt": before}}
             if ref in used:
@@ -109,23 +103,17 @@ class MongoRemoval:
     async def _find(
         self, name: str, query: dict[str, Any], fields: Sequence[str], limit: int = 0
     ) -> list[Mapping[str, Any]]:
-        def find() -> Awaitable[list[Mapping[str, Any]]]:
-            answer: Awaitable[list[Mapping[str, Any]]] = (
-                self._collection(name).find(query, fields, limit=limit).to_list(None)
-            )
-            return answer
-
-        return await self._ask(find)
+        return await self._database.find(name, query, lambda doc: doc, fields=fields, limit=limit)
 
     async def _delete(self, name: str, query: dict[str, Any]) -> None:
-        await self._ask(lambda: self._collection(name).delete_many(query))
+        await self._database.reading(lambda: self._collection(name).delete_many(query))
 
     async def _delete_each(self, name: str, queries: Sequence[Mapping[str, Any]]) -> None:
         deletions = [DeleteOne(query) for query in queries]
-        await self._ask(lambda: self._collection(name).bulk_write(deletions, ordered=False))
+        await self._database.reading(lambda: self._collection(name).bulk_write(deletions, ordered=False))
 
     async def _update(self, name: str, query: dict[str, Any], change: dict[str, Any]) -> None:
-        await self._ask(lambda: self._collection(name).update_many(query, change))
+        await self._database.reading(lambda: self._collection(name).update_many(query, change))
 
 
 def _parts(items: Sequence[Result], size: int) -> Iterator[Sequence[Result]]:

@@ -16,6 +16,6 @@ async def tell(callback: Rebalanced, partitions: frozenset[int]) -> None:
     try:
         async with asyncio.timeout(PATIENCE_SEC):
             await callback(partitions)
-    except Exception as error:
+    except Exception as error:  # the library that calls back would lose the group over it
         message = f"a rebalance callback failed for the partitions {sorted(partitions)}"
         asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})

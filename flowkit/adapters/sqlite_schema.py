@@ -242,9 +242,12 @@ def marks(count: int) -> str:
 
 
 def head_row(head: Head) -> Row:
+    # Most have neither, and there are thousands a second.
+    labels = json.dumps(dict(head.labels)) if head.labels else "{}"
+    targets = json.dumps(head.targets) if head.targets else "[]"
     return (
         *(head.task_id, head.partition, head.graph_ref, head.params, head.tenant, head.principal, head.name),
-        *(json.dumps(dict(head.labels)), head.priority, json.dumps(head.targets), head.timeout_sec),
+        *(labels, head.priority, targets, head.timeout_sec),
         *(head.fingerprint, head.created_at, head.flow, head.parent, head.parent_node, head.parent_attempt),
         *(head.depth, head.status, head.seq, head.published_seq, head.active, head.next_wake, head.updated_at),
         *(head.ended_at, head.error, head.snapshot, head.remove_at, head.life, head.deadline),
@@ -255,7 +258,9 @@ def head_row(head: Head) -> Row:
 
 def row_head(row: Row) -> Head:
     values = list(row)
-    values[7], values[9], values[21] = json.loads(row[7]), tuple(json.loads(row[9])), bool(row[21])
+    values[7] = json.loads(row[7]) if row[7] != "{}" else {}
+    values[9] = tuple(json.loads(row[9])) if row[9] != "[]" else ()
+    values[21] = bool(row[21])
     return Head(*values)
 
 

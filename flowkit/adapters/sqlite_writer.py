@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
@@ -19,6 +20,8 @@ Write = Callable[[sqlite3.Connection], list[Outcome]]
 MAX_JOBS = 512
 MAX_WAITING = 4096
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -33,6 +36,7 @@ class Writer:
         self.commits_begun = 0
         self.saw_foreign = False
         self._connection = connection
+        self._name = name
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(MAX_WAITING)
@@ -90,7 +94,8 @@ class Writer:
             self.commits_begun += 1
             connection.execute("COMMIT")
             return answers
-        except Exception:  # locked, disk full, an I/O error: this thread has to outlive them all
+        except Exception as error:  # locked, disk full, an I/O error: this thread has to outlive them all
+            self._tell(error, f"a transaction (writes: {len(jobs)})")
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             return [None] * len(jobs)
@@ -100,13 +105,19 @@ class Writer:
         connection.execute("SAVEPOINT job")
         try:
             answer = job.write(connection)
-        except Exception:
+        except Exception as error:  # whatever one write provokes must not cost the others
             if not connection.in_transaction:  # SQLite has rolled back everything, the other jobs too
                 raise
+            self._tell(error, "a write")
             connection.execute("ROLLBACK TO job")
             answer = None
         connection.execute("RELEASE job")
         return answer
+
+    def _tell(self, error: Exception, what: str) -> None:
+        # SQLite's own words are enough; a fault of ours needs the place.
+        trace = None if isinstance(error, sqlite3.Error) else error
+        _log.warning("%s: %s failed: %s: %s", self._name, what, type(error).__name__, error, exc_info=trace)
 
     def _read_data_version(self) -> int:
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()

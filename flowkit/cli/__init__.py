@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _pipe_closed()
-    except Exception as error:
+    except Exception as error:  # the command's last line: one sentence and an exit code, not a traceback
         if debug:
             raise
         from flowkit.cli.console import report

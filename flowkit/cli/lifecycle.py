@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from flowkit.cli.console import clean, say
 from flowkit.errors import BusUnavailable, StoreUnavailable
+from flowkit.hurry import done_before
 
 FIRST_PAUSE_SEC = 1.0
 LONGEST_PAUSE_SEC = 30.0
@@ -83,20 +84,10 @@ async def _start(make: Callable[[], Service], signals: Signals) -> Service | Non
     pause = FIRST_PAUSE_SEC
     while not signals.asked.is_set():
         service = make()
-        starting = asyncio.ensure_future(service.start())
-        stop = asyncio.ensure_future(signals.asked.wait())
         try:
-            await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                return None
-            starting.result()
-            return service
+            return service if await done_before(signals.asked, service.start()) else None
         except (BusUnavailable, StoreUnavailable) as error:
             say(f"{clean(error)} [{error.code}]; trying again in {pause:g} s")
-        finally:
-            for one in (starting, stop):
-                one.cancel()
-            await asyncio.wait({starting, stop})
         if await _asked_within(signals, pause):
             return None
         pause = min(LONGEST_PAUSE_SEC, pause * 2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowkit import cli
+from flowkit import cli, loop
 from flowkit.backend import open_backend
 from flowkit.cli import settings
 from flowkit.cli.console import UsageError, say
@@ -19,6 +19,7 @@ from flowkit.cli.logs import set_up
 from flowkit.cli.outage import Outages
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
+from flowkit.hurry import done_before
 from flowkit.observing import observing_of
 from flowkit.worker.worker import Worker
 
@@ -53,7 +54,7 @@ class Duty:
 def main(args: Namespace) -> int:
     duty = _read(args)
     set_up(args.log_level, debug=hasattr(args, "debug"))
-    asyncio.run(_live(duty))
+    loop.run(_live(duty))
     return cli.FINISHED
 
 
@@ -132,25 +133,13 @@ class Part:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait({self._watching})
-        if self._worker is not None:
-            await self._drain(self._worker)
+        if self._worker is not None and not await done_before(self._hurried, self._worker.stop()):
+            await self._worker.stop_now()
         await self._service.stop()
 
     def hurry(self) -> None:
         """Wait for nothing that runs."""
         self._hurried.set()
-
-    async def _drain(self, worker: Worker) -> None:
-        draining = asyncio.ensure_future(worker.stop())
-        hurried = asyncio.ensure_future(self._hurried.wait())
-        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not draining.done():
-            draining.cancel()
-            await asyncio.wait({draining})
-            await worker.stop_now()
-        else:
-            draining.result()
 
     # what it says
 

@@ -4,6 +4,7 @@ reader of a task sees through it."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,6 +31,8 @@ LARGE_BYTES = 256 * 1024
 RESTARTED = '["restarted"'
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +211,14 @@ class History:
             task = self.new_task(head, graph)
             task.editions = await self.editions(commits)
             where = await in_slices(fold_in_slices(task, commits, BEGINNING))
+        except StoreUnavailable:
+            raise
         except UnknownFact as error:
             return Past(head, None, commits=commits, error=str(error), newer=True)
-        except Corrupt as error:
+        except (Corrupt, GraphError) as error:
             return Past(head, None, commits=commits, error=str(error))
         except Exception as error:  # a history that cannot be folded must not stop the others
+            _log.error("the commits of task %s cannot be folded", head.task_id, exc_info=error)
             return Past(head, None, commits=commits, error=f"{type(error).__name__}: {error}")
         return Past(head, task, *where, commits, unfolded=_bytes_of(commits), first=graph)
 

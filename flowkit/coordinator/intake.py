@@ -4,6 +4,7 @@ move."""
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from flowkit.coordinator import authority
 from flowkit.coordinator.cell import Item
@@ -33,6 +34,8 @@ from flowkit.wire.topics import Topics
 FETCH_SEC = 0.5
 FLUSH_SEC = 1.4
 LAST_OFFSETS_SEC = 0.4
+
+_log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -76,6 +79,7 @@ class Intake:
             try:
                 self._take(record)
             except Exception as error:  # whatever one record provokes must not cost the others
+                _log.error("a record of %s could not be taken", record.topic, exc_info=error)
                 self._put_aside(record, error)
         self._engine.pump_dirty()
 

@@ -38,6 +38,7 @@ from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.ids import id_of_key, new_id
 from flowkit.coordinator.lives import Lives
+from flowkit.coordinator.lookups import Lookups
 from flowkit.coordinator.requests import RequestReader
 from flowkit.coordinator.schemas import check_signal
 from flowkit.coordinator.streams import stream_views
@@ -76,9 +77,7 @@ ANSWER_SEC = 10.0
 INSERT_TRIES = 8
 INSERT_AT_ONCE = 250
 """Of many tasks that are created together, the first begin while the others are being inserted."""
-MOST_READS = 32
 TELL_SEC = 2.0
-"""How many tasks are read from the store at once: ten thousand waiters must not crowd out the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ class Tasks:
         self._supervisor = supervisor
         self._admission = Admission(signature_of, roles, functions)
         self._cancel_grace_sec = cancel_grace_sec
-        self._reads = asyncio.Semaphore(MOST_READS)
+        self._lookups = Lookups(history, supervisor)
         self._lives = Lives(store, clock)
         self._deletion = Deletion(store, clock, principal, tell=self._tell_deleted)
         self._delete = DeleteTask(store, clock, history, self._deletion)
@@ -445,8 +444,7 @@ class Tasks:
             assert cell.head is not None
             self._check_tenant(cell.head, task_id)
             return cell.head, cell.task, cell.acked
-        async with self._reads:
-            past = (await self._history.load([task_id])).get(task_id)
+        past = await self._lookups.past(task_id)
         self._check_tenant(past.head if past is not None else None, task_id)
         assert past is not None
         if past.task is None:

@@ -188,7 +188,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:
+        except Exception as error:  # as an executor does: whoever awaits it gets it
             future.set_exception(error)
         return future
 
@@ -262,7 +262,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 handle.run(handle.call, *handle.args)
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:
+            except BaseException as error:  # a callback's fault is its process's, as in any loop
                 self.faults.append((owner.name, error, f"in {handle.call!r}"))
 
         if owner.ready and not owner.listed and not owner.frozen:

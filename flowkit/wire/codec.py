@@ -7,11 +7,13 @@ import json
 import math
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
 
 from flowkit.errors import Corrupt
+
+T = TypeVar("T")
 
 MAX_DEPTH: Final = 256
 PART_ITEMS: Final = 1000
@@ -68,6 +70,20 @@ def loads(data: bytes | str) -> Any:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"not JSON: {error}") from error
+
+
+def loads_as(decoder: msgspec.json.Decoder[T], data: bytes | str, what: str) -> T:
+    """What the decoder makes of a JSON text, and of one as well that msgspec cannot say. Raises `Corrupt`, which says
+    that it is not `what`."""
+    try:
+        return decoder.decode(data)
+    except UNFIT:
+        pass
+    try:
+        made: T = msgspec.convert(loads(data), decoder.type)
+    except msgspec.ValidationError as error:
+        raise Corrupt(f"not {what}: {error}") from error
+    return made
 
 
 def check_depth(data: bytes) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from flowkit.core.immutable import immutable
-from flowkit.errors import Corrupt
 from flowkit.ports import Commit
-from flowkit.wire.codec import UNFIT, dumps, loads
+from flowkit.wire.codec import dumps, loads_as
 from flowkit.wire.messages import checked
 from flowkit.wire.topics import MAX_MESSAGE_BYTES
 
@@ -70,15 +69,7 @@ def encode_progress(event: Event) -> bytes:
 
 def decode_event(value: bytes | None) -> Event:
     """Raises `Corrupt`."""
-    data = checked(value)
-    try:
-        return _event_decoder.decode(data)
-    except UNFIT:
-        pass
-    try:
-        return msgspec.convert(loads(data), Event)
-    except msgspec.ValidationError as error:
-        raise Corrupt(f"not an event: {error}") from error
+    return loads_as(_event_decoder, checked(value), "an event")
 
 
 def event_headers(commit: Commit) -> tuple[tuple[str, bytes], ...]:

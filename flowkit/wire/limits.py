@@ -6,8 +6,8 @@ import msgspec
 
 from flowkit.core.limiter import Holder, Limiter
 from flowkit.core.permits import Claim
-from flowkit.errors import Corrupt, UnknownFact
-from flowkit.wire.codec import UNFIT, dumps, loads
+from flowkit.errors import UnknownFact
+from flowkit.wire.codec import dumps, loads_as
 
 VERSION = 1
 
@@ -28,21 +28,10 @@ def encode_limiter(limiter: Limiter, at: float) -> str:
     return dumps([VERSION, at, limiter.paid_until, holders]).decode()
 
 
-def _read(body: str) -> _Record:
-    try:
-        return _decoder.decode(body)
-    except UNFIT:
-        pass
-    try:
-        return msgspec.convert(loads(body), _Record)
-    except msgspec.ValidationError as error:
-        raise Corrupt(f"not a limit's record: {error}") from error
-
-
 def decode_limiter(body: str, now: float) -> Limiter:
     """The limit as its record says. An owner whose clock is ahead of that of `now` makes a rate late by no more than it
     was used up. Raises `Corrupt`, `UnknownFact`."""
-    record = _read(body)
+    record = loads_as(_decoder, body, "a limit's record")
     if record.version > VERSION:
         raise UnknownFact(f"version {record.version} of a limit's record; this one knows {VERSION}")
     holders = [

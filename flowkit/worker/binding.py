@@ -161,7 +161,7 @@ def _resolved(annotation: Any, globalns: dict[str, Any], where: str) -> Any:
     holder = SimpleNamespace(__annotations__={"it": annotation})
     try:
         return typing.get_type_hints(holder, globalns=globalns, include_extras=True)["it"]
-    except Exception as error:
+    except Exception as error:  # an annotation is code of the user's
         raise ConfigError(
             f"the annotation {annotation!r} of {where} cannot be resolved ({error}): import its names at run time, "
             f"not under TYPE_CHECKING or inside a function"

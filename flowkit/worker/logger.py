@@ -73,7 +73,14 @@ def said(message: object, args: Any) -> str:
             args = args[0]
         return text % args if args else text
     except Exception:  # whatever a user's own __str__ or a wrong format does
-        return f"{message!r} {args!r}" if isinstance(message, str) else f"(a {type(message).__name__})"
+        return f"{message!r} {_shown(args)}" if isinstance(message, str) else f"(a {type(message).__name__})"
+
+
+def _shown(args: object) -> str:
+    try:
+        return repr(args)
+    except Exception as trouble:  # a user's own __repr__
+        return f"(arguments that cannot be shown: {type(trouble).__name__})"
 
 
 def _traceback(given: Any) -> dict[str, str]:

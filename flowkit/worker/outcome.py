@@ -74,7 +74,8 @@ def judge(error: BaseException, classify: Classify | None = None) -> Judgement:
             code, permanent = classify(error)
             final = bool(permanent) and isinstance(error, Permanent)
             return Judgement(clean(str(code), LONGEST_CODE), bool(permanent), after, final)
-        except Exception:  # a classifier that fails must not hide what it was asked about
+        except Exception as trouble:  # a classifier that fails must not hide what it was asked about
+            error.add_note(f"classify_error failed on this: {type(trouble).__name__}: {_message_of(trouble)}")
             return _by_its_type(error, after)
     return _by_its_type(error, after)
 
@@ -126,7 +127,7 @@ def _code_of(error: BaseException) -> str:
 def _message_of(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as trouble:
+    except Exception as trouble:  # a user's own __str__
         text = f"(its message cannot be read: {type(trouble).__name__})"
     return clean(text, MOST_MESSAGE)
 

@@ -72,7 +72,7 @@ class Performer:
                 raise
             # Nobody told it to end: the handler raised this by itself.
             failure: BaseException = error
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # whatever a handler raises: the attempt's report says it
             failure = error
         classify = getattr(attempt.handler, "classify_error", None)
         run_sec = attempt.run_sec

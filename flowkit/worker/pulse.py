@@ -96,11 +96,10 @@ class ThreadPulse:
         error: BaseException | None = None
         try:
             asyncio.run(self._live(home, ready))
-        except Exception as raised:
+        except Exception as raised:  # the thread's last line: its end is told in the loop that started it
             error = raised
         with suppress(RuntimeError):
-            home.call_soon_threadsafe(_settle, ready, error or RuntimeError("the heart stopped before it began"))
-            home.call_soon_threadsafe(_settle, ended, None)
+            home.call_soon_threadsafe(_over, home, ready, ended, error)
 
     async def _live(self, home: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         def lost(attempt: Attempt) -> None:
@@ -121,6 +120,14 @@ class ThreadPulse:
         finally:
             await bus.stop()
             await store.stop()
+
+
+def _over(home: asyncio.AbstractEventLoop, ready: asyncio.Future[None], ended: asyncio.Future[None],
+          error: BaseException | None) -> None:  # fmt: skip
+    if error is not None and ready.done():  # nobody waits for it any more
+        home.call_exception_handler({"message": "the heart's thread failed", "exception": error})
+    _settle(ready, error or RuntimeError("the heart stopped before it began"))
+    _settle(ended, None)
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:

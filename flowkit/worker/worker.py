@@ -16,6 +16,7 @@ from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.core.code import CODE
 from flowkit.core.signature import read_signature
 from flowkit.errors import ConfigError
+from flowkit.hurry import done_before
 from flowkit.observing import observing_of
 from flowkit.ports import Bus, Clock, Outcome, Renewal, SecretSource, Store
 from flowkit.telemetry import Telemetry
@@ -189,7 +190,7 @@ class Worker:
         try:
             await self.start()
             await first.wait()
-            await self._drain_unless(second)
+            await done_before(second, self.stop())
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -202,15 +203,6 @@ class Worker:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.stop(0.0 if kind is not None else None)
-
-    async def _drain_unless(self, hurried: asyncio.Event) -> None:
-        draining = asyncio.ensure_future(self.stop())
-        hurry = asyncio.ensure_future(hurried.wait())
-        try:
-            await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            hurry.cancel()
-            draining.cancel()
 
     async def _end(self, leaving: Any) -> None:
         try:

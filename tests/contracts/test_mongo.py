@@ -206,7 +206,7 @@ class TestHandles:
         await store.start()
         assert await store.insert_commits([commit("t")]) == [OK]
         assert str((await store.describe())["address"]).endswith(f"/{name}")
-        client = store._started().own_client
+        client = store._database.started().own_client
         await client.drop_database(name)
         await store.stop()
         with pytest.raises(Exception, match="close"):
@@ -231,7 +231,7 @@ class TestHandles:
             store = MongoStore(weak)
             await store.start()
             assert await store.insert_commits([commit("t"), commit("t")]) == [OK, DUPLICATE]
-            assert store._collection("commits").write_concern.document == {"w": "majority", "j": True}
+            assert store._database.collection("commits").write_concern.document == {"w": "majority", "j": True}
             await client.drop_database(name)
             await store.stop()
 

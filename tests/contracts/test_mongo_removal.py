@@ -72,13 +72,13 @@ async def test_an_artifact_that_another_task_puts_meanwhile_stays(
     assert await store.get_blob("r", kind="artifact") == DATA
 
 
-@pytest.mark.parametrize("method", ["_claim", "_insert_docs", "_stamped"])
+@pytest.mark.parametrize("method", ["_claim", "_insert", "_stamped"])
 async def test_an_artifact_that_is_collected_while_it_is_put_is_put_whole(
     store: MongoStore, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     await store.put_blob("r", DATA, kind="artifact", for_task="old")
 
-    before(store, method, lambda: store.collect_artifacts(["old"]), monkeypatch)
+    before(store._blobs, method, lambda: store.collect_artifacts(["old"]), monkeypatch)
     await store.put_blob("r", DATA, kind="artifact", for_task="new")
 
     assert await store.get_blob("r", kind="artifact") == DATA

@@ -114,10 +114,13 @@ class TestOtherProcesses:
         assert len(await other.read_commits([f"t{i}" for i in range(100)])) == 100
         await other.stop()
 
-    async def test_a_file_locked_for_long_is_unknown_and_then_goes_on(self, store: SqliteStore) -> None:
+    async def test_a_file_locked_for_long_is_unknown_and_then_goes_on(
+        self, store: SqliteStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with closing(sqlite3.connect(store.path, isolation_level=None)) as bully:
             bully.execute("BEGIN EXCLUSIVE")
             assert await store.insert_commits([commit("a"), commit("b")]) == [Outcome.UNKNOWN] * 2
+            assert "tasks.db: a transaction (writes: 1) failed: OperationalError: database is locked" in caplog.text
             with pytest.raises(StoreUnavailable, match="locked"):
                 await store.put_blob("ref", b"data", kind="graph")
             bully.execute("ROLLBACK")
@@ -126,8 +129,8 @@ class TestOtherProcesses:
 
 class TestErrors:
     async def test_a_full_disk_is_unknown_and_the_writer_lives_on(self, store: SqliteStore) -> None:
-        assert store._writer is not None
-        connection = store._writer._connection
+        assert store._file._writer is not None
+        connection = store._file._writer._connection
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 20}")
 
@@ -267,10 +270,10 @@ asyncio.run(main())
 
 
 async def test_waiting_writes_share_one_transaction(store: SqliteStore) -> None:
-    assert store._writer is not None
-    before = store._writer.commits_begun
+    assert store._file._writer is not None
+    before = store._file._writer.commits_begun
     await asyncio.gather(*(store.insert_commits([commit(f"t{i}")]) for i in range(500)))
-    assert store._writer.commits_begun - before < 50
+    assert store._file._writer.commits_begun - before < 50
 
 
 async def test_a_stop_writes_what_waits(store: SqliteStore) -> None:

@@ -453,5 +453,5 @@ async def test_a_graph_is_validated_without_being_stored(client: Client) -> None
     with pytest.raises(GraphError, match="E_VALUE at params"):
         await client.validate_graph(etl(1), params={"a": float("nan")})
 
-    (count,) = await client.backend.store._read("SELECT count(*) FROM blobs", [], lambda row: row, few=True)  # type: ignore[attr-defined]
+    (count,) = await client.backend.store._file.read("SELECT count(*) FROM blobs", [], lambda row: row, few=True)  # type: ignore[attr-defined]
     assert count == (0,)

@@ -23,7 +23,7 @@ from flowkit.coordinator.history import (
 from flowkit.core import facts as f
 from flowkit.core.dialect import parse_graph
 from flowkit.core.payload import Payload
-from flowkit.errors import Corrupt, UnknownFact
+from flowkit.errors import Corrupt, StoreUnavailable, UnknownFact
 from flowkit.ports import Commit, Head, Outcome
 from flowkit.wire.codec import dumps
 from flowkit.wire.facts import body_of, encode_facts
@@ -71,6 +71,31 @@ async def test_a_task_is_the_fold_of_its_commits() -> None:
     assert (past.task.status, past.task.tenant, past.task.params) == ("finished", "acme", {"p": 1})
     assert past.task.runs["a"].output == OUTPUT
     assert past.task.runs["a"].ended_at == START + 2
+
+
+async def test_a_store_that_does_not_give_the_graph_of_a_restart_is_no_fault_of_the_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    edited = dumps(graph(node("a"), node("c", "a")))
+    ref = hashlib.sha256(edited).hexdigest()
+    restart: list[f.Fact] = [f.RequestApplied(1, "r", "restart", True), f.TaskRestarted(1, graph=ref)]
+    history, store = await stored(*commits_of("t", [*FACTS, restart]))
+    await store.put_blob(ref, edited, kind="graph")
+    really = store.get_blob
+
+    async def away(name: str, *, kind: str) -> bytes:
+        if name == ref:
+            raise StoreUnavailable("no answer")
+        return await really(name, kind=kind)
+
+    with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
+        patch.setattr(store, "get_blob", away)
+        await history.load(["t"])
+
+    past = (await history.load(["t"]))["t"]
+    assert past.error == ""
+    assert past.task is not None
+    assert set(past.task.graph.nodes) == {"a", "c"}
 
 
 async def test_many_tasks_are_loaded_at_once_and_unknown_ones_left_out() -> None:

@@ -61,11 +61,11 @@ async def left(coordinator: Coordinator) -> dict[str, int]:
     if hasattr(store, "path"):
         tables = {"heads", "commits", "requests", "claims", "labels", "blobs"}
         return {
-            table: (await store._read(f"SELECT count(*) FROM {table}", [], lambda row: row[0], few=False))[0]  # noqa: S608
+            table: (await store._file.read(f"SELECT count(*) FROM {table}", [], lambda row: row[0], few=False))[0]  # noqa: S608
             for table in sorted(tables)
         }
     names = ("tasks", "commits", "requests", "claims", "artifacts", "snapshots", "graphs")
-    return {name: await store._collection(name).count_documents({}) for name in names}
+    return {name: await store._database.collection(name).count_documents({}) for name in names}
 
 
 async def gone(coordinator: Coordinator) -> bool:

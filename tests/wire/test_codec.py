@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flowkit.errors import Corrupt
 from flowkit.wire import codec
-from flowkit.wire.codec import MAX_DEPTH, check_depth, dumps, loads
+from flowkit.wire.codec import MAX_DEPTH, check_depth, dumps, loads, loads_as
 from tests.wire.values import NASTY, values
 
 
@@ -193,3 +193,20 @@ def test_writing_in_parts_gives_the_same_text(value: dict[str, Any], items: int)
         patch.setattr(codec, "PART_ITEMS", items)
 
         assert loads(codec.dumps_in_parts(value)) == loads(dumps(value))
+
+
+class Pair(msgspec.Struct, array_like=True):
+    name: str
+    rest: Any
+
+
+def test_a_typed_text_is_read_also_where_msgspec_cannot_say_it() -> None:
+    decoder = msgspec.json.Decoder(Pair)
+
+    assert loads_as(decoder, b'["a",1]', "a pair") == Pair("a", 1)
+    assert loads_as(decoder, f'["a",[{2**70},"\\ud800"]]', "a pair") == Pair("a", [2**70, "\ud800"])
+    for text in ("[1,2]", f"[{2**70},2]", "{}", "[", '["a"]'):
+        with pytest.raises(Corrupt):
+            loads_as(decoder, text, "a pair")
+    with pytest.raises(Corrupt, match="not a pair: Expected `str`"):
+        loads_as(decoder, "[1,2]", "a pair")

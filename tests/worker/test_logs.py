@@ -129,6 +129,21 @@ async def test_what_json_cannot_say_is_said_as_text() -> None:
 
 
 @virtual
+async def test_a_line_whose_arguments_cannot_be_shown_fails_nothing() -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise RuntimeError("never")
+
+    async def talks(ctx: Context) -> None:
+        ctx.log.info("one %s", Odd())
+        ctx.log.info("two")
+
+    assert [line.message for line in await say(talks)] == [
+        "'one %s' (arguments that cannot be shown: RuntimeError)", "two",
+    ]  # fmt: skip
+
+
+@virtual
 async def test_what_is_too_long_is_cut_and_says_so() -> None:
     async def talks(ctx: Context) -> None:
         ctx.log.info("x" * 20_000)

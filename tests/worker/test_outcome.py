@@ -70,6 +70,13 @@ def test_a_classifier_that_fails_hides_nothing(classify: Any) -> None:
     assert judge(ValueError(), classify) == Judgement("ValueError", True)
 
 
+def test_why_a_classifier_failed_is_told_with_what_it_was_asked_about() -> None:
+    found = report(raised(ValueError("no column 'id'")), lambda error: 1 / 0)
+
+    assert found.error["message"] == "no column 'id'"
+    assert "classify_error failed on this: ZeroDivisionError: division by zero" in found.error["traceback"]
+
+
 def test_a_report_carries_code_message_type_and_traceback() -> None:
     found = report(raised(ValueError("no column 'id'")))
 

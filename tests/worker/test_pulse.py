@@ -166,6 +166,22 @@ async def test_a_thread_that_cannot_connect_says_so_at_start() -> None:
     assert not stand.runtime.running
 
 
+async def test_a_thread_that_fails_later_says_so_too() -> None:
+    class Broken(ThreadBus):
+        async def stop(self) -> None:
+            raise OSError("the socket is gone")
+
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async with threaded([block], Broken()) as stand:
+        await stand.runtime.stop()
+
+    assert [(one["message"], str(one["exception"])) for one in told] == [
+        ("the heart's thread failed", "the socket is gone")
+    ]
+
+
 async def test_a_worker_with_a_thread_can_be_started_again() -> None:
     bus = ThreadBus()
     async with threaded([block], bus) as stand:
