@@ -22,7 +22,7 @@ import msgspec
 # This tree's code, whichever is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from flowkit import config, errors
+from flowkit import config, errors, measures
 from flowkit.core import code_keys, keys, kinds, lane_keys
 from flowkit.core import facts as f
 from flowkit.core import permits as p
@@ -33,6 +33,7 @@ from flowkit.core.evolve import evolve
 from flowkit.core.model import Task
 from flowkit.core.payload import Payload
 from flowkit.core.transitions import TABLE, to_mermaid
+from flowkit.otel import names
 from flowkit.ports import Commit, Record
 from flowkit.sandbox.seccomp import REFUSED, SHARED_IPC, UNKNOWN
 from flowkit.testing import teeth
@@ -866,6 +867,33 @@ def refused_calls() -> str:
     return table(("system calls", "answer", "because it"), rows)
 
 
+# ---------------------------------------------------------------------------------------------- spans and metrics
+
+
+def spans() -> str:
+    rows = ((f"`{one.name}`", one.kind, one.by, one.parent, one.about) for one in names.SPANS)
+    return table(("span", "kind", "made by", "child of", "what it is"), rows)
+
+
+def span_attributes() -> str:
+    def found_on(name: str) -> str:
+        on = [one for one in names.SPANS if name in one.attributes]
+        return "all" if len(on) == len(names.SPANS) else ", ".join(f"`{one.name}` ({one.by})" for one in on)
+
+    rows = ((f"`{name}`", about, found_on(name)) for name, about in names.ABOUT.items())
+    return table(("attribute", "value", "on"), rows)
+
+
+def metrics() -> str:
+    rows = (
+        (f"`{one.name}`", one.kind, ", ".join(f"`{label}`" for label in one.labels), one.by, one.about)
+        for one in sorted(measures.MEASURES, key=lambda one: (one.by, one.name))
+    )
+    edges = {one.buckets for one in measures.MEASURES if one.buckets}
+    said = "; ".join(", ".join(f"{edge:g}" for edge in buckets) for buckets in sorted(edges))
+    return f"{table(('metric', 'kind', 'labels', 'told by', 'what it is'), rows)}\n\nBuckets, in seconds: {said}."
+
+
 PARTS: dict[str, Part] = {
     "attempt-states": attempt_states,
     "attempt-table": attempt_table,
@@ -885,8 +913,11 @@ PARTS: dict[str, Part] = {
     "kinds-of-violations": kinds_of_violations,
     "node-states": node_states,
     "logs": log_messages,
+    "metrics": metrics,
     "refused-calls": refused_calls,
     "settings": settings,
+    "span-attributes": span_attributes,
+    "spans": spans,
     "task-states": task_states,
     "topics": topics,
     "work": work_messages,

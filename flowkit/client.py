@@ -143,10 +143,13 @@ class Client:
     async def create_task(self, *, graph: Any = None, flow: str | None = None, params: Mapping[str, Any] | None = None,
                           idempotency_key: str | None = None, priority: int = 0,
                           labels: Mapping[str, str] | None = None, timeout: float | None = None,
-                          targets: Sequence[str] = (), deadline: Any = None) -> str:  # fmt: skip
+                          targets: Sequence[str] = (), deadline: Any = None,
+                          traceparent: str | None = None) -> str:  # fmt: skip
         """Accept a task of a graph, or of a flow, and give its id; it survives any crash, and runs once somebody
         coordinates."""
-        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow, deadline)
+        creation = Creation(
+            graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow, deadline, traceparent
+        )
         return (await self.api.create([creation]))[0]
 
     async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:

@@ -122,6 +122,10 @@ class CommonSettings(_Settings):
     `message_keys` are by id (`POOL/NAME`) and in base64, the first is signed with; `message_keys_file` has one
     `POOL/NAME=BASE64` a line. `message_signing` is `require`, or `sign` while others do not sign yet.
     `code_policy` says what code of nodes may ask for, by tenant and by flow: a file of JSON, or the JSON itself.
+
+    `otel`: make OpenTelemetry spans; None: where `OTEL_EXPORTER_OTLP_ENDPOINT` says where to. `metrics_port`: serve
+    metrics for Prometheus there, on `metrics_host`; None: nowhere, 0: any. `metrics_tenants`: how many tenants the
+    metrics tell apart.
     """
 
     kafka_bootstrap: str = "localhost:9092"
@@ -153,6 +157,10 @@ class CommonSettings(_Settings):
     connect_timeout_sec: float = 10.0
     heartbeat_sec: float = 2.0
     lease_ttl_sec: float = 10.0
+    otel: bool | None = None
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_tenants: int = 0
 
     def topic_cmd(self, step_type: str) -> str:
         """Raises `ConfigError`: a role has no topic of its own."""
@@ -350,7 +358,7 @@ def _cast(owner: str, name: str, kind: str, value: Any) -> Any:
                 return value
             case "bool" if isinstance(value, str) and value.lower() in _YES | _NO:
                 return value.lower() in _YES
-            case "float" | "bool" if kind.endswith("None") and (value is None or value in ("", "none", "None")):
+            case "float" | "bool" | "int" if kind.endswith("None") and (value is None or value in ("", "none", "None")):
                 return None
             case "float" if isinstance(value, (int, float, str)) and not isinstance(value, bool):
                 return float(value)

@@ -17,6 +17,7 @@ from flowkit.coordinator.handle import TaskHandle, raise_if_failed
 from flowkit.coordinator.views import TaskResult
 from flowkit.core.graph_diff import GraphDiff
 from flowkit.errors import ConfigError
+from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogPage
 from flowkit.trace.traces import Traces
 from flowkit.wire.logs import LogLine
@@ -28,16 +29,17 @@ if TYPE_CHECKING:
 
 class Embedded:
     """A coordinator and a worker in this process. `db` is a file's path, or None for a temporary one; `handlers` and
-    `input_adapters` are those of the worker."""
+    `input_adapters` are those of the worker; `telemetry` is what both tell what happens."""
 
     def __init__(self, db: str | Path | None = None, *, handlers: Any = (), cfg: CoordinatorConfig | None = None,
-                 worker_cfg: WorkerConfig | None = None,
-                 input_adapters: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+                 worker_cfg: WorkerConfig | None = None, input_adapters: Mapping[str, Any] | None = None,
+                 telemetry: Telemetry | None = None) -> None:  # fmt: skip
         coordinator_cfg = cfg if cfg is not None else CoordinatorConfig.load()
         backend = temporary_backend() if db is None else open_backend(db, coordinator_cfg)
         if not backend.embedded:
             raise ConfigError(f"Embedded runs on a file, not on {db}: use Coordinator and Worker there")
-        self.coordinator = Coordinator(db=db, cfg=coordinator_cfg, backend=backend)
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        self.coordinator = Coordinator(db=db, cfg=coordinator_cfg, backend=backend, telemetry=self.telemetry)
         self.worker: Worker | None = None
         if handlers or runs_code(worker_cfg):
             self.worker = Worker(
@@ -48,6 +50,7 @@ class Embedded:
                 input_adapters=input_adapters,
                 also_code=True,
                 coordinator_cfg=coordinator_cfg,
+                telemetry=self.telemetry,
             )
 
     async def start(self) -> None:

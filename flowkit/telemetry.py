@@ -1,13 +1,25 @@
 """Typed happenings, and who listens. Logging, metrics and traces are subscribers; code never logs an event by
-itself."""
+itself.
+
+What is rare is told always (`emit`). What happens with every attempt is told to observers (`observe`): where there are
+none, it is not even made.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from flowkit.observations import Observation, Reading
+    from flowkit.observing import Observing
+    from flowkit.ports import Head
+    from flowkit.wire.messages import Job
 
 ASKS_FOR_LINES = frozenset({"FLOWKIT_LOG_STDOUT", "FLOWKIT_LOG_LEVEL"})
 
@@ -190,11 +202,30 @@ _LEVELS: dict[type, int] = {
 }
 
 
+class Propagation(Protocol):
+    """Which spans others are children of, as `traceparent` (W3C Trace Context)."""
+
+    def of_work(self, head: Head, node: str, attempt: int, role: str) -> str:
+        """The one that sends an attempt's work."""
+
+    def of_child(self, head: Head, node: str, attempt: int) -> str:
+        """The one of an attempt that is a task of its own."""
+
+    def of_run(self, job: Job) -> str:
+        """The one in which a worker runs an attempt."""
+
+
 class Telemetry:
-    """Where one process's happenings go: counted by type, logged, and handed to subscribers."""
+    """Where one process's happenings go: counted by type, logged, and handed to subscribers. One may be shared by all
+    parts of a process. `observers` and `propagation` are there before the parts start that they are to hear of;
+    `observing` is what the settings of the parts ask for."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.observers: tuple[Callable[[Observation], None], ...] = ()
+        self.propagation: Propagation | None = None
+        self.observing: Observing | None = None
+        self._readers: list[Callable[[], Iterable[Reading]]] = []
         self._subscribers: list[Callable[[Happening], None]] = [log_happening]
         if not os.environ.keys().isdisjoint(ASKS_FOR_LINES):
             from flowkit.log_setup import configure_from_env
@@ -214,6 +245,58 @@ class Telemetry:
         """Hear every happening from now on; the answer unsubscribes. A subscriber must not block or raise."""
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
+
+    def observe(self, observer: Callable[[Observation], None]) -> Callable[[], None]:
+        """Hear everything that happens with attempts, from the parts that start from now on; the answer ends that. An
+        observer must not block or raise."""
+        self.observers = (*self.observers, observer)
+
+        def end() -> None:
+            self.observers = tuple(one for one in self.observers if one is not observer)
+
+        return end
+
+    def told(self, observation: Observation) -> None:
+        """Tell the observers. To be asked first: whether there are any. What one of them raises is logged, the first
+        time, and counted: it must not reach what it observes."""
+        for observer in self.observers:
+            try:
+                observer(observation)
+            except Exception as error:  # whatever it is, the attempt has to go on
+                self.failed_to_observe(error)
+
+    def failed_to_observe(self, error: Exception) -> None:
+        """Something that only observes has raised: what it observes is not to notice."""
+        self.counts["observer_failures"] += 1
+        if self.counts["observer_failures"] == 1:
+            log.error("an observer raised; more of this is only counted", exc_info=error)
+
+    def measure(self, reader: Callable[[], Iterable[Reading]]) -> Callable[[], None]:
+        """Let it be asked how something stands, in the loop that it belongs to; the answer ends that."""
+        self._readers.append(reader)
+
+        def end() -> None:
+            if reader in self._readers:
+                self._readers.remove(reader)
+
+        return end
+
+    def readings(self) -> Iterable[Reading]:
+        """How everything stands now that somebody measures."""
+        for reader in self._readers:
+            yield from reader()
+
+
+def current_traceparent() -> str:
+    """The OpenTelemetry span in which this is called, as a `traceparent`; empty without one, and where OpenTelemetry is
+    not loaded: whoever is in a span of it has loaded it."""
+    api = sys.modules.get("opentelemetry.trace")
+    if api is None:
+        return ""
+    context = api.get_current_span().get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"
 
 
 def log_happening(happening: Happening) -> None:

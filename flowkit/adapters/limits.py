@@ -85,8 +85,8 @@ def _commit(commit: Commit) -> bool:
 def _head(head: Head) -> bool:
     texts = (
         head.params, head.task_id, head.graph_ref, head.tenant, head.principal, head.name, head.fingerprint,
-        head.status, head.error, head.snapshot, head.flow, head.parent, head.parent_node, *head.targets, *head.labels,
-        *head.labels.values(),
+        head.status, head.error, head.snapshot, head.flow, head.parent, head.parent_node, head.traceparent,
+        *head.targets, *head.labels, *head.labels.values(),
     )  # fmt: skip
     whole = (
         head.partition, head.priority, head.seq, head.published_seq, head.parent_attempt, head.depth, head.life,

@@ -69,6 +69,7 @@ def _rare_fields(head: Head) -> dict[str, Any]:
         "depth": head.depth,
         "life": head.life,
         "deadline": head.deadline,
+        "traceparent": head.traceparent,
     }
     return {name: value for name, value in said.items() if value}
 
@@ -105,6 +106,7 @@ def doc_head(doc: Doc) -> Head:
         remove_at=doc.get("remove_at"),
         life=doc.get("life", 0),
         deadline=doc.get("deadline"),
+        traceparent=doc.get("traceparent", ""),
     )
 
 

@@ -178,12 +178,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
                 AND NOT EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
             BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END""",
     ),
+    ("ALTER TABLE heads ADD COLUMN traceparent TEXT NOT NULL DEFAULT ''",),
 )
 
 HEAD = (
     "task_id, part, graph_ref, params, tenant, principal, name, labels, priority, targets, timeout_sec, "
     "fingerprint, created_at, flow, parent, parent_node, parent_attempt, depth, status, seq, published_seq, active, "
-    "next_wake, updated_at, ended_at, error, snapshot, remove_at, life, deadline"
+    "next_wake, updated_at, ended_at, error, snapshot, remove_at, life, deadline, traceparent"
 )
 COMMIT = "task_id, seq, id, prev, at, by, body"
 LIMIT = "limit_id, part, stamp, body"
@@ -279,6 +280,7 @@ def head_row(head: Head) -> Row:
         *(head.fingerprint, head.created_at, head.flow, head.parent, head.parent_node, head.parent_attempt),
         *(head.depth, head.status, head.seq, head.published_seq, head.active, head.next_wake, head.updated_at),
         *(head.ended_at, head.error, head.snapshot, head.remove_at, head.life, head.deadline),
+        head.traceparent,
         *(unpublished_or_wake(head), flow_name(head.flow)),
     )
 

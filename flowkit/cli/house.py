@@ -10,6 +10,7 @@ from typing import Any
 from flowkit.backend import open_backend, temporary_backend
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
+from flowkit.telemetry import Telemetry
 from flowkit.worker.worker import Worker, runs_code
 
 LOOK_SEC = 0.5
@@ -25,11 +26,12 @@ class House:
     def __init__(self, db: Path | None, handlers: dict[str, Any], cfg: CoordinatorConfig, worker_cfg: WorkerConfig,
                  tell: Callable[[bool], None], *, only_coordinates: bool = False) -> None:  # fmt: skip
         self._backend = temporary_backend() if db is None else open_backend(db, cfg)
-        self.coordinator = Coordinator(db=db, cfg=cfg, backend=self._backend)
+        telemetry = Telemetry()
+        self.coordinator = Coordinator(db=db, cfg=cfg, backend=self._backend, telemetry=telemetry)
         self.worker: Worker | None = None
         if not only_coordinates and (handlers or worker_cfg.roles or runs_code(worker_cfg)):
             self.worker = Worker(db=db, cfg=worker_cfg, handlers=handlers, backend=self._backend, also_code=True,
-                                 coordinator_cfg=cfg)  # fmt: skip
+                                 coordinator_cfg=cfg, telemetry=telemetry)  # fmt: skip
         self._tell = tell
         self._waiting: asyncio.Task[None] | None = None
 

@@ -14,7 +14,7 @@ from flowkit.telemetry import AttemptKilled, DeadLettered, LeaseExpired, LoopFai
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 AGAIN_SEC = 30.0
 AWAY = (BusUnavailable, ServiceUnavailable, StoreUnavailable, ConnectionError, TimeoutError)
-DRIVERS = ("aiokafka", "kafka", "pymongo", "asyncio", "uvicorn")
+DRIVERS = ("aiokafka", "kafka", "pymongo", "asyncio", "uvicorn", "opentelemetry.exporter")
 
 
 def set_up(level: str, *, debug: bool) -> None:

@@ -70,6 +70,13 @@ def _json(parser: ArgumentParser, what: str = "JSON, for machines") -> None:
     parser.add_argument("--json", action="store_true", help=what)
 
 
+def _shown(parser: ArgumentParser) -> None:
+    parser.add_argument("--otel", action="store_true",
+                        help="send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says")  # fmt: skip
+    parser.add_argument("--metrics-port", type=_natural, metavar="PORT",
+                        help="serve metrics for Prometheus at http://127.0.0.1:PORT/metrics; 0: any port")  # fmt: skip
+
+
 def _log_level(parser: ArgumentParser) -> None:
     levels = ("debug", "info", "warning", "error")
     parser.add_argument("--log-level", choices=levels, default="info", help="of the log on stderr (default: info)")
@@ -101,6 +108,7 @@ def _run(commands: Any) -> None:
     parser.add_argument("--slots", type=_count, metavar="N", help="how many nodes run at once")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
     _services(parser, "keep the task in this file, so that it survives (default: a temporary one)")
+    _shown(parser)
     _json(parser, "the whole result as JSON, not the output alone")
 
 
@@ -114,12 +122,14 @@ def _worker(commands: Any) -> None:
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="the worker's; repeatable")
     parser.add_argument("--drain-timeout", type=_seconds, metavar="SEC", help="how long SIGTERM lets attempts finish")
     _services(parser)
+    _shown(parser)
     _log_level(parser)
 
 
 def _coordinator(commands: Any) -> None:
     parser = _command(commands, "coordinator", "services", "coordinate tasks until SIGTERM")
     _services(parser)
+    _shown(parser)
     _log_level(parser)
 
 

@@ -81,8 +81,9 @@ def _read(args: Namespace) -> Job:
     db = settings.named_database(args, project)
     if args.detach and (db is None or args.resume is not None):
         raise UsageError("--detach creates a task and leaves it to others: it needs a GRAPH or a --flow, and a --db")
-    cfg = settings.load(CoordinatorConfig, args, project)
-    worker_cfg = settings.load(WorkerConfig, args, project, slots=args.slots)
+    shown = settings.shown(args)
+    cfg = settings.load(CoordinatorConfig, args, project, **shown)
+    worker_cfg = settings.load(WorkerConfig, args, project, slots=args.slots, **shown)
     if not worker_cfg.code_dir and args.graph is not None and Path(args.graph).is_file():
         worker_cfg.code_dir = str(Path(args.graph).parent)
     if args.resume is not None:

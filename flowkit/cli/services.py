@@ -20,6 +20,7 @@ from flowkit.cli.outage import Outages
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.hurry import done_before
+from flowkit.observing import observing_of
 from flowkit.worker.worker import Worker
 
 WITHOUT_HANDLERS = frozenset({"echo", "code"})
@@ -59,13 +60,14 @@ def main(args: Namespace) -> int:
 
 def _read(args: Namespace) -> Duty:
     project = settings.find_project()
-    cfg = settings.load(CoordinatorConfig, args, project)
+    shown = settings.shown(args)
+    cfg = settings.load(CoordinatorConfig, args, project, **shown)
     db = settings.database(args, project, cfg)
     if args.command == "coordinator":
         return Duty(db, cfg, WorkerConfig())
     worker_cfg = settings.load(
         WorkerConfig, args, project, slots=args.slots, drain_sec=args.drain_timeout, roles=args.role or None,
-        labels=settings.pairs(args.label, "--label") or None,
+        labels=settings.pairs(args.label, "--label") or None, **shown,
     )  # fmt: skip
     handlers = load_handlers(args.handlers, project)
     if not handlers and not WITHOUT_HANDLERS.intersection(worker_cfg.roles):
@@ -142,6 +144,10 @@ class Part:
     # what it says
 
     def _tell_role(self) -> None:
+        part = self._worker or self._coordinator
+        server = observing_of(part.telemetry).server if part is not None else None
+        if server is not None:
+            say(f"metrics at http://{self._duty.cfg.metrics_host}:{server.port}/metrics")
         if self._worker is not None:
             roles, slots = ", ".join(sorted(self._worker.cfg.roles)), self._worker.cfg.slots
             say(f"worker {self._worker.worker_id} serves {roles}: {slots} slots, on {self._duty.where}")

@@ -87,6 +87,11 @@ def load(kind: type[S], args: Namespace, project: Project, **given: Any) -> S:
     return kind.load(below=from_file, overrides=asked)
 
 
+def shown(args: Namespace) -> dict[str, Any]:
+    """What the options say about spans and metrics."""
+    return {"otel": True if args.otel else None, "metrics_port": args.metrics_port}
+
+
 def named_database(args: Namespace, project: Project) -> str | None:
     """The database that somebody named. A relative file of [tool.flowkit] is relative to its pyproject.toml."""
     if (given := getattr(args, "db", None) or os.environ.get("FLOWKIT_DB")) is not None:

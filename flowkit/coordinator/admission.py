@@ -20,8 +20,10 @@ from flowkit.core.moments import read_moment
 from flowkit.core.problems import MAX_PROBLEMS, Problems, shown
 from flowkit.core.signature import Signature, given_params, misfits, params_misfits, quick_look
 from flowkit.core.starts import function_role
+from flowkit.core.traceparent import read_traceparent
 from flowkit.core.values import Copier
 from flowkit.errors import GraphError, InputError, Problem, did_you_mean
+from flowkit.telemetry import current_traceparent
 from flowkit.wire.codec import dumps
 
 MAX_PARAMS_BYTES: Final = 1024 * 1024
@@ -203,6 +205,23 @@ def checked_moment(value: object) -> float:
         return read_moment(value)
     except InputError as error:
         raise GraphError([Problem("E_DEADLINE", "deadline", str(error))]) from error
+
+
+def checked_traceparent(given: object) -> str:
+    """The span that a task is created in: what is given, else the caller's own. Raises `GraphError` for what is no
+    `traceparent`."""
+    if given is None:
+        return current_traceparent()
+    if given == "":
+        return ""
+    context = read_traceparent(given) if isinstance(given, str) else None
+    if context is None:
+        say = (
+            f"expected a W3C traceparent such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01, found "
+            f'{shown(given)}; give none ("") for a trace of the task\'s own'
+        )
+        raise GraphError([Problem("E_VALUE", "traceparent", say)])
+    return str(context)
 
 
 def plain_reason(reason: object) -> str:

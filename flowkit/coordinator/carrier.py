@@ -20,6 +20,7 @@ from flowkit.core.payload import lift_artifacts, lift_secrets
 from flowkit.errors import FlowKitError, StoreUnavailable
 from flowkit.ports import DELETED, Clock, Commit, Head, Record, SecretUse, Store
 from flowkit.service import Supervisor
+from flowkit.telemetry import Propagation
 from flowkit.wire.codec import dumps
 from flowkit.wire.events import Event, encode_event, encode_progress, event_headers, progress_headers
 from flowkit.wire.facts import row_of
@@ -44,7 +45,8 @@ def event_record(topics: Topics, commit: Commit, tenant: str, status: str) -> Re
 
 class Carrier:
     """`load_soon`, `ticket` and `on_published` are set by the owner: one wakes the loader, one issues tickets for
-    secrets, one hears of acknowledged events."""
+    secrets, one hears of acknowledged events. `propagation` tells which spans work is a child of; without one, that is
+    the span that the task was created in."""
 
     def __init__(self, *, store: Store, clock: Clock, publisher: Publisher, topics: Topics, hub: Hub,
                  supervisor: Supervisor, policies: CodePolicies = NOTHING_SAID) -> None:  # fmt: skip
@@ -55,6 +57,7 @@ class Carrier:
         self._hub = hub
         self._supervisor = supervisor
         self._policies = policies
+        self.propagation: Propagation | None = None
         self.load_soon: Callable[[], None] = lambda: None
         self.ticket: Callable[[SecretUse, Sequence[str]], str] = lambda use, names: ""
         self.on_published: Callable[[Cell, int], None] = lambda cell, seq: cell.event_acknowledged(seq)
@@ -142,6 +145,7 @@ class Carrier:
             code=None if large else code,
             ticket=self._ticket(task, head, effect) if code and code.get("secrets") else "",
             stream=streams.job(task, effect.node),
+            traceparent=self._traceparent(head, effect),
         )
         if large:
             self._supervisor.spawn(self._dispatch_large(effect, job, large), "dispatch-large")
@@ -154,6 +158,11 @@ class Carrier:
         flow = head.flow.partition("@")[0]
         code = code | {"flow": flow} if flow else code
         return code | {"policy": rows_of(rules)} if rules else code
+
+    def _traceparent(self, head: Head, effect: Dispatch) -> str:
+        if self.propagation is None:
+            return head.traceparent
+        return self.propagation.of_work(head, effect.name, effect.attempt, effect.node.type)
 
     def _ticket(self, task: Task, head: Head, effect: Dispatch) -> str:
         """For the secrets of this attempt; nothing where none can be issued: the worker says so then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowkit.coordinator.bids import Bids
 from flowkit.coordinator.offsets import Receipt
@@ -59,6 +59,14 @@ class Front:
     error: str | None = None
 
 
+class Since(NamedTuple):
+    """When (epoch seconds) an attempt began that is the task `child`; or a generation, whose number is `attempt`."""
+
+    at: float
+    attempt: int
+    child: str = ""
+
+
 class Cell:
     """A task here. Lives from the first word about it until its head is acknowledged and nothing is left to do.
 
@@ -98,6 +106,7 @@ class Cell:
         "published_beyond",
         "quarantine",
         "queue",
+        "since",
         "snapshot",
         "snapshot_size",
         "stirred_at",
@@ -136,6 +145,7 @@ class Cell:
         self.prev = ""
         self.stored = (0, 0)
         self.streams: Flow | None = None
+        self.since: dict[str, Since] | None = None
         self.snapshot = ""
         self.snapshot_size = 0
         self.unfolded = 0

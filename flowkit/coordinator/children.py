@@ -154,9 +154,14 @@ class Children:
             params=text, tenant=parent.tenant, principal=parent.principal, name=graph.name,
             labels=parent.labels, priority=parent.priority, created_at=now, next_wake=now, updated_at=now, flow=flow,
             parent=parent.task_id, parent_node=spawn.name, parent_attempt=spawn.attempt, depth=parent.depth + 1,
-            deadline=spawn.deadline,
+            deadline=spawn.deadline, traceparent=self._traceparent(parent, spawn),
         )  # fmt: skip
         return head, graph
+
+    def _traceparent(self, parent: Head, spawn: Spawn) -> str:
+        """A child belongs to its parent's trace."""
+        propagation = self._engine.telemetry.propagation
+        return parent.traceparent if propagation is None else propagation.of_child(parent, spawn.name, spawn.attempt)
 
     async def _graph(self, cell: Cell, parent: Head, spawn: Spawn) -> Chosen:
         if spawn.node.child is not None:

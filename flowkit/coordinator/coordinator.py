@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from flowkit.adapters.timed import timed_bus, timed_store
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
 from flowkit.collector import EVERY_SEC, CycleCollection
@@ -18,6 +19,7 @@ from flowkit.coordinator.adapters import CoordinatorAdapters
 from flowkit.coordinator.detector import resolve_detector
 from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.handle import TaskHandle
+from flowkit.coordinator.readings import readings
 from flowkit.coordinator.runtime import CoordinatorRuntime
 from flowkit.coordinator.tasks import Creation, Page
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
@@ -26,6 +28,7 @@ from flowkit.core.graph_diff import GraphDiff
 from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.monitor import Monitor, traces_of
+from flowkit.observing import observing_of
 from flowkit.ports import Bus, Clock, SecretUse
 from flowkit.safe import open_office, open_secrets
 from flowkit.telemetry import Telemetry
@@ -77,6 +80,7 @@ class Coordinator:
         self._coordinating = False
         self._collection = CycleCollection()
         self._companion: Any = None
+        self._unmeasure: Callable[[], None] = lambda: None
         self._monitor = Monitor(backend=self._backend, cfg=self.cfg, clock=self._clock, telemetry=self.telemetry)
         self._secrets: Secrets | None = None
         self._office: TicketOffice | None = None
@@ -93,11 +97,17 @@ class Coordinator:
                 f"the first of this coordinator's message keys is of the pool {self._backend.pool!r}: a coordinator "
                 f"signs with one of {COORDINATORS!r}, and holds those of all pools whose workers it gives work"
             )
-        await self._backend.start()
+        observing = observing_of(self.telemetry)
+        await observing.begin(self.cfg, part="coordinator", embedded=self._backend.embedded)
+        try:
+            await self._backend.start()
+        except BaseException:
+            await observing.end()
+            raise
         try:
             self._runtime = CoordinatorRuntime(
-                store=self._backend.store,
-                bus=self._backend.bus,
+                store=timed_store(self._backend.store, self.telemetry),
+                bus=timed_bus(self._backend.bus, self.telemetry),
                 clock=self._clock,
                 detector=self.is_sensitive,
                 cfg=self.cfg,
@@ -112,6 +122,7 @@ class Coordinator:
         except BaseException:
             self._runtime = None
             await self._backend.stop()
+            await observing.end()
             raise
         if own := self.adapters.own:
             await self._start_companion(own)
@@ -149,9 +160,11 @@ class Coordinator:
     async def _coordinate(self, runtime: CoordinatorRuntime) -> None:
         runtime.engine.on_rest = self._monitor.note
         await runtime.start()
+        self._unmeasure = self.telemetry.measure(lambda: readings(runtime))
         try:
             await self._monitor.start(runtime.history, lambda: runtime.engine.owned)
         except BaseException:
+            self._unmeasure()
             await runtime.stop()
             raise
 
@@ -175,13 +188,17 @@ class Coordinator:
             if self._companion is not None:
                 worker, self._companion = self._companion, None
                 await worker.stop(COMPANION_SEC)
+            self._unmeasure()
             await runtime.stop()
             await self._monitor.stop()
             if self._backend.file is not None:
                 self._backend.file.release_ownership()
         finally:
             self._coordinating = self._backend.coordinated = False
-            await self._backend.stop()
+            try:
+                await self._backend.stop()
+            finally:
+                await observing_of(self.telemetry).end()
 
     async def restart(self) -> None:
         """Stop and start again."""
@@ -243,17 +260,21 @@ class Coordinator:
     async def create_task(self, *, graph: Any = None, flow: str | None = None, params: Mapping[str, Any] | None = None,
                           idempotency_key: str | None = None, priority: int = 0,
                           labels: Mapping[str, str] | None = None, timeout: float | None = None,
-                          targets: Sequence[str] = (), deadline: Any = None) -> str:  # fmt: skip
+                          targets: Sequence[str] = (), deadline: Any = None,
+                          traceparent: str | None = None) -> str:  # fmt: skip
         """Accept a task of a graph, or of a flow (`name`, `name@3` or `name@tag`), and give its id; once this returns,
         the task survives any crash.
 
         The same `idempotency_key` gives the same task; `timeout` (seconds) bounds the whole task, and at `deadline` (a
         time with its zone such as "2027-01-31T18:00:00Z", or epoch seconds) it must have ended; only `targets` and what
-        leads to them run. Raises `GraphError` with every problem, `FlowNotFound`, `IdempotencyConflict`,
-        `StoreUnavailable`.
+        leads to them run. `traceparent` (W3C Trace Context) is the span that the task is a child of; by default the
+        caller's own OpenTelemetry span, if there is one; an empty one: a trace of its own. Raises `GraphError` with
+        every problem, `FlowNotFound`, `IdempotencyConflict`, `StoreUnavailable`.
         """
         graph = self.adapters.resolve(graph)
-        creation = Creation(graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow, deadline)
+        creation = Creation(
+            graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow, deadline, traceparent
+        )
         return (await self.runtime.api.create([creation]))[0]
 
     async def create_tasks(self, creations: Sequence[Creation | Mapping[str, Any]]) -> list[str]:

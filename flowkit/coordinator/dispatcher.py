@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import count
@@ -218,6 +219,15 @@ class Dispatcher:
     def waiting_for(self, role: str, labels: Wanted = ()) -> int:
         """How many tasks wait for room at a role, on workers with these labels."""
         return self._waiting.waiting_for(Demand(role, labels))
+
+    def backlog(self) -> Counter[str]:
+        """How many nodes are ready and wait for room, by role; of a task that has not begun, one."""
+        found: Counter[str] = Counter()
+        for wait in self._waiting.all():
+            task = wait.cell.task
+            ready = task.ready.get(wait.lane.key, ()) if task is not None else ()
+            found[wait.lane.demand.role] += max(1, len(ready))
+        return found
 
     def bound_to(self, cell: Cell, lane: Lane) -> tuple[str, float] | None:
         """The one worker that a cell waits for, and for how many seconds more; None where it waits for any."""

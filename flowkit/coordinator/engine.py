@@ -75,6 +75,7 @@ class Engine:
         self.on_child_effect: Callable[[Cell, Spawn | Continue | Steer], None] = lambda cell, effect: None
         self.on_child_end: Callable[[Cell], None] = lambda cell: None
         self.on_parent_loaded: Callable[[Cell], None] = lambda cell: None
+        self.on_recorded: Callable[[Cell, Sequence[f.Fact], float], None] | None = None
         self.memory = TaskMemory(cache_bytes)
         self.to_load: dict[str, Cell] = {}
         self._max_commit_bytes = max_commit_bytes
@@ -301,6 +302,8 @@ class Engine:
         cell.aheads = 0
         cell.stirred_at = self.clock.mono()
         cell.front = front_of(task, self.clock.wall())
+        if self.on_recorded is not None:
+            self.on_recorded(cell, flight.facts, commit.at)
         self._note(cell, task, flight.facts)
         if task.limited:
             self.gate.note(cell, task, flight.facts)

@@ -17,7 +17,8 @@ Progress = tuple[float | None, float | None, str]
 @dataclass(slots=True)
 class Watch:
     """One lease. `heard` is when a heartbeat that names it was last received; `named` whether one ever was. `missed`:
-    its worker said after `accept_by`, in its own clock, that it does not have it, so it never will."""
+    its worker said after `accept_by`, in its own clock, that it does not have it, so it never will. `ready_at` and
+    `leased_at` (epoch seconds) are what the commits say."""
 
     token: str
     cell: Cell
@@ -27,6 +28,8 @@ class Watch:
     incarnation: str
     heard: float
     accept_by: float
+    ready_at: float
+    leased_at: float
     named: bool = False
     missed: bool = False
 
@@ -51,7 +54,7 @@ class Leases:
         if lease is not None:
             watch = Watch(
                 lease.token, cell, node, run.attempt, lease.worker, lease.incarnation, self._clock.mono(),
-                lease.accept_by,
+                lease.accept_by, lease.leased_at if run.ready_at is None else run.ready_at, lease.leased_at,
             )  # fmt: skip
             self.watches[lease.token] = watch
             self._by_worker.setdefault(lease.worker, {})[lease.token] = watch

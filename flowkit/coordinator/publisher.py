@@ -31,7 +31,8 @@ class Parcel:
 
 
 class Publisher:
-    """One queue to the bus. What was not acknowledged is sent again for as long as somebody wants it."""
+    """One queue to the bus. What was not acknowledged is sent again for as long as somebody wants it. `packed`, where
+    somebody observes, is told of each message of work, and its answer that it got through."""
 
     def __init__(self, bus: Bus, topics: Topics, clock: Clock, supervisor: Supervisor, telemetry: Telemetry,
                  sender: str) -> None:  # fmt: skip
@@ -46,6 +47,7 @@ class Publisher:
         self._letters: dict[int, list[Mail]] = {}
         self._wake = asyncio.Event()
         self._flights = 0
+        self.packed: Callable[[Sequence[WorkItem]], Callable[[], None]] | None = None
 
     def send(self, parcel: Parcel) -> None:
         self._queue.append(parcel)
@@ -65,6 +67,11 @@ class Publisher:
         """Send a message that nobody could read or apply to `dead.v1`, as it was found."""
         self._telemetry.emit(DeadLettered(record.topic, reason, task_id))
         self.send(Parcel(dead_letter(self._topics, record, reason, task_id), wanted=lambda: True))
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have not been handed to the bus yet."""
+        return len(self._queue) + len(self._work)
 
     @property
     def room(self) -> bool:
@@ -135,5 +142,6 @@ class Publisher:
             Parcel(
                 Record(self._topics.work, partition, value, worker.encode()),
                 wanted=lambda: self._clock.mono() < deadline,
+                acknowledged=None if self.packed is None else self.packed(items),
             )
         )

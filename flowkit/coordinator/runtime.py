@@ -26,6 +26,7 @@ from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.limits import Limits
 from flowkit.coordinator.loader import Loader
+from flowkit.coordinator.narrator import Narrator
 from flowkit.coordinator.post import Post
 from flowkit.coordinator.publisher import Parcel, Publisher
 from flowkit.coordinator.requests import RequestReader
@@ -102,6 +103,9 @@ class CoordinatorRuntime:
         self.leases = Leases(clock, self.dispatcher, cfg.lease_ttl_sec)
         self.timers = Timers(clock)
         self.publisher = Publisher(bus, self.topics, clock, self.supervisor, self.telemetry, self.coordinator_id)
+        if self.telemetry.observers:
+            self.narrator = Narrator(clock, self.telemetry, self.leases, self.topics)
+            self.publisher.packed = self.narrator.packed
         self.carrier = Carrier(
             store=store, clock=clock, publisher=self.publisher, topics=self.topics, hub=self.hub,
             supervisor=self.supervisor, policies=policies,
@@ -112,6 +116,9 @@ class CoordinatorRuntime:
             max_commit_bytes=cfg.max_commit_bytes, evict_after_sec=cfg.evict_after_sec,
             cache_bytes=cfg.cache_bytes, snapshot_bytes=cfg.snapshot_bytes, bounds=bounds,
         )  # fmt: skip
+        self.carrier.propagation = self.telemetry.propagation
+        if self.telemetry.observers:
+            self.engine.on_recorded = self.narrator.tell
         self.engine.detector = self._detector
         self.graphs = Graphs(store, clock)
         self.flows = Flows(store=store, graphs=self.graphs, clock=clock, policies=policies)

@@ -29,6 +29,7 @@ class Sweeper:
         self._engine = engine
         self._requests = requests
         self._rests_until = 0.0
+        self._swept_at = clock.mono()
         self._looks_ahead_at = 0.0
         # Less than what would be evicted again at once.
         self._ahead_sec = min(AHEAD_SEC, evict_after_sec / 2)
@@ -37,13 +38,20 @@ class Sweeper:
         """One sweep; how many tasks it woke."""
         owned = frozenset(self._engine.owned)
         if not owned:
+            self._swept_at = self._clock.mono()
             return 0
         # Requests first: what is to be cancelled must not be started by the very sweep that finds both.
         await self._requests.hand_over(await self._store.open_requests(owned, limit=PAGE))
         self._engine.make_room()
         woken = await self._sweep_heads(owned)
         self._engine.pump_dirty()
+        self._swept_at = self._clock.mono()
         return woken
+
+    @property
+    def lag_sec(self) -> float:
+        """How long ago the last sweep was done that got to its end."""
+        return self._clock.mono() - self._swept_at
 
     async def _sweep_heads(self, owned: frozenset[int]) -> int:
         began = self._clock.mono()

@@ -18,6 +18,7 @@ from flowkit.coordinator.admission import (
     checked_moment,
     checked_params,
     checked_payload,
+    checked_traceparent,
     nobody_known,
     plain_reason,
 )
@@ -85,7 +86,8 @@ class Creation:
     """One task to be created, of a graph or of a flow (`name`, `name@3` or `name@tag`). `idempotency_key`: the same key
     of one tenant gives the same task; with anything else changed it is refused, though a flow's tag may have moved.
     `timeout` is seconds; `deadline` the moment by which the task must have ended: a time with its zone, or epoch
-    seconds. `targets` run, and what leads to them; the rest is skipped."""
+    seconds. `targets` run, and what leads to them; the rest is skipped. `traceparent` (W3C Trace Context) is the span
+    that the task is a child of; None: the caller's own, where it has one."""
 
     graph: Any = None
     params: Any = None
@@ -96,6 +98,7 @@ class Creation:
     targets: Sequence[str] = ()
     flow: str | None = None
     deadline: Any = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,7 @@ class Tasks:
             flow=chosen.flow,
             next_wake=now,
             updated_at=now,
+            traceparent=checked_traceparent(creation.traceparent),
         )
 
     async def _accept(self, heads: list[Head], graphs: Sequence[Graph]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
 from flowkit.coordinator.cell import Cell
@@ -59,6 +59,10 @@ class WaitingRoom:
 
     def waiting_for(self, demand: Demand) -> int:
         return len(self._queues.get(demand, ()))
+
+    def all(self) -> Iterator[Wait]:
+        """Everybody who waits, in no order."""
+        return (place.item for queue in self._queues.values() for place in queue)
 
     def newcomers_share(self, tenant: str, room: int) -> int:
         """What one may take that did not wait: all of it, if nobody waits."""

@@ -24,7 +24,8 @@ class Head:
     of the last snapshot, or empty. `remove_at`: somebody deletes the task, and then the rest is to be done, or what is
     left of it to be removed; such heads are in no list. `life` counts the tasks that began after this deleted one
     with its idempotency key, each under an id of its own. `deadline`, of the first block, is when the task must have
-    ended, whatever its graph says.
+    ended, whatever its graph says; `traceparent`, of the first block too, is the span (W3C Trace Context) that the task
+    was created in, or empty.
     """
 
     task_id: str
@@ -58,6 +59,7 @@ class Head:
     remove_at: float | None = None
     life: int = 0
     deadline: float | None = None
+    traceparent: str = ""
 
 
 @immutable

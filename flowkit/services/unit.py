@@ -247,7 +247,7 @@ class _Ears:
     def __init__(self, run: NodeRun) -> None:
         self._run = run
 
-    def started(self, pid: int) -> None: ...
+    def started(self, pid: int, end_signal: int) -> None: ...
 
     def log(self, level: str, message: str) -> None:
         self._run.line(level, message)

@@ -37,6 +37,7 @@ class _Wanted:
     query: LogQuery
     level: int
     since: float | None
+    traceparent: str
 
     def has(self, line: LogLine) -> bool:
         return LEVELS[line.level] >= self.level and (self.since is None or line.at >= self.since)
@@ -55,8 +56,8 @@ class LogReader:
         """At most `limit` lines, those behind `cursor`. Raises `TaskNotFound`, `ValueError`, `StoreUnavailable`."""
         if not 1 <= limit <= MOST_LINES:
             raise ValueError(f"limit is a number from 1 to {MOST_LINES}, not {limit}")
-        await self._head(task_id)
-        wanted = _wanted(task_id, node, attempt, level, since)
+        head = await self._head(task_id)
+        wanted = _wanted(head, node, attempt, level, since)
         return await self._page(wanted, limit, _read_cursor(cursor))
 
     async def lines(self, task_id: str, *, node: str | None = None, attempt: int | None = None,
@@ -64,7 +65,7 @@ class LogReader:
                     follow: bool = False) -> AsyncIterator[LogLine]:  # fmt: skip
         """All lines, `limit` at most; with `follow`, those that come until the task has ended and is quiet too. Raises
         as `page`."""
-        wanted = _wanted(task_id, node, attempt, level, since)
+        wanted = _wanted(await self._head(task_id), node, attempt, level, since)
         at: tuple[Place, int] | None = None
         given, look, quiet_since = 0, LOOK_SEC, math.inf
         while True:
@@ -116,7 +117,7 @@ class LogReader:
               limit: int) -> tuple[Place, int]:  # fmt: skip
         done = at[1] if at is not None and at[0] == block.where else 0
         last = done
-        for line in lines_of(block):
+        for line in lines_of(block, wanted.traceparent):
             if line.sequence <= done:
                 continue
             if len(found) == limit:
@@ -136,11 +137,11 @@ class LogReader:
         return heads[0]
 
 
-def _wanted(task_id: str, node: str | None, attempt: int | None, level: str | None, since: float | None) -> _Wanted:
+def _wanted(head: Head, node: str | None, attempt: int | None, level: str | None, since: float | None) -> _Wanted:
     if level is not None and level not in LEVELS:
         raise ValueError(f"no level {level!r}{did_you_mean(level, LEVELS)}: {', '.join(LEVELS)}")
     least = LEVELS[level] if level is not None else 0
-    return _Wanted(LogQuery(task_id, node, attempt, least, since), least, since)
+    return _Wanted(LogQuery(head.task_id, node, attempt, least, since), least, since, head.traceparent)
 
 
 def _from(query: LogQuery, start: Place) -> LogQuery:

@@ -7,9 +7,7 @@ a block are written once, by the worker, and then copied: nobody on the way take
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from flowkit.core.derived import base_of
+from flowkit.core.traceparent import trace_of
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.monitor_ports import LogBlock
 from flowkit.wire.codec import UNFIT, dumps, loads
@@ -28,13 +27,11 @@ MOST_NUMBER: Final = 2**62
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 """The levels by name; what is in between belongs to the one below."""
 
-_HEX_ID = re.compile(r"[0-9a-f]{32}")
-
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One line of an attempt. `sequence` counts the attempt's lines from 1; `at` is epoch seconds by the worker's
-    clock; `trace_id` is the task's (W3C Trace Context)."""
+    clock; `trace_id` is that of the trace which the task is, or which it was created in (`traceparent`)."""
 
     task_id: str
     node_id: str
@@ -44,10 +41,11 @@ class LogLine:
     level: str
     message: str
     fields: dict[str, Any] = field(default_factory=dict)
+    traceparent: str = ""
 
     @property
     def trace_id(self) -> str:
-        return trace_id_of(self.task_id)
+        return trace_of(self.task_id, self.traceparent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +64,6 @@ class SaidBlock:
     def encode(self) -> bytes:
         names = dumps([self.task_id, self.tenant, self.node, self.attempt, self.first, len(self.rows), self.level])
         return names[:-1] + b"," + dumps(self.until) + b",[" + b",".join(self.rows) + b"]]"
-
-
-def trace_id_of(task_id: str) -> str:
-    """The trace that a task is, as 32 hexadecimal digits: its id where that is a UUID, else a hash of it."""
-    digits = task_id.replace("-", "").lower()
-    if _HEX_ID.fullmatch(digits) and digits != "0" * 32:
-        return digits
-    return hashlib.blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def encode_line(at: float, level: int, message: str, fields: dict[str, Any]) -> bytes:
@@ -139,21 +129,23 @@ def _block(row: _BlockRow) -> LogBlock:
     return LogBlock(*names, *numbers, row.until, 0, body)
 
 
-def lines_of(block: LogBlock) -> list[LogLine]:
-    """The lines of a block, in order. One that cannot be read says so in its place."""
+def lines_of(block: LogBlock, traceparent: str = "") -> list[LogLine]:
+    """The lines of a block, in order, of a task that was created in this context. One that cannot be read says so in
+    its place."""
     rows = loads(block.body)
     if not isinstance(rows, list):
         raise Corrupt("a block of log lines is a list")
-    return [_line(block, block.first + number, row) for number, row in enumerate(rows)]
+    return [_line(block, block.first + number, row, traceparent) for number, row in enumerate(rows)]
 
 
-def _line(block: LogBlock, sequence: int, row: Any) -> LogLine:
+def _line(block: LogBlock, sequence: int, row: Any, traceparent: str) -> LogLine:
     match row:
         case [float() | int() as at, int() as level, str() as message, *rest] if len(rest) < 2:
             fields = rest[0] if rest and isinstance(rest[0], dict) else {}
         case _:
             at, level, message, fields = block.until, logging.ERROR, "(this line cannot be read)", {}
-    return LogLine(block.task_id, block.node, block.attempt, sequence, float(at), level_name(level), message, fields)
+    where = (block.task_id, block.node, block.attempt, sequence)
+    return LogLine(*where, float(at), level_name(level), message, fields, traceparent)
 
 
 def level_name(level: int) -> str:

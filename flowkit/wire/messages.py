@@ -165,7 +165,7 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     with every job of the task, and stand in its head. `io` is what the node's `io` has for its handler; `stream` what
     `core.streams.job` says of its streams; `code` the program of a node of type `code`, with the places in the inputs
     where secrets belong (`holes`, pairs of a place and a name);
-    `ticket` is what its worker shows to get these."""
+    `ticket` is what its worker shows to get these. `traceparent` is the span that the attempt's work is a child of."""
 
     task_id: str
     tenant: str
@@ -190,6 +190,7 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     stream: dict[str, Any] | None = None
     code: dict[str, Any] | None = None
     ticket: str = ""
+    traceparent: str = ""
 
     @property
     def idempotency_key(self) -> str:

@@ -52,14 +52,15 @@ class Order:
 
 class Attempt:
     """`base` is when its lease began, at the latest, and `renewed` when a renewal of it was last sent that came through
-    (both in the worker's monotonic clock); `lost` says that it was not renewed in time. The heart may live in another
+    (both in the worker's monotonic clock); `lost` says that it was not renewed in time; `concluded_at` (epoch seconds),
+    where somebody observes, when its report was on its way. The heart may live in another
     thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job`, `groups`, `progress` and
     `streams`; nothing else."""
 
     __slots__ = (
-        "abandon", "announced", "base", "begun", "context", "flow", "groups", "handler", "job", "limits", "lines",
-        "lost", "order", "phase", "progress", "progress_at", "received_at", "renewed", "role", "run_sec", "started_at",
-        "stop_by", "streams", "task", "usage",
+        "abandon", "announced", "base", "begun", "concluded_at", "context", "flow", "groups", "handler", "job",
+        "limits", "lines", "lost", "order", "phase", "progress", "progress_at", "received_at", "renewed", "role",
+        "run_sec", "started_at", "stop_by", "streams", "task", "usage",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
@@ -77,6 +78,7 @@ class Attempt:
         self.streams: Flowing | None = None
         self.progress_at = received_at
         self.run_sec = 0.0
+        self.concluded_at = 0.0
         self.usage: Usage | None = None
         self.order: Order | None = None
         self.stop_by: float | None = None

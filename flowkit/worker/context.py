@@ -97,6 +97,13 @@ class Context:
             self.cancel_flag.set()
 
     @property
+    def traceparent(self) -> str:
+        """The span that the attempt runs in (W3C Trace Context), to be passed on to whatever it calls; empty where
+        nobody traces. Libraries with OpenTelemetry pass it on by themselves."""
+        propagation = self._kit.telemetry.propagation
+        return self._attempt.job.traceparent if propagation is None else propagation.of_run(self._attempt.job)
+
+    @property
     def log(self) -> AttemptLogger:
         """A logger whose lines are kept with the task, the node and the attempt; keywords become their fields."""
         return AttemptLogger(self._attempt.log_of(self._kit.logs))

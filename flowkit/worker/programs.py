@@ -113,7 +113,7 @@ class Programs:
             rules = self._rules(attempt.job, code)
             _check(code, rules, runtime.level)
             async with self._packages(code.get("requirements", [])) as packages:
-                work = await self._work(attempt.job, inputs, code, packages, rules)
+                work = await self._work(attempt.job, inputs, code, packages, rules, context.traceparent)
                 ears = _Ears(attempt, context, undertaker, emit)
                 result = await self._supervised(Supervision(runtime, work, ears), attempt)
                 value = given(result, whole=code.get("result") == WHOLE)
@@ -145,7 +145,8 @@ class Programs:
         except (TypeError, ValueError) as error:
             raise Corrupt(f"node {job.node!r} came with policies that cannot be read: {error}") from error
 
-    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any], packages: Path | None, rules: Rules) -> Work:
+    async def _work(self, job: Job, inputs: Any, code: Mapping[str, Any], packages: Path | None, rules: Rules,
+                    traceparent: str) -> Work:  # fmt: skip
         names = code.get("secrets", [])
         values, redactor = await self._resolve(job, names)
         for place, name in code.get("holes", []):
@@ -166,6 +167,7 @@ class Programs:
             "runner_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{job.task_id}/{job.node}/{job.attempt}")),
             "path": [str(packages)] if packages else [],
             "secrets": list(names),
+            "traceparent": traceparent,
             "most_bytes": limits.output_mb * 1024 * 1024,
         }
         program = program_for(

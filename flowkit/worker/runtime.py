@@ -6,12 +6,13 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from flowkit.clock import whole_clock
 from flowkit.config import WorkerConfig
 from flowkit.errors import ConfigError
+from flowkit.observations import Reading
 from flowkit.ports import Bus, Clock, Record, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
@@ -31,6 +32,7 @@ from flowkit.worker.orphans import Undertaker
 from flowkit.worker.outbox import Outbox
 from flowkit.worker.performer import Performer
 from flowkit.worker.pulse import LoopPulse, Pulse, ThreadPulse
+from flowkit.worker.readings import readings
 from flowkit.worker.registry import Registry
 from flowkit.worker.schema import schemas_of
 from flowkit.worker.slots import LOOK_SEC, Slots
@@ -104,6 +106,14 @@ class WorkerRuntime:
     @property
     def draining(self) -> bool:
         return self.running and self._slots.draining
+
+    def use(self, store: Store, bus: Bus) -> None:
+        """Another store and bus, before it is started."""
+        self._store, self._bus = store, bus
+
+    def readings(self) -> Iterable[Reading]:
+        """How it stands at this moment."""
+        return readings(self._slots, self._identity.slots) if self.running else ()
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -219,7 +229,7 @@ class WorkerRuntime:
             kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._identity.slots,
             performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes, adapters=self._adapters,
                                 programs=self._programs, listens=self._ear is not None),
-            started_after_sec=self._cfg.started_after_sec, send=self._outbox.add,
+            started_after_sec=self._cfg.started_after_sec, send=self._outbox.add, topics=self._topics,
             defence_sec=math.inf if self._alone else DEFENCE * self._cfg.lease_ttl_sec,
         )  # fmt: skip
         self._intake = Intake(

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started
+from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started, Succeeded
+from flowkit.observations import ReportSent, RunBegan, RunEnded
 from flowkit.service import Supervisor
 from flowkit.telemetry import AttemptKilled, Telemetry
 from flowkit.wire.messages import Job, Over, Stop, WorkItem
+from flowkit.wire.topics import Topics
 from flowkit.worker.attempt import UNWIND_SEC, Attempt, Cause, Order, Phase
 from flowkit.worker.context import Kit
 from flowkit.worker.outbox import Letter, letter
@@ -32,7 +34,8 @@ class Slots:
     acknowledged yet. `send` takes the reports."""
 
     def __init__(self, *, kit: Kit, registry: Registry, performer: Performer, supervisor: Supervisor, slots: int,
-                 started_after_sec: float, defence_sec: float, send: Callable[[Letter], None]) -> None:  # fmt: skip
+                 started_after_sec: float, defence_sec: float, send: Callable[[Letter], None],
+                 topics: Topics | None = None) -> None:  # fmt: skip
         self.held: dict[str, Attempt] = {}
         self.draining = False
         self._worker_id = kit.worker_id
@@ -45,6 +48,7 @@ class Slots:
         self._started_after_sec = started_after_sec
         self._defence_sec = defence_sec
         self._send = send
+        self._topics = topics if topics is not None else Topics()
         self._tokens = Tokens()
         self._queue = Turns()
         self._queued = 0
@@ -93,6 +97,9 @@ class Slots:
         """The attempt's result got through: it is held no longer."""
         if self.held.get(attempt.token) is attempt:
             del self.held[attempt.token]
+        if attempt.concluded_at:
+            now = self._clock.wall()
+            self._telemetry.told(ReportSent(attempt.job, self._topics.facts, attempt.concluded_at, now))
 
     def lose(self, attempt: Attempt) -> None:
         """Its lease was not renewed in time: end it, and say nothing."""
@@ -168,6 +175,8 @@ class Slots:
         if attempt.phase is Phase.DONE:
             return
         attempt.begun = True
+        if self._telemetry.observers:
+            self._tell_begun(attempt)
         report: AttemptReport | None = None
         size = 0
         try:
@@ -279,12 +288,27 @@ class Slots:
             report = Released(job.node, job.attempt, job.token, "the worker stopped")
         if isinstance(report, Failed) and attempt.role.said.retry_policy is not None:
             report = replace(report, policy=dict(attempt.role.said.retry_policy))
+        if self._telemetry.observers and attempt.begun:
+            self._tell_ended(attempt, report)
         if report is None:
             del self.held[attempt.token]
         else:
             self._send(letter(job, report, output_size=size, attempt=attempt))
         self._leave(attempt)
         self._fill()
+
+    def _tell_begun(self, attempt: Attempt) -> None:
+        now = self._clock.wall()
+        received_at = now - (self._clock.mono() - attempt.received_at)
+        self._telemetry.told(RunBegan(attempt.job, self._topics.work, self._worker_id, received_at, now))
+
+    def _tell_ended(self, attempt: Attempt, report: AttemptReport | None) -> None:
+        now = self._clock.wall()
+        began_at = now - (self._clock.mono() - attempt.started_at)
+        ended = RunEnded(attempt.job, self._worker_id, *_ending(report), began_at, now, attempt.run_sec)
+        self._telemetry.told(ended)
+        if report is not None:
+            attempt.concluded_at = now
 
     def _leave(self, attempt: Attempt) -> None:
         if self._running.pop(attempt.token, None) is None:
@@ -345,6 +369,18 @@ class Slots:
         """Tell everything that runs to end."""
         for attempt in self.running:
             self._order(attempt, Order(Cause.DRAIN, why, grace_sec))
+
+
+def _ending(report: AttemptReport | None) -> tuple[str, str]:
+    """The outcome and the code of what is said of an attempt."""
+    match report:
+        case Succeeded():
+            return "succeeded", ""
+        case Failed(error=error):
+            return "failed", str(error.get("code", ""))
+        case Released():
+            return "released", ""
+    return "lost", "no_renewal"
 
 
 def _waits(attempt: Attempt) -> bool:

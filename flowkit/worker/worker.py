@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from flowkit.adapters.timed import timed_bus, timed_store
 from flowkit.clock import SystemClock, whole_clock
 from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.core.code import CODE
 from flowkit.core.signature import read_signature
 from flowkit.errors import ConfigError
 from flowkit.hurry import done_before
+from flowkit.observing import observing_of
 from flowkit.ports import Bus, Clock, Outcome, Renewal, SecretSource, Store
 from flowkit.telemetry import Telemetry
 from flowkit.worker.gauge import ProcessGauge
@@ -72,6 +74,7 @@ class Worker:
         schemas = self._runtime.schemas
         self._signatures = {role: read_signature(schemas.get(role)) for role in self._registry.roles}
         self._started = False
+        self._unmeasure: Callable[[], None] = lambda: None
 
     @property
     def worker_id(self) -> str:
@@ -108,16 +111,28 @@ class Worker:
         `ConfigError` where it is to run code and nothing is there to run it with."""
         if self._started:
             raise ConfigError("this worker has been started already")
-        await self._backend.start()
+        observing = observing_of(self.telemetry)
+        await observing.begin(self.cfg, part="worker", embedded=self._backend.embedded)
+        try:
+            await self._connect()
+        except BaseException:
+            await observing.end()
+            raise
+        self._unmeasure = self.telemetry.measure(self._runtime.readings)
+        self._backend.workers.append(self._signatures)
+        self._started = True
+
+    async def _connect(self) -> None:
+        backend = self._backend
+        await backend.start()
         try:
             self._check_company()
             await self._open_programs()
+            self._runtime.use(timed_store(backend.store, self.telemetry), timed_bus(backend.bus, self.telemetry))
             await self._runtime.start()
         except BaseException:
-            await self._backend.stop()
+            await backend.stop()
             raise
-        self._backend.workers.append(self._signatures)
-        self._started = True
 
     async def _open_programs(self) -> None:
         """A worker whose duty it is to run code begins with finding out how; else that is found out when code comes."""
@@ -195,8 +210,12 @@ class Worker:
         finally:
             if self._started and not self._runtime.running:
                 self._started = False
+                self._unmeasure()
                 self._backend.workers.remove(self._signatures)
-                await self._backend.stop()
+                try:
+                    await self._backend.stop()
+                finally:
+                    await observing_of(self.telemetry).end()
 
     # ------------------------------------------------------------------------------------------ wiring
 

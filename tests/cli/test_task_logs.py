@@ -53,7 +53,7 @@ def test_what_is_asked_for_is_shown_and_nothing_else(cli: Cli, said: None) -> No
         (name, number, level) for name in "ab" for number, level in ((1, "debug"), (2, "info"), (3, "error"))
     ]
     assert lines[1]["fields"] == {"rows": 3}
-    assert lines[0]["trace_id"] == lines[0]["task_id"].replace("-", "")
+    assert lines[0]["trace_id"][:16] == lines[0]["task_id"].replace("-", "")[:16]
 
 
 def test_a_task_that_is_not_there_is_said(cli: Cli, said: None) -> None:

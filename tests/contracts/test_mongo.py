@@ -143,7 +143,7 @@ class TestDoubt:
         self, store: MongoStore, mongo_database: Any
     ) -> None:
         await store.insert_heads([Head("t", 0, "g"), Head("child", 0, "g", parent="t")])
-        new = ("flow", "flow_name", "parent", "parent_node", "parent_attempt", "depth", "deadline")
+        new = ("flow", "flow_name", "parent", "parent_node", "parent_attempt", "depth", "deadline", "traceparent")
         await mongo_database.tasks.update_one({"_id": "t"}, {"$unset": dict.fromkeys(new, 1)})
 
         assert await store.list_heads(HeadFilter("default", parent=""), limit=9) == [Head("t", 0, "g")]

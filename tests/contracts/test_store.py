@@ -92,6 +92,7 @@ FULL_HEAD = Head(
     error=None,
     snapshot="3:full.c-1.1",
     deadline=1_800_000_000.5,
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )
 
 

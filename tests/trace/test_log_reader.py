@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from flowkit.adapters.memory import MemoryStore
+from flowkit.core.traceparent import trace_id_of
 from flowkit.errors import TaskNotFound
 from flowkit.monitor_ports import LogBlock
 from flowkit.ports import DELETED, Head, HeadUpdate
 from flowkit.trace.log_reader import LogReader
-from flowkit.wire.logs import LogLine, encode_line, trace_id_of
+from flowkit.wire.logs import LogLine, encode_line
 from tests.worker.stand import LoopClock, virtual
 
 TASK = "01a1fd30-08d4-752d-a6e7-2d7679606763"
@@ -150,6 +151,6 @@ async def test_what_makes_no_sense_is_refused_with_a_word_of_help() -> None:
 
 
 def test_a_trace_id_is_the_tasks_own() -> None:
-    assert trace_id_of(TASK) == TASK.replace("-", "")
+    assert trace_id_of(TASK)[:16] == TASK.replace("-", "")[:16]
     assert len(trace_id_of("any \ud800")) == 32
     assert trace_id_of("a") != trace_id_of("b")

@@ -195,6 +195,7 @@ async function load(source) {
 
 async function run() {
   process.env.HOME = process.env.TMPDIR = process.cwd();
+  if (job.traceparent) process.env.TRACEPARENT = job.traceparent;
   globalThis.flowkit = flowkit;
   const main = await load(looked(job.source));
   if (typeof main !== "function") throw new BadOutput("the code ended without a result: define main(inputs)");
