@@ -24,40 +24,53 @@ class Lookups:
         self._supervisor = supervisor
         self._asked: dict[str, list[Answer]] = {}
         self._readers = 0
+        self._coming = False
 
     async def past(self, task_id: str) -> Past | None:
         """The task as the store has it, for reading only: others may have been given the same. None for one that is
         unknown or deleted. Raises `StoreUnavailable`."""
         answer: Answer = asyncio.get_running_loop().create_future()
         self._asked.setdefault(task_id, []).append(answer)
-        if self._readers < AT_ONCE:
-            self._readers += 1
-            self._supervisor.spawn(self._read(), "lookups")
+        self._call()
         return await answer
 
+    def _call(self) -> None:
+        """Have one more reader, if there may be."""
+        if self._asked and not self._coming and self._readers < AT_ONCE:
+            self._coming = True
+            self._supervisor.spawn(self._read(), "lookups").add_done_callback(self._stopped)
+
     async def _read(self) -> None:
+        self._coming = False
+        self._readers += 1
         try:
             while self._asked:
                 batch = {task_id: self._asked.pop(task_id) for task_id in list(islice(self._asked, BATCH))}
+                self._call()
                 await self._answer(batch)
         finally:
             self._readers -= 1
-            if not self._readers:  # stopped, or there is nobody left: then this does nothing
+
+    def _stopped(self, reader: asyncio.Task[None]) -> None:
+        """If it was, whether it had begun or not: what nobody else will read is told so."""
+        if reader.cancelled():
+            self._coming = False
+            if not self._readers:
                 _fail(self._asked, StoreUnavailable("reading ended before it was this task's turn"))
 
     async def _answer(self, batch: dict[str, list[Answer]]) -> None:
         """Each as soon as it is there: small tasks do not wait for a large one."""
-        error: Exception = StoreUnavailable("reading ended before this task was read")
         try:
             async for pasts in self._history.batches(list(batch)):
                 for past in pasts:
                     _tell(batch.pop(past.head.task_id), None if past.deleted else past)
-            while batch:
-                _tell(batch.popitem()[1], None)
-        except Exception as caught:  # whoever asked is to know, whatever it is; the reader serves the others
-            error = caught
-        finally:
+        except asyncio.CancelledError:
+            _fail(batch, StoreUnavailable("reading ended before this task was read"))
+            raise
+        except Exception as error:  # whoever asked is to know, whatever it is; the reader serves the others
             _fail(batch, error)
+        while batch:
+            _tell(batch.popitem()[1], None)
 
 
 def _tell(answers: list[Answer], past: Past | None) -> None:

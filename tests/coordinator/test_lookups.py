@@ -75,6 +75,21 @@ async def test_no_read_is_of_more_than_it_may_be(
     assert library.reads == [["a", "b"], ["c", "e"], ["f"]]
 
 
+async def test_many_are_read_by_several_at_a_time_and_by_no_more_than_may_be(
+    library: Library, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookups, "BATCH", 1)
+    monkeypatch.setattr(lookups, "AT_ONCE", 3)
+    reading = Lookups(library, supervisor)
+    large = [asyncio.create_task(reading.past(f"l{place}")) for place in range(5)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert library.reads == [["l0"], ["l1"], ["l2"]]
+
+    library.opened.set()
+    await asyncio.gather(*large)
+
+
 async def test_a_question_is_never_answered_by_a_read_that_began_before_it(
     library: Library, supervisor: Supervisor
 ) -> None:
@@ -134,3 +149,17 @@ async def test_who_gave_up_waiting_spoils_nothing(library: Library, supervisor: 
     given_up.cancel()
 
     assert (await other) is not None
+
+
+async def test_a_reader_that_is_stopped_before_it_begins_leaves_nobody_waiting(
+    library: Library, supervisor: Supervisor
+) -> None:
+    reading = Lookups(library, supervisor)
+    asked = asyncio.create_task(reading.past("a"))
+    await asyncio.sleep(0)
+    await supervisor.stop()
+
+    with pytest.raises(StoreUnavailable):
+        async with asyncio.timeout(5):
+            await asked
+    assert await names_of(reading, "b") == ["b"]
