@@ -138,7 +138,9 @@ def test_the_doctor_sees_the_whole_house(at_home: On) -> None:
 
     found = lines(ran.out)
     assert ran.code == 0, ran.out
-    assert {subject: level for subject, (level, _) in found.items() if level != "ok"} == {"mongo": "warn"}
+    # What is said of the sandbox depends on the machine: tests/cli/test_doctor.py sets that up.
+    doubts = {subject: level for subject, (level, _) in found.items() if level != "ok" and subject != "sandbox"}
+    assert doubts == {"mongo": "warn"}
     assert found["workers"][1].startswith("1 answered the roll call: they serve fail, flaky, greet, ")
     assert found["topics"][1].count("(") == len(Topics().specs())
     assert found["dead"] == ("ok", "letters: none")

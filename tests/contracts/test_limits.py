@@ -22,6 +22,7 @@ GOOD: dict[str, Any] = {
     "StreamId": STREAM,
     "Mapping[str, str]": {"k": "v"},
     "tuple[str, ...]": ("x",),
+    "Usage | None": {"cpu_sec": 0.5, "peak_memory_bytes": 1, "verdict": "ok"},
 }
 BAD: dict[str, list[Any]] = {
     "str": ["\ud800", "x" * (MAX_TEXT + 1)],
@@ -34,6 +35,13 @@ BAD: dict[str, list[Any]] = {
     "StreamId": [StreamId("\ud800", 1, "n"), StreamId("t", MAX_INT + 1, "n"), StreamId("t", 1, "\ud800")],
     "Mapping[str, str]": [{"\ud800": "v"}, {"k": "\ud800"}],
     "tuple[str, ...]": [("x", "\ud800")],
+    "Usage | None": [
+        {"cpu_sec": float("nan")},
+        {"cpu_sec": MAX_INT + 1},
+        {"\ud800": 1},
+        {"verdict": "\ud800"},
+        {"a": []},
+    ],
 }
 KINDS = get_args(Document)
 
