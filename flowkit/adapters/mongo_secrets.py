@@ -13,22 +13,20 @@ from typing import Any, Protocol, TypeVar
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import storable
+from flowkit.adapters.mongo_database import DUPLICATE_KEY, FAILURES
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import AuditFilter, AuditRow, Outcome, Rewrap, SealedSecret
 from flowkit.wire.audit import Mark, chained, mark_of
 
 try:
-    from bson.errors import BSONError
     from pymongo import ASCENDING, DESCENDING, IndexModel
-    from pymongo.errors import BulkWriteError, PyMongoError
+    from pymongo.errors import BulkWriteError
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
-DUPLICATE_KEY = 11000
 CHAIN_TRIES = 30
 CHAIN_PAUSE_SEC = 0.02
 REMEMBERED = 10_000
-FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
 INDEXES = {
     "secrets": [
         IndexModel([("tenant", ASCENDING), ("name", ASCENDING), ("version", DESCENDING)], name="newest"),
