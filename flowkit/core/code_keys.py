@@ -33,6 +33,9 @@ SECRET: Final = Text(
 )
 MEMORY: Final = Number(16, MOST_MEMORY_MB, whole=True)
 SECONDS: Final = Number(0, 1e9, above=True)
+CPU: Final = Number(0, 1024, above=True)
+PIDS: Final = Number(1, 32_768, whole=True)
+DISK: Final = Number(1, MOST_MEMORY_MB, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,9 @@ CODE: Final = Record("code", "`code`", {
 SANDBOX: Final = Record("sandbox", "`sandbox`", {
     "level": Key(Choice(LEVELS), "How far it must be shut in at least; without it, as far as its worker can."),
     "memory_mb": Key(MEMORY, "Memory in MiB (default 256)."),
-    "cpu": Key(Number(0, 1024, above=True), "Cores (default 1)."),
-    "pids": Key(Number(1, 32_768, whole=True), "Processes and threads at a time (default 64)."),
-    "disk_mb": Key(Number(1, MOST_MEMORY_MB, whole=True), "Disk space in MiB (default 64)."),
+    "cpu": Key(CPU, "Cores (default 1)."),
+    "pids": Key(PIDS, "Processes and threads at a time (default 64)."),
+    "disk_mb": Key(DISK, "Disk space in MiB (default 64)."),
     "wall_sec": Key(SECONDS, "Seconds that it may take (default 300)."),
     "cpu_sec": Key(SECONDS, "Seconds of CPU time that it may use (default 300)."),
     "network": Key(NetworkKind(), 'What it may reach: "none" (default), or ["host:port", ...].'),
@@ -121,9 +124,9 @@ ON_LEAK: Final = Choice(("cover", "fail"))
 POLICY: Final = Record("policy", "a policy", {
     "level": Key(Choice(LEVELS), "How far code must be shut in at least."),
     "memory_mb": Key(MEMORY, "The most memory in MiB that it may ask for."),
-    "cpu": Key(Number(0, 1024, above=True), "The most cores."),
-    "pids": Key(Number(1, 32_768, whole=True), "The most processes and threads at a time."),
-    "disk_mb": Key(Number(1, MOST_MEMORY_MB, whole=True), "The most disk space in MiB."),
+    "cpu": Key(CPU, "The most cores."),
+    "pids": Key(PIDS, "The most processes and threads at a time."),
+    "disk_mb": Key(DISK, "The most disk space in MiB."),
     "wall_sec": Key(SECONDS, "The most seconds that it may take."),
     "cpu_sec": Key(SECONDS, "The most seconds of CPU time."),
     "network": Key(Allowing(), 'What it may reach at most: "none", or patterns of host:port.'),
