@@ -68,7 +68,7 @@ class Engine:
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
         self.gate = Gate(clock, dispatcher)
         self.on_stray: Callable[[str], None] = lambda task_id: None
-        self.on_rest: Callable[[str], None] = lambda task_id: None
+        self.on_rest: Callable[[Cell], None] | None = None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_output: Callable[[Keep], None] = lambda effect: None
@@ -102,6 +102,8 @@ class Engine:
             return
         cell = self.cells[head.task_id] = Cell(head.task_id, head.partition)
         cell.head, cell.task, cell.loading = head, new_task(head, graph, self._bounds), False
+        if self.on_rest is not None:
+            cell.story = []
         self.memory.add(cell, len(head.params))
         self.feed(cell, Item(Accepted(head.targets)))
 
@@ -235,7 +237,7 @@ class Engine:
 
     def _fly(self, cell: Cell, decision: Decision, items: list[Item], placed: list[Placed], now: float) -> None:
         commits = self._commits(cell, decision.recorded, now)
-        cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed, decision.more)
+        cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed, decision.more, len(commits) == 1)
         self.commits.append(cell.flight)
 
     def _commits(self, cell: Cell, recorded: Sequence[f.Fact], at: float) -> deque[Commit]:
@@ -291,6 +293,8 @@ class Engine:
         cell.acked, cell.prev = commit.seq, commit.id
         self.memory.add(cell, len(commit.body))
         cell.unfolded += len(commit.body)
+        if cell.story is not None:
+            cell.remember(commit, flight.facts, whole=flight.whole)
         if cell.unfolded > self._snapshot_bytes and cell.unfolded > cell.snapshot_size:
             self.on_outgrown(cell)
         if flight.commits:
@@ -491,8 +495,8 @@ class Engine:
             # The next child ends soon, most likely: it must not have to wait until its parent is loaded again.
             if cell.unborn or (task.children and self.clock.mono() - cell.stirred_at < rest):
                 return
-        if task.ended:
-            self.on_rest(cell.task_id)
+        if task.ended and self.on_rest is not None:
+            self.on_rest(cell)
         self.drop(cell)
 
     def make_room(self) -> None:
