@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 
@@ -50,6 +51,7 @@ class Dispatcher:
         self._waiting = WaitingRoom(Weights(tenant_weights).of)
         self._called: Wait | None = None
         self._workers: Callable[[Demand], list[WorkerView]] = self._room.workers
+        self._in_round = False
         self._plain: dict[str, Lane] = {}
         self._policies = policies
         self._order = count()
@@ -136,7 +138,10 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------ waiting
 
     def has_room(self, lanes: Iterable[Lane]) -> bool:
-        return any(self._room_for(lane.demand) > 0 for lane in lanes)
+        for lane in lanes:
+            if self._room_for(lane.demand) > 0:
+                return True
+        return False
 
     def wait_to_begin(self, cell: Cell, lanes: Iterable[Lane]) -> None:
         """A task that has not begun waits for the first room in any of these lanes."""
@@ -185,12 +190,26 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------------------ whose turn it is
 
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Nobody comes or goes meanwhile: which workers there are is looked at once."""
+        if self._in_round:
+            yield
+            return
+        self._in_round, self._workers = True, cache(self._room.workers)
+        try:
+            yield
+        finally:
+            self._in_round, self._workers = False, self._room.workers
+
     def serve(self) -> Iterator[Cell]:
         """One round: the waiting cells to be offered again, each while there is room for it. Whoever iterates offers
         each at once, so that the next call knows what is left."""
-        if not self._waiting:
-            return
-        self._workers = cache(self._room.workers)  # nobody comes or goes meanwhile
+        if self._waiting:
+            with self.round():
+                yield from self._serve()
+
+    def _serve(self) -> Iterator[Cell]:
         in_vain: list[Wait] = []
         try:
             self._waiting.end_patience(self._clock.mono(), self._workers)
@@ -206,7 +225,7 @@ class Dispatcher:
                         self._waiting.leave(wait)
                         in_vain.append(wait)
         finally:
-            self._called, self._workers = None, self._room.workers
+            self._called = None
             for wait in in_vain:
                 if wait.place is None and not wait.cell.dead:
                     self._waiting.enter(wait)

@@ -36,7 +36,7 @@ from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReache
 from flowkit.core.sensitive import looks_secret
 from flowkit.ports import Clock, Commit, Head, Outcome, Store
 from flowkit.telemetry import Quarantined, Reloaded, Telemetry
-from flowkit.wire.facts import body_of, encode_facts
+from flowkit.wire.facts import body_of, encode_body, encode_facts
 
 MOST_AHEADS = 5
 MOST_MISSES = 4
@@ -45,6 +45,8 @@ MOST_AT_ONCE = 1000
 """The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
 would keep all other tasks waiting for a tenth of a second."""
 SHORTEST_REST_SEC = 1.0
+FEW_FACTS = 8
+TO_WORKERS = (Dispatch, Revoke, Tell)
 
 
 class Engine:
@@ -127,15 +129,16 @@ class Engine:
     def pump_dirty(self) -> None:
         """One round: decide about every cell that has something to decide, waiting cells for whom there is room
         included."""
-        while True:
-            for cell in self.dispatcher.serve():
-                self._dirty.pop(cell.task_id, None)
-                self.pump(cell)
-            if not self._dirty:
-                return
-            dirty, self._dirty = self._dirty, {}
-            for cell in dirty.values():
-                self.pump(cell)
+        with self.dispatcher.round():
+            while True:
+                for cell in self.dispatcher.serve():
+                    self._dirty.pop(cell.task_id, None)
+                    self.pump(cell)
+                if not self._dirty:
+                    return
+                dirty, self._dirty = self._dirty, {}
+                for cell in dirty.values():
+                    self.pump(cell)
 
     # ------------------------------------------------------------------------------------------ deciding
 
@@ -188,8 +191,9 @@ class Engine:
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
-        hurried = task.timeout_sec is not None or task.deadline is not None or task.graph.hurried
-        if task.created or not cell.patient or hurried:
+        if task.created or not cell.patient:
+            return False
+        if task.timeout_sec is not None or task.deadline is not None or task.graph.hurried:
             return False
         lanes = [self.dispatcher.lane_in(cell, lane) for lane in task.graph.root_lanes]
         if not lanes or self.dispatcher.has_room(lanes):
@@ -245,6 +249,10 @@ class Engine:
 
         `at` is the time that the decision was made with: a replay must fold with the very same.
         """
+        if len(recorded) <= FEW_FACTS:  # nearly always: written in one go
+            body = encode_body(recorded)
+            if len(body) <= self._max_commit_bytes:
+                return deque((self._commit(cell, cell.acked + 1, cell.prev, at, body.decode()),))
         commits: deque[Commit] = deque()
         chunk: list[bytes] = []
         size, seq, prev = 0, cell.acked, cell.prev
@@ -257,10 +265,13 @@ class Engine:
             whole = not isinstance(recorded[place], f.RequestApplied)
             if last or (whole and size + len(texts[place + 1]) > self._max_commit_bytes):
                 seq += 1
-                commit_id = f"{self.coordinator_id}.{next(self._ids)}"
-                commits.append(Commit(cell.task_id, seq, commit_id, prev, at, self.coordinator_id, body_of(chunk)))
-                prev, chunk, size = commit_id, [], 0
+                commits.append(self._commit(cell, seq, prev, at, body_of(chunk)))
+                prev, chunk, size = commits[-1].id, [], 0
         return commits
+
+    def _commit(self, cell: Cell, seq: int, prev: str, at: float, body: str) -> Commit:
+        commit_id = f"{self.coordinator_id}.{next(self._ids)}"
+        return Commit(cell.task_id, seq, commit_id, prev, at, self.coordinator_id, body)
 
     def _rest(self, cell: Cell, task: Task) -> None:
         """Nothing was decided: note when to look again."""
@@ -315,7 +326,7 @@ class Engine:
         self._settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
-            if isinstance(effect, Dispatch | Revoke | Tell):
+            if isinstance(effect, TO_WORKERS):
                 self.carrier.carry_out(cell, effect)
             elif isinstance(effect, Keep):
                 self.on_output(effect)
@@ -342,8 +353,9 @@ class Engine:
                 case f.TaskEnded() | f.ParentWaits() if task.ended and cell.head is not None and cell.head.parent:
                     cell.untold = cell.acked
                     self.on_child_end(cell)
-        for node in [node for node in cell.watches if node not in task.leased]:
-            self.leases.sync(cell, node, task.runs[node])
+        if cell.watches:
+            for node in [node for node in cell.watches if node not in task.leased]:
+                self.leases.sync(cell, node, task.runs[node])
 
     # ------------------------------------------------------------------------------------------ loading
 
@@ -386,6 +398,8 @@ class Engine:
             return
         task = past.task
         cell.acked, cell.prev = past.seq, past.commit_id
+        if not past.seq and self.on_rest is not None:
+            cell.story = []
         cell.snapshot, cell.snapshot_size, cell.unfolded = past.head.snapshot, past.snapshot_size, past.unfolded
         self.memory.add(cell, len(past.head.params) + past.snapshot_size + past.unfolded)
         cell.stored = (past.head.seq, past.head.published_seq)

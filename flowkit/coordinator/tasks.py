@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from flowkit.coordinator.admission import (
     Admission,
+    Finding,
     SignatureOf,
     check_options,
     checked_grace,
@@ -170,17 +171,23 @@ class Tasks:
         `IdempotencyConflict`, `StoreUnavailable` (then the tasks may exist all the same: use an idempotency key to ask
         again)."""
         choices = Choices(self._graphs, self.flows)
+        findings: dict[str, Finding] = {}
         heads: list[Head] = []
         graphs: list[Graph] = []
         for creation in creations:
-            chosen = await choices.of(creation.graph, creation.flow)
+            chosen = choices.known(creation.graph, creation.flow)
+            if chosen is None:
+                chosen = await choices.of(creation.graph, creation.flow)
+                findings[chosen.ref] = await self._admission.finding(chosen.ref, chosen.graph)
+                await self._admission.check_code(chosen.ref, chosen.graph, self.tenant, chosen.flow)
+            graph = chosen.graph
             params, text = checked_params(creation.params)
-            await self._admission.check(chosen.ref, chosen.graph, params, creation.targets)
-            await self._admission.check_code(chosen.ref, chosen.graph, self.tenant, chosen.flow)
+            self._admission.check_with(findings[chosen.ref], graph, params, creation.targets)
             head = self._head(creation, chosen, text)
-            await self._check_deadlines(creation, chosen.graph, params, head)
+            if creation.deadline is not None or graph.deadline is not None or graph.deadlines:
+                await self._check_deadlines(creation, graph, params, head)
             heads.append(head)
-            graphs.append(chosen.graph)
+            graphs.append(graph)
         ids: list[str] = []
         for start in range(0, len(heads), INSERT_AT_ONCE):
             ids += await self._accept(heads[start : start + INSERT_AT_ONCE], graphs[start : start + INSERT_AT_ONCE])
@@ -188,8 +195,6 @@ class Tasks:
 
     async def _check_deadlines(self, creation: Creation, graph: Graph, params: dict[str, Any], head: Head) -> None:
         """Raise `GraphError` for deadlines that have passed, unless the task was accepted before they did."""
-        if creation.deadline is None and graph.deadline is None and not graph.deadlines:
-            return
         problems = Problems()
         if creation.deadline is not None:
             deadlines.check_given(creation.deadline, head.created_at, problems)
@@ -365,7 +370,8 @@ class Tasks:
         seconds. `on_wait` is called with a sentence when something that nobody serves holds the task up."""
         listener = self.hub.listen(task_id, ends_only=True)
         try:
-            await self._listen_everywhere(task_id)
+            if self._engine is None or task_id not in self._engine.cells:
+                await self._tail.open()
             return await self._wait(task_id, listener, timeout, on_wait)
         finally:
             listener.close()
@@ -421,7 +427,7 @@ class Tasks:
         if cell is not None and cell.live and cell.flight is not None and cell.head is not None:
             self._check_tenant(cell.head, task_id)
             return None, None
-        head, task, seq = await self._state(task_id)
+        head, task, seq = self._at_hand(task_id) or await self._state(task_id)
         if not task.ended:
             return None, seq
         generation = task.generation
@@ -441,13 +447,19 @@ class Tasks:
         except (InputError, ExprError):
             return None  # it could be built when the task ended, or the task would have failed
 
-    async def _state(self, task_id: str) -> tuple[Head, Task, int]:
+    def _at_hand(self, task_id: str) -> tuple[Head, Task, int] | None:
+        """The state of a task that is decided in this process and has no commit on its way."""
         cell = self._engine.cells.get(task_id) if self._engine is not None else None
         # A task that is out of work may have been deleted by another process.
-        if cell is not None and cell.live and cell.flight is None and cell.task is not None and not cell.at_rest:
-            assert cell.head is not None
-            self._check_tenant(cell.head, task_id)
-            return cell.head, cell.task, cell.acked
+        if cell is None or cell.flight is not None or not cell.live or cell.task is None or cell.at_rest:
+            return None
+        assert cell.head is not None
+        self._check_tenant(cell.head, task_id)
+        return cell.head, cell.task, cell.acked
+
+    async def _state(self, task_id: str) -> tuple[Head, Task, int]:
+        if (found := self._at_hand(task_id)) is not None:
+            return found
         past = await self._lookups.past(task_id)
         self._check_tenant(past.head if past is not None else None, task_id)
         assert past is not None

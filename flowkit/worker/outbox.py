@@ -15,6 +15,7 @@ from flowkit.wire.messages import Job, Told, encode_facts_batch
 from flowkit.wire.topics import MAX_MESSAGE_BYTES, Topics
 from flowkit.worker.attempt import Attempt, Phase
 
+NEWS = (Started, Streams)
 FLIGHTS = 4
 MOST_AT_ONCE = 4096
 FULL_BYTES = 60 * 1024
@@ -43,7 +44,7 @@ class Letter:
 
     @property
     def _announces(self) -> bool:
-        return isinstance(self.told.report, Started | Streams)
+        return isinstance(self.told.report, NEWS)
 
 
 Parcel = tuple[Record, Sequence[Letter]]
