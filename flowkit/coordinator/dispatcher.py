@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cache
 from itertools import count
 
@@ -51,6 +51,7 @@ class Dispatcher:
         self._waiting = WaitingRoom(Weights(tenant_weights).of)
         self._called: Wait | None = None
         self._workers: Callable[[Demand], list[WorkerView]] = self._room.workers
+        self._known = cache(self._room.workers)
         self._in_round = False
         self._plain: dict[str, Lane] = {}
         self._policies = policies
@@ -103,6 +104,8 @@ class Dispatcher:
         return called if called is not None and called.cell is cell and called.lane.key == lane.key else None
 
     def _newcomers_share(self, cell: Cell, lane: Lane) -> int:
+        if not self._waiting:
+            return sys.maxsize  # nobody else wants any: all that there is
         return self._waiting.newcomers_share(cell.tenant, self._room_for(lane.demand))
 
     def _ready_lanes(self, task: Task) -> list[tuple[Lane, Iterable[str]]]:
@@ -190,26 +193,22 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------------------ whose turn it is
 
-    @contextmanager
-    def round(self) -> Iterator[None]:
-        """Nobody comes or goes meanwhile: which workers there are is looked at once."""
-        if self._in_round:
-            yield
-            return
-        self._in_round, self._workers = True, cache(self._room.workers)
-        try:
-            yield
-        finally:
-            self._in_round, self._workers = False, self._room.workers
+    def begin_round(self) -> None:
+        """Nobody comes or goes until `end_round`: which workers there are is looked at once."""
+        self._known.cache_clear()
+        self._in_round, self._workers = True, self._known
+
+    def end_round(self) -> None:
+        self._in_round, self._workers = False, self._room.workers
 
     def serve(self) -> Iterator[Cell]:
         """One round: the waiting cells to be offered again, each while there is room for it. Whoever iterates offers
         each at once, so that the next call knows what is left."""
-        if self._waiting:
-            with self.round():
-                yield from self._serve()
-
-    def _serve(self) -> Iterator[Cell]:
+        if not self._waiting:
+            return
+        alone = not self._in_round
+        if alone:
+            self.begin_round()
         in_vain: list[Wait] = []
         try:
             self._waiting.end_patience(self._clock.mono(), self._workers)
@@ -226,6 +225,8 @@ class Dispatcher:
                         in_vain.append(wait)
         finally:
             self._called = None
+            if alone:
+                self.end_round()
             for wait in in_vain:
                 if wait.place is None and not wait.cell.dead:
                     self._waiting.enter(wait)

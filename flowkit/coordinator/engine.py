@@ -129,7 +129,8 @@ class Engine:
     def pump_dirty(self) -> None:
         """One round: decide about every cell that has something to decide, waiting cells for whom there is room
         included."""
-        with self.dispatcher.round():
+        self.dispatcher.begin_round()
+        try:
             while True:
                 for cell in self.dispatcher.serve():
                     self._dirty.pop(cell.task_id, None)
@@ -139,6 +140,8 @@ class Engine:
                 dirty, self._dirty = self._dirty, {}
                 for cell in dirty.values():
                     self.pump(cell)
+        finally:
+            self.dispatcher.end_round()
 
     # ------------------------------------------------------------------------------------------ deciding
 
@@ -206,7 +209,8 @@ class Engine:
         tenant, weight = cell.head.tenant if cell.head is not None else "", 0
         while cell.queue and weight < MOST_AT_ONCE and not (cell.cautious and items):
             item = cell.queue.popleft()
-            weight += weight_of(task.graph, item.report)
+            if cell.queue or weight:
+                weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
                 self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
                 self._settle([item])
@@ -215,13 +219,14 @@ class Engine:
                 self.carrier.refuse(cell, item, f"signed by the pool {item.signer!r}, and leased to {worker!r}")
                 self._settle([item])
             else:
-                self._mark_again(cell, item.report)
+                if isinstance(item.report, Requested):
+                    self._mark_again(cell, item.report)
                 items.append(item)
         return items
 
-    def _mark_again(self, cell: Cell, report: object) -> None:
+    def _mark_again(self, cell: Cell, report: Requested) -> None:
         """A request that comes again although it was answered: its mark was lost."""
-        if isinstance(report, Requested) and cell.task is not None and report.n <= cell.task.applied:
+        if cell.task is not None and report.n <= cell.task.applied:
             if report.n not in cell.to_mark:
                 cell.to_mark.append(report.n)
             self.heads.touch(cell)

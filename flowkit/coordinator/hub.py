@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from flowkit.coordinator.alarms import Alarms
+from flowkit.alarms import Alarms
 from flowkit.core.model import ENDED_TASK
 from flowkit.ports import Commit
 from flowkit.wire.events import Event
@@ -20,7 +20,7 @@ class Listener:
 
     __slots__ = ("_alarms", "_close", "_events", "_sleeper", "ends_only", "missed")
 
-    def __init__(self, close: Callable[[Listener], None], ends_only: bool, alarms: Alarms) -> None:
+    def __init__(self, close: Callable[[Listener], None], ends_only: bool, alarms: Alarms[None]) -> None:
         self._alarms = alarms
         self._events: deque[Event] = deque()
         self._sleeper: asyncio.Future[None] | None = None
@@ -69,7 +69,7 @@ class Hub:
     def __init__(self) -> None:
         # In the order in which they came, so that a simulated world replays: an order of addresses would not.
         self._listeners: dict[str, dict[Listener, None]] = {}
-        self._alarms = Alarms()
+        self._alarms: Alarms[None] = Alarms()
 
     def listen(self, task_id: str, *, ends_only: bool = False) -> Listener:
         def close(listener: Listener) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from typing import Any, Generic, TypeVar
 
-Sleeper = asyncio.Future[None]
+T = TypeVar("T")
 
 ROOMY = 100
 
 
-class Alarms:
-    """`sleep` is `asyncio.wait_for` on a future that somebody else sets, without an error when the time is over."""
+class Alarms(Generic[T]):
+    """Of one loop. `T` is what those say who end a wait before its time; None has to be something else, or nothing."""
 
     def __init__(self) -> None:
-        self._sleepers: list[tuple[float, int, Sleeper]] = []
+        self._sleepers: list[tuple[float, int, asyncio.Future[Any]]] = []
         self._count = 0
         self._asleep = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def sleep(self, sleeper: Sleeper, seconds: float) -> None:
-        """Wait until somebody sets it, or for so many seconds, and it is set then."""
+    async def sleep(self, sleeper: asyncio.Future[T], seconds: float) -> None:
+        """Wait until somebody sets `sleeper`; after so many seconds it is set to None."""
         loop = asyncio.get_running_loop()
         at = loop.time() + seconds
         self._count += 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from flowkit.coordinator.alarms import ROOMY, Alarms
+from flowkit.alarms import ROOMY, Alarms
 from tests.worker.stand import virtual
 
 
 @virtual
 async def test_each_wakes_at_its_own_time_in_whatever_order_they_lay_down() -> None:
-    alarms, loop = Alarms(), asyncio.get_running_loop()
+    alarms, loop = Alarms[None](), asyncio.get_running_loop()
     began, woke = loop.time(), dict[float, float]()
 
     async def rest(seconds: float) -> None:
@@ -25,7 +25,7 @@ async def test_each_wakes_at_its_own_time_in_whatever_order_they_lay_down() -> N
 
 @virtual
 async def test_who_is_woken_before_leaves_nothing_behind() -> None:
-    alarms, loop = Alarms(), asyncio.get_running_loop()
+    alarms, loop = Alarms[None](), asyncio.get_running_loop()
     long = asyncio.ensure_future(alarms.sleep(loop.create_future(), 60.0))
     for _ in range(10):
         sleepers = [loop.create_future() for _ in range(ROOMY)]
@@ -44,7 +44,7 @@ async def test_who_is_woken_before_leaves_nothing_behind() -> None:
 
 @virtual
 async def test_who_gives_up_does_not_keep_the_others_from_waking() -> None:
-    alarms, loop = Alarms(), asyncio.get_running_loop()
+    alarms, loop = Alarms[None](), asyncio.get_running_loop()
     first = asyncio.ensure_future(alarms.sleep(loop.create_future(), 1.0))
     second = asyncio.ensure_future(alarms.sleep(loop.create_future(), 2.0))
     await asyncio.sleep(0)
