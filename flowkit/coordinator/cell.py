@@ -4,7 +4,7 @@ store."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,6 +39,13 @@ class Item:
     receipt: Receipt | None = None
     tenant: str = ""
     signer: str = ""
+
+
+def settle(items: Iterable[Item]) -> None:
+    """What they owe to the offsets of their records is paid."""
+    for item in items:
+        if item.receipt is not None:
+            item.receipt.settle()
 
 
 @dataclass(slots=True)

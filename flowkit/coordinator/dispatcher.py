@@ -141,10 +141,7 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------ waiting
 
     def has_room(self, lanes: Iterable[Lane]) -> bool:
-        for lane in lanes:
-            if self._room_for(lane.demand) > 0:
-                return True
-        return False
+        return any([self._room_for(lane.demand) > 0 for lane in lanes])
 
     def wait_to_begin(self, cell: Cell, lanes: Iterable[Lane]) -> None:
         """A task that has not begun waits for the first room in any of these lanes."""

@@ -156,7 +156,7 @@ class RandomPlay:
         return since + len(seqs)
 
     async def _submit(self, plan: TaskPlan, dice: random.Random) -> str | None:
-        from flowkit.coordinator.tasks import Creation
+        from flowkit.coordinator.creation import Creation
 
         creation = Creation(graph=plan.graph, params=plan.params, idempotency_key=f"{self.world.stage.seed}/{plan.key}")
         while True:
