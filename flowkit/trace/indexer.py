@@ -112,19 +112,24 @@ class Indexer:
         heads = {head.task_id: head for head in await self._store.read_heads(task_ids)}
         ended = [head for head in heads.values() if head.status in ENDED_TASK]
         at_hand = [seen[head.task_id] for head in ended if _is_all(seen.get(head.task_id), head)]
-        if at_hand and await self._index_seen(at_hand) is not Outcome.NO_MATCH:
-            known = {one.head.task_id for one in at_hand}
-            ended = [head for head in ended if head.task_id not in known]
-        await self._index(ended)
+        done = {one.head.task_id for one in at_hand}.difference(await self._index_seen(at_hand))
+        await self._index([head for head in ended if head.task_id not in done])
 
-    async def _index_seen(self, seen: Sequence[Seen]) -> Outcome:
-        """Count tasks from what their coordinator saw, as if nobody had counted any of them: if somebody has, that is
-        NO_MATCH, and nothing is counted."""
-        batch = _Batch()
+    async def _index_seen(self, seen: Sequence[Seen]) -> list[str]:
+        """Count tasks from what their coordinator saw, as if nobody had counted any of them. The answer are those among
+        which somebody has: they are not counted."""
+        batch, left = _Batch(), list[str]()
         for one in seen:
+            records = await in_slices(read_ended(one))
+            if batch.records and len(batch.records) + len(records) > RECORDS:
+                left += await self._put_seen(batch)
+                batch = _Batch()
             batch.marks[one.head.task_id] = (0, one.seq)
-            batch.records += await in_slices(read_ended(one))
-        return await self._put(batch)
+            batch.records += records
+        return left + await self._put_seen(batch) if batch.marks else left
+
+    async def _put_seen(self, batch: _Batch) -> list[str]:
+        return list(batch.marks) if await self._put(batch) is Outcome.NO_MATCH else []
 
     async def _index(self, heads: Sequence[Head]) -> None:
         for _ in range(TRIES):

@@ -250,6 +250,33 @@ async def test_what_somebody_has_counted_of_it_is_not_counted_from_what_was_seen
 
 
 @virtual
+async def test_of_what_was_seen_no_more_is_counted_at_once_than_of_what_is_read() -> None:
+    office = Office()
+    names = [f"a{number}" for number in range(RECORDS // 2 + 1)]
+    for task_id in ("t1", "t2", "t3"):
+        commits = [(0.0, [f.TaskCreated(), *map(leased, names)])]
+        commits += [(1.0, [*(succeeded(name, 0.5) for name in names), f.TaskEnded("finished")])]
+        office.histories[task_id] = history = recorded(graph(*map(node, names)), *commits, task_id=task_id)
+        await office.store.insert_heads([history.head])
+        await office.store.update_heads([HeadUpdate(task_id, "finished", 2, 2, False, None, 1.0, ended_at=2.0)])
+    await office.fresh().index(["t2"])
+    sizes: list[int] = []
+    count = office.store.traces.count_attempts
+
+    async def look(marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
+        sizes.append(len(records))
+        return await count(marks, records)
+
+    office.store.traces.count_attempts = look  # type: ignore[method-assign]
+    office.loads.clear()
+    await office.indexer.index(list(office.histories), {one: seen(office.histories[one]) for one in office.histories})
+
+    assert sizes == [len(names)] * 3
+    assert await office.counted() == 3 * len(names)
+    assert office.loads == []
+
+
+@virtual
 async def test_what_was_seen_of_a_task_that_has_gone_on_elsewhere_is_not_taken_for_all() -> None:
     office = Office()
     await office.end("t1")
