@@ -67,8 +67,8 @@ class Ends:
 
 
 def send_order(line: socket.socket, order: Order, filter_code: bytes, program: Program) -> Ends:
-    """Give the order to who waits in a place; the parent's ends come back. Raises `OSError` where nobody is there any more, and
-    `CannotStart` for what cannot be said."""
+    """Give the order to who waits in a place; the parent's ends come back. Raises `OSError` where nobody is there any
+    more, and `CannotStart` for what cannot be said."""
     try:
         written = write_order(order, filter_code, dict(program.files))
     except ValueError as error:

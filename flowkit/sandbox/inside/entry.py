@@ -1,5 +1,5 @@
-"""A program's process until it is the program: joins its groups, waits for its order, makes what only the privileged may
-make, gives all privileges up, and goes on as what is to be run.
+"""A program's process until it is the program: joins its groups, waits for its order, makes what only the privileged
+may make, gives all privileges up, and goes on as what is to be run.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A place is asked for first: a process that is where a program is to be, counted and shut in. Then comes the order, to
 that process, over a line of its own: so the place can be ready before it is known what for. Both are messages over
-sockets that keep messages apart, with descriptors. An order proper is a file in memory: words between zero bytes, then the filter and the contents
-of files. What the parent is told is a word of what it is, and the rest.
+sockets that keep messages apart, with descriptors. An order proper is a file in memory: words between zero bytes, then
+the filter and the contents of files. What the parent is told is a word of what it is, and the rest.
 
 A cold start loads this before its program, so nothing here, nor in what it loads, takes more than it must: dataclasses
 alone would cost as much as all of it.

@@ -1,11 +1,12 @@
 """Rooms for programs, each lent to one at a time: a process namespace with its first process, and a network namespace
 for programs that have no network. Making them takes the kernel longer than all other namespaces together, and a fork.
 
-A first process does nothing but reap, may nothing but signal, which reaches nobody beyond its room, and is a user of its
-own, so that programs cannot signal or change it in any way. A room is lent again only once its program has ended, if it had no other process then, and none had
-ended but by its own parent's hand. Nothing else of a process namespace can be changed without privileges. Nothing can be
-changed in a network namespace by a program: its filter refuses it all sockets but pairs of its own, and there is no
-interface that is up. A pair can be given a name; so one is used again only if no socket is left in it.
+A first process does nothing but reap, may nothing but signal, which reaches nobody beyond its room, and is a user of
+its own, so that programs cannot signal or change it in any way. A room is lent again only once its program has ended by
+itself, if it had no other process then, and none had ended but by its own parent's hand. Nothing else of a process
+namespace can be changed without privileges. Nothing can be changed in a network namespace by a program: its filter
+refuses it all sockets but pairs of its own, and there is no interface that is up. A pair can be given a name; so one is
+used again only if no socket is left in it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _REAPED_FAULTS = 8
 
 class Room:
     """`pid`: its first process; `uid`: whom that is, 0 if it is the same as programs are; `processes`, `network`:
-    descriptors of the namespaces, the latter -1 where programs make their own. `used`: somebody had it before; `gone`: the
-    first process has ended."""
+    descriptors of the namespaces, the latter -1 where programs make their own. `used`: somebody had it before; `gone`:
+    the first process has ended."""
 
     def __init__(self, pid: int, uid: int, processes: int, network: int) -> None:
         self.pid = pid

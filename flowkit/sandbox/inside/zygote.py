@@ -48,7 +48,7 @@ class Zygote:
 
     def serve(self) -> Callable[[], None]:
         """Until the parent has gone."""
-        _warm_up(self._packages)
+        self._warm_up()
         woken = listen_for_children()
         poll = self._poll
         poll.register(self._orders, select.POLLIN)
@@ -69,6 +69,17 @@ class Zygote:
                         return todo
                 else:
                     self._hear(self._by_control[descriptor])
+
+    def _warm_up(self) -> None:
+        for name in WARM:
+            try:
+                __import__(name)
+            except ImportError:
+                continue  # a Python that was built without it
+        self._packages.look()
+        rehearse()
+        gc.collect()
+        gc.freeze()  # what is there now is never looked at again, so that forks go on sharing its pages
 
     # ---- a program's turn
 
@@ -155,15 +166,3 @@ def _raise_walls(network: int) -> None:
     enter_network(network)
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
     kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
-
-
-def _warm_up(packages: Site) -> None:
-    for name in WARM:
-        try:
-            __import__(name)
-        except ImportError:
-            continue  # a Python that was built without it
-    packages.look()
-    rehearse()
-    gc.collect()
-    gc.freeze()  # what is there now is never looked at again, so that forks go on sharing its pages
