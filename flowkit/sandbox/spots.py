@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from dataclasses import dataclass
 
@@ -49,6 +48,4 @@ def ask(orders: socket.socket, group: Group | None, *, uid: int, root: bool, kee
     finally:
         their_control.close()
         their_line.close()
-        for door in doors:
-            os.close(door)
     return Spot(control, line, group, root)
