@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from flowkit.errors import ConfigError, did_you_mean
 from flowkit.older_settings import BEAT, modernise, why_gone
+from flowkit.setting_bounds import check_number
 
 S = TypeVar("S")
 
@@ -58,6 +59,7 @@ class _Settings:
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name in self.__dataclass_fields__:
+                check_number(type(self).__name__, name, value)
                 object.__setattr__(self, name, value)
                 return
             given = modernise(
@@ -227,8 +229,6 @@ class CoordinatorConfig(CommonSettings):
     tune_gc: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("retention_sec", "retention_failed_sec", "retention_logs_sec"):
-            _check_seconds(f"CoordinatorConfig.{name}", getattr(self, name))
         for role, most in self.limits.items():
             if not 1 <= most <= MOST_AT_ONCE:
                 raise ConfigError(f"CoordinatorConfig.limits: {role!r} is to be 1 to {MOST_AT_ONCE:,}, not {most!r}")
@@ -298,12 +298,6 @@ class WorkerConfig(CommonSettings):
     def __post_init__(self) -> None:
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(f"WorkerConfig.log_level is one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}")
-
-
-def _check_seconds(what: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (number and value >= 0):  # type: ignore[operator]
-        raise ConfigError(f"{what} is a number of seconds, 0 or more, or None, not {value!r}")
 
 
 SECRET = frozenset({"kafka_password", "mongo_password", "message_keys"})
