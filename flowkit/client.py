@@ -148,7 +148,16 @@ class Client:
         """Accept a task of a graph, or of a flow, and give its id; it survives any crash, and runs once somebody
         coordinates."""
         creation = Creation(
-            graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow, deadline, traceparent
+            graph,
+            params,
+            idempotency_key,
+            priority,
+            labels,
+            timeout,
+            targets if isinstance(targets, str) else tuple(targets),
+            flow,
+            deadline,
+            traceparent,
         )
         return (await self.api.create([creation]))[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -302,6 +303,16 @@ class WorkerConfig(CommonSettings):
 
 SECRET = frozenset({"kafka_password", "mongo_password", "message_keys"})
 """Settings whose values are never shown."""
+
+
+def own_settings(cfg: S | None, kind: type[S]) -> S:
+    """A copy of the settings that were handed over, else those that the environment gives. Raises `ConfigError`."""
+    if cfg is None:
+        return kind.load()  # type: ignore[attr-defined, no-any-return]
+    if not isinstance(cfg, kind):
+        hint = f": {kind.__name__}(**cfg) makes one of it" if isinstance(cfg, Mapping) else ""
+        raise ConfigError(f"cfg is a {kind.__name__}, not a {type(cfg).__name__}{hint}")
+    return copy.deepcopy(cfg)
 
 
 def shown_value(name: str, value: object) -> str:

@@ -204,7 +204,8 @@ def _found(value: Any) -> str:
             said = f" with the keys {keys}" if value else " with nothing in it"
             return f"an object{said}: name the list in it by its path, or make one of it in the node before"
         case str():
-            return f"{shown(value)}: write [...] around it, or split it in the node before"
+            forms = '{"$param": "rows"}, {"$from": "node.rows"} or {"$expr": "..."} gives one'
+            return f"{shown(value)}, which is text: {forms}; or split it in the node before"
     return f"{shown(value)}: write [...] around it"
 
 
