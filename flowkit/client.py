@@ -92,6 +92,7 @@ class Client:
             self._supervisor.loop("changed", self._look_for_changes, every=CHANGED_SEC)
 
     async def stop(self) -> None:
+        """Disconnect. Tasks go on: a client runs nothing."""
         api, self._api = self._api, None
         if api is not None:
             await self._supervisor.stop()

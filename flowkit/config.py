@@ -236,6 +236,7 @@ class CoordinatorConfig(CommonSettings):
 
     @property
     def consumer_group(self) -> str:
+        """The consumer group that shares the tasks."""
         return self.group or f"{self.topic_prefix}coordinators"
 
     @property

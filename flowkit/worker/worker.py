@@ -77,10 +77,12 @@ class Worker:
 
     @property
     def worker_id(self) -> str:
+        """The id that leases name: `cfg.worker_id`, or one of its own for each process."""
         return self._runtime.worker_id
 
     @property
     def worker_version(self) -> str:
+        """`cfg.worker_version`: what its hello says of the code that it runs."""
         return self.cfg.worker_version
 
     @property
