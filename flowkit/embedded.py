@@ -54,7 +54,7 @@ class Embedded:
             )
 
     async def start(self) -> None:
-        """Open the file and begin; where another process coordinates it, this one stands by. Raises `StoreUnavailable`."""
+        """Open the file and begin; where another process coordinates it, stand by. Raises `StoreUnavailable`."""
         await self.coordinator.start()
         if self.worker is not None:
             try:
