@@ -116,3 +116,20 @@ def test_every_page_is_in_the_navigation() -> None:
     named = set(re.findall(r":\s+(\S+\.md)$", navigation, re.MULTILINE))
 
     assert {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.name != "README.md"} == named
+
+
+# Figures.
+
+
+def test_the_figures_of_the_first_page_are_those_of_the_pages_that_it_names() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rows = [row for row in readme.splitlines() if row.startswith("|") and "**" in row]
+    unknown = []
+    for row in rows:
+        pages = [(ROOT / path.partition("#")[0]).read_text() for path in LINK.findall(row)]
+        for figure in re.findall(r"\*\*([\d.,]+)[^*]*\*\*", row):
+            if not any(re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d])", page) for page in pages):
+                unknown.append((figure, row))
+
+    assert len(rows) == 5
+    assert not unknown
