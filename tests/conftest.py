@@ -7,7 +7,9 @@ failure, not a skip, when a test cannot have its server.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -29,6 +31,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "every-day"))
 # Making a failure smaller has its own limit, five minutes, which is more than a test may take: the guard against hangs
 # would end it, and hide what was found.
 engine.MAX_SHRINKING_SECONDS = 60
+
+# Hundreds of tests start Python, and an image may forbid it to keep what it compiled: to compile FlowKit takes each as
+# long as all else that a start is.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Whoever waits most comes last, beside the one test that keeps the machine busy by itself.
 LAST = "integration"
@@ -149,6 +156,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(service)
     items.sort(key=turn_of)  # those of one turn stay in order
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests, and all modules that they import, last to the end: a test that collects garbage, or makes much
+    of it, need not have them looked at again."""
+    gc.collect()
+    gc.freeze()
 
 
 def turn_of(item: pytest.Item) -> int:
