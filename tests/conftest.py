@@ -175,8 +175,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests, and all modules that they import, last to the end: a test that collects garbage, or makes much
-    of it, need not have them looked at again."""
+    """Thousands of tests, and all modules that they import, last to the end: a test that collects garbage, or makes
+    much of it, need not have them looked at again."""
     gc.collect()
     gc.freeze()
 
