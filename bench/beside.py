@@ -47,6 +47,7 @@ async def bench(given: argparse.Namespace, folder: Path) -> None:
         os.environ[STRETCHES] = str(folder)
     sizes: dict[str, Any] = msgspec.to_builtins(FULL)
     found: list[hop_stages.Hop] = []
+    threads: dict[int, notes.Thread] = {}
     async with ClusterStage(floor=False) as stage:
         driver = stage.drivers[FLOWKIT]
         for name in WARM_UP * 2:
@@ -59,7 +60,8 @@ async def bench(given: argparse.Namespace, folder: Path) -> None:
             ended, counts = time.monotonic(), (await stage.meter.read()).since(before)
             print(_figures(given.nodes, answer, counts), flush=True)
             if not given.bare:
-                hops, lost = hop_stages.hops_in(notes.read(folder), began, ended)
+                passed, threads = notes.read(folder)
+                hops, lost = hop_stages.hops_in(passed, began, ended)
                 found += hops
                 if lost:
                     print(f"{lost} hops were not seen at every place", file=sys.stderr)
@@ -67,7 +69,7 @@ async def bench(given: argparse.Namespace, folder: Path) -> None:
     if not given.bare:
         if len(found) < 100:
             raise BenchFailed(f"only {len(found)} hops were seen: the graph is too small")
-        print("", *hop_stages.table(found, stretches.read(folder)), sep="\n")
+        print("", *hop_stages.table(found, threads, stretches.read(folder)), sep="\n")
     if given.json is not None:
         rows = [[hop.stage_ms(stage) for stage in hop_stages.STAGES] for hop in found]
         given.json.write_bytes(msgspec.json.encode(rows))

@@ -174,6 +174,7 @@ def _note_arrivals(notes: Notes) -> None:
     feed, receive = Engine.feed, Slots.receive
 
     def fed(engine: Engine, cell: Any, item: Any) -> None:
+        notes.tick()
         node = getattr(item.report, "node", "")
         if node.startswith(CHAIN):
             key = key_of(cell.task_id, node)

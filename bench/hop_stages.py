@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.hop_notes import CHAIN, PLACES, key_of
-from bench.notes import Note
+from bench.notes import Note, Thread
 from bench.stretches import Stretch
 
 SLOWEST = 0.02
 LONGEST_SEC = 1.0
 """No stretch is longer; where one looked is not looked for further back."""
-REMEMBERED = {"came", "taken", "job came", "job taken"}
-"""Noted afterwards, so that the thread's readings are not those of the time."""
 STAGES = range(1, len(PLACES))
 _KEY = re.compile(rf"(.*)/{CHAIN}(\d+)")
 
@@ -35,12 +33,11 @@ class Hop:
     def stage_ms(self, stage: int) -> float:
         return 1000 * (self.notes[stage].at - self.notes[stage - 1].at)
 
-    def thread_ms(self, stage: int) -> tuple[float, float] | None:
-        """How much CPU the thread had in that stage, and how long it waited for a core, if one thread passed both."""
-        first, last = self.notes[stage - 1], self.notes[stage]
-        if first.pid != last.pid or {PLACES[stage][0], PLACES[stage - 1][0]} & REMEMBERED:
-            return None
-        return 1000 * (last.cpu - first.cpu), 1000 * (last.queued - first.queued)
+    def spent_ms(self, stage: int, threads: Mapping[int, Thread]) -> tuple[float, float]:
+        """How much CPU the thread had in which the stage ends, and how long it waited for a core."""
+        last = self.notes[stage]
+        cpu, queued = threads[last.pid].spent(self.notes[stage - 1].at, last.at)
+        return 1000 * cpu, 1000 * queued
 
 
 def hops_in(notes: Mapping[str, Mapping[str, Note]], began: float, ended: float) -> tuple[list[Hop], int]:
@@ -64,41 +61,55 @@ def hops_in(notes: Mapping[str, Mapping[str, Note]], began: float, ended: float)
     return found, lost
 
 
-def table(hops: Sequence[Hop], stretches: Sequence[Stretch]) -> list[str]:
-    """Stage by stage; then of the slowest hops."""
-    lines = _table_of_all(hops)
-    slow = sorted(hops, key=lambda hop: hop.ms)[-max(1, round(SLOWEST * len(hops))) :]
-    lines += ["", f"the slowest {len(slow)} of {len(hops)}, from {slow[0].ms:.1f} ms to {slow[-1].ms:.1f} ms"]
-    lines += _table_of_slow(hops, slow, stretches)
-    return lines
+def table(hops: Sequence[Hop], threads: Mapping[int, Thread], stretches: Sequence[Stretch]) -> list[str]:
+    """Stage by stage; then of the slowest hops; then what held up the loops meanwhile.
 
-
-def _table_of_all(hops: Sequence[Hop]) -> list[str]:
-    lines = [f"{'ms':58}{'mean':>8}{'p50':>8}{'p90':>8}{'p99':>8}"]
-    rows = [(_name(stage), [hop.stage_ms(stage) for hop in hops]) for stage in STAGES]
-    for name, values in [*rows, ("all of it", [hop.ms for hop in hops])]:
-        cuts = statistics.quantiles(values, n=100, method="inclusive")
-        lines.append(f"{name:58}{statistics.fmean(values):8.2f}{cuts[49]:8.2f}{cuts[89]:8.2f}{cuts[98]:8.2f}")
-    return lines
-
-
-def _table_of_slow(hops: Sequence[Hop], slow: Sequence[Hop], stretches: Sequence[Stretch]) -> list[str]:
-    usual = {stage: statistics.median(hop.stage_ms(stage) for hop in hops) for stage in STAGES}
-    worst = Counter(max(STAGES, key=lambda stage: hop.stage_ms(stage) - usual[stage]) for hop in slow)
-    busy = Busy(stretches)
-    lines = [f"{'mean ms':58}{'slow':>8}{'all':>8}{'worst of':>10}{'CPU':>8}{'queued':>8}{'its loop':>10}"]
-    for stage in STAGES:
-        threads = [found for hop in slow if (found := hop.thread_ms(stage)) is not None]
-        own = [f"{statistics.fmean(values):8.2f}" for values in zip(*threads, strict=True)] or [f"{'':8}"] * 2
-        loop = f"{statistics.fmean(busy.ms(hop, stage) for hop in slow):10.2f}" if stretches else ""
-        lines.append(
-            f"{_name(stage):58}{statistics.fmean(hop.stage_ms(stage) for hop in slow):8.2f}"
-            f"{statistics.fmean(hop.stage_ms(stage) for hop in hops):8.2f}{worst[stage]:10}{''.join(own)}{loop}"
-        )
+    The CPU of the thread in which a stage ends is what it did for others, mostly. It says more than the clock where
+    others are at work on the machine.
+    """
+    spent = [[hop.spent_ms(stage, threads) for stage in STAGES] for hop in hops]
+    lines = _table_of_all(hops, spent)
+    order = sorted(range(len(hops)), key=lambda place: hops[place].ms)
+    slow = order[-max(1, round(SLOWEST * len(hops))) :]
+    lines += ["", f"the slowest {len(slow)} of {len(hops)}, from {hops[slow[0]].ms:.1f} to {hops[slow[-1]].ms:.1f} ms"]
+    lines += _table_of_slow(hops, slow, spent)
     if stretches:
-        lines += ["", f"{'whose stretches they were, ms per slow hop':58}{'all':>8}{'CPU':>8}"]
-        for what, (all_ms, cpu_ms) in busy.whose(slow)[:20]:
+        lines += ["", f"{'whose stretches held them up, ms per slow hop':58}{'all':>8}{'CPU':>8}"]
+        for what, (all_ms, cpu_ms) in Busy(stretches).whose([hops[place] for place in slow])[:20]:
             lines.append(f"{what:58}{all_ms:8.2f}{cpu_ms:8.2f}")
+    return lines
+
+
+Spent = Sequence[Sequence[tuple[float, float]]]
+
+
+def _table_of_all(hops: Sequence[Hop], spent: Spent) -> list[str]:
+    lines = [f"{'ms':58}{'mean':>8}{'p50':>8}{'p90':>8}{'p99':>8}{'CPU: mean':>12}{'p50':>8}{'p90':>8}{'p99':>8}"]
+    rows = [
+        (_name(stage), [hop.stage_ms(stage) for hop in hops], [one[stage - 1][0] for one in spent]) for stage in STAGES
+    ]
+    whole = [sum(cpu for cpu, _ in one) for one in spent]
+    for name, values, cpus in [*rows, ("all of it", [hop.ms for hop in hops], whole)]:
+        lines.append(f"{name:58}{_spread(values)}    {_spread(cpus)}")
+    return lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return f"{statistics.fmean(values):8.2f}{cuts[49]:8.2f}{cuts[89]:8.2f}{cuts[98]:8.2f}"
+
+
+def _table_of_slow(hops: Sequence[Hop], slow: Sequence[int], spent: Spent) -> list[str]:
+    usual = {stage: statistics.median(hop.stage_ms(stage) for hop in hops) for stage in STAGES}
+    worst = Counter(max(STAGES, key=lambda stage: hops[place].stage_ms(stage) - usual[stage]) for place in slow)
+    lines = [f"{'mean ms':58}{'slow':>8}{'all':>8}{'worst of':>10}{'CPU':>8}{'queued':>8}"]
+    for stage in STAGES:
+        means = [
+            statistics.fmean(hops[place].stage_ms(stage) for place in slow),
+            statistics.fmean(hop.stage_ms(stage) for hop in hops),
+            *(statistics.fmean(spent[place][stage - 1][kind] for place in slow) for kind in (0, 1)),
+        ]
+        lines.append(f"{_name(stage):58}{means[0]:8.2f}{means[1]:8.2f}{worst[stage]:10}{means[2]:8.2f}{means[3]:8.2f}")
     return lines
 
 
@@ -115,10 +126,6 @@ class Busy:
         for one in stretches:
             self._by_pid.setdefault(one.pid, []).append(one)
         self._begins = {pid: [one.began for one in there] for pid, there in self._by_pid.items()}
-
-    def ms(self, hop: Hop, stage: int) -> float:
-        """For how long of a stage the loop was held up of the process in which it ends."""
-        return sum(ms for _, ms in self._of(hop, stage))
 
     def whose(self, hops: Sequence[Hop]) -> list[tuple[str, tuple[float, float]]]:
         """How long each kind of callback held up a hop, on average, and how much of it was CPU; the longest first."""

@@ -113,7 +113,7 @@ async def measure_firsts(client: Client, folder: Path, count: int) -> None:
         if not result.ok:
             raise SystemExit(f"the measurement failed: {result.error}")
         tasks.append(task_id)
-    seen = notes.read(folder)
+    seen, _ = notes.read(folder)
     for line in stream_stages.table(seen[task_id] for task_id in tasks):
         print(line, flush=True)
 
