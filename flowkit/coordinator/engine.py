@@ -155,6 +155,9 @@ class Engine:
             decision = deciding.hear([item.report for item in items])  # type: ignore[misc]
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
+            for fact in decision.recorded:
+                if type(fact) is f.AttemptSucceeded:
+                    self.leases.over(cell, fact.node)
             placed = self._offer(cell, task)
             if placed:
                 deciding.hear(placed)
