@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.notes import Notes, Passed, before
+from bench.notes import Notes, Passed, before, replace
 from flowkit.adapters import kafka_publisher
 from flowkit.adapters.kafka_readers import KafkaMember, KafkaTail
 from flowkit.coordinator.carrier import Carrier
@@ -80,7 +80,7 @@ def _jobs(items: Iterable[Any], place: str) -> list[Passed]:
     return [passed for item in items if isinstance(item, Job) for passed in _of(item, place)]
 
 
-def _about(flight: Any, kind: type, place: str) -> list[Passed]:
+def _about(flight: Any, kind: Any, place: str) -> list[Passed]:
     """For the first facts of a chain only: a large graph's decision has a thousand."""
     if not any(getattr(fact, "node", CHAIN).startswith(CHAIN) for fact in flight.facts[:2]):
         return []
@@ -106,7 +106,7 @@ def _note_batches(notes: Notes) -> None:
                 notes.note(key, place)
         return batch
 
-    CommitLog._take = taken  # type: ignore[method-assign]
+    replace(CommitLog, "_take", taken)
 
 
 def _note_letters(notes: Notes) -> None:
@@ -142,9 +142,9 @@ def _note_letters(notes: Notes) -> None:
                 notes.note(key, "job left" if lane.topic.endswith("work.v1") else "left")
         return batch, taken
 
-    Outbox._pack = results  # type: ignore[method-assign]
-    Publisher._pack = jobs  # type: ignore[method-assign]
-    kafka_publisher._fill = filled
+    replace(Outbox, "_pack", results)
+    replace(Publisher, "_pack", jobs)
+    replace(kafka_publisher, "_fill", filled)
 
 
 def _note_arrivals(notes: Notes) -> None:
@@ -189,8 +189,8 @@ def _note_arrivals(notes: Notes) -> None:
                 notes.note(key, place, at)
         receive(slots, items)
 
-    Fetcher._proc_fetch_request = fetched
+    replace(Fetcher, "_proc_fetch_request", fetched)
     remembering(KafkaMember, "facts.v1")
     remembering(KafkaTail, "work.v1")
-    Engine.feed = fed  # type: ignore[method-assign]
-    Slots.receive = received  # type: ignore[method-assign]
+    replace(Engine, "feed", fed)
+    replace(Slots, "receive", received)

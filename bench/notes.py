@@ -95,6 +95,11 @@ class Thread:
         return before.cpu + part * (after.cpu - before.cpu), before.queued + part * (after.queued - before.queued)
 
 
+def replace(owner: Any, name: str, function: Any) -> None:
+    """Put a function in the place of another, which it calls."""
+    setattr(owner, name, function)
+
+
 def before(owner: Any, name: str, see: See, notes: Notes) -> None:
     """Note what `see` finds in the arguments of a function whenever it is called."""
     inner = getattr(owner, name)
@@ -105,7 +110,7 @@ def before(owner: Any, name: str, see: See, notes: Notes) -> None:
             notes.note(key, place)
         return inner(*args, **kwargs)
 
-    setattr(owner, name, noted)
+    replace(owner, name, noted)
 
 
 def after(owner: Any, name: str, see: See, notes: Notes) -> None:
@@ -118,4 +123,4 @@ def after(owner: Any, name: str, see: See, notes: Notes) -> None:
             notes.note(key, place)
         return result
 
-    setattr(owner, name, noted)
+    replace(owner, name, noted)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.notes import replace
+
 LEAST_SEC = 0.0005
 """Shorter ones are not noted: there are thousands a second."""
 
@@ -42,7 +44,7 @@ def watch(folder: Path) -> None:
         if ended - began >= LEAST_SEC:
             file.write(json.dumps([began, ended, time.thread_time() - used, _name(handle)]) + "\n")
 
-    asyncio.Handle._run = run  # type: ignore[method-assign]
+    replace(asyncio.Handle, "_run", run)
 
 
 def read(folder: Path) -> list[Stretch]:
