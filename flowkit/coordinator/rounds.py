@@ -45,7 +45,7 @@ class Rounds:
 
     def put_off(self, dirty: dict[str, Cell]) -> bool:
         """Where somebody has much to be decided: decide about the others, and about him in `step`."""
-        if not (self._landed or self._opened or any(len(cell.queue) > MUCH for cell in dirty.values())):
+        if not (self._landed or self._opened or any(map(_has_much, dirty.values()))):
             return False
         for cell in [cell for cell in dirty.values() if cell.flight is None and len(cell.queue) <= MUCH]:
             del dirty[cell.task_id]
@@ -55,8 +55,11 @@ class Rounds:
 
     def take(self, cell: Cell) -> Opened | None:
         """The decision about a cell that was begun."""
-        opened = self._opened.pop(cell.task_id, None) if self._opened else None
-        return opened if opened is not None and opened.flight.cell is cell else None
+        opened = self._opened.get(cell.task_id)
+        if opened is None or opened.flight.cell is not cell:
+            return None
+        del self._opened[cell.task_id]
+        return opened
 
     async def step(self) -> None:
         """Wait until something was put off, and decide about it once what was decided before has left."""
@@ -66,7 +69,7 @@ class Rounds:
         await give_way()
         try:
             for cell in self._engine.dirty():
-                if len(cell.queue) > MUCH:
+                if _has_much(cell):
                     await self._hear(cell)
         finally:
             begun = [opened.flight.cell for opened in self._opened.values() if not opened.flight.cell.dead]
@@ -94,3 +97,7 @@ class Rounds:
         else:
             return
         del self._opened[cell.task_id]
+
+
+def _has_much(cell: Cell) -> bool:
+    return cell.flight is None and len(cell.queue) > MUCH
