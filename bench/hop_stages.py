@@ -77,6 +77,8 @@ def table(hops: Sequence[Hop], threads: Mapping[int, Thread], stretches: Sequenc
         lines += ["", f"{'whose stretches held them up, ms per slow hop':58}{'all':>8}{'CPU':>8}"]
         for what, (all_ms, cpu_ms) in Busy(stretches).whose([hops[place] for place in slow])[:20]:
             lines.append(f"{what:58}{all_ms:8.2f}{cpu_ms:8.2f}")
+        lines += ["", f"{'by CPU, ms':58}{'longest':>8}{'> 5 ms':>8}{'> 2 ms':>8}{'in all':>8}"]
+        lines += _table_of_longest(hops, stretches)
     return lines
 
 
@@ -111,6 +113,21 @@ def _table_of_slow(hops: Sequence[Hop], slow: Sequence[int], spent: Spent) -> li
         ]
         lines.append(f"{_name(stage):58}{means[0]:8.2f}{means[1]:8.2f}{worst[stage]:10}{means[2]:8.2f}{means[3]:8.2f}")
     return lines
+
+
+def _table_of_longest(hops: Sequence[Hop], stretches: Sequence[Stretch]) -> list[str]:
+    """The callbacks that held a loop up for long at once, while there were hops."""
+    process = {hop.notes[stage].pid: PLACES[stage][2] for hop in hops[:1] for stage in STAGES}
+    began, ended = min(hop.notes[0].at for hop in hops), max(hop.notes[-1].at for hop in hops)
+    found: dict[str, list[float]] = {}
+    for one in stretches:
+        if began <= one.began <= ended:
+            found.setdefault(f"{process.get(one.pid, ''):12}{one.what}", []).append(1000 * one.cpu)
+    rows = sorted(found.items(), key=lambda pair: -max(pair[1]))[:20]
+    return [
+        f"{what:58}{max(ms):8.1f}{sum(one > 5 for one in ms):8}{sum(one > 2 for one in ms):8}{sum(ms):8.0f}"
+        for what, ms in rows
+    ]
 
 
 def _name(stage: int) -> str:

@@ -8,7 +8,7 @@ from flowkit.coordinator import engine, rounds
 from flowkit.testing.runner import describe, run_seeds
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_decisions_in_pieces_of_one_report_break_no_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
     hear = rounds.Rounds._hear
