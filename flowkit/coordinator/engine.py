@@ -204,16 +204,12 @@ class Engine:
         task = opened.deciding.task
         items = self._take_items(cell, task, most)
         opened.flight.items += items
-        known = len(opened.flight.facts)
         try:
             opened.deciding.hear([item.report for item in items])  # type: ignore[misc]
         except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
             cell.flight = None
             self._poisoned(cell, opened.flight.items, error)
             return False
-        for fact in islice(opened.flight.facts, known, None):
-            if type(fact) is f.AttemptSucceeded:
-                self.leases.over(cell, fact.node)
         return True
 
     def _offer(self, cell: Cell, task: Task) -> list[Placed]:

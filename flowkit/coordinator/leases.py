@@ -17,9 +17,8 @@ Progress = tuple[float | None, float | None, str]
 @dataclass(slots=True)
 class Watch:
     """One lease. `heard` is when a heartbeat that names it was last received; `named` whether one ever was. `missed`:
-    its worker said after `accept_by`, in its own clock, that it does not have it, so it never will. `freed`: its worker
-    said that the attempt is over, so its place is given back already. `ready_at` and `leased_at` (epoch seconds) are
-    what the commits say."""
+    its worker said after `accept_by`, in its own clock, that it does not have it, so it never will. `ready_at` and
+    `leased_at` (epoch seconds) are what the commits say."""
 
     token: str
     cell: Cell
@@ -33,7 +32,6 @@ class Watch:
     leased_at: float
     named: bool = False
     missed: bool = False
-    freed: bool = False
 
 
 class Leases:
@@ -64,14 +62,6 @@ class Leases:
             if found:
                 self._dispatcher.take(lease.worker, lease.incarnation)
         return freed
-
-    def over(self, cell: Cell, node: str) -> None:
-        """The worker of a node says that the attempt is over. Its place is free from now on, whatever becomes of the
-        commit that says so: the next node of a chain can have it in the same commit, however full the worker is."""
-        watch = self.watches.get(cell.watches.get(node, ""))
-        if watch is not None and watch.cell is cell and not watch.freed:
-            watch.freed = True
-            self._dispatcher.give_back(watch.worker, watch.incarnation)
 
     def drop(self, cell: Cell) -> None:
         """Forget every lease of a cell that leaves memory or is loaded again."""
@@ -135,6 +125,5 @@ class Leases:
         del of_worker[token]
         if not of_worker:
             del self._by_worker[watch.worker]
-        if not watch.freed:
-            self._dispatcher.give_back(watch.worker, watch.incarnation)
+        self._dispatcher.give_back(watch.worker, watch.incarnation)
         return True

@@ -112,23 +112,6 @@ def test_a_lease_that_is_over_is_no_longer_watched_and_gives_its_place_back() ->
     assert overdue(stand) == {}
 
 
-def test_a_place_is_free_once_its_worker_says_that_the_attempt_is_over() -> None:
-    stand = Stand()
-    worker = stand.worker("w")
-    cell = leased(stand)
-
-    stand.leases.over(cell, "n0")
-    stand.leases.over(cell, "n0")
-    stand.leases.over(cell, "n1")
-    assert worker.mine == 0
-    assert stand.leases.heard("k1")  # the lease goes on until a commit says that it is over
-
-    tell(cell, Succeeded("n0", 1, "k1", Payload(1), None, 0.1))
-    sync(stand, cell)
-    assert worker.mine == 0
-    assert not stand.leases.watches
-
-
 def test_the_next_lease_of_a_node_replaces_the_watch() -> None:
     stand = Stand()
     view = stand.worker("w", 2)

@@ -24,15 +24,15 @@ MANY = 4 * MUCH
 
 
 class Two:
-    """A wide task and a chain, whose first nodes a worker with so many slots has."""
+    """A wide task and a chain, whose first nodes a worker has."""
 
-    def __init__(self, slots: int = 1000) -> None:
+    def __init__(self) -> None:
         self.runtime = CoordinatorRuntime(
             store=MemoryStore(), bus=MemoryBus(), clock=ManualClock(), cfg=CoordinatorConfig()
         )
         self.engine = self.runtime.engine
         self.engine.owned.add(5)
-        self.worker = self.runtime.fleet.heard(Hello("w", "i", ["work"], slots, 0.0))
+        self.worker = self.runtime.fleet.heard(Hello("w", "i", ["work"], 1000, 0.0))
         self.wide = self._begun(
             "wide", *(node(f"n{i}") for i in range(MANY)), node("sum", *(f"n{i}" for i in range(MANY)))
         )
@@ -124,14 +124,3 @@ async def test_a_report_that_provokes_an_error_in_a_later_piece_spoils_no_other(
     assert anew is not two.wide
     assert anew.cautious
     assert [getattr(item.report, "node", bad) for item in anew.queue] == [*ALL[:-1], bad, ALL[-1]]
-
-
-async def test_the_next_node_of_a_chain_has_the_place_of_the_last_one_however_full_the_worker_is() -> None:
-    two = Two(slots=MANY + 1)
-    assert two.worker.mine == MANY + 1
-
-    two.succeed(two.chain, "a")
-    two.engine.pump_dirty()
-
-    assert names_of(two.chain, f.AttemptSucceeded) == ["a"]
-    assert names_of(two.chain, f.AttemptLeased) == ["b"]
