@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from flowkit.telemetry import LoopFailed, Telemetry
 
-T = TypeVar("T")
-
-TURNS = 8
-"""Of the loop: a message takes six to eight from its socket to whoever waits for it, and as many back."""
 _FIRST_PAUSE_SEC = 0.05
 _LONGEST_PAUSE_SEC = 5.0
-
-
-async def give_way() -> None:
-    """Between two pieces of long work: let everything be done that has come meanwhile, and leave. Whoever let the loop
-    go round but once would put a piece between any two steps of a message's way."""
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
-
-
-async def in_slices(work: Generator[None, None, T]) -> T:
-    """Do it, and give way at every yield."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        await give_way()
 
 
 class Supervisor:

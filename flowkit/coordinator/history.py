@@ -17,7 +17,7 @@ from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.errors import Corrupt, GraphError, StoreUnavailable, UnknownFact
 from flowkit.ports import DELETED, Commit, Head, Store
-from flowkit.service import in_slices
+from flowkit.slices import in_slices
 from flowkit.telemetry import SnapshotLoaded, SnapshotUnusable, Telemetry
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.coordinator.cell import Cell, Flight
 from flowkit.core.decide import Deciding
-from flowkit.service import give_way
+from flowkit.slices import give_way
 
 if TYPE_CHECKING:
     from flowkit.coordinator.engine import Engine

@@ -14,7 +14,7 @@ from flowkit.coordinator.history import History, Past, place_of
 from flowkit.core.model import Task
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Clock, Store
-from flowkit.service import give_way
+from flowkit.slices import give_way
 from flowkit.telemetry import SnapshotTaken, Telemetry
 from flowkit.wire.snapshot import write_snapshot
 

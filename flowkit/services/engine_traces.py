@@ -14,8 +14,8 @@ from flowkit.core.graph import Graph
 from flowkit.errors import TaskNotFound
 from flowkit.npu_control import DONE, ERROR
 from flowkit.ports import Clock, Head, HeadFilter
-from flowkit.service import in_slices
 from flowkit.services import codes, fcb
+from flowkit.slices import in_slices
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogReader
 from flowkit.trace.task_trace import AttemptTrace, Recorded, TaskTrace, Values, read_trace, read_values_of

@@ -15,9 +15,9 @@ from typing import Final
 from flowkit.core.model import ENDED_TASK
 from flowkit.monitor_ports import AttemptRecord, TraceStore
 from flowkit.ports import Clock, Head, HeadFilter, Outcome, Store
-from flowkit.service import in_slices
 from flowkit.telemetry import Telemetry
 from flowkit.trace.task_trace import Recorded, ended_attempts, read_trace
+from flowkit.trace.traces import in_slices
 
 SHARE: Final = 0.1
 """The most of its time that a process spends on it, while there is little to do..."""

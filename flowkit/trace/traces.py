@@ -19,7 +19,7 @@ from flowkit.monitor_ports import (
     measure_of,
 )  # fmt: skip
 from flowkit.ports import Clock
-from flowkit.service import in_slices
+from flowkit.slices import in_slices as in_slices
 from flowkit.trace import analysis
 from flowkit.trace.analysis import Bottleneck, CriticalPath, Row, Slow
 from flowkit.trace.comparison import Comparison, compare
