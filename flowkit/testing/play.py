@@ -13,7 +13,16 @@ from typing import Any
 from flowkit.coordinator.watch import STREAMED
 from flowkit.core.derived import base_of
 from flowkit.core.opening import child_id
-from flowkit.errors import BusUnavailable, Corrupt, GraphError, RequestRefused, Retry, StoreUnavailable, TaskNotFound
+from flowkit.errors import (
+    BusUnavailable,
+    Corrupt,
+    FlowNotFound,
+    GraphError,
+    RequestRefused,
+    Retry,
+    StoreUnavailable,
+    TaskNotFound,
+)
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
@@ -176,7 +185,7 @@ class RandomPlay:
                     await self.world.ask(partial(_put, name=name, graph=graph), machine=machine)
                 [task_id] = await self.world.ask(lambda api: api.create([creation]), machine=machine)
                 return str(task_id)
-            except (StoreUnavailable, BusUnavailable, ProcessDied):
+            except (StoreUnavailable, BusUnavailable, ProcessDied, FlowNotFound):  # a late read may not see it yet
                 self.world.stage.count("api_unavailable")
             except GraphError:  # its deadline has passed before anybody took it
                 if not may_be_late(plan.graph):
