@@ -149,6 +149,9 @@ async def drama(
                 load = Load(client, tasks, random.Random(dice.random()), sec)
                 play = Drama(kafka, mongo, cluster, load, Ledger(folder / "ledger"), dice)
                 await load.start()
-                yield play
+                try:
+                    yield play
+                finally:
+                    await load.abandon()
     finally:
         await asyncio.gather(asyncio.to_thread(kafka.close), asyncio.to_thread(mongo.close))

@@ -181,7 +181,9 @@ class Graphs:
     # ------------------------------------------------------------------------------------------ parts of them
 
     def _sec(self) -> float:
-        return round(self.dice.uniform(*self.sec), 3)
+        """Rather long than short, for the same reason."""
+        least, most = self.sec
+        return round(self.dice.triangular(least, most, most), 3)
 
     def _node(self, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         return {"node_id": name, "type": "step", "inputs": {"sec": self._sec(), **inputs}}
@@ -198,8 +200,8 @@ def _or_none(node: str) -> dict[str, Any]:
 
 
 KINDS: dict[str, tuple[Callable[[Graphs], Order], int]] = {
-    "chain": (Graphs.chain, 4),
-    "diamond": (Graphs.diamond, 4),
+    "chain": (Graphs.chain, 6),
+    "diamond": (Graphs.diamond, 6),
     "map": (Graphs.map, 1),
     "repeat": (Graphs.repeat, 1),
     "children": (Graphs.children, 1),
@@ -214,7 +216,8 @@ KINDS: dict[str, tuple[Callable[[Graphs], Order], int]] = {
     "flow": (Graphs.flow, 1),
     "urgent": (Graphs.urgent, 1),
 }
-"""How each kind is made, and how often it is drawn beside the others."""
+"""How each kind is made, and how often it is drawn beside the others: the first two, of which more attempts run for
+what they cost, often enough that on a busy machine, too, many attempts run at any moment."""
 
 _STEP = {"node_id": "in", "type": "step", "inputs": {"n": {"$param": "n"}, "sec": {"$param": "sec"}}}
 _CALL = {"type": "task", "flow": PART}

@@ -78,6 +78,12 @@ class Load:
                 raise error
         return [task for task in self.accepted.values() if task.result is None]
 
+    async def abandon(self) -> None:
+        """Leave everything as it is."""
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
+
     @property
     def open(self) -> list[Accepted]:
         return [task for task in self.accepted.values() if task.result is None]
