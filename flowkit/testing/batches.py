@@ -8,7 +8,9 @@ from flowkit.wire.stream import Content, read_body
 
 def judge_blocks(blocks: list[Block]) -> list[str]:
     """No number is left out, attempts only grow, counts are those of the batches, and no id comes twice."""
-    found, seen, count, attempt = [], set(), 0, 0
+    found: list[str] = []
+    seen: set[str] = set()
+    count = attempt = 0
     for place, block in enumerate(blocks, start=1):
         content: Content = read_body(block.body)
         uids = [batch[0] for batch in content.batches]
