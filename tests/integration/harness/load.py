@@ -17,6 +17,7 @@ from flowkit.errors import BusUnavailable, FlowKitError, RequestRefused, StoreUn
 from tests.integration.harness.graphs import APPROVAL, FLOWS, KINDS, Graphs, Order
 
 AGAIN_SEC = 0.3
+ABANDON_SEC = 30.0
 LIMITED = 10
 """So many of the tasks that share a limit are under way at most: a dead worker keeps its permits for a TTL, and the
 others must go on meanwhile."""
@@ -69,20 +70,23 @@ class Load:
     async def stop(self, timeout: float) -> list[Accepted]:
         """Create no more; wait for what is under way. The answer is what has not ended in time."""
         self._stopping = True
-        _, waiting = await asyncio.wait(self._lanes, timeout=timeout)
-        for lane in waiting:
-            lane.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
+        if self._lanes:
+            await asyncio.wait(self._lanes, timeout=timeout)
+        await self.abandon()
         for lane in self._lanes:
             if not lane.cancelled() and (error := lane.exception()) is not None:
                 raise error
         return [task for task in self.accepted.values() if task.result is None]
 
     async def abandon(self) -> None:
-        """Leave everything as it is."""
-        for lane in self._lanes:
-            lane.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
+        """Leave everything as it is. Who waits for a driver may not hear of its cancellation (`asyncio.wait_for` of
+        Python 3.11 forgets it where an answer comes at the same time), so it is told until it has."""
+        self._stopping = True
+        async with asyncio.timeout(ABANDON_SEC):
+            while waiting := [lane for lane in self._lanes if not lane.done()]:
+                for lane in waiting:
+                    lane.cancel()
+                await asyncio.wait(waiting, timeout=AGAIN_SEC)
 
     @property
     def open(self) -> list[Accepted]:
