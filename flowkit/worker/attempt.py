@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,23 +53,25 @@ class Order:
 
 class Attempt:
     """`base` is when its lease began, at the latest, and `renewed` when a renewal of it was last sent that came through
-    (both in the worker's monotonic clock); `lost` says that it was not renewed in time; `concluded_at` (epoch seconds),
-    where somebody observes, when its report was on its way. The heart may live in another
-    thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job`, `groups`, `progress` and
-    `streams`; nothing else."""
+    (both in the worker's monotonic clock); for `good_sec` after that nobody else can have it. `lost` says that it was
+    not renewed in time; `concluded_at` (epoch seconds), where somebody observes, when its report was on its way. The
+    heart may live in another thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job`, `groups`,
+    `progress` and `streams`; nothing else."""
 
     __slots__ = (
-        "abandon", "announced", "base", "begun", "concluded_at", "context", "flow", "groups", "handler", "job",
+        "abandon", "announced", "base", "begun", "concluded_at", "context", "flow", "good_sec", "groups", "handler",
+        "job",
         "limits", "lines", "lost", "order", "phase", "progress", "progress_at", "received_at", "renewed", "role",
         "run_sec", "started_at", "stop_by", "streams", "task", "usage",
     )  # fmt: skip
 
-    def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
+    def __init__(self, job: Job, role: Role, base: float, received_at: float, good_sec: float = math.inf) -> None:
         self.job = job
         self.role = role
         self.base = base
         self.received_at = received_at
         self.renewed = NEVER
+        self.good_sec = good_sec
         self.phase = Phase.QUEUED
         self.lost = False
         self.begun = False
@@ -105,6 +108,10 @@ class Attempt:
         job = self.job
         return Held(job.token, job.task_id, job.tenant, job.partition, job.node, job.attempt, self.progress,
                     self.streams)  # fmt: skip
+
+    def surely_ours(self, now: float) -> bool:
+        """Whether nobody else can have its lease yet. Any thread may ask."""
+        return not self.lost and now - max(self.base, self.renewed) <= self.good_sec
 
     def set_limit(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         if self.limits is None:

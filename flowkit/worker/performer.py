@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flowkit.worker.input_adapters import InputAdapters
     from flowkit.worker.programs import Programs
 
+NOT_BEGUN = object()
 NO_CLASS = (
     "input adapter {!r} makes batches for a class, and the handler of {!r} is a function: give a RoleHandler, or let "
     'the function read the stream ("inputs": {{"rows": {{"$stream": "node"}}}})'
@@ -48,6 +49,7 @@ class Performer:
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
         self.on_parked: Callable[[Attempt, bool], None] = lambda attempt, parked: None
+        self.on_lost: Callable[[Attempt], None] = lambda attempt: None
 
     async def perform(self, attempt: Attempt, arm: Callable[[Attempt], None]) -> tuple[AttemptReport, int]:
         """The report, and how many bytes its output takes up in a message. `arm` is called when the handler begins:
@@ -94,6 +96,7 @@ class Performer:
             inputs, params, io, code = await self._inputs.gather(job)
         else:
             inputs, params, io, code = job.inputs, job.params, job.io, job.code
+        self._last_look(attempt)
         begun = clock.mono()
         arm(attempt)
         if self._listens:
@@ -114,6 +117,26 @@ class Performer:
             attempt.run_sec = clock.mono() - begun
             attempt.clear_limits()
 
+    def _last_look(self, attempt: Attempt) -> None:
+        """Right before user code begins: the process may have stood still since the lease was last looked at, and by
+        now it may be another's. Raises `CancelledError` then."""
+        if not attempt.surely_ours(self._kit.clock.mono()):
+            attempt.lost = True
+            self.on_lost(attempt)
+            raise asyncio.CancelledError
+
+    async def _call_in_thread(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
+        """What a plain function returns. A thread takes a while to begin, and looks once more itself."""
+
+        def begin() -> Any:
+            return call() if attempt.surely_ours(self._kit.clock.mono()) else NOT_BEGUN
+
+        value = await self._kit.run_sync(begin)
+        if value is NOT_BEGUN:
+            attempt.lost = True
+            self._last_look(attempt)
+        return value
+
     async def _run_function(self, attempt: Attempt, inputs: Any, params: Any) -> Any:
         role = attempt.role
         assert role.binding is not None
@@ -124,6 +147,7 @@ class Performer:
         if not attempt.job.given and role.binding.takes_nothing:
             inputs = {}  # the node was given what came before it; a handler that asks for nothing may leave it there
         args, kwargs = role.binding.bind(inputs, lambda: self._context(attempt, params))
+        self._last_look(attempt)
         if role.yields:
             batches = role.call(*args, **kwargs)
             if isinstance(batches, Generator):
@@ -132,7 +156,7 @@ class Performer:
         if role.kind is Kind.ASYNC:
             value = await role.call(*args, **kwargs)
         else:
-            value = await self._kit.run_sync(lambda: role.call(*args, **kwargs))
+            value = await self._call_in_thread(attempt, lambda: role.call(*args, **kwargs))
             value = await value if inspect.isawaitable(value) else value
         await self._emit(attempt, value)
         return value
@@ -151,11 +175,13 @@ class Performer:
             if attempt.flow is not None and attempt.flow.plan.readers:
                 await generators.emit(batch, attempt.flow)
 
-        return await self._programs.run(attempt, inputs, code, context, self._kit.undertaker, emit)
+        begin = partial(self._last_look, attempt)
+        return await self._programs.run(attempt, inputs, code, context, self._kit.undertaker, emit, begin)
 
     async def _run_class(self, attempt: Attempt, inputs: Any, params: Any, io: dict[str, Any]) -> Any:
         from flowkit.worker import batches
 
+        self._last_look(attempt)
         attempt.handler = handler = attempt.role.call()
         context = self._context(attempt, params)
         return await batches.run(handler, inputs, context, io, flow=attempt.flow, fetch=self._fetch,

@@ -105,9 +105,10 @@ class Programs:
             await self._runtime.close()
 
     async def run(self, attempt: Attempt, inputs: Any, code: Mapping[str, Any], context: Context,
-                  undertaker: Undertaker, emit: Emit) -> Any:  # fmt: skip
-        """What the program gave; batches go to `emit`, and where there are none, what it gave does. Raises
-        `ProgramFailure`, `AttemptFailure`, and `CancelledError` once the program is gone."""
+                  undertaker: Undertaker, emit: Emit, begin: Callable[[], None]) -> Any:  # fmt: skip
+        """What the program gave; batches go to `emit`, and where there are none, what it gave does. `begin` is called
+        when all is ready for it, and may raise what keeps it from beginning. Raises `ProgramFailure`, `AttemptFailure`,
+        and `CancelledError` once the program is gone."""
         try:
             runtime = await self.open()
             rules = self._rules(attempt.job, code)
@@ -115,6 +116,7 @@ class Programs:
             async with self._packages(code.get("requirements", [])) as packages:
                 work = await self._work(attempt.job, inputs, code, packages, rules, context.traceparent)
                 ears = _Ears(attempt, context, undertaker, emit)
+                begin()
                 result = await self._supervised(Supervision(runtime, work, ears), attempt)
                 value = given(result, whole=code.get("result") == WHOLE)
                 if not ears.batches:

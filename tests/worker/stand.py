@@ -123,8 +123,8 @@ class Stand:
         self.cfg = WorkerConfig(worker_id=WORKER, facts_partitions=PARTITIONS, **cfg)
         self.topics = Topics(self.cfg.topic_prefix, PARTITIONS)
         self.runtime = WorkerRuntime(
-            store=self.store, bus=self.bus, clock=self.clock, cfg=self.cfg, registry=Registry(handlers),
-            telemetry=self.telemetry, **(options or {}),
+            store=self.store, bus=self.bus, clock=self.clock, cfg=self.cfg, telemetry=self.telemetry,
+            **({"registry": Registry(handlers)} | (options or {})),
         )  # fmt: skip
         self.told: list[Told] = []
         self.held: list[int] = []
