@@ -1,4 +1,4 @@
-"""Programs for tests: Python of the machine, which every user can run, and what came of it."""
+"""Programs for tests: Python that every user can run, and what came of it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from flowkit.sandbox.landlock import barrier
 from flowkit.sandbox.runtime import Ending, Limits, Program, Running, Runtime
 
 
 def python() -> tuple[str, tuple[str, ...]]:
-    """An interpreter, and what has to be readable for it."""
-    found = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.path.exists(path)), None)
-    if found is None:
-        found = os.path.realpath(sys.executable)
-    prefix = os.path.realpath(sys.base_prefix)
+    """The interpreter of these tests, so that it is tried what programs do on it, or the machine's where not every user
+    can read that; and what has to be readable for it."""
+    own, prefix = os.path.realpath(sys.executable), os.path.realpath(sys.base_prefix)
+    machines = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.path.exists(path)), own)
+    found = machines if barrier((own, prefix)) else own
     return found, () if found.startswith("/usr/") else (prefix,)
 
 
