@@ -195,6 +195,8 @@ def check_graph(graph: Graph, rules: Rules, parse: Any, problems: Problems, base
         if code is not None:
             for key, say in breaches(_asked(code), rules):
                 problems.add("E_POLICY", _place_of(place, key, code), f"the code {say}")
+        for key, say in breaches({"secrets": node.secrets}, rules):
+            problems.add("E_POLICY", (place, key), f"the node {say}")
         child = _inside(node)
         if child is not None and (rules or _has_policy(child)):
             check_graph(parse(dict(child)), rules, parse, problems, (place, "graph"))

@@ -16,6 +16,7 @@ from flowkit.worker.registry import Kind, Role
 
 if TYPE_CHECKING:
     from flowkit.worker.attempt_log import AttemptLog
+    from flowkit.worker.attempt_secrets import Cover
     from flowkit.worker.context import Context
     from flowkit.worker.log_pipe import LogPipe
     from flowkit.worker.processes import Groups
@@ -59,10 +60,9 @@ class Attempt:
     `progress` and `streams`; nothing else."""
 
     __slots__ = (
-        "abandon", "announced", "base", "begun", "concluded_at", "context", "flow", "good_sec", "groups", "handler",
-        "job",
-        "limits", "lines", "lost", "order", "phase", "progress", "progress_at", "received_at", "renewed", "role",
-        "run_sec", "started_at", "stop_by", "streams", "task", "usage",
+        "abandon", "announced", "base", "begun", "concluded_at", "context", "cover", "flow", "good_sec", "groups",
+        "handler", "job", "limits", "lines", "lost", "order", "phase", "progress", "progress_at", "received_at",
+        "renewed", "role", "run_sec", "started_at", "stop_by", "streams", "task", "usage",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float, good_sec: float = math.inf) -> None:
@@ -87,6 +87,7 @@ class Attempt:
         self.stop_by: float | None = None
         self.task: asyncio.Task[None] | None = None
         self.context: Context | None = None
+        self.cover: Cover | None = None
         self.groups: Groups | None = None
         self.handler: object = None
         self.flow: StreamFlow | None = None
@@ -124,10 +125,18 @@ class Attempt:
                 timer.cancel()
             self.limits = None
 
+    def hide(self, cover: Cover) -> None:
+        """From now on it holds secrets, which this takes out of what it says."""
+        self.cover = cover
+        if self.lines is not None:
+            self.lines.redact = cover.text
+
     def log_of(self, pipe: LogPipe) -> AttemptLog:
         """What it says; made when it says something for the first time."""
         if self.lines is None:
             self.lines = pipe.open(self.job)
+            if self.cover is not None:
+                self.lines.redact = self.cover.text
             if self.phase is Phase.DONE:
                 self.lines.close()
         return self.lines

@@ -16,10 +16,11 @@ from flowkit.wire.messages import Flowing
 from flowkit.wire.stream import Plan, read_plan
 from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
+from flowkit.worker.attempt_secrets import HandlerSecrets
 from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
 from flowkit.worker.inputs import Inputs, patiently
 from flowkit.worker.logger import speaker
-from flowkit.worker.outcome import AttemptFailure, clean, failed
+from flowkit.worker.outcome import AttemptFailure, as_it_is, clean, failed
 from flowkit.worker.outputs import Output, TooMuch
 from flowkit.worker.registry import Kind
 from flowkit.worker.results import Next
@@ -38,13 +39,15 @@ NO_CLASS = (
 
 
 class Performer:
-    """`listens`: what libraries log while an attempt runs is its own."""
+    """`listens`: what libraries log while an attempt runs is its own. `secrets` None: handlers get none here."""
 
     def __init__(self, kit: Kit, *, max_output_bytes: int, adapters: InputAdapters | None = None,
-                 programs: Programs | None = None, listens: bool = False) -> None:  # fmt: skip
+                 programs: Programs | None = None, secrets: HandlerSecrets | None = None,
+                 listens: bool = False) -> None:  # fmt: skip
         self._kit = kit
         self._adapters = adapters
         self._programs = programs
+        self._secrets = secrets
         self._listens = listens
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
@@ -61,6 +64,7 @@ class Performer:
                 if isinstance(value, Ended):
                     return Succeeded(job.node, job.attempt, job.token, value.payload, value.chosen), value.size
                 value, chosen = outputs.split(value)
+                value, chosen = await self._covered(attempt, value), await self._covered(attempt, chosen)
                 output = await self._encode(value, attempt.job.task_id)
                 if attempt.flow is not None:
                     await attempt.flow.end(output.payload, chosen)
@@ -78,7 +82,11 @@ class Performer:
             failure = error
         classify = getattr(attempt.handler, "classify_error", None)
         run_sec = attempt.run_sec
-        ended = failed(job.node, job.attempt, job.token, failure, run_sec=run_sec, classify=classify)
+        cover = attempt.cover
+        hide = as_it_is if cover is None else cover.text
+        ended = failed(job.node, job.attempt, job.token, failure, run_sec=run_sec, classify=classify, hide=hide)
+        if cover is not None:
+            ended = cover.report(ended)
         return (ended if attempt.usage is None else replace(ended, usage=attempt.usage)), 0
 
     async def _clean_up(self, attempt: Attempt) -> None:
@@ -102,6 +110,8 @@ class Performer:
         if self._listens:
             speaker.set((self._kit.logs, attempt.log_of(self._kit.logs)))
         try:
+            if code is not None and attempt.role.kind is not Kind.CODE:
+                inputs = await self._fill_in_secrets(attempt, inputs, code)
             if job.stream is not None:
                 attempt.flow = self._flow(attempt, read_plan(job.stream))
                 ended = await attempt.flow.open(replay=_replays(attempt), afresh=attempt.role.kind is Kind.CLASS)
@@ -116,6 +126,26 @@ class Performer:
         finally:
             attempt.run_sec = clock.mono() - begun
             attempt.clear_limits()
+
+    async def _fill_in_secrets(self, attempt: Attempt, inputs: Any, said: Any) -> Any:
+        """The inputs of a handler, with its secrets; from here on what it says is covered."""
+        if not isinstance(said, dict) or "secrets" not in said:
+            raise Corrupt(f"node {attempt.job.node!r} came with what a handler has no use for")
+        if self._secrets is None:
+            say = "the node's inputs have secrets, and this worker does not know where they come from: "
+            raise AttemptFailure("no_secret_manager", say + "set secrets_address", permanent=False)
+        inputs, cover = await self._secrets.fill(attempt.job, inputs, said, self._kit.run_sync)
+        attempt.hide(cover)
+        return inputs
+
+    async def _covered(self, attempt: Attempt, value: Any) -> Any:
+        """What a handler gives, without the secrets of its attempt."""
+        cover = attempt.cover
+        if cover is None or value is None:
+            return value
+        if isinstance(value, tuple):
+            return tuple([await self._covered(attempt, one) for one in value])
+        return await self._kit.run_sync(lambda: cover.output(value))
 
     def _last_look(self, attempt: Attempt) -> None:
         """Right before user code begins: the process may have stood still since the lease was last looked at, and by
@@ -191,6 +221,8 @@ class Performer:
         kit = self._kit
         return StreamFlow(plan=plan, job=attempt.job, store=kit.store, hub=kit.hub,
                           encode=lambda value: self._encode(value, attempt.job.task_id),
+                          covered=None if attempt.cover is None else partial(self._covered, attempt),
+                          hide=as_it_is if attempt.cover is None else attempt.cover.text,
                           parked=partial(self.on_parked, attempt), said=partial(self._said, attempt))  # fmt: skip
 
     def _said(self, attempt: Attempt, done: int, message: str, flowing: Flowing) -> None:

@@ -23,7 +23,8 @@ from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside.landlock import abi
 from flowkit.sandbox.languages import CHILD
 from flowkit.sandbox.runtime import Level, Runtime
-from flowkit.worker.programs import Programs, Secrets
+from flowkit.worker.attempt_secrets import Secrets
+from flowkit.worker.programs import Programs
 
 if TYPE_CHECKING:
     from flowkit.sandbox.levels import Report

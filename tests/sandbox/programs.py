@@ -36,7 +36,8 @@ def script(source: str, *, args: tuple[str, ...] = (), warm: str = "", **more: A
     """A program that runs this source; as a warm one, it is a script that has to be readable by its path."""
     limits = more.pop("limits", Limits(wall_sec=60))
     env = {"PATH": "/usr/bin:/bin", **more.pop("env", {})}
-    return Program((PYTHON, "-c", source, *args), env=env, readable=READABLE, limits=limits, **more)
+    readable = (*READABLE, *more.pop("readable_too", ()))
+    return Program((PYTHON, "-c", source, *args), env=env, readable=readable, limits=limits, **more)
 
 
 async def run(runtime: Runtime, program: Program) -> Outcome:

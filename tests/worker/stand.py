@@ -54,16 +54,18 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 class LoopClock:
-    """The time of the running loop. `ahead` is how far this process's monotonic clock runs ahead of the loop's."""
+    """The time of the loop that it was made in. `ahead` is how far this process's monotonic clock runs ahead of the
+    loop's. Threads may ask, too."""
 
     def __init__(self) -> None:
         self.ahead = 1000.0
+        self._loop = asyncio.get_running_loop()
 
     def wall(self) -> float:
-        return 1_000_000.0 + asyncio.get_running_loop().time()
+        return 1_000_000.0 + self._loop.time()
 
     def mono(self) -> float:
-        return self.ahead + asyncio.get_running_loop().time()
+        return self.ahead + self._loop.time()
 
 
 class PatchyBus(MemoryBus):
