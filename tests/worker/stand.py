@@ -54,18 +54,23 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 class LoopClock:
-    """The time of the loop that it was made in. `ahead` is how far this process's monotonic clock runs ahead of the
-    loop's. Threads may ask, too."""
+    """The time of the loop in which it is first asked; threads may ask later. `ahead` is how far this process's
+    monotonic clock runs ahead of the loop's."""
 
     def __init__(self) -> None:
         self.ahead = 1000.0
-        self._loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def wall(self) -> float:
-        return 1_000_000.0 + self._loop.time()
+        return 1_000_000.0 + self._now()
 
     def mono(self) -> float:
-        return self.ahead + self._loop.time()
+        return self.ahead + self._now()
+
+    def _now(self) -> float:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
 
 
 class PatchyBus(MemoryBus):
