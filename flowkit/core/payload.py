@@ -80,6 +80,17 @@ def _lift(value: Any, kind: type[T]) -> tuple[Any, list[tuple[Place, T]]]:
     return walk(value, ()), found
 
 
+def put_at(value: Any, place: Place, content: Any) -> Any:
+    """The value with `content` where one of its parts was lifted from; it is changed, unless it is all replaced."""
+    if not place:
+        return content
+    holder = value
+    for step in place[:-1]:
+        holder = holder[step]
+    holder[place[-1]] = content
+    return value
+
+
 def holds_artifacts(value: Any) -> bool:
     """Whether an `Artifact` stands anywhere inside the value."""
     return _holds(value, Artifact)

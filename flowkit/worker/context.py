@@ -123,6 +123,7 @@ class Context:
 
     @property
     def deadline(self) -> float | None:
+        """When the attempt runs out of time (epoch seconds), or None."""
         left = self._left()
         return None if left is None else self.clock.wall() + left
 
@@ -133,6 +134,7 @@ class Context:
 
     @property
     def cancel_reason(self) -> str | None:
+        """Why the attempt is to stop, or None while it is not."""
         order = self._attempt.order
         return None if order is None else order.why
 

@@ -76,8 +76,6 @@ class WorkerRuntime:
                  new_id: Callable[[int], str] = dice.token_hex) -> None:  # fmt: skip
         if heart_in_thread and (heart_bus is None or heart_store is None):
             raise ConfigError("heart_in_thread needs heart_bus and heart_store: connections belong to one loop")
-        if cfg.slots < 1:
-            raise ConfigError(f"a worker needs at least one slot, not {cfg.slots}")
         self.worker_id = in_pool(cfg.worker_id or f"w-{new_id(4)}", pool)
         self.incarnation = ""
         self.telemetry = telemetry if telemetry is not None else Telemetry()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import signal
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from flowkit.adapters.timed import timed_bus, timed_store
 from flowkit.clock import SystemClock, whole_clock
 from flowkit.code_policies import read_code_policies
-from flowkit.config import CoordinatorConfig, WorkerConfig
+from flowkit.config import CoordinatorConfig, WorkerConfig, own_settings
 from flowkit.core.code import CODE
 from flowkit.core.signature import read_signature
 from flowkit.errors import ConfigError
@@ -57,7 +56,7 @@ class Worker:
                  backend: Backend | None = None, labels: Mapping[str, str] | None = None,
                  input_adapters: Mapping[str, OwnAdapter] | None = None, secrets: Secrets | None = None,
                  also_code: bool = False, coordinator_cfg: CoordinatorConfig | None = None) -> None:  # fmt: skip
-        self.cfg = copy.deepcopy(cfg) if cfg is not None else WorkerConfig.load()
+        self.cfg = own_settings(cfg, WorkerConfig)
         self.cfg.labels = _labels(self.cfg.labels if labels is None else labels)
         self.db = db
         self.clock = clock if clock is not None else SystemClock()
@@ -82,10 +81,12 @@ class Worker:
 
     @property
     def worker_id(self) -> str:
+        """The id that leases name: `cfg.worker_id`, or one of its own for each process."""
         return self._runtime.worker_id
 
     @property
     def worker_version(self) -> str:
+        """`cfg.worker_version`: what its hello says of the code that it runs."""
         return self.cfg.worker_version
 
     @property

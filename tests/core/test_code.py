@@ -8,9 +8,9 @@ import pytest
 
 from flowkit.core.code import Code
 from flowkit.core.dialect import normalise, parse_graph
+from flowkit.core.filling import resolve
 from flowkit.core.graph import Graph
 from flowkit.core.payload import SecretHole, lift_secrets
-from flowkit.core.template import resolve
 from flowkit.errors import GraphError
 
 MAIN = "def main(inputs):\n    return inputs"

@@ -185,7 +185,7 @@ def test_a_group_that_has_too_few_items_fails() -> None:
     [
         ({"a": 1, "b": [2]}, "an object with the keys 'a', 'b': name the list in it by its path, or make one of it"),
         ({}, "an object with nothing in it"),
-        ("a, b", "'a, b': write [...] around it, or split it in the node before"),
+        ("a, b", """'a, b', which is text: {"$param": "rows"}, {"$from": "node.rows"} or {"$expr": "..."} gives one"""),
         (7, "7: write [...] around it"),
         (None, "null: the node or param that it reads gives nothing"),
     ],

@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-import uuid
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -41,15 +40,15 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
 async def test_a_page_does_what_it_says_on_kafka_and_mongodb(
     page: Path, tmp_path: Path, kafka_address: str, kafka_prefix: str, mongo_url: str
 ) -> None:
-    steps = [dataclasses.replace(step, text=at_home(step.text, mongo_url)) for step in steps_of(page)]
+    steps = [dataclasses.replace(step, text=at_home(step.text, mongo_url, kafka_prefix)) for step in steps_of(page)]
     environment = {"KAFKA_BOOTSTRAP_SERVERS": kafka_address, "FLOWKIT_TOPIC_PREFIX": kafka_prefix}
     await asyncio.to_thread(run, steps, page, tmp_path, environment)
 
 
-def at_home(text: str, mongo_url: str) -> str:
-    """The code of a page with the tests' MongoDB, in a database of its own, instead of the default address."""
-    parts = urlsplit(mongo_url)
-    ours = urlunsplit(parts._replace(path=f"/flowkit_test_{uuid.uuid5(uuid.NAMESPACE_URL, mongo_url).hex[:8]}"))
+def at_home(text: str, mongo_url: str, prefix: str) -> str:
+    """The code of a page with the tests' MongoDB, in a database that goes with its topics, instead of the default
+    address."""
+    ours = urlunsplit(urlsplit(mongo_url)._replace(path=f"/flowkit_test_{prefix.rstrip('.')}"))
     return text.replace("mongodb://localhost:27017/flowkit", ours)
 
 
@@ -149,3 +148,20 @@ def test_every_page_is_in_the_navigation() -> None:
     named = set(re.findall(r":\s+(\S+\.md)$", navigation, re.MULTILINE))
 
     assert {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.name != "README.md"} == named
+
+
+# Figures.
+
+
+def test_the_figures_of_the_first_page_are_those_of_the_pages_that_it_names() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rows = [row for row in readme.splitlines() if row.startswith("|") and "**" in row]
+    unknown = []
+    for row in rows:
+        pages = [(ROOT / path.partition("#")[0]).read_text() for path in LINK.findall(row)]
+        for figure in re.findall(r"\*\*([\d.,]+)[^*]*\*\*", row):
+            if not any(re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d])", page) for page in pages):
+                unknown.append((figure, row))
+
+    assert len(rows) == 5
+    assert not unknown
