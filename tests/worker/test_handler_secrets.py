@@ -43,9 +43,10 @@ class Vault:
         return Redactor(values)
 
 
-def stand(handlers: Any, vault: Vault | None = None, *, policies: CodePolicies | None = None) -> Stand:
+def stand(handlers: Any, vault: Vault | None = None, *, policies: CodePolicies | None = None,
+          listens: bool = True) -> Stand:  # fmt: skip
     secrets = HandlerSecrets(vault or Vault(), policies or CodePolicies())
-    return Stand(handlers, options={"secrets": secrets, "run_sync": at_once}, capture_logging=True)
+    return Stand(handlers, options={"secrets": secrets, "run_sync": at_once}, capture_logging=listens)
 
 
 async def at_once(function: Callable[[], Any]) -> Any:
@@ -113,7 +114,7 @@ async def test_values_go_to_their_places_in_the_inputs_however_deep() -> None:
 async def test_errors_are_covered_before_they_are_cut() -> None:
     async def raises(key: str, how: str) -> None:
         if how == "long":
-            raise ValueError("x" * 8180 + key + "y" * 100)
+            raise ValueError("x" * 8172 + key + "y" * 100)
         if how == "chained":
             try:
                 raise LookupError(key)
@@ -162,6 +163,20 @@ async def test_lines_are_covered_in_the_task_s_log_and_in_the_process_s_own(
     assert "it failed with [REDACTED]" in own[-1].getMessage()
     assert "LookupError: [REDACTED]" in own[-1].getMessage()
     assert not [record for record in own if KEY in repr(vars(record)) or PIN in repr(vars(record))]
+
+
+@virtual
+async def test_lines_are_covered_also_where_nobody_listens_to_libraries() -> None:
+    async def speaks(key: str, ctx: Any) -> None:
+        ctx.log.info("with %s", key)
+
+    async with stand([speaks], listens=False) as here:
+        await here.run("speaks", {"key": None}, **use("API_KEY"))
+        await here.runtime._logs.flush(5)
+        said = b"".join(r.value or b"" for r in here.bus.published if r.topic == here.topics.logs)
+
+    assert b"with [REDACTED]" in said
+    assert KEY.encode() not in said
 
 
 @virtual
