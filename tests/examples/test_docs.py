@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -39,15 +38,15 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
 async def test_a_page_does_what_it_says_on_kafka_and_mongodb(
     page: Path, tmp_path: Path, kafka_address: str, kafka_prefix: str, mongo_url: str
 ) -> None:
-    steps = [dataclasses.replace(step, text=at_home(step.text, mongo_url)) for step in steps_of(page)]
+    steps = [dataclasses.replace(step, text=at_home(step.text, mongo_url, kafka_prefix)) for step in steps_of(page)]
     environment = {"KAFKA_BOOTSTRAP_SERVERS": kafka_address, "FLOWKIT_TOPIC_PREFIX": kafka_prefix}
     await asyncio.to_thread(run, steps, page, tmp_path, environment)
 
 
-def at_home(text: str, mongo_url: str) -> str:
-    """The code of a page with the tests' MongoDB, in a database of its own, instead of the default address."""
-    parts = urlsplit(mongo_url)
-    ours = urlunsplit(parts._replace(path=f"/flowkit_test_{uuid.uuid5(uuid.NAMESPACE_URL, mongo_url).hex[:8]}"))
+def at_home(text: str, mongo_url: str, prefix: str) -> str:
+    """The code of a page with the tests' MongoDB, in a database that goes with its topics, instead of the default
+    address."""
+    ours = urlunsplit(urlsplit(mongo_url)._replace(path=f"/flowkit_test_{prefix.rstrip('.')}"))
     return text.replace("mongodb://localhost:27017/flowkit", ours)
 
 
