@@ -26,7 +26,7 @@ def test_it_imports_nothing_that_pytest_does_not() -> None:
 
     assert set(done.stdout.split()) <= {
         "flowkit",
-        "flowkit.lazy",
+        "flowkit.lazy",  # of the standard library alone
         "flowkit.testing",
         "flowkit.testing.plugin",
         "typing_extensions",
