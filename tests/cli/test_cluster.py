@@ -16,6 +16,9 @@ from flowkit.wire.topics import Topics
 from tests.cli.conftest import Begin, Cli, Process, Ran, command, furnish, node
 from tests.cli.test_doctor import lines
 
+# Those who share a house are not dealt out to processes that would each make one.
+pytestmark = pytest.mark.xdist_group("house")
+
 Write = Callable[..., Path]
 On = Callable[..., Ran]
 
