@@ -25,10 +25,9 @@ from flowkit.wire.snapshot import Place, at_once, edition_of, read_snapshot
 from flowkit.wire.tombstone import is_tombstone
 
 BEGINNING = Place(0, "")
-SLICE_WEIGHT = 500
+SLICE_WEIGHT = 100
 LARGE_BYTES = 256 * 1024
 RESTARTED = '["restarted"'
-
 
 _log = logging.getLogger(__name__)
 

@@ -208,6 +208,7 @@ class CoordinatorRuntime:
         await self.intake.start()
         loops = {
             "intake": self.intake.step,
+            "rounds": self.engine.rounds.step,
             "ears": self.ears.step,
             "publisher": self.publisher.step,
             "loader": self.loader.step,

@@ -74,7 +74,8 @@ class Attempts:
                               usage=report.usage)  # fmt: skip
             self.failed(run, failed)
             return
-        self.keep(report.node, report.output)
+        if report.next is None:  # only the output is kept: without the choice, all successors would run
+            self.keep(report.node, report.output)
         self.desk.put(f.AttemptSucceeded(report.node, report.attempt, report.token, report.output, report.next,
                                     report.run_sec, report.usage))  # fmt: skip
 

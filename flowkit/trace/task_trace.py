@@ -25,7 +25,7 @@ from flowkit.wire.tombstone import is_tombstone
 
 Wanted = Callable[[str, int], bool]
 
-SLICE: Final = 500
+SLICE: Final = 100
 RUNNING: Final = "running"
 
 
