@@ -7,20 +7,26 @@ failure, not a skip, when a test cannot have its server.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import settings
 from hypothesis.internal.conjecture import engine
 
+from tests.shared import address_of, place_of_data
+
 if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
 
     from deploy.local import OpenBaoServer
+    from deploy.local.server import LocalServer
 
 # The same examples each time, so that what fails was changed; `make nightly` looks for new ones, and for more.
 settings.register_profile("every-day", derandomize=True, deadline=None, max_examples=50)
@@ -29,6 +35,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "every-day"))
 # Making a failure smaller has its own limit, five minutes, which is more than a test may take: the guard against hangs
 # would end it, and hide what was found.
 engine.MAX_SHRINKING_SECONDS = 60
+
+# Hundreds of tests start Python, and an image may forbid it to keep what it compiled: to compile FlowKit takes each as
+# long as all else that a start is.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+if place := place_of_data():
+    os.environ.setdefault("FLOWKIT_TEST_DATA", place)
 
 # Whoever waits most comes last, beside the one test that keeps the machine busy by itself.
 LAST = "integration"
@@ -46,41 +60,50 @@ def required() -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def kafka_address() -> Iterator[str]:
-    """The bootstrap address of a real Kafka that all tests of the session share; do not crash it."""
-    if address := os.environ.get("FLOWKIT_TEST_KAFKA"):
-        yield address
-        return
-
-    from deploy.local import KafkaServer, ServiceUnavailable
-
-    server = KafkaServer()
-    try:
-        server.start()
-    except ServiceUnavailable as error:
-        server.close()
-        _cannot_have("kafka", error)
-    yield server.address
-    server.close()
+def of_this_run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder that all processes of the run have, for what they share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(request.config, "workerinput") else own
 
 
 @pytest.fixture(scope="session")
-def mongo_url() -> Iterator[str]:
-    """The URL of a real MongoDB that all tests of the session share; do not crash it."""
+def kafka_address(of_this_run: Path) -> str:
+    """The bootstrap address of a real Kafka that all tests of the run share; do not crash it."""
+    if address := os.environ.get("FLOWKIT_TEST_KAFKA"):
+        return address
+
+    from deploy.local import KafkaServer
+
+    return _shared("kafka", of_this_run, KafkaServer, "address")
+
+
+@pytest.fixture(scope="session")
+def mongo_url(of_this_run: Path) -> str:
+    """The URL of a real MongoDB that all tests of the run share; do not crash it."""
     if url := os.environ.get("FLOWKIT_TEST_MONGO"):
-        yield url
-        return
+        return url
 
-    from deploy.local import MongoServer, ServiceUnavailable
+    from deploy.local import MongoServer
 
-    server = MongoServer()
+    return _shared("mongo", of_this_run, MongoServer, "url")
+
+
+def _shared(service: str, folder: Path, kind: type[LocalServer], what: str) -> str:
+    from deploy.local import ServiceUnavailable
+
+    def start() -> str:
+        server = kind()
+        try:
+            server.start()
+        except ServiceUnavailable:
+            server.close()
+            raise
+        return str(getattr(server, what))  # it closes itself when this process ends
+
     try:
-        server.start()
+        return address_of(service, folder, start)
     except ServiceUnavailable as error:
-        server.close()
-        _cannot_have("mongo", error)
-    yield server.url
-    server.close()
+        _cannot_have(service, error)
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +172,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(service)
     items.sort(key=turn_of)  # those of one turn stay in order
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests, and all modules that they import, last to the end: a test that collects garbage, or makes
+    much of it, need not have them looked at again."""
+    gc.collect()
+    gc.freeze()
 
 
 def turn_of(item: pytest.Item) -> int:

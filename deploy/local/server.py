@@ -32,13 +32,15 @@ class ServiceUnavailable(RuntimeError):
 
 
 class LocalServer(ABC):
-    """One server. Its address and its data last until `close`, over any stop, crash and start."""
+    """One server. Its address and its data last until `close`, over any stop, crash and start. The data are in
+    `data_dir`, or in a folder of its own, beside other temporary ones or in that which FLOWKIT_TEST_DATA names."""
 
     name: str
 
     def __init__(self, *, data_dir: Path | None = None, ready_timeout: float = 150.0) -> None:
         self._keep_data = data_dir is not None
-        self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix=f"flowkit-{self.name}-"))
+        place = os.environ.get("FLOWKIT_TEST_DATA")
+        self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix=f"flowkit-{self.name}-", dir=place))
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.log_path = self.data_dir / "server.log"
         self._ready_timeout = ready_timeout

@@ -7,6 +7,7 @@ again while the reports wait (rule 2).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from flowkit.coordinator.accounts import Accounts
@@ -23,6 +24,7 @@ from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.poison import Poison
 from flowkit.coordinator.portions import Portions
+from flowkit.coordinator.rounds import PIECE, Opened, Rounds
 from flowkit.coordinator.strays import Strays
 from flowkit.coordinator.timers import Timers
 from flowkit.core import facts as f
@@ -39,6 +41,9 @@ from flowkit.ports import Clock, Head, Outcome, Store
 from flowkit.telemetry import Reloaded, Telemetry
 
 MOST_AHEADS = 5
+MOST_AT_ONCE = 1000
+"""The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
+would keep all other tasks waiting for a tenth of a second."""
 TO_WORKERS = (Dispatch, Revoke, Tell)
 
 
@@ -56,6 +61,7 @@ class Engine:
         self.leases = leases
         self.timers = timers
         self.carrier = carrier
+        self.rounds = Rounds(self)
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
         self.eviction = Eviction(self, evict_after_sec)
         self.strays = Strays(self)
@@ -123,8 +129,13 @@ class Engine:
         self._dirty[cell.task_id] = cell
 
     def pump_dirty(self) -> None:
-        """One round: decide about every cell that has something to decide, waiting cells for whom there is room
-        included."""
+        """Decide about every cell that has something to decide, waiting cells for whom there is room included: now, or
+        where some have much, about those and who waits in a moment."""
+        if not self.rounds.put_off(self._dirty):
+            self.round()
+
+    def round(self) -> None:
+        """Decide about all cells now."""
         self.dispatcher.begin_round()
         try:
             while True:
@@ -143,20 +154,22 @@ class Engine:
 
     def pump(self, cell: Cell) -> None:
         """Decide about what waits at a cell, unless a commit of it is in flight."""
-        if not cell.live or cell.flight is not None or cell.partition not in self.owned:
+        opened = self.rounds.take(cell)
+        if not self.may_decide(cell):
             return
         task = cell.task
         assert task is not None
         if cell.letters:
             settle(self.gate.hear(cell, task))
-        if self._waits_for_room(cell, task):
+        if opened is None and self._waits_for_room(cell, task):
             return
-        items = self.inbox.take(cell, task)
-        now = self.clock.wall()
+        most = MOST_AT_ONCE if opened is None else PIECE
+        opened = opened or self.open(cell, task)
+        if not self.hear(cell, opened, most):
+            return
+        deciding, decision, items = opened.deciding, opened.deciding.desk.decision, opened.flight.items
         placed: list[Placed] = []
         try:
-            deciding = Deciding(task, now, self.detector)
-            decision = deciding.hear([item.report for item in items])  # type: ignore[misc]
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
             placed = self._offer(cell, task)
@@ -173,13 +186,39 @@ class Engine:
         for question in decision.questions:
             self.on_question(cell, question)
         if decision.recorded:
-            self._fly(cell, decision, items, placed, now)
+            self._fly(cell, opened, placed)
         else:
             for effect in decision.effects:
                 if isinstance(effect, Tell):  # what it tells of is acknowledged
                     self.carrier.carry_out(cell, effect)
             settle(items)
             self._rest(cell, task)
+
+    def may_decide(self, cell: Cell) -> bool:
+        return cell.live and cell.flight is None and cell.partition in self.owned
+
+    def dirty(self) -> list[Cell]:
+        """The cells to be decided about in the next round."""
+        return list(self._dirty.values())
+
+    def open(self, cell: Cell, task: Task) -> Opened:
+        """Begin to decide. Its flight is not on its way yet; but until it is, the state is ahead of what is stored."""
+        deciding = Deciding(task, self.clock.wall(), self.detector)
+        decision = deciding.desk.decision
+        return Opened(deciding, Flight(cell, deque(), decision.recorded, decision.effects, [], []))
+
+    def hear(self, cell: Cell, opened: Opened, most: int) -> bool:
+        """Hear reports up to a weight of so many. False where one cannot be heard: all are heard anew."""
+        task = opened.deciding.task
+        items = self.inbox.take(cell, task, most)
+        opened.flight.items += items
+        try:
+            opened.deciding.hear([item.report for item in items])  # type: ignore[misc]
+        except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
+            cell.flight = None
+            self.poison.provoked(cell, opened.flight.items, error)
+            return False
+        return True
 
     def _offer(self, cell: Cell, task: Task) -> list[Placed]:
         if not task.limited:
@@ -213,12 +252,13 @@ class Engine:
         self.reload(cell, "ahead", 0.3)
         return True
 
-    def _fly(self, cell: Cell, decision: Decision, items: list[Item], placed: list[Placed], now: float) -> None:
-        commits = self.portions.of(cell, decision.recorded, now)
-        cell.flight = Flight(
-            cell, commits, decision.recorded, decision.effects, items, placed, decision.more, len(commits) == 1
-        )
-        self.commits.append(cell.flight)
+    def _fly(self, cell: Cell, opened: Opened, placed: list[Placed]) -> None:
+        flight, deciding = opened.flight, opened.deciding
+        flight.commits, flight.reserved = self.portions.of(cell, flight.facts, deciding.now), placed
+        flight.whole = len(flight.commits) == 1
+        flight.more = deciding.desk.decision.more
+        cell.flight = flight
+        self.commits.append(flight)
 
     def _rest(self, cell: Cell, task: Task) -> None:
         """Nothing was decided: note when to look again."""
@@ -261,6 +301,7 @@ class Engine:
             return
 
         cell.flight = None
+        self.rounds.landed(flight)
         cell.aheads = 0
         cell.stirred_at = self.clock.mono()
         cell.front = front_of(task, self.clock.wall())

@@ -13,20 +13,17 @@ from flowkit.core.reports import Requested
 if TYPE_CHECKING:
     from flowkit.coordinator.engine import Engine
 
-MOST_AT_ONCE = 1000
-"""The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
-would keep all other tasks waiting for a tenth of a second."""
-
 
 class Inbox:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def take(self, cell: Cell, task: Task) -> list[Item]:
-        """The reports that are to be decided about now; those that nobody may send are refused."""
+    def take(self, cell: Cell, task: Task, most: int) -> list[Item]:
+        """The reports that are to be decided about now, of a weight of `most`; those that nobody may send are
+        refused."""
         items: list[Item] = []
         tenant, weight = cell.head.tenant if cell.head is not None else "", 0
-        while cell.queue and weight < MOST_AT_ONCE and not (cell.cautious and items):
+        while cell.queue and weight < most and not (cell.cautious and items):
             item = cell.queue.popleft()
             if cell.queue or weight:
                 weight += weight_of(task.graph, item.report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -105,4 +106,7 @@ if __name__ == "__main__":
         # A seed must replay byte for byte, also where the order of a set matters.
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "flowkit.testing", *sys.argv[1:]])  # noqa: S606
+    from flowkit.testing import play  # noqa: F401
+
+    gc.freeze()  # what has been imported lasts, and each seed ends with a look at all that may be garbage
     sys.exit(main())

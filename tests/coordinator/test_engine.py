@@ -12,7 +12,7 @@ from flowkit.adapters.memory_bus import MemoryBus
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.clock import ManualClock
 from flowkit.config import CoordinatorConfig
-from flowkit.coordinator import inbox
+from flowkit.coordinator import engine
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.history import Past
 from flowkit.coordinator.offsets import OffsetTracker
@@ -65,7 +65,7 @@ async def test_an_answered_request_is_never_cut_from_what_it_did() -> None:
 
 
 async def test_reports_that_reach_many_nodes_are_decided_in_several_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "MOST_AT_ONCE", 5)
+    monkeypatch.setattr(engine, "MOST_AT_ONCE", 5)
     heads = [node(f"h{i}") for i in range(3)]
     leaves = [node(f"h{i}.{j}", f"h{i}", type="other") for i in range(3) for j in range(3)]
     on = Flying(*heads, *leaves)

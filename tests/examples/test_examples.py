@@ -45,6 +45,7 @@ def test_the_etl_adds_up(tmp_path: Path) -> None:
     assert f"{'tea':8} {tea:9.2f}\n" in run("etl/etl.py", folder=tmp_path)
 
 
+@pytest.mark.xdist_group("default_names")  # of topics
 def test_the_quick_example(kafka_address: str, mongo_url: str, tmp_path: Path) -> None:
     services = {"KAFKA_BOOTSTRAP_SERVERS": kafka_address, "MONGO_URL": mongo_url}
 

@@ -72,6 +72,7 @@ async def quick_example(mongo_db: Any) -> Any:
     return result
 
 
+@pytest.mark.xdist_group("default_names")  # of topics
 @pytest.mark.parametrize("database", [pymongo_database, motor_database], ids=["pymongo", "motor"])
 async def test_the_documented_example_runs_verbatim(
     database: Any, kafka_address: str, mongo_url: str, monkeypatch: pytest.MonkeyPatch
