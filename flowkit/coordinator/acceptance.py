@@ -56,7 +56,7 @@ class Acceptance:
         self._deletion = deletion
         self._lives = Lives(store, clock)
         self._supervisor = supervisor
-        self._tenant = tenant
+        self.tenant = tenant
         self._principal = principal
         self._engine = engine
 
@@ -73,7 +73,7 @@ class Acceptance:
             if chosen is None:
                 chosen = await choices.of(creation.graph, creation.flow)
                 findings[chosen.ref] = await self._admission.finding(chosen.ref, chosen.graph)
-                await self._admission.check_code(chosen.ref, chosen.graph, self._tenant, chosen.flow)
+                await self._admission.check_code(chosen.ref, chosen.graph, self.tenant, chosen.flow)
             graph = chosen.graph
             params, text = checked_params(creation.params)
             self._admission.check_with(findings[chosen.ref], graph, params, creation.targets)
@@ -104,7 +104,7 @@ class Acceptance:
         if creation.idempotency_key is None:
             task_id = new_id(now)
         else:
-            task_id = id_of_key(self._tenant, creation.idempotency_key)
+            task_id = id_of_key(self.tenant, creation.idempotency_key)
             # Of a flow, what was asked for and not what it meant: who asks again after a tag has moved means this task.
             what = chosen.ref if creation.flow is None else {"flow": creation.flow}
             asked = [what, params, creation.priority, sorted(labels.items()), creation.timeout, creation.targets]
@@ -115,7 +115,7 @@ class Acceptance:
             partition=partition_of(task_id, self._topics.partitions),
             graph_ref=chosen.ref,
             params=params,
-            tenant=self._tenant,
+            tenant=self.tenant,
             principal=self._principal,
             name=chosen.graph.name,
             labels=labels,

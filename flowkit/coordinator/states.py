@@ -14,7 +14,7 @@ class States:
 
     def __init__(self, lookups: Lookups, tenant: str, engine: Engine | None = None) -> None:
         self._lookups = lookups
-        self._tenant = tenant
+        self.tenant = tenant
         self._engine = engine
 
     def is_here(self, task_id: str) -> bool:
@@ -42,5 +42,5 @@ class States:
         return past.head, past.task, past.seq
 
     def check_tenant(self, head: Head | None, task_id: str) -> None:
-        if head is None or head.tenant != self._tenant:
+        if head is None or head.tenant != self.tenant:
             raise TaskNotFound(f"there is no task {task_id!r}")

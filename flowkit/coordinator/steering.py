@@ -45,7 +45,7 @@ class Steering:
         self._child_plans = child_plans
         self._listen = listen
         self._cancel_grace_sec = cancel_grace_sec
-        self._tenant = tenant
+        self.tenant = tenant
         self._principal = principal
 
     async def cancel(self, task_id: str, *, node_id: str | None = None, reason: str = "user_request",
@@ -110,7 +110,7 @@ class Steering:
         if graph is not None:
             args["graph_ref"], edited = await self._graphs.take(graph, for_task=for_task)
             head, _, _ = await self._states.state(task_id)
-            await self._admission.check_code(args["graph_ref"], edited, self._tenant, head.flow)
+            await self._admission.check_code(args["graph_ref"], edited, self.tenant, head.flow)
         return args, edited
 
     async def _with_inputs(self, task_id: str, graph: Any, inputs: Mapping[str, Any]) -> Any:
@@ -163,7 +163,7 @@ class Steering:
                 kind,
                 dumps(args).decode(),
                 heads[0].partition,
-                self._tenant,
+                self.tenant,
                 self._principal,
                 self._clock.wall(),
             )

@@ -80,7 +80,6 @@ class Tasks:
         principal: str = "local",
     ) -> None:
         self.store = store
-        self.tenant = tenant
         self.principal = principal
         self.telemetry = telemetry
         self.hub = hub
@@ -109,6 +108,14 @@ class Tasks:
             asking=asking, child_plans=ChildPlans(store, history), listen=self._listen_everywhere,
             cancel_grace_sec=cancel_grace_sec, tenant=tenant, principal=principal,
         )  # fmt: skip
+
+    @property
+    def tenant(self) -> str:
+        return self._states.tenant
+
+    @tenant.setter
+    def tenant(self, tenant: str) -> None:
+        self._states.tenant = self._acceptance.tenant = self._steering.tenant = tenant
 
     async def stop(self) -> None:
         await self._tail.stop()
