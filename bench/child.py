@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -225,7 +226,17 @@ def main() -> None:
     async def live() -> None:
         await serve(make(role, settings), out)
 
-    loop.run(live())
+    if folder := os.environ.get("BENCH_NOTES"):
+        from bench import hop_notes
+
+        hop_notes.watch(Path(folder))
+    if folder := os.environ.get("BENCH_STRETCHES"):
+        from bench import stretches
+
+        stretches.watch(Path(folder))
+        asyncio.run(live())
+    else:
+        loop.run(live())
 
 
 if __name__ == "__main__":

@@ -3,14 +3,12 @@ they pass each place on the way, by the machine's monotonic clock, which they sh
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.notes import Note, Notes, after, before
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.commits import CommitLog
 from flowkit.coordinator.engine import Engine
@@ -42,62 +40,23 @@ PLACES = (
 )
 
 
-class Notes:
-    """One line per place and task, the first time that it is passed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = (folder / f"{os.getpid()}.notes").open("a", buffering=1)
-        self._seen: set[tuple[str, str]] = set()
-
-    def note(self, task_id: str, place: str) -> None:
-        if (task_id, place) not in self._seen:
-            self._seen.add((task_id, place))
-            self._file.write(json.dumps([task_id, place, time.monotonic()]) + "\n")
-
-
 def watch(folder: Path) -> None:
     """Note from now on what this process has to do with first batches."""
     notes = Notes(folder)
     for owner, name, where, see in (
-        (StreamFlow, "put", _before, lambda flow, *_, **__: _of(flow.job, MAKER, "made")),
-        (StreamLog, "append", _before, lambda log, *_: _log(log, "writing")),
-        (StreamHub, "report", _before, _reported),
-        (StreamLog, "append", _after, lambda log, *_: _log(log, "kept")),
-        (Engine, "feed", _before, _heard),
-        (CommitLog, "append", _before, _decided),
-        (Carrier, "carry_out", _before, _carried),
-        (Slots, "receive", _before, lambda slots, items: _jobs(items)),
-        (StreamFlow, "open", _after, lambda flow, **_: _of(flow.job, READER, "opened")),
-        (StreamReader, "_take_in", _before, lambda reader, block: [(reader._stream.task_id, "fetched")]),
-        (Stream, "next_row", _after, lambda stream: _of(stream._flow.job, READER, "given")),
+        (StreamFlow, "put", before, lambda flow, *_, **__: _of(flow.job, MAKER, "made")),
+        (StreamLog, "append", before, lambda log, *_: _log(log, "writing")),
+        (StreamHub, "report", before, _reported),
+        (StreamLog, "append", after, lambda log, *_: _log(log, "kept")),
+        (Engine, "feed", before, _heard),
+        (CommitLog, "append", before, _decided),
+        (Carrier, "carry_out", before, _carried),
+        (Slots, "receive", before, lambda slots, items: _jobs(items)),
+        (StreamFlow, "open", after, lambda flow, **_: _of(flow.job, READER, "opened")),
+        (StreamReader, "_take_in", before, lambda reader, block: [(reader._stream.task_id, "fetched")]),
+        (Stream, "next_row", after, lambda stream: _of(stream._flow.job, READER, "given")),
     ):
         where(owner, name, see, notes)
-
-
-See = Callable[..., Iterable[tuple[str, str]]]
-
-
-def _before(owner: Any, name: str, see: See, notes: Notes) -> None:
-    inner = getattr(owner, name)
-
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        for task_id, place in see(*args, **kwargs):
-            notes.note(task_id, place)
-        return inner(*args, **kwargs)
-
-    setattr(owner, name, noted)
-
-
-def _after(owner: Any, name: str, see: See, notes: Notes) -> None:
-    inner = getattr(owner, name)
-
-    async def noted(*args: Any, **kwargs: Any) -> Any:
-        result = await inner(*args, **kwargs)
-        for task_id, place in see(*args, **kwargs):
-            notes.note(task_id, place)
-        return result
-
-    setattr(owner, name, noted)
 
 
 def _of(job: Job, node: str, place: str) -> list[tuple[str, str]]:
@@ -131,25 +90,12 @@ def _jobs(items: Iterable[Any]) -> list[tuple[str, str]]:
     return [(item.task_id, "accepted") for item in items if isinstance(item, Job) and item.node == READER]
 
 
-# ---------------------------------------------------------------------------------------------- what was noted
-
-
-def read(folder: Path) -> dict[str, dict[str, float]]:
-    """When each task passed each place."""
-    found: dict[str, dict[str, float]] = {}
-    for file in folder.glob("*.notes"):
-        for line in file.read_text().splitlines():
-            task_id, place, at = json.loads(line)
-            found.setdefault(task_id, {}).setdefault(place, at)
-    return found
-
-
-def table(tasks: Iterable[Mapping[str, float]]) -> list[str]:
+def table(tasks: Iterable[Mapping[str, Note]]) -> list[str]:
     """How long after the batch was made each place was passed."""
     lines = [f"{'ms after the batch was made':64}{'p50':>8}{'p90':>8}{'p99':>8}"]
     seen = [task for task in tasks if "made" in task]
     for place, what in PLACES[1:]:
-        late = sorted(1000 * (task[place] - task["made"]) for task in seen if place in task)
+        late = sorted(1000 * (task[place].at - task["made"].at) for task in seen if place in task)
         if len(late) < 2:
             raise SystemExit(f"the measurement failed: nobody has seen that {what}")
         cuts = statistics.quantiles(late, n=100, method="inclusive")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from bench import stream_stages
+from bench import notes, stream_stages
 from deploy.local import KafkaServer, MongoServer
 from flowkit import Coordinator, CoordinatorConfig, Worker, WorkerConfig
 from flowkit.client import Client
@@ -113,7 +113,7 @@ async def measure_firsts(client: Client, folder: Path, count: int) -> None:
         if not result.ok:
             raise SystemExit(f"the measurement failed: {result.error}")
         tasks.append(task_id)
-    seen = stream_stages.read(folder)
+    seen, _ = notes.read(folder)
     for line in stream_stages.table(seen[task_id] for task_id in tasks):
         print(line, flush=True)
 

@@ -69,9 +69,12 @@ __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the keys are strings
 
 
 def __getattr__(name: str) -> Any:
+    # Not `lazily`: programs in sandboxes load this package, and nothing that they do not need.
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'flowkit' has no attribute {name!r}")
+        from flowkit.lazy import unknown
+
+        raise unknown(__name__, name, _HOMES)
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value

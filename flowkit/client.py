@@ -92,6 +92,7 @@ class Client:
             self._supervisor.loop("changed", self._look_for_changes, every=CHANGED_SEC)
 
     async def stop(self) -> None:
+        """Disconnect. Tasks go on: a client runs nothing."""
         api, self._api = self._api, None
         if api is not None:
             await self._supervisor.stop()
@@ -148,7 +149,16 @@ class Client:
         """Accept a task of a graph, or of a flow, and give its id; it survives any crash, and runs once somebody
         coordinates."""
         creation = Creation(
-            graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow, deadline, traceparent
+            graph,
+            params,
+            idempotency_key,
+            priority,
+            labels,
+            timeout,
+            targets if isinstance(targets, str) else tuple(targets),
+            flow,
+            deadline,
+            traceparent,
         )
         return (await self.api.create([creation]))[0]
 

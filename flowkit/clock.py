@@ -54,6 +54,7 @@ class ManualClock(Clock):
         return self.now
 
     def advance(self, seconds: float) -> None:
+        """Move on."""
         self.now += seconds
 
     async def sleep_ms(self, ms: float) -> None:

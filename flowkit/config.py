@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from flowkit.errors import ConfigError, did_you_mean
 from flowkit.older_settings import BEAT, modernise, why_gone
+from flowkit.setting_bounds import check_number
 
 S = TypeVar("S")
 
@@ -58,6 +60,7 @@ class _Settings:
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name in self.__dataclass_fields__:
+                check_number(type(self).__name__, name, value)
                 object.__setattr__(self, name, value)
                 return
             given = modernise(
@@ -227,14 +230,13 @@ class CoordinatorConfig(CommonSettings):
     tune_gc: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("retention_sec", "retention_failed_sec", "retention_logs_sec"):
-            _check_seconds(f"CoordinatorConfig.{name}", getattr(self, name))
         for role, most in self.limits.items():
             if not 1 <= most <= MOST_AT_ONCE:
                 raise ConfigError(f"CoordinatorConfig.limits: {role!r} is to be 1 to {MOST_AT_ONCE:,}, not {most!r}")
 
     @property
     def consumer_group(self) -> str:
+        """The consumer group that shares the tasks."""
         return self.group or f"{self.topic_prefix}coordinators"
 
     @property
@@ -300,14 +302,18 @@ class WorkerConfig(CommonSettings):
             raise ConfigError(f"WorkerConfig.log_level is one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}")
 
 
-def _check_seconds(what: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (number and value >= 0):  # type: ignore[operator]
-        raise ConfigError(f"{what} is a number of seconds, 0 or more, or None, not {value!r}")
-
-
 SECRET = frozenset({"kafka_password", "mongo_password", "message_keys"})
 """Settings whose values are never shown."""
+
+
+def own_settings(cfg: S | None, kind: type[S]) -> S:
+    """A copy of the settings that were handed over, else those that the environment gives. Raises `ConfigError`."""
+    if cfg is None:
+        return kind.load()  # type: ignore[attr-defined, no-any-return]
+    if not isinstance(cfg, kind):
+        hint = f": {kind.__name__}(**cfg) makes one of it" if isinstance(cfg, Mapping) else ""
+        raise ConfigError(f"cfg is a {kind.__name__}, not a {type(cfg).__name__}{hint}")
+    return copy.deepcopy(cfg)
 
 
 def shown_value(name: str, value: object) -> str:

@@ -54,6 +54,7 @@ class Embedded:
             )
 
     async def start(self) -> None:
+        """Open the file and begin; where another process coordinates it, stand by. Raises `StoreUnavailable`."""
         await self.coordinator.start()
         if self.worker is not None:
             try:
@@ -174,8 +175,20 @@ async def arun(graph: Any, *, handlers: Any = (), params: Mapping[str, Any] | No
 
 def run(graph: Any, *, handlers: Any = (), params: Mapping[str, Any] | None = None, db: str | Path | None = None,
         timeout: float | None = None, targets: Sequence[str] = ()) -> TaskResult:  # fmt: skip
-    """`arun` for code that is not asynchronous."""
+    """`arun` for code that is not asynchronous. Raises `ConfigError` where a loop runs already."""
+    if _in_a_loop():
+        raise ConfigError(
+            "an event loop runs here already (asyncio, a notebook): write await flowkit.arun(...) instead"
+        )
     return asyncio.run(arun(graph, handlers=handlers, params=params, db=db, timeout=timeout, targets=targets))
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _say(message: str) -> None:

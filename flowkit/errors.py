@@ -266,6 +266,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra, from PyPI and from a clone."""
+    return f"pip install 'flowkit-engine[{extra}]' (in a clone's folder: pip install '.[{extra}]')"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or nothing: to be appended to a message."""
     found = nearest(name, known)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from flowkit.config import CommonSettings
-from flowkit.errors import ConfigError
+from flowkit.errors import ConfigError, how_to_install
 from flowkit.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Observing:
         if not 0 <= port <= 65_535:
             raise ConfigError(f"metrics_port is a port, 0 (any) to 65535, not {port}")
         if find_spec("prometheus_client") is None:
-            raise ConfigError("metrics_port needs the extra `prometheus`: pip install 'flowkit-engine[prometheus]'")
+            raise ConfigError(f"metrics_port needs the extra `prometheus`: {how_to_install('prometheus')}")
         from flowkit.metrics.metrics import Metrics
 
         self._metrics = Metrics(self._telemetry, tenants=cfg.metrics_tenants)
@@ -89,7 +89,7 @@ def wants_spans(cfg: CommonSettings, environ: Mapping[str, str] = os.environ) ->
         return False
     installed = all(map(_is_there, ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")))
     if cfg.otel and not installed:
-        raise ConfigError("otel needs the extra `otel`: pip install 'flowkit-engine[otel]'")
+        raise ConfigError(f"otel needs the extra `otel`: {how_to_install('otel')}")
     return installed
 
 

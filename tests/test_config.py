@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowkit import CoordinatorConfig, WorkerConfig, config
+from flowkit import CoordinatorConfig, WorkerConfig, config, setting_bounds
 from flowkit.core import limits
 from flowkit.errors import ConfigError
 
@@ -146,3 +149,43 @@ def test_limits_that_cannot_be_kept_are_refused(given: Any, says: str) -> None:
 
 def test_a_limit_of_a_role_holds_as_many_as_a_limit_does() -> None:
     assert config.MOST_AT_ONCE == limits.MOST_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "says"),
+    [
+        (WorkerConfig, "slots", 0, "a whole number, 1 or more, not 0"),
+        (CoordinatorConfig, "commit_flights", 0, "a whole number, 1 or more, not 0"),
+        (CoordinatorConfig, "facts_partitions", -8, "a whole number, 1 or more, not -8"),
+        (WorkerConfig, "heartbeat_sec", 0, "a number of seconds, more than 0, not 0"),
+        (CoordinatorConfig, "lease_ttl_sec", math.nan, "a number of seconds, more than 0, not nan"),
+        (WorkerConfig, "drain_sec", -1, "a number of seconds, 0 or more, not -1"),
+        (CoordinatorConfig, "prefetch", True, "a whole number, 0 or more, not True"),
+    ],
+)
+def test_numbers_with_which_nothing_would_run_are_refused_wherever_they_come_from(
+    kind: type[WorkerConfig | CoordinatorConfig], name: str, value: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = re.escape(f"{kind.__name__}.{name} is {says}")
+    with pytest.raises(ConfigError, match=told):
+        kind(**{name: value})
+    cfg = kind()
+    with pytest.raises(ConfigError, match=told):
+        setattr(cfg, name, value)
+    if not isinstance(value, bool):
+        monkeypatch.setenv(f"FLOWKIT_{name.upper()}", str(value))
+        with pytest.raises(ConfigError, match=f"{kind.__name__}.{name} is {says.partition(', not')[0]}"):
+            kind.load()
+
+
+def test_every_number_has_a_least_value() -> None:
+    ports = {"metrics_port"}  # looked at where it is opened
+    bounded = setting_bounds.ABOVE_ZERO | setting_bounds.FROM_ONE | setting_bounds.FROM_ZERO
+    numbers = {
+        item.name
+        for kind in (CoordinatorConfig, WorkerConfig)
+        for item in dataclasses.fields(kind)
+        if str(item.type).removesuffix(" | None") in ("int", "float")
+    }
+
+    assert numbers - ports == bounded

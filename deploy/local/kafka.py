@@ -151,8 +151,7 @@ class KafkaServer(LocalServer):
         properties = self.data_dir / "server.properties"
         logging = self.data_dir / "log4j2.properties"
 
-        ports = {"port": self.port, "controller_port": self._controller_port}
-        properties.write_text(PROPERTIES.format(**ports, log_dir=log_dir) + self._listeners(ports))
+        properties.write_text(self._properties())
         logging.write_text(LOGGING)
         command = [java, *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*"]
 
@@ -163,6 +162,10 @@ class KafkaServer(LocalServer):
             run([*command, *storage, *self._users()], "formatting Kafka's storage")
 
         return [*command, "kafka.Kafka", str(properties)]
+
+    def _properties(self) -> str:
+        ports = {"port": self.port, "controller_port": self._controller_port}
+        return PROPERTIES.format(**ports, log_dir=self.data_dir / "log") + self._listeners(ports)
 
     def _listeners(self, ports: Mapping[str, int]) -> str:
         guard = self._guard

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flowkit.errors import ConfigError
+from flowkit.errors import ConfigError, how_to_install
 
 
 def missing(package: str, extra: str) -> ConfigError:
     """The error of an adapter whose driver is not installed."""
-    return ConfigError(f"{package} is not installed: pip install 'flowkit-engine[{extra}]'")
+    return ConfigError(f"{package} is not installed: {how_to_install(extra)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowkit.adapters.memory_broker import MemoryBroker
 from flowkit.adapters.memory_bus import MemoryBus
-from flowkit.adapters.memory_store import MemoryData, MemoryStore
+from flowkit.adapters.memory_data import MemoryData
+from flowkit.adapters.memory_store import MemoryStore
 
 __all__ = ["MemoryBroker", "MemoryBus", "MemoryData", "MemoryStore"]

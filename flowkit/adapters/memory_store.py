@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from bisect import bisect_left, bisect_right, insort
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
+from flowkit.adapters import memory_removal as removing
 from flowkit.adapters.limits import chunks, storable, unpublished_or_wake
+from flowkit.adapters.memory_data import MemoryData
 from flowkit.adapters.memory_logs import MemoryLogs
-from flowkit.adapters.memory_secrets import MemorySecretData, MemorySecrets
-from flowkit.adapters.memory_traces import MemoryTraces, TraceData
-from flowkit.monitor_ports import LogBlock
+from flowkit.adapters.memory_secrets import MemorySecrets
+from flowkit.adapters.memory_traces import MemoryTraces
 from flowkit.ports import (
     FOREVER,
     Block,
@@ -38,37 +38,6 @@ from flowkit.ports import (
 
 MOST_KEPT = 10_000
 """Of more outputs the oldest go first: memory has no other bound for them."""
-
-
-@dataclass(slots=True)
-class MemoryData:
-    """What outlives a process: several `MemoryStore`s over one of these are processes with one database."""
-
-    heads: dict[str, Head] = field(default_factory=dict)
-    commits: dict[str, dict[int, Commit]] = field(default_factory=dict)
-    requests: dict[str, dict[int, Request]] = field(default_factory=dict)
-    blobs: dict[tuple[str, str], list[bytes]] = field(default_factory=dict)
-    # Which tasks an artifact was put for, and when a graph was last put.
-    claims: dict[str, set[str]] = field(default_factory=dict)
-    graphs_put_at: dict[str, float] = field(default_factory=dict)
-    blocks: dict[str, dict[StreamId, list[Block]]] = field(default_factory=dict)
-    flows: dict[tuple[str, str], dict[int, FlowVersion]] = field(default_factory=dict)
-    flow_tags: dict[tuple[str, str], dict[str, FlowTag]] = field(default_factory=dict)
-    renewals: dict[str, Renewal] = field(default_factory=dict)
-    limits: dict[str, LimitRecord] = field(default_factory=dict)
-    kept: dict[str, Kept] = field(default_factory=dict)
-    logs: dict[str, dict[tuple[str, int, int], LogBlock]] = field(default_factory=dict)
-    traces: TraceData = field(default_factory=TraceData)
-    sealed: MemorySecretData = field(default_factory=MemorySecretData)
-    # Derived: what a database would keep as indexes.
-    by_age: list[tuple[float, str]] = field(default_factory=list)
-    active: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
-    ended: defaultdict[tuple[int, str], list[tuple[float, str]]] = field(default_factory=lambda: defaultdict(list))
-    removable: set[str] = field(default_factory=set)
-    of_graph: Counter[str] = field(default_factory=Counter)
-    children: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    artifacts_of: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    open: defaultdict[int, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
 
 
 class MemoryStore:
@@ -103,7 +72,7 @@ class MemoryStore:
     async def list_heads(self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None) -> list[Head]:
         await asyncio.sleep(0)
         found: list[Head] = []
-        for head in self._newest_first(after):
+        for head in self.data.newest_heads(after):
             if len(found) >= limit:
                 break
             if _matches(head, where):
@@ -143,55 +112,23 @@ class MemoryStore:
 
     async def schedule_removal(self, removal: Removal) -> Outcome:
         await asyncio.sleep(0)
-        head = self.data.heads.get(removal.head.task_id)
-        if head is None or not _as_it_was(head, removal.head):
-            return Outcome.NO_MATCH
-        self._replace(head, remove_at=removal.remove_at, life=removal.life)
-        return Outcome.OK
+        return removing.schedule(self.data, removal)
 
     async def removable_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
         await asyncio.sleep(0)
-        heads = (self.data.heads[task_id] for task_id in self.data.removable)
-        due = [
-            (head.remove_at, head.task_id)
-            for head in heads
-            if head.partition in set(partitions) and head.remove_at is not None and head.remove_at <= now
-        ]
-        return [self.data.heads[task_id] for _, task_id in heapq.nsmallest(limit, due)]
+        return removing.due(self.data, partitions, now, limit)
 
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
         await asyncio.sleep(0)
-        for task_id in task_ids:
-            self.data.commits.pop(task_id, None)
-            self.data.blocks.pop(task_id, None)
-            self.data.logs.pop(task_id, None)
-            self.data.traces.forget(task_id)
-            for request in self.data.requests.pop(task_id, {}).values():
-                self.data.open[request.partition].discard((task_id, request.n))
-        beginnings = tuple(f"{task_id}." for task_id in task_ids)
-        for kind, ref in list(self.data.blobs):
-            if kind == "snapshot" and ref.startswith(beginnings):
-                del self.data.blobs[kind, ref]
-        return Outcome.OK
+        return removing.delete_history(self.data, task_ids)
 
     async def collect_artifacts(self, task_ids: Sequence[str]) -> Outcome:
         await asyncio.sleep(0)
-        for task_id in task_ids:
-            for ref in self.data.artifacts_of.pop(task_id, ()):
-                claims = self.data.claims[ref]
-                claims.discard(task_id)
-                if not claims:
-                    del self.data.claims[ref]
-                    self.data.blobs.pop(("artifact", ref), None)
-        return Outcome.OK
+        return removing.collect_artifacts(self.data, task_ids)
 
     async def delete_heads(self, heads: Sequence[Head]) -> Outcome:
         await asyncio.sleep(0)
-        for given in heads:
-            head = self.data.heads.get(given.task_id)
-            if head is not None and _as_it_was(head, given):
-                self._delete_head(head)
-        return Outcome.OK
+        return removing.delete_heads(self.data, heads)
 
     # commits
 
@@ -307,10 +244,7 @@ class MemoryStore:
 
     async def delete_snapshots(self, task_id: str, *, but: str) -> Outcome:
         await asyncio.sleep(0)
-        for kind, ref in list(self.data.blobs):
-            if kind == "snapshot" and ref.startswith(f"{task_id}.") and ref != but:
-                del self.data.blobs[kind, ref]
-        return Outcome.OK
+        return removing.delete_snapshots(self.data, [task_id], but)
 
     async def idle_graphs(self, before: float, *, limit: int) -> list[str]:
         await asyncio.sleep(0)
@@ -319,13 +253,7 @@ class MemoryStore:
 
     async def collect_graphs(self, refs: Sequence[str], before: float, *, at: float) -> Outcome:
         await asyncio.sleep(0)
-        idle = {ref for ref in refs if self.data.graphs_put_at.get(ref, FOREVER) < before}
-        for ref in idle:
-            if self.data.of_graph[ref] or ref in self.data.claims:
-                self.data.graphs_put_at[ref] = at
-            else:
-                del self.data.graphs_put_at[ref], self.data.blobs["graph", ref]
-        return Outcome.OK
+        return removing.collect_graphs(self.data, refs, before, at)
 
     # flows
 
@@ -416,13 +344,7 @@ class MemoryStore:
         if head.task_id in self.data.heads:
             return Outcome.DUPLICATE
 
-        # The caller keeps its own mapping and may change it.
-        self.data.heads[head.task_id] = replace(head, labels=dict(head.labels))
-        insort(self.data.by_age, (head.created_at, head.task_id))
-        if head.parent:
-            self.data.children[head.parent].add(head.task_id)
-        self.data.of_graph[head.graph_ref] += 1
-        self._index(None, head)
+        self.data.add_head(head)
         return Outcome.OK
 
     def _update_head(self, update: HeadUpdate) -> Outcome:
@@ -432,7 +354,7 @@ class MemoryStore:
         if head is None or (head.seq, head.published_seq) >= (update.seq, update.published_seq):
             return Outcome.NO_MATCH
 
-        self._replace(
+        self.data.replace_head(
             head,
             status=update.status,
             seq=update.seq,
@@ -446,37 +368,6 @@ class MemoryStore:
             remove_at=update.remove_at,
         )
         return Outcome.OK
-
-    def _replace(self, head: Head, **fields: Any) -> None:
-        new = self.data.heads[head.task_id] = replace(head, **fields)
-        self._index(head, new)
-
-    def _delete_head(self, head: Head) -> None:
-        del self.data.heads[head.task_id]
-        ages, key = self.data.by_age, (head.created_at, head.task_id)
-        del ages[bisect_left(ages, key)]
-        if head.parent:
-            self.data.children[head.parent].discard(head.task_id)
-        self.data.of_graph[head.graph_ref] -= 1
-        self._index(head, None)
-
-    def _index(self, before: Head | None, now: Head | None) -> None:
-        """Keep up what is looked up by the fields that change."""
-        data = self.data
-        if before is not None:
-            data.active[before.partition].discard(before.task_id)
-            data.removable.discard(before.task_id)
-            if (key := _end_of(before)) is not None:
-                ended = data.ended[before.partition, before.status]
-                if key in ended[(place := bisect_left(ended, key)) : place + 1]:
-                    del ended[place]
-        if now is not None:
-            if now.active:
-                data.active[now.partition].add(now.task_id)
-            if now.remove_at is not None:
-                data.removable.add(now.task_id)
-            if (key := _end_of(now)) is not None:
-                insort(data.ended[now.partition, now.status], key)
 
     def _insert_commit(self, commit: Commit) -> Outcome:
         if not storable(commit):
@@ -501,23 +392,6 @@ class MemoryStore:
         else:
             del self.data.limits[swap.limit_id]
         return Outcome.OK
-
-    def _newest_first(self, after: tuple[float, str] | None) -> Iterator[Head]:
-        ages = self.data.by_age
-        start = len(ages) if after is None else bisect_left(ages, after)
-        for index in range(start - 1, -1, -1):
-            yield self.data.heads[ages[index][1]]
-
-
-def _end_of(head: Head) -> tuple[float, str] | None:
-    """Where the head stands among those whose retention runs."""
-    if head.active or head.parent or head.ended_at is None:
-        return None
-    return head.ended_at, head.task_id
-
-
-def _as_it_was(head: Head, before: Head) -> bool:
-    return (head.remove_at, head.life) == (before.remove_at, before.life)
 
 
 def _matches(head: Head, where: HeadFilter) -> bool:

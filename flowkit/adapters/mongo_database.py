@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flowkit.adapters import missing
 from flowkit.adapters.limits import Document, storable
 from flowkit.adapters.mongo_handles import Handle, check, open_handle
-from flowkit.adapters.mongo_security import what_to_do
+from flowkit.adapters.mongo_security import said_by, what_to_do
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Outcome
 
@@ -66,7 +65,7 @@ class MongoDatabase:
             await self.bounded(prepare, self._start_timeout)
         except FAILURES as error:
             await self.stop()
-            raise StoreUnavailable(f"{handle.address}: {_said(error)}; {what_to_do(error)}") from error
+            raise StoreUnavailable(f"{handle.address}: {said_by(error)}; {what_to_do(error)}") from error
         except BaseException:
             await self.stop()
             raise
@@ -123,7 +122,7 @@ class MongoDatabase:
         try:
             return await self.bounded(ask)
         except FAILURES as error:
-            raise StoreUnavailable(f"{self.address}: no answer to a read: {_said(error)}") from error
+            raise StoreUnavailable(f"{self.address}: no answer to a read: {said_by(error)}") from error
 
     # writing
 
@@ -190,8 +189,3 @@ def _outcomes(error: BulkWriteError, count: int) -> list[Outcome]:
         duplicate = entry["code"] == DUPLICATE_KEY
         outcomes[entry["index"]] = Outcome.DUPLICATE if duplicate else Outcome.UNKNOWN
     return outcomes
-
-
-def _said(error: BaseException) -> str:
-    # What the driver appends, the topology or the raw answer, goes over pages.
-    return re.split(", Timeout:|, full error:", str(error))[0] or type(error).__name__

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.errors import ConfigError
 
-USUAL = "is it running, is the address right, and may this user create indexes?"
+USUAL = "is it running, and is the address right?"
+NOISE = re.compile(r" \(configured timeouts|, Timeout:|, full error:")
+"""Here begins what the driver appends, its settings, the topology or the raw answer, which goes over pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class MongoSecurity:
         if self.user:
             found |= {"username": self.user, "password": self.password}
         return found
+
+
+def said_by(error: BaseException) -> str:
+    """What a server or the driver said, on one line."""
+    return NOISE.split(str(error))[0] or type(error).__name__
 
 
 def what_to_do(error: BaseException) -> str:

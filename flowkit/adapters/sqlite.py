@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from flowkit.adapters import sqlite_removal as removing
-from flowkit.adapters import sqlite_schema as schema
+from flowkit.adapters import sqlite_rows as tables
 from flowkit.adapters.limits import MAX_INT, chunks
 from flowkit.adapters.sqlite_file import FEW, KEYS_PER_READ, SqliteFile
 from flowkit.adapters.sqlite_logs import SqliteLogs
-from flowkit.adapters.sqlite_schema import Row
+from flowkit.adapters.sqlite_rows import Row
 from flowkit.adapters.sqlite_secrets import SqliteSecrets
 from flowkit.adapters.sqlite_traces import SqliteTraces
 from flowkit.adapters.sqlite_writer import write_rows
@@ -78,47 +78,47 @@ class SqliteStore:
 
     async def insert_heads(self, heads: Sequence[Head]) -> list[Outcome]:
         def write(connection: sqlite3.Connection, good: Sequence[Head]) -> list[Outcome]:
-            rows = [schema.head_row(head) for head in good]
-            outcomes = write_rows(connection, schema.INSERT_HEAD, rows, Outcome.DUPLICATE)
+            rows = [tables.head_row(head) for head in good]
+            outcomes = write_rows(connection, tables.INSERT_HEAD, rows, Outcome.DUPLICATE)
             labels = [
                 (key, value, head.task_id)
                 for head, outcome in zip(good, outcomes, strict=True)
                 if outcome is Outcome.OK
                 for key, value in head.labels.items()
             ]
-            connection.executemany(schema.INSERT_LABEL, labels)
+            connection.executemany(tables.INSERT_LABEL, labels)
             return outcomes
 
         return await self._file.write_all(heads, write)
 
     async def update_heads(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
-        return await self._file.write_each(updates, schema.update_row, schema.UPDATE_HEAD, Outcome.NO_MATCH)
+        return await self._file.write_each(updates, tables.update_row, tables.UPDATE_HEAD, Outcome.NO_MATCH)
 
     async def read_heads(self, task_ids: Sequence[str]) -> list[Head]:
         ids = list(dict.fromkeys(task_ids))
-        sql = f"SELECT {schema.HEAD} FROM heads WHERE task_id IN (%s)"  # noqa: S608
-        return await self._file.read_of(ids, sql, [], schema.row_head, few=len(ids) <= FEW)
+        sql = f"SELECT {tables.HEAD} FROM heads WHERE task_id IN (%s)"  # noqa: S608
+        return await self._file.read_of(ids, sql, [], tables.row_head, few=len(ids) <= FEW)
 
     async def list_heads(self, where: HeadFilter, *, limit: int, after: tuple[float, str] | None = None) -> list[Head]:
-        sql, values = schema.list_query(where, limit, after)
-        return await self._file.read(sql, values, schema.row_head, few=False)
+        sql, values = tables.list_query(where, limit, after)
+        return await self._file.read(sql, values, tables.row_head, few=False)
 
     async def active_heads(self, partition: int, *, limit: int, after: str = "") -> list[Head]:
-        sql = f"""SELECT {schema.HEAD} FROM heads WHERE part = ? AND active = 1 AND task_id > ?
+        sql = f"""SELECT {tables.HEAD} FROM heads WHERE part = ? AND active = 1 AND task_id > ?
             ORDER BY task_id LIMIT ?"""  # noqa: S608
-        return await self._file.read(sql, [partition, after, limit], schema.row_head, few=False)
+        return await self._file.read(sql, [partition, after, limit], tables.row_head, few=False)
 
     async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
         wanted = sorted(set(partitions))
-        sql = f"""SELECT {schema.HEAD} FROM heads WHERE part IN ({schema.marks(len(wanted))}) AND active = 1
+        sql = f"""SELECT {tables.HEAD} FROM heads WHERE part IN ({tables.marks(len(wanted))}) AND active = 1
             AND wake <= ? ORDER BY wake, task_id LIMIT ?"""  # noqa: S608
-        return await self._file.read(sql, [*wanted, now, limit], schema.row_head, few=False)
+        return await self._file.read(sql, [*wanted, now, limit], tables.row_head, few=False)
 
     async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
                           after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip
         wanted = sorted(set(partitions))
-        sql, values = schema.ended_query(wanted, status, before, limit, after)
-        return await self._file.read(sql, values, schema.row_head, few=False)
+        sql, values = tables.ended_query(wanted, status, before, limit, after)
+        return await self._file.read(sql, values, tables.row_head, few=False)
 
     async def parents_among(self, task_ids: Sequence[str]) -> set[str]:
         sql = "SELECT DISTINCT parent FROM heads WHERE parent IN (%s)"
@@ -131,9 +131,9 @@ class SqliteStore:
 
     async def removable_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
         wanted = sorted(set(partitions))
-        sql = f"""SELECT {schema.HEAD} FROM heads WHERE part IN ({schema.marks(len(wanted))})
+        sql = f"""SELECT {tables.HEAD} FROM heads WHERE part IN ({tables.marks(len(wanted))})
             AND remove_at IS NOT NULL AND remove_at <= ? ORDER BY remove_at, task_id LIMIT ?"""  # noqa: S608
-        return await self._file.read(sql, [*wanted, now, limit], schema.row_head, few=False)
+        return await self._file.read(sql, [*wanted, now, limit], tables.row_head, few=False)
 
     async def delete_history(self, task_ids: Sequence[str]) -> Outcome:
         for start in range(0, len(task_ids), KEYS_PER_READ):
@@ -161,31 +161,31 @@ class SqliteStore:
     # commits
 
     async def insert_commits(self, commits: Sequence[Commit]) -> list[Outcome]:
-        return await self._file.write_each(commits, schema.commit_row, schema.INSERT_COMMIT, Outcome.DUPLICATE)
+        return await self._file.write_each(commits, tables.commit_row, tables.INSERT_COMMIT, Outcome.DUPLICATE)
 
     async def read_commits(self, task_ids: Sequence[str], *, after: int = 0) -> list[Commit]:
-        sql = f"SELECT {schema.COMMIT} FROM commits WHERE task_id IN (%s) AND seq > ? ORDER BY task_id, seq"  # noqa: S608
+        sql = f"SELECT {tables.COMMIT} FROM commits WHERE task_id IN (%s) AND seq > ? ORDER BY task_id, seq"  # noqa: S608
         return await self._file.read_of(sorted(set(task_ids)), sql, [after], lambda row: Commit(*row), few=False)
 
     # requests
 
     async def insert_request(self, request: Request) -> Outcome:
-        write = self._file.write_each([request], schema.request_row, schema.INSERT_REQUEST, Outcome.DUPLICATE)
+        write = self._file.write_each([request], tables.request_row, tables.INSERT_REQUEST, Outcome.DUPLICATE)
         return (await write)[0]
 
     async def read_requests(self, task_id: str) -> list[Request]:
-        sql = f"SELECT {schema.REQUEST} FROM requests WHERE task_id = ? ORDER BY n"  # noqa: S608
-        return await self._file.read(sql, [task_id], schema.row_request, few=True)
+        sql = f"SELECT {tables.REQUEST} FROM requests WHERE task_id = ? ORDER BY n"  # noqa: S608
+        return await self._file.read(sql, [task_id], tables.row_request, few=True)
 
     async def open_requests(self, partitions: Collection[int], *, limit: int) -> list[Request]:
         wanted = sorted(set(partitions))
-        sql = f"""SELECT {schema.REQUEST} FROM requests WHERE part IN ({schema.marks(len(wanted))})
+        sql = f"""SELECT {tables.REQUEST} FROM requests WHERE part IN ({tables.marks(len(wanted))})
             AND applied = 0 ORDER BY task_id, n LIMIT ?"""  # noqa: S608
-        return await self._file.read(sql, [*wanted, limit], schema.row_request, few=False)
+        return await self._file.read(sql, [*wanted, limit], tables.row_request, few=False)
 
     async def mark_applied(self, keys: Sequence[tuple[str, int]]) -> Outcome:
         def write(connection: sqlite3.Connection) -> list[Outcome]:
-            connection.executemany(schema.MARK_APPLIED, keys)
+            connection.executemany(tables.MARK_APPLIED, keys)
             return [Outcome.OK]
 
         return await self._file.write_one(write)
@@ -193,16 +193,16 @@ class SqliteStore:
     # streams
 
     async def insert_block(self, block: Block) -> Outcome:
-        return (await self._file.write_each([block], schema.block_row, schema.INSERT_BLOCK, Outcome.DUPLICATE))[0]
+        return (await self._file.write_each([block], tables.block_row, tables.INSERT_BLOCK, Outcome.DUPLICATE))[0]
 
     async def read_blocks(self, stream: StreamId, *, after: int = 0, limit: int) -> list[Block]:
-        sql = f"{schema.OF_STREAM} AND seq > ? ORDER BY seq LIMIT ?"
-        values = [*schema.stream_key(stream), after, limit]
-        return await self._file.read(sql, values, schema.row_block, few=False)
+        sql = f"{tables.OF_STREAM} AND seq > ? ORDER BY seq LIMIT ?"
+        values = [*tables.stream_key(stream), after, limit]
+        return await self._file.read(sql, values, tables.row_block, few=False)
 
     async def last_block(self, stream: StreamId) -> Block | None:
-        sql = f"{schema.OF_STREAM} ORDER BY seq DESC LIMIT 1"
-        found = await self._file.read(sql, schema.stream_key(stream), schema.row_block, few=True)
+        sql = f"{tables.OF_STREAM} ORDER BY seq DESC LIMIT 1"
+        found = await self._file.read(sql, tables.stream_key(stream), tables.row_block, few=True)
         return found[0] if found else None
 
     async def delete_blocks(self, task_id: str) -> Outcome:
@@ -212,16 +212,16 @@ class SqliteStore:
 
     async def read_limits(self, limit_ids: Sequence[str]) -> list[LimitRecord]:
         ids = list(dict.fromkeys(limit_ids))
-        sql = f"SELECT {schema.LIMIT} FROM limits WHERE limit_id IN (%s)"  # noqa: S608
+        sql = f"SELECT {tables.LIMIT} FROM limits WHERE limit_id IN (%s)"  # noqa: S608
         return await self._file.read_of(ids, sql, [], lambda row: LimitRecord(*row), few=len(ids) <= FEW)
 
     async def limits_of(self, partition: int, *, limit: int, after: str = "") -> list[LimitRecord]:
-        sql = f"SELECT {schema.LIMIT} FROM limits WHERE part = ? AND limit_id > ? ORDER BY limit_id LIMIT ?"  # noqa: S608
+        sql = f"SELECT {tables.LIMIT} FROM limits WHERE part = ? AND limit_id > ? ORDER BY limit_id LIMIT ?"  # noqa: S608
         return await self._file.read(sql, [partition, after, limit], lambda row: LimitRecord(*row), few=False)
 
     async def swap_limits(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
         def write(connection: sqlite3.Connection, good: Sequence[LimitSwap]) -> list[Outcome]:
-            return [schema.swap_limit(connection, swap) for swap in good]
+            return [tables.swap_limit(connection, swap) for swap in good]
 
         return await self._file.write_all(swaps, write)
 
@@ -237,10 +237,10 @@ class SqliteStore:
 
             def write(connection: sqlite3.Connection, part: list[Row] = part) -> list[Outcome]:
                 if kind == "artifact" or for_task:
-                    connection.execute(schema.CLAIM, (for_task, ref))
+                    connection.execute(tables.CLAIM, (for_task, ref))
                 if kind == "graph":
-                    connection.execute(schema.PUT_GRAPH, (ref, at))
-                connection.executemany(schema.INSERT_CHUNK, part)
+                    connection.execute(tables.PUT_GRAPH, (ref, at))
+                connection.executemany(tables.INSERT_CHUNK, part)
                 return [Outcome.OK]
 
             if await self._file.write_one(write) is not Outcome.OK:
@@ -269,38 +269,38 @@ class SqliteStore:
     # flows
 
     async def insert_flow_version(self, version: FlowVersion) -> Outcome:
-        return (await self._file.write_each([version], schema.flow_row, schema.INSERT_FLOW, Outcome.DUPLICATE))[0]
+        return (await self._file.write_each([version], tables.flow_row, tables.INSERT_FLOW, Outcome.DUPLICATE))[0]
 
     async def flow_versions(
         self, tenant: str, name: str, *, limit: int, before: int | None = None
     ) -> list[FlowVersion]:
-        sql = f"""SELECT {schema.FLOW} FROM flows WHERE tenant = ? AND name = ? AND version < ?
+        sql = f"""SELECT {tables.FLOW} FROM flows WHERE tenant = ? AND name = ? AND version < ?
             ORDER BY version DESC LIMIT ?"""  # noqa: S608
         below = MAX_INT if before is None else before
         return await self._file.read(sql, [tenant, name, below, limit], lambda row: FlowVersion(*row), few=limit <= FEW)
 
     async def newest_flows(self, tenant: str, *, limit: int, after: str = "") -> list[FlowVersion]:
         # With max() the other columns are those of the row that has it.
-        newest = schema.FLOW.replace("version", "max(version)")
+        newest = tables.FLOW.replace("version", "max(version)")
         sql = f"""SELECT {newest} FROM flows WHERE tenant = ? AND name > ?
             GROUP BY name ORDER BY name LIMIT ?"""  # noqa: S608
         return await self._file.read(sql, [tenant, after, limit], lambda row: FlowVersion(*row), few=False)
 
     async def put_flow_tag(self, tag: FlowTag) -> Outcome:
         first = tag.revision == 1
-        row, sql = (schema.tag_row, schema.INSERT_TAG) if first else (schema.move_row, schema.MOVE_TAG)
+        row, sql = (tables.tag_row, tables.INSERT_TAG) if first else (tables.move_row, tables.MOVE_TAG)
         return (await self._file.write_each([tag], row, sql, Outcome.NO_MATCH))[0]
 
     async def flow_tags(self, tenant: str, names: Sequence[str]) -> list[FlowTag]:
         wanted = sorted(set(names))
-        sql = f"SELECT {schema.TAG} FROM flow_tags WHERE name IN (%s) AND tenant = ? ORDER BY name, tag"  # noqa: S608
+        sql = f"SELECT {tables.TAG} FROM flow_tags WHERE name IN (%s) AND tenant = ? ORDER BY name, tag"  # noqa: S608
         return await self._file.read_of(wanted, sql, [tenant], lambda row: FlowTag(*row), few=len(wanted) <= FEW)
 
     # outputs that are kept
 
     async def keep(self, kept: Kept) -> Outcome:
-        keep = (schema.KEEP, [kept.key, kept.body, kept.until])
-        return await self._file.execute((schema.FORGET_KEPT, []), keep)
+        keep = (tables.KEEP, [kept.key, kept.body, kept.until])
+        return await self._file.execute((tables.FORGET_KEPT, []), keep)
 
     async def find_kept(self, key: str, now: float) -> Kept | None:
         sql = "SELECT key, body, until FROM kept WHERE key = ? AND until > ?"
@@ -310,11 +310,11 @@ class SqliteStore:
     # workers
 
     async def renew(self, renewal: Renewal) -> Outcome:
-        return await self._file.execute((schema.RENEW, schema.renewal_row(renewal)))
+        return await self._file.execute((tables.RENEW, tables.renewal_row(renewal)))
 
     async def read_renewal(self, worker: str) -> Renewal | None:
         sql = "SELECT worker, incarnation, count, tokens FROM workers WHERE worker = ?"
-        found = await self._file.read(sql, [worker], schema.row_renewal, few=True)
+        found = await self._file.read(sql, [worker], tables.row_renewal, few=True)
         return found[0] if found else None
 
     # for the operator

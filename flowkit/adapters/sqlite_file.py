@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from flowkit.adapters import sqlite_schema as schema
 from flowkit.adapters.limits import Document, storable
-from flowkit.adapters.sqlite_schema import Row
+from flowkit.adapters.sqlite_rows import Row, marks
 from flowkit.adapters.sqlite_writer import Write, Writer, write_rows
 from flowkit.errors import ConfigError, StoreUnavailable
 from flowkit.ports import Outcome
@@ -134,7 +134,7 @@ class SqliteFile:
         found: list[Result] = []
         for start in range(0, len(keys), KEYS_PER_READ):
             part = keys[start : start + KEYS_PER_READ]
-            found += await self.read(sql % schema.marks(len(part)), [*part, *then], convert, few=few)
+            found += await self.read(sql % marks(len(part)), [*part, *then], convert, few=few)
         return found
 
     # writing

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from flowkit.adapters.sqlite_schema import Row
+from flowkit.adapters.sqlite_rows import Row
 from flowkit.adapters.sqlite_writer import write_rows
 from flowkit.monitor_ports import LogBlock, LogQuery
 from flowkit.ports import Outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from flowkit.adapters.sqlite_schema import marks
+from flowkit.adapters.sqlite_rows import marks
 from flowkit.ports import Head, Outcome, Removal
 
 AT_ONCE = 500

@@ -8,7 +8,7 @@ from dataclasses import astuple
 from typing import Any, Protocol
 
 from flowkit.adapters.limits import MAX_INT, storable
-from flowkit.adapters.sqlite_schema import Row, marks
+from flowkit.adapters.sqlite_rows import Row, marks
 from flowkit.adapters.sqlite_writer import Write, write_rows
 from flowkit.ports import AuditFilter, AuditRow, Outcome, Rewrap, SealedSecret
 from flowkit.wire.audit import Mark, chained

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowkit.adapters.limits import storable
-from flowkit.adapters.sqlite_schema import Row, marks
+from flowkit.adapters.sqlite_rows import Row, marks
 from flowkit.adapters.sqlite_writer import write_rows
 from flowkit.monitor_ports import DAY_SEC, RUN, AttemptQuery, AttemptRecord, Bins, Histogram, Rollup, bin_of
 from flowkit.ports import Outcome

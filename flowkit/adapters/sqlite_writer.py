@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from flowkit.adapters.sqlite_schema import Row
+from flowkit.adapters.sqlite_rows import Row
 from flowkit.ports import Outcome
 
 Write = Callable[[sqlite3.Connection], list[Outcome]]

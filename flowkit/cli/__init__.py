@@ -14,7 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from flowkit.cli.parser import make_parser
 
     try:
-        args = make_parser().parse_args(argv)
+        args, unknown = make_parser().parse_known_args(argv)
+        if unknown:
+            args.parser.error(getattr(args, "surplus", "") or f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as end:  # argparse has said what is wrong, or was asked for help
         return end.code if isinstance(end.code, int) else USAGE
     debug = getattr(args, "debug", False)

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from flowkit.cli.settings import Project, pair
 from flowkit.errors import did_you_mean
 
 STDIN = "-"
+MOST_FILES = 1000
 NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -57,7 +59,9 @@ def parse_json(text: str, name: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        yaml = "; FlowKit reads JSON: turn YAML into it first" if name.lower().endswith((".yaml", ".yml")) else ""
+        say = f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{yaml}"
+        raise UsageError(say) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name} is not JSON: {str(error) or 'it is nested too deeply'}") from error
 
@@ -132,9 +136,17 @@ def _read(name: str) -> str:
     try:
         return Path(name).read_text("utf-8")
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}") from error
+        near = did_you_mean(Path(name).name, _files_beside(Path(name))) if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"cannot read {name}: {error.strerror}{near}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 text: {error}") from error
+
+
+def _files_beside(path: Path) -> list[str]:
+    try:
+        return [other.name for other in islice(path.parent.iterdir(), MOST_FILES) if other.is_file()]
+    except OSError:
+        return []  # then there is nothing like it
 
 
 def _kind(value: Any) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from contextlib import suppress
 from typing import Any
 
 from flowkit import __version__
+from flowkit.cli.arguments import Parser, count, natural, seconds
 from flowkit.cli.parser_service import add_service
 
 NEVER = argparse.SUPPRESS
@@ -29,7 +29,7 @@ EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 bad usage or graph, 3 timeout,
 
 
 def make_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = Parser(
         prog="flowkit", description=ABOUT, epilog=SETTINGS, formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
@@ -52,7 +52,7 @@ def make_parser() -> ArgumentParser:
 
 def _command(commands: Any, name: str, home: str, about: str, *, epilog: str = "") -> ArgumentParser:
     parser: ArgumentParser = commands.add_parser(name, help=about, description=about, epilog=epilog, allow_abbrev=False)
-    parser.set_defaults(home=f"flowkit.cli.{home}", command=name)
+    parser.set_defaults(home=f"flowkit.cli.{home}", command=name, parser=parser)
     parser.add_argument("--debug", action="store_true", default=NEVER, help="show tracebacks")
     return parser
 
@@ -73,7 +73,7 @@ def _json(parser: ArgumentParser, what: str = "JSON, for machines") -> None:
 def _shown(parser: ArgumentParser) -> None:
     parser.add_argument("--otel", action="store_true",
                         help="send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says")  # fmt: skip
-    parser.add_argument("--metrics-port", type=_natural, metavar="PORT",
+    parser.add_argument("--metrics-port", type=natural, metavar="PORT",
                         help="serve metrics for Prometheus at http://127.0.0.1:PORT/metrics; 0: any port")  # fmt: skip
 
 
@@ -103,9 +103,9 @@ def _run(commands: Any) -> None:
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label the task; repeatable")
     parser.add_argument("--idempotency-key", metavar="KEY", help="the same key of the same db gives the same task")
     parser.add_argument("--detach", action="store_true", help="only create the task, and print its id")
-    parser.add_argument("--timeout", type=_seconds, metavar="SEC", help="wait no longer; the exit code is then 3")
+    parser.add_argument("--timeout", type=seconds, metavar="SEC", help="wait no longer; the exit code is then 3")
     parser.add_argument("--deadline", metavar="TIME", help=DEADLINE)
-    parser.add_argument("--slots", type=_count, metavar="N", help="how many nodes run at once")
+    parser.add_argument("--slots", type=count, metavar="N", help="how many nodes run at once")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
     _services(parser, "keep the task in this file, so that it survives (default: a temporary one)")
     _shown(parser)
@@ -118,9 +118,9 @@ def _worker(commands: Any) -> None:
     parser.add_argument("handlers", nargs="*", metavar="MODULE[:ATTR]",
                         help="where the functions are (default: `handlers` of [tool.flowkit])")  # fmt: skip
     parser.add_argument("--role", action="append", default=[], metavar="ROLE", help="serve only this role; repeatable")
-    parser.add_argument("--slots", type=_count, metavar="N", help="how many attempts run at once")
+    parser.add_argument("--slots", type=count, metavar="N", help="how many attempts run at once")
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="the worker's; repeatable")
-    parser.add_argument("--drain-timeout", type=_seconds, metavar="SEC", help="how long SIGTERM lets attempts finish")
+    parser.add_argument("--drain-timeout", type=seconds, metavar="SEC", help="how long SIGTERM lets attempts finish")
     _services(parser)
     _shown(parser)
     _log_level(parser)
@@ -155,7 +155,7 @@ def _tasks(commands: Any) -> None:
     _verb(verbs, "explain", "why each node that does not run does not run")
     _tasks_logs(verbs)
     watch = _verb(verbs, "watch", "a task's transitions, replayed and then live, until its last")
-    watch.add_argument("--since", type=_natural, default=0, metavar="SEQ", help="only those after this commit")
+    watch.add_argument("--since", type=natural, default=0, metavar="SEQ", help="only those after this commit")
     watch.add_argument("--items", action="store_true", help="a line for each item of a map and each run, not counts")
 
 
@@ -163,10 +163,10 @@ def _tasks_logs(verbs: Any) -> None:
     logs = _verb(verbs, "logs", "what the attempts of a task have said")
     logs.add_argument("--follow", "-f", action="store_true", help="what they say from now on too, until it has ended")
     logs.add_argument("--node", metavar="NODE", help="only this node, and its items")
-    logs.add_argument("--attempt", type=_count, metavar="N", help="only this attempt")
+    logs.add_argument("--attempt", type=count, metavar="N", help="only this attempt")
     logs.add_argument("--level", choices=("debug", "info", "warning", "error"), help="only from this level on")
     logs.add_argument("--since", metavar="TIME", help="said since: 30m, 2h, 7d, or an ISO time")
-    logs.add_argument("--limit", type=_count, metavar="N", help="at most so many lines (default: all)")
+    logs.add_argument("--limit", type=count, metavar="N", help="at most so many lines (default: all)")
 
 
 def _tasks_restart(verbs: Any) -> None:
@@ -185,7 +185,7 @@ def _tasks_restart(verbs: Any) -> None:
 
 def _verb(verbs: Any, name: str, about: str, *, task: bool = True) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
-    parser.set_defaults(verb=name)
+    parser.set_defaults(verb=name, parser=parser)
     if task:
         parser.add_argument("task", metavar="TASK", help="the task's id, or last")
     _services(parser)
@@ -240,7 +240,7 @@ def _trace_many(verbs: Any) -> None:
 
 def _most(parser: ArgumentParser, usual: int) -> None:
     parser.add_argument(
-        "--limit", type=_count, default=usual, metavar="N", help=f"at most so many rows (default: {usual})"
+        "--limit", type=count, default=usual, metavar="N", help=f"at most so many rows (default: {usual})"
     )
 
 
@@ -280,6 +280,7 @@ def _secrets(commands: Any) -> None:
     _services(parser)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     set_ = _secret_verb(verbs, "set", "store the value on stdin, or typed at a prompt, as the newest version")
+    set_.set_defaults(surplus="a value is never an argument: give it on stdin, or at the prompt")
     set_.add_argument("--keep-newline", action="store_true", help="the newline at the end of stdin is part of it")
     _users(set_)
     allow = _secret_verb(verbs, "allow", "say anew which flows and nodes may use a secret")
@@ -291,7 +292,7 @@ def _secrets(commands: Any) -> None:
     list_ = _verb(verbs, "list", "secrets, in order of their names; no values", task=False)
     _paged(list_)
     delete = _secret_verb(verbs, "delete", "delete a secret with all its versions")
-    delete.add_argument("--below", type=_count, metavar="VERSION", help="only the versions below this one")
+    delete.add_argument("--below", type=count, metavar="VERSION", help="only the versions below this one")
     rotate = _verb(verbs, "rotate", "bring all secrets, of all tenants, under a new master key", task=False)
     rotate.add_argument("--new-key", action="store_true", help="make one even if the last rotation is not done yet")
     _secrets_serve(verbs)
@@ -332,7 +333,7 @@ def _users(parser: ArgumentParser) -> None:
 
 
 def _paged(parser: ArgumentParser) -> None:
-    parser.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many (default: 20)")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many (default: 20)")
     parser.add_argument("--cursor", metavar="CURSOR", help="go on where the page before ended")
 
 
@@ -352,24 +353,3 @@ def _doctor(commands: Any) -> None:
     parser = _command(commands, "doctor", "doctor", "check services, topics, versions and clocks; exit code 1 on FAIL")
     _services(parser)
     _json(parser)
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < (value := float(text)) < float("inf"):
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-
-
-def _count(text: str) -> int:
-    with suppress(ValueError):
-        if (value := int(text)) > 0:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-
-
-def _natural(text: str) -> int:
-    with suppress(ValueError):
-        if (value := int(text)) >= 0:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")

@@ -6,6 +6,8 @@ import argparse
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
+from flowkit.cli.arguments import seconds
+
 ABOUT = """One of the five services of FlowKit's predecessors, over what FlowKit is: by their names, settings and HTTP
 verbs. Each listens on loopback, and makes a file with tokens when it is first started."""
 
@@ -30,7 +32,7 @@ def add_service(command: ArgumentParser) -> None:
             name, help=about, description=about, epilog=SETTINGS, formatter_class=RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )  # fmt: skip
-        parser.set_defaults(service=name)
+        parser.set_defaults(service=name, parser=parser)
         _common(parser)
         if name == "npu":
             _passes(parser)
@@ -54,4 +56,4 @@ def _passes(parser: Any) -> None:
                       help="print one for this run (a UUID): the script's FLOWKIT_NODE_TOKEN")  # fmt: skip
     more.add_argument("--secret", action="append", default=[], metavar="NAME", help="it may look this up; repeatable")
     more.add_argument("--node", default="by-hand", metavar="NODE", help="for secrets that are for some nodes alone")
-    more.add_argument("--valid", type=float, default=86_400.0, metavar="SEC", help="for how long (default: a day)")
+    more.add_argument("--valid", type=seconds, default=86_400.0, metavar="SEC", help="for how long (default: a day)")

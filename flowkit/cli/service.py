@@ -15,7 +15,7 @@ from flowkit.cli import settings as cli_settings
 from flowkit.cli.console import UsageError, clean, put, say
 from flowkit.cli.lifecycle import Signals, serve
 from flowkit.cli.logs import set_up
-from flowkit.errors import ConfigError
+from flowkit.errors import ConfigError, how_to_install
 from flowkit.services import passes
 from flowkit.services.keys import OPERATOR, Keys
 from flowkit.services.settings import KINDS, Settings, pass_on, read_settings
@@ -44,7 +44,7 @@ def main(args: Namespace) -> int:
         return _give_pass(settings, args)
     for name in ("fastapi", "uvicorn"):
         if find_spec(name) is None:
-            raise ConfigError(f"a service needs {name}, which is not installed: pip install 'flowkit-engine[web]'")
+            raise ConfigError(f"a service needs {name}, which is not installed: {how_to_install('web')}")
     set_up(args.log_level, debug=hasattr(args, "debug"))
     for note in settings.notes:
         say(clean(note))

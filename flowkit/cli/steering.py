@@ -28,6 +28,10 @@ FATES = {
 
 async def _cancel(client: Client, args: Namespace) -> None:
     await _check_node(client, args)
+    view = await client.get_task(args.task)
+    if view.ended_at is not None and not args.json:
+        put(f"task {args.task} is {view.status} already: nothing is left to stop")
+        return
     if not await client.cancel_task(args.task, node_id=args.node, reason=args.reason):
         raise TaskNotFound(f"there is no task {args.task!r}")
     await _answer(client, args, f"{_what(args)} is asked to stop", None)
@@ -64,13 +68,16 @@ async def _restart(client: Client, args: Namespace) -> None:
 
 async def _options(client: Client, args: Namespace) -> RestartOptions:
     """What the command line says of a restart. Params are those of the task, but for those that are given."""
+    given = [pair(text, "--input") for text in args.input]
+    if args.graph is None and not args.plan:  # else the nodes are those of the other graph, or the plan says so
+        names = [name for name in (args.from_node, *(name for name, _ in given)) if name is not None]
+        await _check_nodes(client, args.task, names)
     options: RestartOptions = {"from_node": args.from_node, "failed_only": args.failed_only}
     if args.param:
         options["params"] = {**(await client.get_task(args.task)).params, **load_params(args.param, None)}
     if args.deadline is not None:
         options["deadline"] = read_deadline(args.deadline, time.time())
-    if args.input:
-        given = (pair(text, "--input") for text in args.input)
+    if given:
         options["inputs"] = {name: parse_json(value, f"--input {name}") for name, value in given}
     if args.graph is not None:
         options["graph"] = load_graph(args.graph)
@@ -140,11 +147,15 @@ def _listed(names: Iterable[str]) -> str:
 
 
 async def _check_node(client: Client, args: Namespace) -> None:
-    if args.node is None:
-        return
-    nodes = (await client.get_task(args.task)).nodes
-    if args.node not in nodes:
-        raise UsageError(f"task {args.task} has no node {args.node!r}{did_you_mean(args.node, nodes)}")
+    await _check_nodes(client, args.task, [] if args.node is None else [args.node])
+
+
+async def _check_nodes(client: Client, task_id: str, names: Iterable[str]) -> None:
+    """A request that names no node of the task would be written all the same, and refused where nobody sees it."""
+    nodes = (await client.get_task(task_id)).nodes if names else {}
+    for name in names:
+        if name not in nodes:
+            raise UsageError(f"task {task_id} has no node {name!r}{did_you_mean(name, nodes)}")
 
 
 def _what(args: Namespace) -> str:

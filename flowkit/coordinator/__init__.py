@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flowkit.lazy import lazily
 
 if TYPE_CHECKING:
     from flowkit.coordinator.coordinator import Coordinator as Coordinator
 
+_HOMES = {"Coordinator": "flowkit.coordinator.coordinator"}
+
 __all__ = ["Coordinator"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "Coordinator":
-        from flowkit.coordinator.coordinator import Coordinator
-
-        return Coordinator
-    raise AttributeError(f"module 'flowkit.coordinator' has no attribute {name!r}")
+__getattr__ = lazily(__name__, _HOMES)

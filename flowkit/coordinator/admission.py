@@ -240,6 +240,9 @@ def checked_grace(grace_sec: object) -> float:
 
 
 def _check_targets(targets: Sequence[str], graph: Graph) -> None:
+    if isinstance(targets, str):
+        say = f"expected a list of node ids, found {shown(targets)}; write [{shown(targets)}]"
+        raise GraphError([Problem("E_TYPE", "targets", say)])
     problems = [
         Problem("E_TARGET_UNKNOWN", f"targets[{place}]", f"no node {name!r}{did_you_mean(name, graph.nodes)}")
         for place, name in enumerate(targets)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowkit.core.filling import follow, lack
+from flowkit.core.graph import MISSING
 from flowkit.core.inputs import task_output
 from flowkit.core.model import Task
-from flowkit.core.payload import Artifact, lift_artifacts
+from flowkit.core.payload import Artifact, lift_artifacts, put_at
 from flowkit.core.scope import Unanswered
 from flowkit.errors import Corrupt
 from flowkit.ports import Store
@@ -18,7 +20,7 @@ async def materialise(store: Store, value: Any) -> Any:
     bare, found = lift_artifacts(value)
     for place, artifact in found:
         content = await read_artifact(store, artifact)
-        bare = _put(bare, place, content)
+        bare = put_at(bare, place, content)
     return bare
 
 
@@ -30,22 +32,10 @@ async def read_artifact(store: Store, artifact: Artifact) -> Any:
         raise Corrupt(f"artifact {artifact.ref} is not in the store") from error
     if artifact.kind == "bytes":
         return data
-    value = loads(data)
-    for step in artifact.path:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError) as error:
-            raise Corrupt(f"artifact {artifact.ref} has nothing at {step!r}") from error
-    return value
-
-
-def _put(value: Any, place: tuple[str | int, ...], content: Any) -> Any:
-    if not place:
-        return content
-    holder = value
-    for step in place[:-1]:
-        holder = holder[step]
-    holder[place[-1]] = content
+    whole = loads(data)
+    value = follow(whole, artifact.path)
+    if value is MISSING:
+        raise Corrupt(f"artifact {artifact.ref} has {lack(whole, artifact.path)}")
     return value
 
 

@@ -39,6 +39,13 @@ class Candidates:
             self._move_in(self._lane.follows, view)
         return view
 
+    def squeeze_in(self) -> WorkerView | None:
+        """A worker for the one node of a task that has nothing with any: its place is beyond what was sent ahead."""
+        if self._lane.follows is not None:
+            return None
+        best = max(self.views, key=lambda view: self._room.beyond(self._lane.role, view), default=None)
+        return best if best is not None and self._room.beyond(self._lane.role, best) > 0 else None
+
     @property
     def worker(self) -> str:
         """The one worker that is waited for; empty if any will do."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from flowkit.adapters.timed import timed_bus, timed_store
 from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
 from flowkit.collector import EVERY_SEC, CycleCollection
-from flowkit.config import CoordinatorConfig
+from flowkit.config import CoordinatorConfig, own_settings
 from flowkit.coordinator.adapters import CoordinatorAdapters
 from flowkit.coordinator.detector import resolve_detector
 from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
@@ -64,7 +63,7 @@ class Coordinator:
                  clock: Clock | None = None, adapters: Mapping[str, Callable[..., Any]] | None = None,
                  sensitive_detector: Any = None, telemetry: Telemetry | None = None,
                  backend: Backend | None = None) -> None:  # fmt: skip
-        self.cfg = copy.deepcopy(cfg) if cfg is not None else CoordinatorConfig.load()
+        self.cfg = own_settings(cfg, CoordinatorConfig)
         if worker_types is not None:
             self.cfg.worker_types = list(worker_types)
         self.db = db
@@ -219,8 +218,12 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        async with self:
-            await asked.wait()
+        try:
+            async with self:
+                await asked.wait()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
 
     @property
     def bus(self) -> Bus:
@@ -273,7 +276,16 @@ class Coordinator:
         """
         graph = self.adapters.resolve(graph)
         creation = Creation(
-            graph, params, idempotency_key, priority, labels, timeout, tuple(targets), flow, deadline, traceparent
+            graph,
+            params,
+            idempotency_key,
+            priority,
+            labels,
+            timeout,
+            targets if isinstance(targets, str) else tuple(targets),
+            flow,
+            deadline,
+            traceparent,
         )
         return (await self.runtime.api.create([creation]))[0]
 

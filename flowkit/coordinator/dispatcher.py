@@ -77,6 +77,8 @@ class Dispatcher:
         taken: list[WorkerView] = []
         for name in names:
             view = candidates.choose() if len(placed) < quota else None
+            if view is None and not placed and _has_nothing(cell):
+                view = candidates.squeeze_in()
             if view is None:
                 self._wait(wait or Wait(cell, lane), name, candidates.worker, len(placed))
                 break
@@ -246,6 +248,11 @@ class Dispatcher:
 
     def serves(self, role: str) -> bool:
         return bool(self._fleet.of_role(role))
+
+
+def _has_nothing(cell: Cell) -> bool:
+    """Whether the task has begun, and has no attempt with any worker."""
+    return cell.task is not None and cell.task.created and not cell.task.leased
 
 
 def _is_awaited(task: Task, name: str) -> bool:

@@ -22,6 +22,7 @@ from flowkit.coordinator.history import Past, new_task
 from flowkit.coordinator.ids import was_long_ago
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
+from flowkit.coordinator.rounds import PIECE, Opened, Rounds
 from flowkit.coordinator.timers import Timers
 from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
@@ -61,6 +62,7 @@ class Engine:
         self.leases = leases
         self.timers = timers
         self.carrier = carrier
+        self.rounds = Rounds(self)
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
         self.heads = Heads(store, clock, self.maybe_evict, self._head_missing)
         carrier.on_published = self.event_acknowledged
@@ -123,8 +125,13 @@ class Engine:
         self._dirty[cell.task_id] = cell
 
     def pump_dirty(self) -> None:
-        """One round: decide about every cell that has something to decide, waiting cells for whom there is room
-        included."""
+        """Decide about every cell that has something to decide, waiting cells for whom there is room included: now, or
+        where some have much, about those and who waits in a moment."""
+        if not self.rounds.put_off(self._dirty):
+            self.round()
+
+    def round(self) -> None:
+        """Decide about all cells now."""
         while True:
             for cell in self.dispatcher.serve():
                 self._dirty.pop(cell.task_id, None)
@@ -139,20 +146,22 @@ class Engine:
 
     def pump(self, cell: Cell) -> None:
         """Decide about what waits at a cell, unless a commit of it is in flight."""
-        if not cell.live or cell.flight is not None or cell.partition not in self.owned:
+        opened = self.rounds.take(cell)
+        if not self.may_decide(cell):
             return
         task = cell.task
         assert task is not None
         if cell.letters:
             self._settle(self.gate.hear(cell, task))
-        if self._waits_for_room(cell, task):
+        if opened is None and self._waits_for_room(cell, task):
             return
-        items = self._take_items(cell, task)
-        now = self.clock.wall()
+        most = MOST_AT_ONCE if opened is None else PIECE
+        opened = opened or self.open(cell, task)
+        if not self.hear(cell, opened, most):
+            return
+        deciding, decision, items = opened.deciding, opened.deciding.desk.decision, opened.flight.items
         placed: list[Placed] = []
         try:
-            deciding = Deciding(task, now, self.detector)
-            decision = deciding.hear([item.report for item in items])  # type: ignore[misc]
             if decision.ahead and cell.aheads < MOST_AHEADS and self._behind(cell, items, decision):
                 return
             placed = self._offer(cell, task)
@@ -169,13 +178,39 @@ class Engine:
         for question in decision.questions:
             self.on_question(cell, question)
         if decision.recorded:
-            self._fly(cell, decision, items, placed, now)
+            self._fly(cell, opened, placed)
         else:
             for effect in decision.effects:
                 if isinstance(effect, Tell):  # what it tells of is acknowledged
                     self.carrier.carry_out(cell, effect)
             self._settle(items)
             self._rest(cell, task)
+
+    def may_decide(self, cell: Cell) -> bool:
+        return cell.live and cell.flight is None and cell.partition in self.owned
+
+    def dirty(self) -> list[Cell]:
+        """The cells to be decided about in the next round."""
+        return list(self._dirty.values())
+
+    def open(self, cell: Cell, task: Task) -> Opened:
+        """Begin to decide. Its flight is not on its way yet; but until it is, the state is ahead of what is stored."""
+        deciding = Deciding(task, self.clock.wall(), self.detector)
+        decision = deciding.desk.decision
+        return Opened(deciding, Flight(cell, deque(), decision.recorded, decision.effects, [], []))
+
+    def hear(self, cell: Cell, opened: Opened, most: int) -> bool:
+        """Hear reports up to a weight of so many. False where one cannot be heard: all are heard anew."""
+        task = opened.deciding.task
+        items = self._take_items(cell, task, most)
+        opened.flight.items += items
+        try:
+            opened.deciding.hear([item.report for item in items])  # type: ignore[misc]
+        except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
+            cell.flight = None
+            self._poisoned(cell, opened.flight.items, error)
+            return False
+        return True
 
     def _offer(self, cell: Cell, task: Task) -> list[Placed]:
         if not task.limited:
@@ -195,10 +230,10 @@ class Engine:
         self.dispatcher.wait_to_begin(cell, lanes)
         return True
 
-    def _take_items(self, cell: Cell, task: Task) -> list[Item]:
+    def _take_items(self, cell: Cell, task: Task, most: int) -> list[Item]:
         items: list[Item] = []
         tenant, weight = cell.head.tenant if cell.head is not None else "", 0
-        while cell.queue and weight < MOST_AT_ONCE and not (cell.cautious and items):
+        while cell.queue and weight < most and not (cell.cautious and items):
             item = cell.queue.popleft()
             weight += weight_of(task.graph, item.report)
             if item.tenant and item.tenant != tenant:
@@ -233,10 +268,12 @@ class Engine:
         self.reload(cell, "ahead", 0.3)
         return True
 
-    def _fly(self, cell: Cell, decision: Decision, items: list[Item], placed: list[Placed], now: float) -> None:
-        commits = self._commits(cell, decision.recorded, now)
-        cell.flight = Flight(cell, commits, decision.recorded, decision.effects, items, placed, decision.more)
-        self.commits.append(cell.flight)
+    def _fly(self, cell: Cell, opened: Opened, placed: list[Placed]) -> None:
+        flight, deciding = opened.flight, opened.deciding
+        flight.commits, flight.reserved = self._commits(cell, flight.facts, deciding.now), placed
+        flight.more = deciding.desk.decision.more
+        cell.flight = flight
+        self.commits.append(flight)
 
     def _commits(self, cell: Cell, recorded: Sequence[f.Fact], at: float) -> deque[Commit]:
         """The decision as consecutive commits, each under the size limit and each prefix a legal state (rule 14).
@@ -299,6 +336,7 @@ class Engine:
             return
 
         cell.flight = None
+        self.rounds.landed(flight)
         cell.aheads = 0
         cell.stirred_at = self.clock.mono()
         cell.front = front_of(task, self.clock.wall())

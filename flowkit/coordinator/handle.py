@@ -23,27 +23,35 @@ class TaskHandle:
         return f"TaskHandle({self.id!r})"
 
     async def view(self) -> TaskView:
-        """The task as it stands."""
+        """The task as its commits say. Raises `TaskNotFound`."""
         return await self._tasks.get(self.id)
 
     async def status(self) -> str:
+        """`queued`, `running`, `paused`, `cancelling`, `finished`, `failed` or `cancelled`. Raises `TaskNotFound`."""
         return (await self._tasks.get(self.id)).status
 
     async def wait(self, timeout: float | None = None) -> TaskResult:
-        """How the task ended, however it ended. Raises `WaitTimeout`."""
+        """How the task ended, however it ended; `timeout` is seconds. Raises `TaskNotFound`, `WaitTimeout`."""
         return await self._tasks.wait(self.id, timeout)
 
     async def result(self, timeout: float | None = None, *, on_wait: Callable[[str], None] | None = None) -> TaskResult:
-        """The result of a finished task. Raises `TaskFailed` if it failed or was cancelled, `WaitTimeout`."""
+        """The result of a finished task; `timeout` is seconds. `on_wait` hears, in a sentence, what holds the task up
+        that nobody serves. Raises `TaskFailed` if it failed or was cancelled, `TaskNotFound`, `WaitTimeout`."""
         return raise_if_failed(await self._tasks.wait(self.id, timeout, on_wait=on_wait))
 
-    async def cancel(self, *, node_id: str | None = None, reason: str = "user_request") -> bool:
-        return await self._tasks.cancel(self.id, node_id=node_id, reason=reason)
+    async def cancel(self, *, node_id: str | None = None, reason: str = "user_request",
+                     grace_sec: float | None = None) -> bool:  # fmt: skip
+        """Ask to cancel the task, or one node of it, whose attempts have `grace_sec` seconds to stop
+        (`CoordinatorConfig.cancel_grace_sec` by default). Returns once that is written; False for an unknown task."""
+        return await self._tasks.cancel(self.id, node_id=node_id, reason=reason, grace_sec=grace_sec)
 
     async def pause(self, *, node_id: str | None = None, reason: str = "") -> bool:
+        """Place no more nodes, or do not start this one; what runs goes on. False where no coordinator has answered
+        yet: the request is written. Raises `RequestRefused`, `TaskNotFound`."""
         return await self._tasks.pause(self.id, node_id=node_id, reason=reason)
 
     async def resume(self, *, node_id: str | None = None) -> bool:
+        """Undo `pause`. Answers and raises as that does."""
         return await self._tasks.resume(self.id, node_id=node_id)
 
     async def signal(self, name: str, payload: Any = None) -> bool:
@@ -51,6 +59,9 @@ class TaskHandle:
         return await self._tasks.signal(self.id, name, payload)
 
     async def restart(self, **options: Unpack[RestartOptions]) -> bool:
+        """Run the task, which has ended, again: the whole, its failed part (`failed_only`), or a node and all after it
+        (`from_node`). False where no coordinator has answered yet. Raises `RequestRefused`, `GraphError`,
+        `TaskNotFound`."""
         return await self._tasks.restart(self.id, **options)
 
     async def plan_restart(self, **options: Unpack[RestartOptions]) -> RestartPlan:

@@ -3,12 +3,10 @@ reader of a task sees through it."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeVar
 
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.weight import weight_of
@@ -19,6 +17,7 @@ from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.errors import Corrupt, GraphError, StoreUnavailable, UnknownFact
 from flowkit.ports import DELETED, Commit, Head, Store
+from flowkit.slices import in_slices
 from flowkit.telemetry import SnapshotLoaded, SnapshotUnusable, Telemetry
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
@@ -26,11 +25,9 @@ from flowkit.wire.snapshot import Place, at_once, edition_of, read_snapshot
 from flowkit.wire.tombstone import is_tombstone
 
 BEGINNING = Place(0, "")
-SLICE_WEIGHT = 500
+SLICE_WEIGHT = 100
 LARGE_BYTES = 256 * 1024
 RESTARTED = '["restarted"'
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -95,17 +92,6 @@ def fold_in_slices(task: Task, commits: Iterable[Commit], after: Place) -> Gener
                 yield
         where = Place(commit.seq, commit.id)
     return where
-
-
-async def in_slices(work: Generator[None, None, T]) -> T:
-    """Do it, and let the loop in at every yield."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        await asyncio.sleep(0)
 
 
 class History:

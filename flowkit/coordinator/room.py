@@ -47,6 +47,14 @@ class Room:
         mean = self._mean_sec.get(role)
         return room if mean is None else room + min(self._prefetch, int(view.slots * PREFETCH_SEC / mean))
 
+    def beyond(self, role: str, view: WorkerView) -> int:
+        """How many more nodes of a short role a worker may be sent, beyond what it can take, of tasks that have nothing
+        with any worker: what was sent ahead of wide ones must not keep them waiting."""
+        mean = self._mean_sec.get(role)
+        if mean is None or mean > PREFETCH_SEC:
+            return 0
+        return view.slots + self._prefetch + min(view.slots, self._prefetch) - view.mine - view.others
+
     def all(self, role: str, views: Iterable[WorkerView]) -> int:
         """How many nodes of a role some workers can take together."""
         room = 0

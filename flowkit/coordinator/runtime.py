@@ -37,7 +37,8 @@ from flowkit.coordinator.sweeper import Sweeper
 from flowkit.coordinator.takeover import Takeover
 from flowkit.coordinator.tasks import Tasks
 from flowkit.coordinator.timers import Timers
-from flowkit.core.bounds import bounds_of
+from flowkit.core.bounds import Bounds, bounds_of
+from flowkit.core.code_policy import CodePolicies
 from flowkit.core.opening import Detector
 from flowkit.core.reports import TimeReached
 from flowkit.core.sensitive import looks_secret
@@ -90,9 +91,18 @@ class CoordinatorRuntime:
         self._build()
 
     def _build(self) -> None:
+        bounds = bounds_of(self.cfg.limits)
+        policies = read_code_policies(self.cfg.code_policy)
+        self._build_decisions(bounds, policies)
+        self._build_histories(bounds, policies)
+        self._build_families(policies)
+        self._build_limits()
+        self._build_ears()
+        self._build_api(policies)
+
+    def _build_decisions(self, bounds: Bounds, policies: CodePolicies) -> None:
+        """What decides, whom it gives work to, and how what it decided leaves."""
         cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
-        bounds = bounds_of(cfg.limits)
-        policies = read_code_policies(cfg.code_policy)
         self.hub = Hub()
         self.fleet = Fleet(clock, self.telemetry, ttl_sec=cfg.lease_ttl_sec, heartbeat_sec=cfg.heartbeat_sec)
         self.dispatcher = Dispatcher(
@@ -120,6 +130,10 @@ class CoordinatorRuntime:
         if self.telemetry.observers:
             self.engine.on_recorded = self.narrator.tell
         self.engine.detector = self._detector
+
+    def _build_histories(self, bounds: Bounds, policies: CodePolicies) -> None:
+        """What is read of the store, and what becomes of it there."""
+        cfg, store, clock = self.cfg, self.store, self.clock
         self.graphs = Graphs(store, clock)
         self.flows = Flows(store=store, graphs=self.graphs, clock=clock, policies=policies)
         self.history = History(store, self.graphs, self.telemetry, bounds)
@@ -129,6 +143,11 @@ class CoordinatorRuntime:
         self.loader = Loader(self.history, self.engine)
         self.requests = RequestReader(store, self.engine, self.graphs)
         self.answers = Answers(store, clock, self.engine, self.supervisor, self.telemetry)
+        self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
+
+    def _build_families(self, policies: CodePolicies) -> None:
+        """Tasks that are nodes of others."""
+        store, bus, clock = self.store, self.bus, self.clock
         asking = Asking(store=store, bus=bus, topics=self.topics, supervisor=self.supervisor, engine=self.engine,
                         requests=self.requests)  # fmt: skip
         self.children = Children(
@@ -136,7 +155,10 @@ class CoordinatorRuntime:
             engine=self.engine, asking=asking, supervisor=self.supervisor, flows=self.flows,
             policies=policies,
         )  # fmt: skip
-        self.sweeper = Sweeper(store, clock, self.engine, self.requests, evict_after_sec=cfg.evict_after_sec)
+
+    def _build_limits(self) -> None:
+        """The permits of the keys that this coordinator owns, and the letters about those of others."""
+        cfg, store, clock = self.cfg, self.store, self.clock
         self.limits = Limits(
             store=store, clock=clock, telemetry=self.telemetry, owned=lambda: self.engine.owned,
             partitions=self.topics.partitions, coordinator_id=self.coordinator_id,
@@ -145,6 +167,10 @@ class CoordinatorRuntime:
         post = Post(self.engine, self.publisher, self.topics.partitions, self.limits.hear)
         self.limits.send, self.limits.decide = post.to_task, self.engine.pump_dirty
         self.engine.gate.to_limit, self.engine.gate.feed = post.to_limit, self.engine.feed
+
+    def _build_ears(self) -> None:
+        """What hears tasks' news and workers, and judges who is silent."""
+        cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
         takeover = Takeover(store, self.engine, self.requests, self.supervisor)
         self.intake = Intake(
             bus=bus, topics=self.topics, group=cfg.consumer_group, engine=self.engine, fleet=self.fleet,
@@ -161,6 +187,9 @@ class CoordinatorRuntime:
             expiry=self.expiry, carrier=self.carrier, publisher=self.publisher,
             streams=StreamProgress(clock, self.carrier),
         )  # fmt: skip
+
+    def _build_api(self, policies: CodePolicies) -> None:
+        cfg, store, bus, clock = self.cfg, self.store, self.bus, self.clock
         self.api = Tasks(
             store=store, bus=bus, clock=clock, topics=self.topics, graphs=self.graphs, flows=self.flows,
             history=self.history, hub=self.hub, supervisor=self.supervisor, telemetry=self.telemetry,
@@ -179,6 +208,7 @@ class CoordinatorRuntime:
         await self.intake.start()
         loops = {
             "intake": self.intake.step,
+            "rounds": self.engine.rounds.step,
             "ears": self.ears.step,
             "publisher": self.publisher.step,
             "loader": self.loader.step,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from flowkit.core.filling import unescape
 from flowkit.core.graph import MISSING, Graph, Node
 from flowkit.core.model import Task
-from flowkit.core.template import unescape
 from flowkit.errors import GraphError, Problem
 from flowkit.wire.codec import dumps, loads
 

@@ -5,7 +5,6 @@ Never from the state in memory, which may be ahead of what is acknowledged: a re
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from itertools import count
 
@@ -15,6 +14,7 @@ from flowkit.coordinator.history import History, Past, place_of
 from flowkit.core.model import Task
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Clock, Store
+from flowkit.slices import give_way
 from flowkit.telemetry import SnapshotTaken, Telemetry
 from flowkit.wire.snapshot import write_snapshot
 
@@ -23,7 +23,7 @@ SHARE = 0.05
 TIDY_SEC = 5.0
 DOUBT_SEC = 30.0
 """So long after its cell has gone, a head that does not name a snapshot will not name it any more."""
-SLICE_RUNS = 1000
+SLICE_RUNS = 200
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ async def written(past: Past) -> bytes:
     lines: list[bytes] = []
     for line in write_snapshot(past.task, past.seq, past.commit_id):
         lines.append(line)
-        await asyncio.sleep(0)
+        await give_way()
     return b"".join(lines)
 
 
@@ -155,4 +155,4 @@ async def taken_apart(task: Task) -> None:
     while count := min(SLICE_RUNS, dict.__len__(task.runs)):  # those there are, not those of the graph
         for _ in range(count):
             dict.popitem(task.runs)
-        await asyncio.sleep(0)
+        await give_way()

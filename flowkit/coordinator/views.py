@@ -98,10 +98,12 @@ class TaskResult:
 
     @property
     def ok(self) -> bool:
+        """Whether it finished."""
         return self.status == TaskStatus.FINISHED
 
     @property
     def seconds(self) -> float:
+        """How long it took, from its creation on."""
         return (self.ended_at or self.created_at) - self.created_at
 
 

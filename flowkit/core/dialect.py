@@ -160,7 +160,9 @@ def _read_at(raw: object, keep: Callable[[dict[str, Any]], N], base: Place, prob
     """Read the graph that stands at `base`, inside `depth - 1` others; None after noting what is wrong with it."""
     before = len(problems)
     if not isinstance(raw, dict):
-        problems.stop("E_TYPE", base or "graph", f"a graph is an object with `nodes`; found {shown(raw)}")
+        text = isinstance(raw, str) and raw.lstrip().startswith("{")
+        hint = "; it is the text of one: json.loads(text) reads it" if text else ""
+        problems.stop("E_TYPE", base or "graph", f"a graph is an object with `nodes`; found {shown(raw)}{hint}")
     texts = _node_texts(raw, base, problems)
     index = _index(texts, base, problems)
     topology = Topology(index, problems, base)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowkit.core import template
 from flowkit.core.derived import COMPENSATE, base_of
+from flowkit.core.filling import unescape
 from flowkit.core.graph import MISSING, SUCCESS, Edge
 from flowkit.core.model import NodeState, Task
 from flowkit.core.readiness import EdgeState, edge_state
@@ -21,7 +21,7 @@ def node_inputs(task: Task, name: str) -> Any:
     node = task.node(name)
     if node.inputs is not MISSING:
         if node.constant:
-            return template.unescape(node.inputs)
+            return unescape(node.inputs)
         return Scope(task, name).fill(node.inputs)
 
     if name not in task.graph.nodes:

@@ -242,6 +242,30 @@ BUDGET: Final = Record("budget", "a budget", {
 
 FLOW_RULE: Final = re.compile(r"(?!\.+$)[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.:-]+)?")
 
+
+def _each(names: str, say: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), say)
+
+
+NODE_MEANT: Final = {
+    **_each("id name step task_id", "`node_id`"),
+    **_each("action function handler operator task uses", "`type`, the name of the handler"),
+    **_each("after dependencies dependsOn needs parents requires upstream", "`depends_on`"),
+    **_each("args arguments input kwargs parameters params with", "`inputs`"),
+    **_each("attempts max_attempts max_retries retries retry", '`retry_policy`, such as {"max": 3}'),
+    **_each("timeout timeout_seconds", "`timeout_sec`"),
+    **_each("condition if", "`when`"),
+    **_each("expand for_each items loop map with_items", '`foreach`, such as {"$param": "rows"}'),
+    **_each("run script source", '`code`, such as {"source": "def main(inputs): ..."}, in a node of type "code"'),
+    **_each("on_failure on_success", 'an edge: {"from": ..., "to": ..., "on": "failure"} in `edges`'),
+}
+GRAPH_MEANT: Final = {
+    **_each("jobs states steps tasks", "`nodes`"),
+    **_each("connections dependencies links", "`edges`"),
+    **_each("timeout timeout_seconds", "`timeout_sec`"),
+    **_each("inputs params parameters", "nothing: params are given with the task"),
+}
+
 NODE: Final = Record("node", "a node", {
     "node_id": Key(NODE_ID, "Its name in the graph: letters, digits and `_ - . :`.", required=True),
     "type": Key(NODE_TYPE, "The role: which handler runs it.", required=True),
@@ -274,7 +298,7 @@ NODE: Final = Record("node", "a node", {
     "routing": Key(ROUTING, "Edges that leave it; write `edges`.", old=True),
     "limits": Key(ListOf(LIMIT_ENTRY, "a list of limits"), "How many of its attempts, and of others, run at a time."),
     **{name: Key(Ignored(), "What a run left behind; dropped.", old=True) for name in RUN_FIELDS},
-})  # fmt: skip
+}, NODE_MEANT)  # fmt: skip
 
 GRAPH: Final = Record("graph", "a graph", {
     "schema_version": Key(VERSION, "The dialect's version."),
@@ -289,4 +313,4 @@ GRAPH: Final = Record("graph", "a graph", {
     "deadline": Key(Moment(), "When the whole task must have ended: a time with its zone, or epoch seconds."),
     "policy": Key(OwnPolicy(), "What its code may ask for at most, and how far it must be shut in."),
     "meta": Key(META, "Notes of your own."),
-})  # fmt: skip
+}, GRAPH_MEANT)  # fmt: skip

@@ -254,17 +254,20 @@ class Ignored:
 class Record:
     """An object with known keys; beside them, keys that start with `x-` hold any JSON. Gives what was set."""
 
-    __slots__ = ("_required", "keys", "name", "says")
+    __slots__ = ("_meant", "_required", "keys", "name", "says")
 
-    def __init__(self, name: str, says: str, keys: Mapping[str, Key]) -> None:
+    def __init__(self, name: str, says: str, keys: Mapping[str, Key], meant: Mapping[str, str] | None = None) -> None:
+        """`meant`: what to write instead of a name that other tools have for it."""
         self.name = name
         self.says = says
         self.keys = keys
+        self._meant = meant or {}
         self._required = [name for name, key in keys.items() if key.required]
 
     def read(self, value: object, place: Place, door: Door) -> Any:
         if not isinstance(value, dict):
-            door.problems.add("E_TYPE", place, f"expected {self.says}, found {shown(value)}")
+            what = "an object" if self.says.startswith("`") else self.says
+            door.problems.add("E_TYPE", place, f"expected {what}, found {shown(value)}")
             return MISSING
 
         fields = {}
@@ -292,7 +295,8 @@ class Record:
             door.literals.copy(name, (place, name))
             return door.literals.copy(item, (place, name))
         else:
-            hint = door.problems.suggest(name, self.keys) or "; notes of your own go under `meta` or `x-...`"
+            meant = f"; write {self._meant[name]}" if name in self._meant else door.problems.suggest(name, self.keys)
+            hint = meant or "; notes of your own go under `meta` or `x-...`"
             door.problems.add("E_KEY_UNKNOWN", (place, name), f"{self.says} has no key {shown(name)}{hint}")
         return MISSING
 

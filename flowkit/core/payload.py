@@ -31,7 +31,7 @@ PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 @immutable
 class SecretHole:
-    """Stands in a node's inputs for the value of the secret `name`, which only the node's program gets to see."""
+    """Stands in a node's inputs for the value of the secret `name`, which only its program or handler gets to see."""
 
     name: str
 
@@ -78,6 +78,17 @@ def _lift(value: Any, kind: type[T]) -> tuple[Any, list[tuple[Place, T]]]:
         return part
 
     return walk(value, ()), found
+
+
+def put_at(value: Any, place: Place, content: Any) -> Any:
+    """The value with `content` where one of its parts was lifted from; it is changed, unless it is all replaced."""
+    if not place:
+        return content
+    holder = value
+    for step in place[:-1]:
+        holder = holder[step]
+    holder[place[-1]] = content
+    return value
 
 
 def holds_artifacts(value: Any) -> bool:

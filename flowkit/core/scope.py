@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from flowkit.core import template
+from flowkit.core import filling
 from flowkit.core.derived import base_of, group_of, item_of, number_of
 from flowkit.core.effects import Fetch, Question
 from flowkit.core.expr import Expression, parse_expression
@@ -43,7 +43,7 @@ class Scope:
 
     def fill(self, holes: Any, *, place: str = "inputs") -> Any:
         """A template with its holes filled; may hold `Artifact`s. Raises `InputError`, `ExprError`, `Unanswered`."""
-        return template.resolve(
+        return filling.resolve(
             holes, params=self._task.params, output_of=self.output_of, known=self._task.graph.nodes, roots=self.root,
             evaluate=lambda text: self.evaluate(compiled(text)), place=place,
         )  # fmt: skip
@@ -136,9 +136,9 @@ class Scope:
         value, error = fetched[artifact.ref]
         if error:
             raise InputError(f"artifact {artifact.ref[:12]} cannot be read: {error}")
-        found = template.follow(value, artifact.path)
+        found = filling.follow(value, artifact.path)
         if found is MISSING:
-            raise InputError(f"the output has {template.lack(value, artifact.path)}")
+            raise InputError(f"the output has {filling.lack(value, artifact.path)}")
         return found
 
 
@@ -204,7 +204,8 @@ def _found(value: Any) -> str:
             said = f" with the keys {keys}" if value else " with nothing in it"
             return f"an object{said}: name the list in it by its path, or make one of it in the node before"
         case str():
-            return f"{shown(value)}: write [...] around it, or split it in the node before"
+            forms = '{"$param": "rows"}, {"$from": "node.rows"} or {"$expr": "..."} gives one'
+            return f"{shown(value)}, which is text: {forms}; or split it in the node before"
     return f"{shown(value)}: write [...] around it"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core import template
+from flowkit.core.filling import unescape
 from flowkit.core.graph import MISSING, Graph, Node
 from flowkit.core.problems import Place, Problems, render, shown
 from flowkit.errors import Problem, did_you_mean
@@ -152,7 +153,7 @@ def params_misfits(graph: Graph, params: Mapping[str, Any],
 
 
 def _given(node: Node, signature: Signature, place: Place) -> Iterator[Problem]:
-    inputs = template.unescape(node.inputs) if node.constant else node.inputs
+    inputs = unescape(node.inputs) if node.constant else node.inputs
     if not node.constant and isinstance(inputs, dict) and not template.FORMS.isdisjoint(inputs):
         return  # what another node, or the params, will give
     if not isinstance(inputs, dict):

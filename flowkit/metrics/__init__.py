@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flowkit.lazy import lazily
 
 if TYPE_CHECKING:
     from flowkit.metrics.metrics import Metrics as Metrics
 
+_HOMES = {"Metrics": "flowkit.metrics.metrics"}
+
 __all__ = ["Metrics"]
 
-
-def __getattr__(name: str) -> Any:
-    if name != "Metrics":
-        raise AttributeError(f"module 'flowkit.metrics' has no attribute {name!r}")
-    from flowkit.metrics.metrics import Metrics
-
-    return Metrics
+__getattr__ = lazily(__name__, _HOMES)

@@ -15,6 +15,8 @@ ANSWER_SEC: Final = 30.0
 MOST_BYTES: Final = 16 * 1024
 """Of a request, all of its headers included."""
 MOST_AT_ONCE: Final = 16
+MOST_CONNECTIONS: Final = 256
+"""Those beyond are hung up before they have said anything."""
 PATHS: Final = ("/metrics", "/")
 TEXT: Final = "text/plain; charset=utf-8"
 
@@ -57,6 +59,8 @@ class MetricsServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._now += 1
         try:
+            if self._now > MOST_CONNECTIONS:
+                return
             async with asyncio.timeout(ASK_SEC):
                 asked = await reader.readuntil(b"\r\n\r\n")
             method, answer = self._answer(asked)

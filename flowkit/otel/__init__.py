@@ -5,17 +5,15 @@ Nothing of it is imported unless it is asked for: `FLOWKIT_OTEL=1`, the standard
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flowkit.lazy import lazily
 
 if TYPE_CHECKING:
     from flowkit.otel.tracing import trace as trace
 
+_HOMES = {"trace": "flowkit.otel.tracing"}
+
 __all__ = ["trace"]
 
-
-def __getattr__(name: str) -> Any:
-    if name != "trace":
-        raise AttributeError(f"module 'flowkit.otel' has no attribute {name!r}")
-    from flowkit.otel.tracing import trace
-
-    return trace
+__getattr__ = lazily(__name__, _HOMES)

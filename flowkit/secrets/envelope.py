@@ -10,13 +10,13 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from flowkit.errors import ConfigError, SecretTampered
+from flowkit.errors import ConfigError, SecretTampered, how_to_install
 
 try:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 except ImportError as error:
-    raise ConfigError("cryptography is not installed: pip install 'flowkit-engine[secrets]'") from error
+    raise ConfigError(f"cryptography is not installed: {how_to_install('secrets')}") from error
 
 FORM: Final = "v1"
 KEY_BYTES: Final = 32

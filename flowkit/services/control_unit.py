@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import uuid
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from pydantic import BaseModel, Field
 
 from flowkit.backend import open_backend
@@ -23,7 +24,7 @@ from flowkit.services.door import MB, Refusal
 from flowkit.services.engine_traces import EngineTraces
 from flowkit.services.fcb import Block, Step
 from flowkit.services.keys import Keys, token_for
-from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app, operator_only
+from flowkit.services.serving import HttpServer, Verb, add_health, add_verbs, keys_guard, make_app, operator_only
 from flowkit.services.settings import Settings
 from flowkit.telemetry import Telemetry
 from flowkit.worker.context import Context
@@ -83,29 +84,25 @@ class ControlUnitService:
         self._traces = EngineTraces(self._backend, SystemClock(), telemetry)
         app = make_app(settings, telemetry)
         self._http = HttpServer(app, settings, keys_guard(keys), most_bytes=16 * MB)
-        self._verbs(app)
+        add_verbs(app, self._verbs())
         checks = {"database": self._check_database}
         if self._runner:
             checks["node_runner"] = self._check_runner
         add_health(app, settings, checks, lambda: self._http.draining)
 
     async def start(self) -> None:
-        await self._coordinator.start()
-        try:
+        async with AsyncExitStack() as undo:
+            await self._coordinator.start()
+            undo.push_async_callback(self._coordinator.stop)
             if self._backend.embedded and not self._coordinator.coordinating:
                 raise ConfigError(
                     f"another process coordinates {self._settings.where}: stop it, give the control unit a file of its "
                     "own (DB), or run both on MongoDB (MONGODB)"
                 )
             await self._worker.start()
-            try:
-                await self._http.start()
-            except BaseException:
-                await self._worker.stop(0)
-                raise
-        except BaseException:
-            await self._coordinator.stop()
-            raise
+            undo.push_async_callback(self._worker.stop, 0)
+            await self._http.start()
+            undo.pop_all()
 
     @property
     def address(self) -> str:
@@ -125,49 +122,52 @@ class ControlUnitService:
 
     # ------------------------------------------------------------------------------------------ verbs
 
-    def _verbs(self, app: FastAPI) -> None:
-        @app.post("/fcb/add")
-        async def add(body: AddFlow, request: Request) -> dict[str, str]:
-            _check_tenant(request)
-            block = _block(body)
-            graph = fcb.make_graph(block, most_hops=self._most_hops, by_runner=bool(self._runner))
-            flow_id = await self._coordinator.create_task(
-                graph=graph, params=fcb.params_of(block, body.curr_inp), labels={fcb.LABEL: "yes"}
-            )
-            return {"message": "flow started", "flow_id": flow_id}
+    def _verbs(self) -> dict[str, Verb]:
+        return {
+            "POST /fcb/add": self._add,
+            "GET /fcb/{flow_id}": self._show,
+            "POST /fcb/{flow_id}/pause": self._pause,
+            "POST /fcb/{flow_id}/resume": self._resume,
+            "POST /fcb/{flow_id}/cancel": self._cancel,
+            "POST /fcb/{flow_id}/restart": self._restart,
+        }
 
-        @app.get("/fcb/{flow_id}")
-        async def show(flow_id: str, request: Request) -> dict[str, Any]:
-            _check_tenant(request)
-            view = await self._flow(flow_id)
-            return {"flow_id": flow_id, "status": view.status, "reason": view.reason, "error": view.error,
-                    "nodes": await self._traces.states(flow_id)}  # fmt: skip
+    async def _add(self, body: AddFlow, request: Request) -> dict[str, str]:
+        _check_tenant(request)
+        block = _block(body)
+        graph = fcb.make_graph(block, most_hops=self._most_hops, by_runner=bool(self._runner))
+        flow_id = await self._coordinator.create_task(
+            graph=graph, params=fcb.params_of(block, body.curr_inp), labels={fcb.LABEL: "yes"}
+        )
+        return {"message": "flow started", "flow_id": flow_id}
 
-        @app.post("/fcb/{flow_id}/pause")
-        async def pause(flow_id: str, request: Request) -> dict[str, str]:
-            _check_tenant(request)
-            await self._flow(flow_id)
-            applied = await self._coordinator.pause_task(flow_id)
-            return _asked("paused", flow_id, applied)
+    async def _show(self, flow_id: str, request: Request) -> dict[str, Any]:
+        _check_tenant(request)
+        view = await self._flow(flow_id)
+        return {"flow_id": flow_id, "status": view.status, "reason": view.reason, "error": view.error,
+                "nodes": await self._traces.states(flow_id)}  # fmt: skip
 
-        @app.post("/fcb/{flow_id}/resume")
-        async def resume(flow_id: str, request: Request) -> dict[str, str]:
-            _check_tenant(request)
-            await self._flow(flow_id)
-            return _asked("resumed", flow_id, await self._coordinator.resume_task(flow_id))
+    async def _pause(self, flow_id: str, request: Request) -> dict[str, str]:
+        _check_tenant(request)
+        await self._flow(flow_id)
+        applied = await self._coordinator.pause_task(flow_id)
+        return _asked("paused", flow_id, applied)
 
-        @app.post("/fcb/{flow_id}/cancel")
-        async def cancel(flow_id: str, request: Request) -> dict[str, str]:
-            _check_tenant(request)
-            await self._flow(flow_id)
-            return _asked("cancelled", flow_id, await self._coordinator.cancel_task(flow_id))
+    async def _resume(self, flow_id: str, request: Request) -> dict[str, str]:
+        _check_tenant(request)
+        await self._flow(flow_id)
+        return _asked("resumed", flow_id, await self._coordinator.resume_task(flow_id))
 
-        @app.post("/fcb/{flow_id}/restart")
-        async def restart(flow_id: str, request: Request) -> dict[str, str]:
-            """A flow that has ended, from its beginning."""
-            _check_tenant(request)
-            await self._flow(flow_id)
-            return _asked("restarted", flow_id, await self._coordinator.restart_task(flow_id))
+    async def _cancel(self, flow_id: str, request: Request) -> dict[str, str]:
+        _check_tenant(request)
+        await self._flow(flow_id)
+        return _asked("cancelled", flow_id, await self._coordinator.cancel_task(flow_id))
+
+    async def _restart(self, flow_id: str, request: Request) -> dict[str, str]:
+        """A flow that has ended, from its beginning."""
+        _check_tenant(request)
+        await self._flow(flow_id)
+        return _asked("restarted", flow_id, await self._coordinator.restart_task(flow_id))
 
     async def _flow(self, flow_id: str) -> TaskView:
         """Raises `TaskNotFound` for what is no flow."""

@@ -20,6 +20,8 @@ MOST_HELD: Final = 256 * MB
 LONGEST_QUERY: Final = 64 * 1024
 DEEPEST: Final = 64
 OPEN: Final = frozenset({("GET", "/health"), ("GET", "/")})
+OPEN_BYTES: Final = 1024
+"""More is not read of whom nobody knows."""
 
 
 class Refusal(Exception):
@@ -56,16 +58,16 @@ class Door:
         if scope["type"] != "http":  # there are no web sockets, and no life span of uvicorn's
             return
         self._inside += 1
-        body = b""
+        body = bytearray()
         try:
             try:
                 principal, headers = self._meet(scope)
-                body = await self._body(headers, receive)
+                await self._read(body, headers, receive, OPEN_BYTES if principal is None else self._most_bytes)
             except Refusal as refusal:
                 await answer(send, refusal)
                 return
             state = {**scope.get("state", {}), "principal": principal}
-            await self._app({**scope, "state": state}, _again(body, receive), send)
+            await self._app({**scope, "state": state}, _again(bytes(body), receive), send)
         finally:
             self._inside -= 1
             self._held -= len(body)
@@ -92,31 +94,31 @@ class Door:
             )  # fmt: skip
         return found
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        too_large = Refusal(413, "E_TOO_LARGE", f"the body has more than {self._most_bytes:,} bytes")
+    async def _read(self, body: bytearray, headers: dict[bytes, bytes], receive: Receive, most: int) -> None:
+        """What is sent, into `body`. It counts as held from the moment that it is here."""
+        too_large = Refusal(413, "E_TOO_LARGE", f"the body has more than {most:,} bytes")
         said = headers.get(b"content-length", b"0")
-        if said.isdigit() and int(said) > self._most_bytes:
+        if said.isdigit() and int(said) > most:
             raise too_large
-        body = bytearray()
         try:
             async with asyncio.timeout(self._body_sec):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refusal(400, "E_REQUEST", "the request ended in the middle")
-                    body += message.get("body", b"")
-                    if len(body) > self._most_bytes:
+                    part = message.get("body", b"")
+                    if len(body) + len(part) > most:
                         raise too_large
+                    if self._held + len(part) > MOST_HELD:
+                        raise Refusal(503, "E_BUSY", "too much is sent at a time: try again in a second", retry_after=1)
+                    body += part
+                    self._held += len(part)
                     if not message.get("more_body"):
                         break
         except TimeoutError:
             raise Refusal(408, "E_TIMEOUT", f"the body did not come within {self._body_sec:g} s") from None
-        if self._held + len(body) > MOST_HELD:
-            raise Refusal(503, "E_BUSY", "too much is sent at a time: try again in a second", retry_after=1)
         if body:
             _check_json(headers, bytes(body))
-        self._held += len(body)
-        return bytes(body)
 
 
 def _check_json(headers: dict[bytes, bytes], body: bytes) -> None:

@@ -15,10 +15,10 @@ from flowkit.errors import TaskNotFound
 from flowkit.npu_control import DONE, ERROR
 from flowkit.ports import Clock, Head, HeadFilter
 from flowkit.services import codes, fcb
+from flowkit.slices import in_slices
 from flowkit.telemetry import Telemetry
 from flowkit.trace.log_reader import LogReader
 from flowkit.trace.task_trace import AttemptTrace, Recorded, TaskTrace, Values, read_trace, read_values_of
-from flowkit.trace.traces import in_slices
 from flowkit.wire.logs import LogLine
 
 STATUS: Final = {"succeeded": DONE, "failed": ERROR, "lost": ERROR, "cancelled": "CANCELLED", "running": "RUNNING"}

@@ -16,24 +16,28 @@ from flowkit.services.secret_values import SecretValues
 from flowkit.services.unit import RUNNING, NodeRun
 
 MOST: Final = 1000
+MOST_BYTES: Final = 64 * 1024 * 1024
 LONGEST_LINE: Final = 16 * 1024
 
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """One script. `values` are the secrets that it has looked up."""
+    """One script. `values` are the secrets that it has looked up, `given` is the size of its result."""
 
     run: NodeRun
     values: dict[str, str] = field(default_factory=dict, repr=False)
     redactor: Redactor = field(default_factory=lambda: Redactor([]))
+    given: int = 0
 
 
 class Hand:
-    """The attempts by hand that were heard of, the last thousand. What they say is covered before it is kept."""
+    """The attempts by hand that were heard of: the last thousand, of 64 MiB together; those that have ended go first.
+    What they say is covered before it is kept."""
 
     def __init__(self, secrets: SecretValues) -> None:
         self._secrets = secrets
         self._attempts: OrderedDict[str, Attempt] = OrderedDict()
+        self._bytes = 0
 
     def find(self, runner_id: str) -> NodeRun | None:
         found = self._attempts.get(runner_id)
@@ -42,7 +46,8 @@ class Hand:
     def say(self, holder: Pass, message: str) -> None:
         """Note a line."""
         attempt = self._attempt(holder)
-        attempt.run.note(attempt.redactor.text(message[:LONGEST_LINE]))
+        attempt.run.lines.note(attempt.redactor.text(message[:LONGEST_LINE]))
+        self._weigh(attempt)
 
     async def look_up(self, holder: Pass, name: str) -> str:
         """The value of a secret that the pass is for. Raises `Refusal`, `SecretMissing`, `ServiceUnavailable`."""
@@ -71,13 +76,23 @@ class Hand:
         run.nodes, run.outputs = attempt.redactor.value(nodes), attempt.redactor.value(outputs)
         run.message, run.status = attempt.redactor.text(message[:LONGEST_LINE]), status
         attempt.values.clear()
+        attempt.given = len(repr(run.outputs)) + sum(map(len, run.nodes)) + len(run.message)
         run.ended.set()
+        self._weigh(attempt)
 
     def _attempt(self, holder: Pass) -> Attempt:
         found = self._attempts.get(holder.runner_id)
         if found is None:
             found = self._attempts[holder.runner_id] = Attempt(NodeRun(holder.node, holder.runner_id, RUNNING))
-            while len(self._attempts) > MOST:
-                self._attempts.popitem(last=False)
+            self._weigh(found)
         self._attempts.move_to_end(holder.runner_id)
         return found
+
+    def _weigh(self, attempt: Attempt) -> None:
+        """Note what an attempt takes by now, and forget others where it is too much."""
+        before, attempt.run.size = attempt.run.size, attempt.run.lines.size + attempt.given
+        self._bytes += attempt.run.size - before
+        while len(self._attempts) > 1 and (len(self._attempts) > MOST or self._bytes > MOST_BYTES):
+            others = [name for name, one in self._attempts.items() if one is not attempt]
+            ended = (name for name in others if self._attempts[name].run.ended.is_set())
+            self._bytes -= self._attempts.pop(next(ended, others[0])).run.size

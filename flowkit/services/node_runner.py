@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from pydantic import BaseModel, Field
 
 from flowkit.core.code import LONGEST_SOURCE
@@ -14,9 +15,10 @@ from flowkit.npu_control import DONE, ERROR
 from flowkit.services import codes, http
 from flowkit.services.door import MB, Refusal
 from flowkit.services.keys import Keys
+from flowkit.services.lines import Lines
 from flowkit.services.register import Npu, Register
 from flowkit.services.secret_values import SecretValues
-from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app, operator_only
+from flowkit.services.serving import HttpServer, Verb, add_health, add_verbs, keys_guard, make_app, operator_only
 from flowkit.services.settings import Settings, service_address
 from flowkit.services.unit import STOPPED, NodeJob, Unit, checked_runner_id, read_job
 from flowkit.telemetry import Telemetry
@@ -24,7 +26,6 @@ from flowkit.telemetry import Telemetry
 LOOK_SEC: Final = 2.0
 LOST_AFTER: Final = 3
 UNIT: Final = "npu"
-LINES: Final = 10_000
 MOST_WAITING: Final = 2000
 UNITS_TRIED: Final = 3
 
@@ -78,7 +79,7 @@ class Waiting:
     result: asyncio.Future[Result]
 
     def __init__(self) -> None:
-        self.logs: list[str] = []
+        self.lines = Lines()
         self.begin()
 
     def begin(self) -> None:
@@ -100,18 +101,21 @@ class NodeRunnerService:
         app = make_app(settings, telemetry)
         self._http = HttpServer(app, settings, keys_guard(keys), most_bytes=16 * MB,
                                 most_at_once=MOST_WAITING + 200)  # fmt: skip
-        self._verbs(app)
+        add_verbs(app, self._verbs())
         checks = {"units": self._check_units}
         if self._secrets.address:
             checks["secret_manager"] = self._secrets.check
         add_health(app, settings, checks, lambda: self._http.draining)
 
     async def start(self) -> None:
-        try:
-            await self._own.start()
-        except ConfigError as error:  # then it needs units; its health says so while there is none
-            self._own_trouble = str(error)
-        await self._http.start()
+        async with AsyncExitStack() as undo:
+            try:
+                await self._own.start()
+            except ConfigError as error:  # then it needs units; its health says so while there is none
+                self._own_trouble = str(error)
+            undo.push_async_callback(self._own.stop, 0)
+            await self._http.start()
+            undo.pop_all()
 
     @property
     def address(self) -> str:
@@ -130,61 +134,62 @@ class NodeRunnerService:
 
     # ------------------------------------------------------------------------------------------ verbs
 
-    def _verbs(self, app: FastAPI) -> None:
-        @app.post("/nodes/add-node")
-        async def add_node(body: AddNode, request: Request) -> dict[str, Any]:
-            operator_only(request, "control-unit")
-            job = read_job(body.node_name, body.code, body.inputs, body.runner_id, codes.decode(body.code))
-            result = await self._unless_gone(request, self._run(job))
-            said = result.model_dump(include={"nodes", "outputs", "message", "status"})
-            more = {"error_code": result.code, "traceback": result.traceback, "usage": result.usage}
-            sent = {"node_name": job.node_name, "code": body.code, "inputs": job.inputs, "runner_id": job.runner_id}
-            known = {name: value for name, value in more.items() if value}
-            return {**sent, "status": result.status, "logs": result.logs, "outputs": said, **known}
+    def _verbs(self) -> dict[str, Verb]:
+        return {
+            "POST /nodes/add-node": self._add_node,
+            "POST /npu/add": self._add_npu,
+            "POST /npu/pool/{npu_id}": self._pool,
+            "GET /npu/all": self._all_npus,
+            "POST /npu/log/{runner_id}": self._log,
+            "POST /npu/result/{runner_id}": self._result,
+        }
 
-        @app.post("/npu/add")
-        async def add_npu(body: AddNpu, request: Request) -> dict[str, str]:
-            operator_only(request, UNIT)
-            try:
-                plain = self._settings.flag("WITHOUT_TLS")
-                address = service_address("address", body.address, plain=plain)
-            except ConfigError as error:
-                raise Refusal(422, "E_ADDRESS", str(error)) from None
-            if not address:
-                raise Refusal(422, "E_ADDRESS", "a unit has an address, such as http://127.0.0.1:10500")
-            self._register.add(body.id, address, body.token)
-            return {"message": "registered", "id": body.id}
+    async def _add_node(self, body: AddNode, request: Request) -> dict[str, Any]:
+        operator_only(request, "control-unit")
+        job = read_job(body.node_name, body.code, body.inputs, body.runner_id, codes.decode(body.code))
+        result = await self._unless_gone(request, self._run(job))
+        said = result.model_dump(include={"nodes", "outputs", "message", "status"})
+        more = {"error_code": result.code, "traceback": result.traceback, "usage": result.usage}
+        sent = {"node_name": job.node_name, "code": body.code, "inputs": job.inputs, "runner_id": job.runner_id}
+        known = {name: value for name, value in more.items() if value}
+        return {**sent, "status": result.status, "logs": result.logs, "outputs": said, **known}
 
-        @app.post("/npu/pool/{npu_id}")
-        async def pool(npu_id: str, body: Pool, request: Request) -> dict[str, str]:
-            operator_only(request, UNIT)
-            self._register.note(npu_id, body.model_dump())
-            return {"message": "noted", "id": npu_id}
+    async def _add_npu(self, body: AddNpu, request: Request) -> dict[str, str]:
+        operator_only(request, UNIT)
+        try:
+            plain = self._settings.flag("WITHOUT_TLS")
+            address = service_address("address", body.address, plain=plain)
+        except ConfigError as error:
+            raise Refusal(422, "E_ADDRESS", str(error)) from None
+        if not address:
+            raise Refusal(422, "E_ADDRESS", "a unit has an address, such as http://127.0.0.1:10500")
+        self._register.add(body.id, address, body.token)
+        return {"message": "registered", "id": body.id}
 
-        @app.get("/npu/all")
-        async def all_npus(request: Request) -> dict[str, Any]:
-            operator_only(request)
-            npus = self._register.views()
-            return {"count": len(npus), "npus": npus}
+    async def _pool(self, npu_id: str, body: Pool, request: Request) -> dict[str, str]:
+        operator_only(request, UNIT)
+        self._register.note(npu_id, body.model_dump())
+        return {"message": "noted", "id": npu_id}
 
-        @app.post("/npu/log/{runner_id}")
-        async def log(runner_id: str, request: Request, log: str = "") -> dict[str, str]:
-            operator_only(request, UNIT)
-            waiting = self._find(runner_id)
-            if len(waiting.logs) < LINES:
-                waiting.logs.append(log if len(waiting.logs) < LINES - 1 else "[...] the log is cut here")
-            return {"message": "noted"}
+    async def _all_npus(self, request: Request) -> dict[str, Any]:
+        operator_only(request)
+        npus = self._register.views()
+        return {"count": len(npus), "npus": npus}
 
-        @app.post("/npu/result/{runner_id}")
-        async def result(runner_id: str, body: Result, request: Request) -> dict[str, str]:
-            operator_only(request, UNIT)
-            if body.status not in (DONE, ERROR):
-                raise Refusal(422, "E_REQUEST", f"status is DONE or ERROR, not {body.status[:40]!r}")
-            waiting = self._find(runner_id)
-            if waiting.result.done():
-                raise Refusal(409, "E_ENDED", "this node has its result already")
-            waiting.result.set_result(body)
-            return {"message": "noted"}
+    async def _log(self, runner_id: str, request: Request, log: str = "") -> dict[str, str]:
+        operator_only(request, UNIT)
+        self._find(runner_id).lines.note(log)
+        return {"message": "noted"}
+
+    async def _result(self, runner_id: str, body: Result, request: Request) -> dict[str, str]:
+        operator_only(request, UNIT)
+        if body.status not in (DONE, ERROR):
+            raise Refusal(422, "E_REQUEST", f"status is DONE or ERROR, not {body.status[:40]!r}")
+        waiting = self._find(runner_id)
+        if waiting.result.done():
+            raise Refusal(409, "E_ENDED", "this node has its result already")
+        waiting.result.set_result(body)
+        return {"message": "noted"}
 
     def _find(self, runner_id: str) -> Waiting:
         found = self._waiting.get(checked_runner_id(runner_id))
@@ -234,7 +239,7 @@ class NodeRunnerService:
             try:
                 return await self._on(npu, job, waiting)
             except Lost:
-                waiting.logs.append(f"[WARNING] unit {npu.id} was lost; the node runs again elsewhere")
+                waiting.lines.note(f"[WARNING] unit {npu.id} was lost; the node runs again elsewhere")
             except Refusal as refusal:
                 if refusal.status != 503:
                     raise
@@ -276,7 +281,7 @@ class NodeRunnerService:
         except BaseException:
             await self._end(npu, job)
             raise
-        result.logs = [*waiting.logs, *result.logs]
+        result.logs = [*waiting.lines.kept, *result.logs]
         return result
 
     async def _hear(self, npu: Npu, job: NodeJob, waiting: Waiting) -> Result:

@@ -6,11 +6,12 @@ import asyncio
 import random
 import secrets as dice
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from fastapi import FastAPI, Request
+from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from flowkit.core.code import LONGEST_SOURCE
@@ -22,7 +23,7 @@ from flowkit.services.hand import Hand
 from flowkit.services.keys import OPERATOR, Keys, Principal, token_for
 from flowkit.services.passes import Pass
 from flowkit.services.secret_values import SecretValues
-from flowkit.services.serving import HttpServer, add_health, make_app, operator_only, principal_of
+from flowkit.services.serving import HttpServer, Verb, add_health, add_verbs, make_app, operator_only, principal_of
 from flowkit.services.settings import EVERYWHERE, Settings
 from flowkit.services.unit import NodeRun, Unit, checked_runner_id, read_job
 from flowkit.telemetry import Telemetry
@@ -83,7 +84,7 @@ class NpuService:
         self._telling: set[asyncio.Task[None]] = set()
         app = make_app(settings, telemetry)
         self._http = HttpServer(app, settings, self._who, most_bytes=8 * MB)
-        self._verbs(app)
+        add_verbs(app, self._verbs())
         checks = {"sandbox": self._check_sandbox}
         if self._runner:
             checks["node_runner"] = self._check_runner
@@ -92,8 +93,11 @@ class NpuService:
         add_health(app, settings, checks, lambda: self._http.draining)
 
     async def start(self) -> None:
-        await self._unit.start()
-        await self._http.start(iter(random.sample(PORTS, 100)))  # a port, no secret
+        async with AsyncExitStack() as undo:
+            await self._unit.start()
+            undo.push_async_callback(self._unit.stop, 0)
+            await self._http.start(iter(random.sample(PORTS, 100)))  # a port, no secret
+            undo.pop_all()
         if self._runner:
             self._supervisor.loop("report", self._report, every=REPORT_SEC)
 
@@ -140,55 +144,59 @@ class NpuService:
 
     # ------------------------------------------------------------------------------------------ verbs
 
-    def _verbs(self, app: FastAPI) -> None:
-        @app.get("/")
-        async def root() -> dict[str, str]:
-            return {"message": "FlowKit node processing unit", "id": self.id}
+    def _verbs(self) -> dict[str, Verb]:
+        return {
+            "GET /": self._root,
+            "POST /run-node": self._run_node,
+            "POST /log/{runner_id}": self._log,
+            "POST /result/{runner_id}": self._result,
+            "POST /secret/{runner_id}": self._secret,
+            "GET /log/{runner_id}": self._read_log,
+            "GET /result/{runner_id}": self._read_result,
+            "POST /cancel/{runner_id}": self._cancel,
+        }
 
-        @app.post("/run-node", status_code=202)
-        async def run_node(body: RunNode, request: Request) -> dict[str, Any]:
-            job = read_job(body.node_name, body.code, body.inputs, body.runner_id, codes.decode(body.code))
-            if missing := [name for name in job.names if name not in body.secrets]:
-                say = f"the code asks for the secrets {', '.join(missing)}: a node runner sends them along"
-                raise Refusal(422, "E_SECRET_MISSING", say)
-            job = type(job)(job.node_name, job.source, job.inputs, job.runner_id, body.secrets)
-            run = self._unit.submit(job)
-            if principal_of(request).name == RUNNER:
-                task = self._supervisor.spawn(self._tell(run), f"tell-{run.runner_id}")
-                self._telling.add(task)
-                task.add_done_callback(self._telling.discard)
-            return {"message": "accepted", "runner_id": run.runner_id, "status": run.status}
+    async def _root(self) -> dict[str, str]:
+        return {"message": "FlowKit node processing unit", "id": self.id}
 
-        @app.post("/log/{runner_id}")
-        async def log(runner_id: str, request: Request, message: str = "") -> dict[str, str]:
-            self._hand.say(self._pass_of(request), message)
-            return {"message": "noted"}
+    async def _run_node(self, body: RunNode, request: Request, response: Response) -> dict[str, Any]:
+        job = read_job(body.node_name, body.code, body.inputs, body.runner_id, codes.decode(body.code))
+        if missing := [name for name in job.names if name not in body.secrets]:
+            say = f"the code asks for the secrets {', '.join(missing)}: a node runner sends them along"
+            raise Refusal(422, "E_SECRET_MISSING", say)
+        job = type(job)(job.node_name, job.source, job.inputs, job.runner_id, body.secrets)
+        run = self._unit.submit(job)
+        if principal_of(request).name == RUNNER:
+            task = self._supervisor.spawn(self._tell(run), f"tell-{run.runner_id}")
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+        response.status_code = 202
+        return {"message": "accepted", "runner_id": run.runner_id, "status": run.status}
 
-        @app.post("/result/{runner_id}")
-        async def result(runner_id: str, body: Result, request: Request) -> dict[str, str]:
-            self._hand.end(self._pass_of(request), body.nodes, body.outputs, body.message, body.status)
-            return {"message": "noted"}
+    async def _log(self, runner_id: str, request: Request, message: str = "") -> dict[str, str]:
+        self._hand.say(self._pass_of(request), message)
+        return {"message": "noted"}
 
-        @app.post("/secret/{runner_id}")
-        async def secret(runner_id: str, body: LookUp, request: Request) -> dict[str, str]:
-            return {"value": await self._hand.look_up(self._pass_of(request), body.name)}
+    async def _result(self, runner_id: str, body: Result, request: Request) -> dict[str, str]:
+        self._hand.end(self._pass_of(request), body.nodes, body.outputs, body.message, body.status)
+        return {"message": "noted"}
 
-        @app.get("/log/{runner_id}")
-        async def read_log(runner_id: str, request: Request) -> dict[str, Any]:
-            run = self._find(runner_id)
-            return {"runner_id": run.runner_id, "status": run.status, "logs": run.logs}
+    async def _secret(self, runner_id: str, body: LookUp, request: Request) -> dict[str, str]:
+        return {"value": await self._hand.look_up(self._pass_of(request), body.name)}
 
-        @app.get("/result/{runner_id}")
-        async def read_result(runner_id: str, request: Request) -> dict[str, Any]:
-            run = self._find(runner_id)
-            return {"runner_id": run.runner_id, "logs": run.logs, **run.result()}
+    async def _read_log(self, runner_id: str, request: Request) -> dict[str, Any]:
+        run = self._find(runner_id)
+        return {"runner_id": run.runner_id, "status": run.status, "logs": run.logs}
 
-        @app.post("/cancel/{runner_id}")
-        async def cancel(runner_id: str, request: Request) -> dict[str, Any]:
-            if principal_of(request).name != RUNNER:
-                operator_only(request)
-            run = self._find(runner_id)
-            return {"runner_id": run.runner_id, "cancelled": self._unit.cancel(run.runner_id)}
+    async def _read_result(self, runner_id: str, request: Request) -> dict[str, Any]:
+        run = self._find(runner_id)
+        return {"runner_id": run.runner_id, "logs": run.logs, **run.result()}
+
+    async def _cancel(self, runner_id: str, request: Request) -> dict[str, Any]:
+        if principal_of(request).name != RUNNER:
+            operator_only(request)
+        run = self._find(runner_id)
+        return {"runner_id": run.runner_id, "cancelled": self._unit.cancel(run.runner_id)}
 
     def _find(self, runner_id: str) -> NodeRun:
         known = checked_runner_id(runner_id)

@@ -3,9 +3,10 @@ record of its uses."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 
 from flowkit.backend import open_backend
@@ -19,7 +20,16 @@ from flowkit.secrets.secrets import Secrets
 from flowkit.secrets.values import LARGEST
 from flowkit.services.door import Refusal
 from flowkit.services.keys import OPERATOR, Keys, Principal
-from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app, operator_only, principal_of
+from flowkit.services.serving import (
+    HttpServer,
+    Verb,
+    add_health,
+    add_verbs,
+    keys_guard,
+    make_app,
+    operator_only,
+    principal_of,
+)
 from flowkit.services.settings import Settings
 from flowkit.telemetry import Telemetry
 
@@ -49,20 +59,19 @@ class SecretManagerService:
         self._manager: SecretManager | None = None
         app = make_app(settings, telemetry)
         self._http = HttpServer(app, settings, keys_guard(keys), most_bytes=LARGEST * 7)  # JSON may escape each byte
-        self._verbs(app)
+        add_verbs(app, self._verbs())
         checks = {"store": self._check_store, "master_keys": self._check_keys}
         add_health(app, settings, checks, lambda: self._http.draining)
 
     async def start(self) -> None:
-        await self._backend.store.start()  # without Kafka: nothing of a secret travels there
-        try:
+        async with AsyncExitStack() as undo:
+            await self._backend.store.start()  # without Kafka: nothing of a secret travels there
+            undo.push_async_callback(self._backend.store.stop)
             self._manager = open_manager(self._backend, self._cfg, SystemClock(), self._telemetry)
             await self._manager.start()
             await self._manager.cabinet.keys.current()
             await self._http.start()
-        except BaseException:
-            await self._backend.store.stop()
-            raise
+            undo.pop_all()
 
     @property
     def address(self) -> str:
@@ -79,44 +88,47 @@ class SecretManagerService:
 
     # ------------------------------------------------------------------------------------------ verbs
 
-    def _verbs(self, app: FastAPI) -> None:
-        @app.post("/set")
-        async def set_secret(body: Set, request: Request) -> dict[str, object]:
-            view = await self._of(operator_only(request)).set(body.key, body.value)
-            said: dict[str, object] = {"message": "stored", "key": view.name, "version": view.version}
-            return {**said, "warnings": list(view.warnings)} if view.warnings else said
+    def _verbs(self) -> dict[str, Verb]:
+        return {
+            "POST /set": self._set,
+            "GET /get/{key}": self._get,
+            "DELETE /delete/{key}": self._delete,
+            "GET /keys": self._keys,
+        }
 
-        @app.get("/get/{key}")
-        async def get_secret(
-            request: Request, key: str, flow: Short = "", node: Short = "", runner_id: Short = ""
-        ) -> dict[str, str]:
-            """A secret that is for some flows or nodes alone is given for those alone."""
-            principal = principal_of(request)
-            secrets = self._of(principal)
-            use = SecretUse(principal.tenant, runner_id, node, 0, "", secrets.principal, flow)
-            if principal.name not in self._may_get:
-                raise await self._refused(secrets, use, principal, key)
-            found = await secrets.manager.resolve(principal.tenant, [key], use, listed=[key])
-            return {"key": key, "value": found.values[key]}
+    async def _set(self, body: Set, request: Request) -> dict[str, object]:
+        view = await self._of(operator_only(request)).set(body.key, body.value)
+        said: dict[str, object] = {"message": "stored", "key": view.name, "version": view.version}
+        return {**said, "warnings": list(view.warnings)} if view.warnings else said
 
-        @app.delete("/delete/{key}")
-        async def delete_secret(key: str, request: Request) -> dict[str, str]:
-            if not await self._of(operator_only(request)).delete(key):
-                raise Refusal(404, "E_SECRET_UNKNOWN", f"there is no secret {key[:200]!r}")
-            return {"message": "deleted", "key": key}
+    async def _get(
+        self, request: Request, key: str, flow: Short = "", node: Short = "", runner_id: Short = ""
+    ) -> dict[str, str]:
+        """A secret that is for some flows or nodes alone is given for those alone."""
+        principal = principal_of(request)
+        secrets = self._of(principal)
+        use = SecretUse(principal.tenant, runner_id, node, 0, "", secrets.principal, flow)
+        if principal.name not in self._may_get:
+            raise await self._refused(secrets, use, principal, key)
+        found = await secrets.manager.resolve(principal.tenant, [key], use, listed=[key])
+        return {"key": key, "value": found.values[key]}
 
-        @app.get("/keys")
-        async def keys(request: Request) -> dict[str, list[str]]:
-            secrets = self._of(operator_only(request))
-            names: list[str] = []
-            cursor: str | None = None
-            while len(names) < MOST_KEYS:
-                page = await secrets.list(limit=PAGE, cursor=cursor)
-                names += [one.name for one in page.secrets]
-                cursor = page.cursor
-                if cursor is None:
-                    return {"keys": names}
-            raise Refusal(413, "E_TOO_MANY", f"there are more than {MOST_KEYS:,}: flowkit secrets list gives pages")
+    async def _delete(self, key: str, request: Request) -> dict[str, str]:
+        if not await self._of(operator_only(request)).delete(key):
+            raise Refusal(404, "E_SECRET_UNKNOWN", f"there is no secret {key[:200]!r}")
+        return {"message": "deleted", "key": key}
+
+    async def _keys(self, request: Request) -> dict[str, list[str]]:
+        secrets = self._of(operator_only(request))
+        names: list[str] = []
+        cursor: str | None = None
+        while len(names) < MOST_KEYS:
+            page = await secrets.list(limit=PAGE, cursor=cursor)
+            names += [one.name for one in page.secrets]
+            cursor = page.cursor
+            if cursor is None:
+                return {"keys": names}
+        raise Refusal(413, "E_TOO_MANY", f"there are more than {MOST_KEYS:,}: flowkit secrets list gives pages")
 
     def _of(self, principal: Principal) -> Secrets:
         assert self._manager is not None

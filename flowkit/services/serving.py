@@ -54,6 +54,8 @@ STATUS: Final[Mapping[type[FlowKitError], int]] = {
     SecretsUnavailable: 503,
     ServiceUnavailable: 503,
 }
+Verb = Callable[..., Awaitable[Any]]
+"""Answers one verb: its parameters are what the framework reads of the request, by their names and types."""
 Check = Callable[[], Awaitable[str]]
 """Looks at one thing that a service depends on: says what it found, raises where it is not well."""
 
@@ -95,6 +97,13 @@ def make_app(settings: Settings, telemetry: Telemetry) -> FastAPI:
         return said(500, "E_INTERNAL", f"the {settings.kind.name} failed; its log says how")
 
     return app
+
+
+def add_verbs(app: FastAPI, verbs: Mapping[str, Verb]) -> None:
+    """Let an app answer verbs such as `GET /keys`."""
+    for said, verb in verbs.items():
+        method, path = said.split()
+        app.add_api_route(path, verb, methods=[method])
 
 
 def add_health(app: FastAPI, settings: Settings, checks: Mapping[str, Check],

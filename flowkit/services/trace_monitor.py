@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 
 from flowkit.backend import open_backend
@@ -19,7 +20,16 @@ from flowkit.services.door import MB, Refusal
 from flowkit.services.engine_traces import MOST_ROWS, EngineTraces
 from flowkit.services.keys import OPERATOR, Keys, Principal
 from flowkit.services.posted import open_posted
-from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app, operator_only, principal_of
+from flowkit.services.serving import (
+    HttpServer,
+    Verb,
+    add_health,
+    add_verbs,
+    keys_guard,
+    make_app,
+    operator_only,
+    principal_of,
+)
 from flowkit.services.settings import Settings
 from flowkit.services.unit import checked_runner_id
 from flowkit.telemetry import Telemetry
@@ -60,19 +70,18 @@ class TraceMonitorService:
         self._engine: dict[str, EngineTraces] = {}
         app = make_app(settings, telemetry)
         self._http = HttpServer(app, settings, keys_guard(keys), most_bytes=LARGEST)
-        self._verbs(app)
+        add_verbs(app, self._verbs())
         checks = {"database": self._check_database, "posted": self._check_posted}
         add_health(app, settings, checks, lambda: self._http.draining)
 
     async def start(self) -> None:
-        await self._backend.store.start()
-        try:
+        async with AsyncExitStack() as undo:
+            await self._backend.store.start()
+            undo.push_async_callback(self._backend.store.stop)
             await self._posted.start()
+            undo.push_async_callback(self._posted.stop)
             await self._http.start()
-        except BaseException:
-            await self._posted.stop()
-            await self._backend.store.stop()
-            raise
+            undo.pop_all()
 
     @property
     def address(self) -> str:
@@ -89,72 +98,66 @@ class TraceMonitorService:
 
     # ------------------------------------------------------------------------------------------ verbs
 
-    def _verbs(self, app: FastAPI) -> None:
-        @app.get("/")
-        async def root() -> dict[str, str]:
-            return {"message": "FlowKit trace monitor"}
+    def _verbs(self) -> dict[str, Verb]:
+        return {
+            "GET /": self._root,
+            "POST /trace": self._post,
+            "GET /trace/{runner_id}": self._of_runner,
+            "GET /flow/{flow_id}": self._of_flow,
+            "GET /flows": self._flows,
+            "GET /traces": self._newest,
+            "DELETE /trace/{trace_id}": self._delete,
+        }
 
-        @app.post("/trace")
-        async def post(body: Trace, request: Request, flow_id: FlowId, flow_lvl: str = "") -> dict[str, Any]:
-            who = principal_of(request)
-            trace_id = str(uuid.uuid4())
-            row = {"trace_id": trace_id, "flow_id": flow_id, "flow_lvl": _level(flow_lvl), "at": time.time(),
-                   **body.model_dump(), "runner_id": checked_runner_id(body.runner_id)}  # fmt: skip
-            number = await self._posted.add(who.tenant, row)
-            return {"message": "stored", "trace_id": trace_id, "flow_id": flow_id, "flow_lvl": row["flow_lvl"],
-                    "current_sequence": number}  # fmt: skip
+    async def _root(self) -> dict[str, str]:
+        return {"message": "FlowKit trace monitor"}
 
-        @app.get("/trace/{runner_id}")
-        async def of_runner(runner_id: str, request: Request) -> dict[str, Any]:
-            who, known = self._reader(request), checked_runner_id(runner_id)
-            row = await self._posted.of_runner(who.tenant, known) or await self._of(who).find(known)
-            if row is None:
-                say = f"there is no trace of a run {known}; a flow's are at /flow/FLOW_ID"
-                raise Refusal(404, "E_TRACE_UNKNOWN", say)
-            return row
-
-        @app.get("/flow/{flow_id}")
-        async def of_flow(flow_id: str, request: Request) -> dict[str, Any]:
-            rows, count = await self._rows(self._reader(request), flow_id)
-            said = {"flow_id": flow_id, "total_nodes": count, "execution_path": [row["node_name"] for row in rows],
-                    "traces": rows}  # fmt: skip
-            return {**said, "more": count - len(rows)} if count > len(rows) else said
-
-        @app.get("/flows")
-        async def flows(request: Request, limit: Limit = MOST_FLOWS) -> dict[str, Any]:
-            who = self._reader(request)
-            heads, posted = await asyncio.gather(
-                self._of(who).flows(limit), self._posted.flows(who.tenant, limit=limit)
-            )
-            views: list[dict[str, Any]] = [
-                {"flow_id": head.task_id, "name": head.name, "status": head.status, "created_at": head.created_at}
-                for head in heads
-            ]
-            known = {head.task_id for head in heads}
-            views += [{"flow_id": flow_id, "status": "posted"} for flow_id in posted if flow_id not in known]
-            return {"count": len(views), "flows": views}
-
-        @app.get("/traces")
-        async def newest(request: Request, limit: Limit = 20) -> dict[str, Any]:
-            rows = await self._newest(self._reader(request), limit)
-            return {"count": len(rows), "traces": rows}
-
-        @app.delete("/trace/{trace_id}")
-        async def delete(trace_id: str, request: Request) -> dict[str, str]:
-            who = operator_only(request)
-            if await self._posted.delete(who.tenant, trace_id):
-                return {"message": "deleted", "trace_id": trace_id}
-            if await self._of(who).find(trace_id) is not None:
-                say = "the engine recorded this: it goes with its task (flowkit tasks delete FLOW_ID), never alone"
-                raise Refusal(409, "E_RECORDED", say)
-            raise Refusal(404, "E_TRACE_UNKNOWN", f"there is no trace {trace_id[:100]!r}")
-
-    def _reader(self, request: Request) -> Principal:
-        """Who only posts need not read what others did."""
+    async def _post(self, body: Trace, request: Request, flow_id: FlowId, flow_lvl: str = "") -> dict[str, Any]:
         who = principal_of(request)
-        if who.name != OPERATOR:
-            raise Refusal(403, "E_FORBIDDEN", f"{who.name!r} may post traces; the operator's token reads them")
-        return who
+        trace_id = str(uuid.uuid4())
+        row = {"trace_id": trace_id, "flow_id": flow_id, "flow_lvl": _level(flow_lvl), "at": time.time(),
+               **body.model_dump(), "runner_id": checked_runner_id(body.runner_id)}  # fmt: skip
+        number = await self._posted.add(who.tenant, row)
+        return {"message": "stored", "trace_id": trace_id, "flow_id": flow_id, "flow_lvl": row["flow_lvl"],
+                "current_sequence": number}  # fmt: skip
+
+    async def _of_runner(self, runner_id: str, request: Request) -> dict[str, Any]:
+        who, known = operator_only(request), checked_runner_id(runner_id)
+        row = await self._posted.of_runner(who.tenant, known) or await self._of(who).find(known)
+        if row is None:
+            say = f"there is no trace of a run {known}; a flow's are at /flow/FLOW_ID"
+            raise Refusal(404, "E_TRACE_UNKNOWN", say)
+        return row
+
+    async def _of_flow(self, flow_id: str, request: Request) -> dict[str, Any]:
+        rows, count = await self._rows(operator_only(request), flow_id)
+        said = {"flow_id": flow_id, "total_nodes": count, "execution_path": [row["node_name"] for row in rows],
+                "traces": rows}  # fmt: skip
+        return {**said, "more": count - len(rows)} if count > len(rows) else said
+
+    async def _flows(self, request: Request, limit: Limit = MOST_FLOWS) -> dict[str, Any]:
+        who = operator_only(request)
+        heads, posted = await asyncio.gather(self._of(who).flows(limit), self._posted.flows(who.tenant, limit=limit))
+        views: list[dict[str, Any]] = [
+            {"flow_id": head.task_id, "name": head.name, "status": head.status, "created_at": head.created_at}
+            for head in heads
+        ]
+        known = {head.task_id for head in heads}
+        views += [{"flow_id": flow_id, "status": "posted"} for flow_id in posted if flow_id not in known]
+        return {"count": len(views), "flows": views}
+
+    async def _newest(self, request: Request, limit: Limit = 20) -> dict[str, Any]:
+        rows = await self._newest_rows(operator_only(request), limit)
+        return {"count": len(rows), "traces": rows}
+
+    async def _delete(self, trace_id: str, request: Request) -> dict[str, str]:
+        who = operator_only(request)
+        if await self._posted.delete(who.tenant, trace_id):
+            return {"message": "deleted", "trace_id": trace_id}
+        if await self._of(who).find(trace_id) is not None:
+            say = "the engine recorded this: it goes with its task (flowkit tasks delete FLOW_ID), never alone"
+            raise Refusal(409, "E_RECORDED", say)
+        raise Refusal(404, "E_TRACE_UNKNOWN", f"there is no trace {trace_id[:100]!r}")
 
     def _of(self, who: Principal) -> EngineTraces:
         if who.tenant not in self._engine:
@@ -171,7 +174,7 @@ class TraceMonitorService:
             rows, count = [], 0
         return posted + rows, len(posted) + count
 
-    async def _newest(self, who: Principal, limit: int) -> list[dict[str, Any]]:
+    async def _newest_rows(self, who: Principal, limit: int) -> list[dict[str, Any]]:
         """Of the posted ones, and of the flows that the engine has run."""
         rows = await self._posted.newest(who.tenant, limit=limit)
         for head in await self._of(who).flows(limit):

@@ -24,6 +24,7 @@ from flowkit.sandbox.runtime import Limits, Runtime
 from flowkit.sandbox.supervisor import Supervision, Work
 from flowkit.service import Supervisor
 from flowkit.services.door import Refusal
+from flowkit.services.lines import Lines
 from flowkit.services.names import NAME_RULE
 from flowkit.services.settings import Settings
 from flowkit.telemetry import Telemetry
@@ -35,7 +36,6 @@ RUNNING: Final = "RUNNING"
 ENDED: Final = (DONE, ERROR)
 CANCELLED: Final = ("cancelled", "it was ended by whoever asked for it")
 STOPPED: Final = ("E_DRAINING", "the unit stopped before it ended")
-LOG_MB: Final = 1
 OUTPUT_MB: Final = 8
 MB: Final = 1024 * 1024
 GRACE_SEC: Final = 2.0
@@ -66,7 +66,7 @@ class NodeRun:
     node_name: str
     runner_id: str
     status: str = QUEUED
-    logs: list[str] = field(default_factory=list)
+    lines: Lines = field(default_factory=Lines)
     nodes: list[str] = field(default_factory=list)
     outputs: Any = field(default_factory=dict)
     message: str = ""
@@ -74,8 +74,11 @@ class NodeRun:
     traceback: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
     size: int = 0
-    room: int = LOG_MB * MB
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def logs(self) -> list[str]:
+        return self.lines.kept
 
     def result(self) -> dict[str, Any]:
         """The result by the names of the predecessors, and what was not known there: the error's code and traceback,
@@ -87,14 +90,7 @@ class NodeRun:
     def line(self, level: str, message: str) -> None:
         """Note a line of the log, in the form that the SDK gives it by hand."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        self.note(f"[{level.upper()}][{self.node_name}][{self.runner_id}][{now}] {message}")
-
-    def note(self, line: str) -> None:
-        """Note a line as it is. Beyond a MiB one says that the rest is cut."""
-        if self.room <= 0:
-            return
-        self.room -= len(line) + 64
-        self.logs.append(line if self.room > 0 else f"[...] the log is cut here: it has more than {LOG_MB} MiB")
+        self.lines.note(f"[{level.upper()}][{self.node_name}][{self.runner_id}][{now}] {message}")
 
 
 class Unit:
@@ -229,7 +225,7 @@ class Unit:
             self.successful += 1
         else:
             self.failed += 1
-        run.size = len(repr(run.outputs)) + sum(map(len, run.logs)) + len(run.traceback)
+        run.size = len(repr(run.outputs)) + run.lines.size + len(run.traceback)
         self._kept_bytes += run.size
         run.ended.set()
         self._runs.move_to_end(run.runner_id)

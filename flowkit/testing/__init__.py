@@ -6,7 +6,9 @@ python -m flowkit.testing trace 17
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flowkit.lazy import lazily
 
 if TYPE_CHECKING:
     from flowkit.clock import ManualClock
@@ -46,10 +48,4 @@ __all__ = [
     "simulate",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'flowkit.testing' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazily(__name__, _HOMES)

@@ -118,9 +118,9 @@ def _due_anew(engine: Any, effect: Any) -> Any:
 
 
 def publish_before(original: Any) -> Any:
-    def fly(engine: Any, cell: Any, decision: Any, *more: Any) -> None:
-        original(engine, cell, decision, *more)
-        for effect in decision.effects:
+    def fly(engine: Any, cell: Any, opened: Any, placed: Any) -> None:
+        original(engine, cell, opened, placed)
+        for effect in opened.flight.effects:
             engine.carrier.carry_out(cell, effect)
 
     return fly

@@ -12,7 +12,6 @@ from typing import Any
 from flowkit.core import facts as f
 from flowkit.core.derived import base_of, compensation_of, group_of, item_of, repetition_of
 from flowkit.core.evolve import evolve
-from flowkit.core.graph import END, FAILURE, SUCCESS, Edge
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import Task
 from flowkit.core.opening import child_id
@@ -23,6 +22,7 @@ from flowkit.core.scope import Unanswered
 from flowkit.core.selection import sources
 from flowkit.errors import ExprError, InputError
 from flowkit.ports import Commit, Head
+from flowkit.testing.book import ENDS, Node, Nodes
 from flowkit.testing.evidence import UNKNOWN, Evidence, Start
 from flowkit.wire.facts import decode_facts
 
@@ -34,36 +34,7 @@ EFFECTS: dict[str, tuple[type, ...]] = {
     "signal": (f.SignalReceived,),
     "continue": (f.ParentWaits, f.TaskRestarted),
 }
-ENDS = frozenset({"done", "failed", "skipped", "cancelled"})
 Say = Callable[[str, str, str], None]
-
-
-@dataclass(slots=True)
-class Node:
-    """A node as the walker has it, in this generation."""
-
-    state: str = "open"
-    attempt: int = 0
-    token: str = ""
-    cancelling: bool = False
-    failures: int = 0
-    wake: float | None = None
-    next: tuple[str, ...] | None = None
-    by_failure: bool = False
-    streaming: bool = False
-    routes: tuple[str, ...] | None = None
-    members: int = 0
-    child_of: int = 0
-
-
-class Nodes(dict[str, Node]):
-    """By id; a derived node begins to exist when something is said of it."""
-
-    def __missing__(self, name: str) -> Node:
-        if base_of(name) == name:
-            raise KeyError(name)
-        node = self[name] = Node()
-        return node
 
 
 @dataclass(slots=True)
@@ -143,7 +114,7 @@ class Walk:
             case f.NodeCancelled(node=name):
                 self.end(name, "cancelled")
             case f.NodeCancelling(node=name):
-                self.cancelling_node(name)
+                self.nodes.cancel(name)
             case f.StreamBegun(node=name):
                 self.nodes[name].streaming = True
             case _:
@@ -172,6 +143,7 @@ class Walk:
                 self.nodes[name].state, self.nodes[name].wake = "waiting", until
             case f.NodeFinished(node=name):
                 self.slept(name)
+                self.compare_kept(fact)
                 self.end(name, "done")
             case f.SignalReceived(node=name) if name:
                 self.end(name, "done")
@@ -242,16 +214,6 @@ class Walk:
         if expected != taken and not broken:
             self.say("wrong_route", f"{name} goes to {taken}, not to {expected}")
         node.routes = taken
-
-    def cancelling_node(self, name: str) -> None:
-        self.nodes[name].cancelling = True
-        if self.nodes[name].state != "group":
-            return
-        for member in [one for one in self.nodes if group_of(one) == name]:
-            if self.nodes[member].token or self.nodes[member].state == "group":
-                self.cancelling_node(member)
-            elif self.nodes[member].state not in ENDS:
-                self.nodes[member].state = "cancelled"
 
     @property
     def placing(self) -> bool:
@@ -396,11 +358,7 @@ class Walk:
         if timed_out and limit is not None and over < limit - self.evidence.skew_sec:
             self.say("timer_early", f"the task had {limit:g} s, and {over:.3f} s were over")
         self.status = "cancelling"
-        for node in self.nodes.values():
-            if node.token:
-                node.cancelling = True
-            elif node.state not in ENDS:
-                node.state = "cancelled"
+        self.nodes.cancel_all()
 
     def restarted(self, fact: f.TaskRestarted) -> None:
         if self.status not in ("finished", "failed", "cancelled"):
@@ -411,29 +369,10 @@ class Walk:
         self.stopped = ""
         graph = self.task.editions[fact.graph] if fact.graph else self.task.graph
         again = set(graph.nodes if fact.nodes is None else fact.nodes)
-        for name in dict.fromkeys([*self.nodes, *graph.nodes]):
-            owner, base = group_of(name), base_of(name)
-            kept_group = any(group_of(one) == base for one in again)
-            anew = name in again or owner in again or (base in again and not kept_group) or name.endswith("/compensate")
-            if name in graph.nodes and (anew or name not in self.nodes):
-                before = self.nodes.get(name, Node())
-                state = "group" if kept_group and name == base else "open"
-                self.nodes[name] = Node(state=state, attempt=before.attempt, members=before.members)
-                self.nodes[name].child_of = self.child_kept(before, name in fact.within)
-            elif anew:
-                before = self.nodes[name]
-                self.nodes[name] = Node(attempt=before.attempt, child_of=self.child_kept(before, owner in fact.within))
-        for name in [name for name in self.nodes if base_of(name) not in graph.nodes]:
-            del self.nodes[name]
-
+        self.nodes.restart(graph, again, fact.within)
         for name in fact.within:
             if name not in graph.nodes or not again.isdisjoint(sources(graph, name)):
                 self.say("bad_within", f"{name} goes on with a child, though what it follows runs again")
-
-    @staticmethod
-    def child_kept(before: Node, within: bool) -> int:
-        """The attempt with whose child a node goes on that runs again; 0: with none."""
-        return before.child_of if within and before.state in ("failed", "cancelled") else 0
 
     def ended(self, fact: f.TaskEnded) -> None:
         still = [
@@ -454,60 +393,14 @@ class Walk:
         self.status = fact.status
         self.ended_for.add(self.task.for_attempt)
 
-    # ---- causality: what may start, and with which inputs (I7)
+    # ---- what attempts were given and gave
 
     def may_start(self, name: str) -> bool:
+        """Whether what a node waits for is there (I7)."""
         if name not in self.task.graph.nodes:
             owner = group_of(name)
             return self.undoing if not owner else self.nodes[owner].state in ("group", "done")
-        node = self.task.graph.nodes[name]
-        edges = self.with_begun_streams(name, [self.edge(edge) for edge in self.task.graph.incoming[name]])
-        if node.fan_in.need is not None:
-            ready = edges.count("taken") >= node.fan_in.need
-        else:
-            good = edges.count("taken") + edges.count("carried on")
-            ready = "open" not in edges and "broken" not in edges and (good > 0 or not edges)
-        sources = [(ref.has_default, self.nodes[ref.source].state) for ref in node.references]
-        return ready and all(state == "done" or (default and state in ENDS) for default, state in sources)
-
-    def with_begun_streams(self, name: str, edges: list[str]) -> list[str]:
-        """The same, where it is enough that a stream has begun whose source has not ended."""
-        node = self.task.graph.nodes[name]
-        if node.stream is None or not node.stream.first_batch:
-            return edges
-        some = any(self.nodes[source].streaming for source in node.stream.sources)
-        for place, edge in enumerate(self.task.graph.incoming[name]):
-            begun = self.nodes[edge.source].streaming or (some and node.fan_in.need is None)
-            if edges[place] == "open" and edge.source in node.stream.sources and begun:
-                edges[place] = "taken"
-        return edges
-
-    def edge(self, edge: Edge) -> str:
-        """`open`, `taken`, `carried on` (taken, but for no quorum), `not taken` or `broken`."""
-        source = self.nodes[edge.source]
-        if source.state not in ENDS:
-            return "open"
-        if edge.lenient:
-            return "taken"
-        match source.state:
-            case "done":
-                chosen = source.next is None or edge.target in source.next
-                return self.routed_edge(edge) if chosen and edge.on in (SUCCESS, END) else "not taken"
-            case "failed" if edge.on in (FAILURE, END):
-                return self.routed_edge(edge)
-            case "failed" if self.task.graph.nodes[edge.source].continue_on_failure:
-                routed = self.routed_edge(edge)
-                return "carried on" if routed == "taken" else routed
-            case "skipped" if not source.by_failure:
-                return "not taken"
-        return "broken"
-
-    def routed_edge(self, edge: Edge) -> str:
-        """An edge that would be taken, but for its condition."""
-        if not edge.conditional:
-            return "taken"
-        taken = self.nodes[edge.source].routes
-        return "open" if taken is None else "taken" if edge.target in taken else "not taken"
+        return self.nodes.may_start(self.task.graph, name)
 
     def compare_inputs(self, fact: f.AttemptLeased) -> None:
         start = self.starts.get((fact.node, fact.attempt))
@@ -522,6 +415,18 @@ class Walk:
             return
         if not artifacts and expected != start.inputs:
             self.say("wrong_inputs", f"{fact.node} attempt {fact.attempt} got {start.inputs!r}, not {expected!r}")
+
+    def compare_kept(self, fact: f.NodeFinished) -> None:
+        """An output that was kept is as good as one that the node would give."""
+        if not fact.cached or self.evidence.fits is None:
+            return
+        try:
+            inputs, artifacts = lift_artifacts(node_inputs(self.task, fact.node))
+        except Unanswered:
+            return  # it hangs on an artifact, which the commits do not hold
+        output = fact.output.get()
+        if not artifacts and not self.evidence.fits(self.task.task_id, fact.node, inputs, output):
+            self.say("wrong_value", f"{fact.node} took {output!r} for {inputs!r}, which was kept")
 
     def compare_output(self, fact: f.AttemptSucceeded, output: Any) -> None:
         start = self.starts.get((fact.node, fact.attempt))

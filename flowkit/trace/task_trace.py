@@ -16,7 +16,7 @@ from flowkit.core.evolve import evolve
 from flowkit.core.graph import MISSING, Graph
 from flowkit.core.inputs import node_inputs, output_of
 from flowkit.core.model import NodeRun, Task
-from flowkit.core.payload import Payload, lift_artifacts
+from flowkit.core.payload import Payload, lift_artifacts, put_at
 from flowkit.monitor_ports import AttemptRecord
 from flowkit.ports import Commit, Head, flow_name
 from flowkit.wire.codec import loads
@@ -25,7 +25,7 @@ from flowkit.wire.tombstone import is_tombstone
 
 Wanted = Callable[[str, int], bool]
 
-SLICE: Final = 500
+SLICE: Final = 100
 RUNNING: Final = "running"
 
 
@@ -337,15 +337,5 @@ def _plain(value: Any) -> Any:
         said = {"artifact": artifact.ref, "size": artifact.size}
         if artifact.path:
             said["path"] = list(artifact.path)
-        plain = _put(plain, place, said)
+        plain = put_at(plain, place, said)
     return plain
-
-
-def _put(value: Any, place: tuple[str | int, ...], said: Any) -> Any:
-    if not place:
-        return said
-    inner = value
-    for step in place[:-1]:
-        inner = inner[step]
-    inner[place[-1]] = said
-    return value

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 from flowkit.monitor_ports import (
     DAY_SEC,
@@ -19,14 +19,13 @@ from flowkit.monitor_ports import (
     measure_of,
 )  # fmt: skip
 from flowkit.ports import Clock
+from flowkit.slices import in_slices as in_slices
 from flowkit.trace import analysis
 from flowkit.trace.analysis import Bottleneck, CriticalPath, Row, Slow
 from flowkit.trace.comparison import Comparison, compare
 from flowkit.trace.history import Point, histograms_of, points_of
 from flowkit.trace.task_trace import Recorded, TaskTrace, Values, read_trace, read_values
 from flowkit.wire.rollups import records_in
-
-T = TypeVar("T")
 
 USUAL_DAYS: Final = 7
 MOST_DAYS: Final = 92
@@ -139,14 +138,3 @@ def _kept(rollups: Sequence[Rollup], query: AttemptQuery, by: str) -> list[Attem
     """The records that rollups have kept, of those that are asked for."""
     found = [one for rollup in rollups for one in records_in(rollup, query.base, by)]
     return [one for one in found if query.since <= one.ended_at < query.until]
-
-
-async def in_slices(work: Generator[None, None, T]) -> T:
-    """Do it, and let the loop in at every yield."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        await asyncio.sleep(0)

@@ -26,7 +26,7 @@ from flowkit.wire.facts import read_payload, write_payload
 T = TypeVar("T")
 
 FORM = 2
-LINE_ROWS = 250
+LINE_ROWS = 100
 LINE_BYTES = 128 * 1024
 
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from flowkit.core.payload import Artifact
+from flowkit.core.payload import Artifact, put_at
 from flowkit.errors import Corrupt, InputError, StoreUnavailable
 from flowkit.ports import Store
 from flowkit.wire.codec import loads
@@ -80,7 +80,11 @@ class Inputs:
         blobs = await self._fetch_all({artifact.ref for _, artifact in wanted})
         for place, artifact in wanted:
             # Decoded once per place: two places must not share a list that the handler may change.
-            inputs = _put(inputs, place, await self._value(artifact, blobs[artifact.ref]))
+            value = await self._value(artifact, blobs[artifact.ref])
+            try:
+                inputs = put_at(inputs, place, value)
+            except (LookupError, TypeError) as error:
+                raise Corrupt(f"an artifact is to stand at {place!r}, where the inputs have no place") from error
         return inputs
 
     async def value_of(self, artifact: Artifact) -> Any:
@@ -119,16 +123,3 @@ def _step(value: Any, step: str | int, path: Place) -> Any:
         return value[step]
     shown = ".".join(map(str, path))
     raise InputError(f"the output that an input refers to has no {shown!r}: there is no {step!r} in it")
-
-
-def _put(inputs: Any, place: Place, value: Any) -> Any:
-    if not place:
-        return value
-    try:
-        parent = inputs
-        for step in place[:-1]:
-            parent = parent[step]
-        parent[place[-1]] = value
-    except (LookupError, TypeError) as error:
-        raise Corrupt(f"an artifact is to stand at {place!r}, where the inputs have no place") from error
-    return inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +16,8 @@ from flowkit.wire.topics import MAX_MESSAGE_BYTES, Topics
 from flowkit.worker.attempt import Attempt, Phase
 
 FLIGHTS = 4
+"""At a time. Beyond them, what is for a partition that none of them goes to: the one result of a narrow task need not
+wait until hundreds of a wide one have landed."""
 MOST_AT_ONCE = 4096
 FULL_BYTES = 60 * 1024
 FIRST_WAIT_SEC = 0.3
@@ -79,6 +81,8 @@ class Outbox:
         self._acknowledged = acknowledged
         self._waiting: deque[Letter] = deque()
         self._flights = 0
+        self._flown: Counter[int] = Counter()
+        self._queued: Counter[int] = Counter()
         self._scheduled = False
         self._pause: asyncio.TimerHandle | None = None
         self._wait_sec = FIRST_WAIT_SEC
@@ -89,6 +93,7 @@ class Outbox:
     def add(self, new: Letter) -> None:
         """Send it, together with what else comes in this turn of the loop."""
         self._waiting.append(new)
+        self._queued[new.partition] += 1
         if not self._scheduled:
             self._scheduled = True
             self._empty.clear()
@@ -115,12 +120,24 @@ class Outbox:
             if not self._flights:
                 self._empty.set()
             return
-        if self._flights < FLIGHTS and self._pause is None and not self._stopped:
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+        if self._pause is None and not self._stopped and (taken := self._take()):
+            partitions = {letter.partition for letter in taken}
             self._flights += 1
-            self._supervisor.spawn(self._fly(taken), "outbox")
+            self._flown.update(partitions)
+            self._queued -= Counter(letter.partition for letter in taken)
+            self._supervisor.spawn(self._fly(taken, partitions), "outbox")
 
-    async def _fly(self, letters: list[Letter]) -> None:
+    def _take(self) -> list[Letter]:
+        if self._flights < FLIGHTS:
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+        free = self._queued.keys() - self._flown.keys()
+        if not free:
+            return []
+        taken = [letter for letter in self._waiting if letter.partition in free]
+        self._waiting = deque(letter for letter in self._waiting if letter.partition not in free)
+        return taken
+
+    async def _fly(self, letters: list[Letter], partitions: set[int]) -> None:
         late: Sequence[Letter] = letters
         try:
             parcels = self._pack([letter for letter in letters if not letter.stale])
@@ -128,6 +145,7 @@ class Outbox:
             late = self._landed(parcels, arrived)
         finally:
             self._flights -= 1
+            self._flown -= Counter(partitions)
             self._again(late)
             self._depart()
 
@@ -148,6 +166,7 @@ class Outbox:
             self._wait_sec = FIRST_WAIT_SEC
             return
         self._waiting.extendleft(reversed(late))
+        self._queued.update(letter.partition for letter in late)
         if self._pause is None and not self._stopped:
             self._pause = asyncio.get_running_loop().call_later(self._wait_sec, self._resume)
             self._wait_sec = min(LONGEST_WAIT_SEC, self._wait_sec * 2)

@@ -156,7 +156,9 @@ def _named(handlers: object) -> Iterator[tuple[str | None, Any]]:
             for given in handlers:
                 yield None, given
         case _:
-            raise ConfigError(f"handlers must be a list of functions, a dict or a module, not {handlers!r}")
+            name = getattr(handlers, "__name__", "")
+            hint = f": write handlers=[{name}]" if callable(handlers) and name.isidentifier() else ""
+            raise ConfigError(f"handlers must be a list of functions, a dict or a module, not {handlers!r}{hint}")
 
 
 def _of_module(module: ModuleType) -> Iterator[tuple[str | None, Any]]:

@@ -215,3 +215,18 @@ def test_a_module_without_functions_is_refused(module: Module) -> None:
     module("empty.py", "X = 3")
     with pytest.raises(ConfigError, match="defines no public function"):
         load_handlers(["empty"], Project())
+
+
+def test_a_file_that_is_not_there_has_the_nearest(folder: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"cannot read helo.json: No such file or directory \(did you mean 'hello.json"
+    ):
+        load_graph("helo.json")
+    with pytest.raises(UsageError, match=r"cannot read nowhere/hello.json: No such file or directory$"):
+        load_graph("nowhere/hello.json")
+
+
+def test_yaml_is_told_from_json_that_is_broken(folder: Path) -> None:
+    (folder / "flow.yaml").write_text("nodes:\n  - node_id: a\n")
+    with pytest.raises(UsageError, match=r"flow.yaml is not JSON: .*; FlowKit reads JSON: turn YAML into it first"):
+        load_graph("flow.yaml")

@@ -100,3 +100,45 @@ def test_the_command_is_installed() -> None:
 
     (entry,) = entry_points(group="console_scripts", name="flowkit")
     assert entry.load() is main
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "meant"),
+    [
+        (("rnu", "g.json"), "flowkit", "run"),
+        (("tasks", "shw", "last"), "flowkit tasks", "show"),
+        (("service", "npuu"), "flowkit service", "npu"),
+        (("trace", "slowest", "--by", "cpuu"), "flowkit trace slowest", "cpu"),
+        (("run", "g.json", "--handler", "app"), "flowkit run", "--handlers"),
+        (("tasks", "list", "--lable=a=b"), "flowkit tasks list", "--label"),
+        (("service", "npu", "--prot", "1"), "flowkit service npu", "--port"),
+    ],
+)
+def test_a_word_that_is_misspelt_has_the_nearest_and_the_usage_of_its_own_command(
+    words: tuple[str, ...], usage: str, meant: str, cli: Cli
+) -> None:
+    ran = cli(*words)
+
+    assert ran.code == 2
+    assert f"usage: {usage} [" in ran.err
+    assert f"(did you mean '{meant}'?)" in ran.err
+
+
+def test_a_word_like_no_other_is_said_as_it_is(cli: Cli) -> None:
+    assert cli("run", "g.json", "--frobnicate").err.endswith("error: unrecognized arguments: --frobnicate\n")
+
+
+@pytest.mark.parametrize("words", [("s3cr3t-value",), ("--value", "s3cr3t-value"), ("--value=s3cr3t-value",)])
+def test_a_secret_that_is_given_as_an_argument_is_not_repeated(words: tuple[str, ...], cli: Cli) -> None:
+    ran = cli("secrets", "set", "KEY", *words)
+
+    assert ran.code == 2
+    assert "a value is never an argument: give it on stdin, or at the prompt" in ran.err
+    assert "s3cr3t" not in ran.err + ran.out
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "soon"])
+def test_a_pass_is_good_for_a_number_of_seconds(text: str, cli: Cli) -> None:
+    ran = cli("service", "npu", "--pass", "12345678-1234-5678-1234-567812345678", f"--valid={text}")
+
+    assert (ran.code, f"argument --valid: '{text}' is not a number of seconds above 0" in ran.err) == (2, True)

@@ -367,3 +367,26 @@ def test_the_newest_task_needs_no_id(cli: Cli) -> None:
 def test_where_there_are_no_tasks_there_is_no_newest(cli: Cli) -> None:
     asked(lambda client: client.list_tasks())
     assert cli("tasks", "show", "last", *DB).err == "flowkit: there are no tasks yet [E_TASK_UNKNOWN]\n"
+
+
+def test_a_task_that_has_ended_is_not_asked_to_stop(cli: Cli) -> None:
+    task_id = ran(cli, "hello.json", "-p", "name=Ada")
+
+    answer = cli("tasks", "cancel", task_id, *DB)
+
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == f"task {task_id} is finished already: nothing is left to stop\n"
+    assert asked(lambda client: client.api.store.read_requests(task_id)) == []
+
+
+@pytest.mark.parametrize("words", [("--from", "loudd"), ("--input", "loudd={}")])
+def test_a_restart_that_names_no_node_of_the_task_is_refused_though_nobody_coordinates(
+    words: tuple[str, ...], cli: Cli
+) -> None:
+    task_id = ran(cli, "hello.json", "-p", "name=Ada")
+
+    answer = cli("tasks", "restart", task_id, *words, *DB)
+
+    assert answer.code == 2
+    assert answer.err == f"flowkit: task {task_id} has no node 'loudd' (did you mean 'loud'?) [E_USAGE]\n"
+    assert asked(lambda client: client.api.store.read_requests(task_id)) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.adapters import sqlite_schema
+from flowkit.adapters import sqlite_rows, sqlite_schema
 from flowkit.adapters.sqlite import SqliteStore
 from flowkit.errors import ConfigError, StoreUnavailable
 from flowkit.ports import AuditFilter, AuditRow, Commit, Head, HeadFilter, Outcome
@@ -248,7 +248,7 @@ asyncio.run(main())
             assert "heads_age" in plan("SELECT * FROM heads ORDER BY created_at DESC, task_id DESC LIMIT 9")
 
             def list_plan(where: HeadFilter, after: tuple[float, str] | None = None) -> str:
-                sql, values = sqlite_schema.list_query(where, 9, after)
+                sql, values = sqlite_rows.list_query(where, 9, after)
                 rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
                 return " ".join(str(row[3]) for row in rows)
 
@@ -263,7 +263,7 @@ asyncio.run(main())
                     assert "TEMP B-TREE" not in list_plan(where, after)
 
             for after in (None, (5.0, "t")):
-                sql, values = sqlite_schema.ended_query([1, 2], "finished", 9.0, 9, after)
+                sql, values = sqlite_rows.ended_query([1, 2], "finished", 9.0, 9, after)
                 rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
                 assert "heads_ended" in " ".join(str(row[3]) for row in rows)
             due = "SELECT * FROM heads WHERE part IN (1, 2) AND remove_at IS NOT NULL AND remove_at <= 5"

@@ -515,7 +515,7 @@ async def end(yard: Yard, task_id: str) -> None:
     for seq, part in enumerate((CREATED, finished()), 1):
         await yard.commit(task_id, seq, part)
     done = {"seq": 2, "published_seq": 2, "active": False, "ended_at": yard.clock.wall()}
-    MemoryStore(yard.store.data)._replace(head, status="finished", **done)
+    yard.store.data.replace_head(head, status="finished", **done)
 
 
 async def test_a_key_whose_task_was_deleted_makes_another_task(yard: Yard) -> None:

@@ -192,6 +192,30 @@ def test_long_nodes_are_not_fetched_ahead() -> None:
     assert len(stand.offer(cell_of("t", width=9))) == 2
 
 
+def test_a_task_that_has_nothing_with_any_worker_squeezes_in_beyond_the_prefetch() -> None:
+    stand = Stand(prefetch=8)
+    view = stand.worker("w", 2)
+    stand.dispatcher.observe("work", 0.001)
+    assert len(stand.offer(cell_of("wide", width=100))) == 10
+
+    narrow = cell_of("narrow", width=3)
+    assert stand.offer(narrow) == {"n0": "w"}
+    assert stand.offer(narrow) == {}  # it waits for its others
+    assert stand.offer(cell_of("second")) == {"n0": "w"}
+    assert stand.offer(cell_of("third")) == {}  # as many as the worker has slots
+    assert view.mine == 12
+
+
+def test_a_task_does_not_squeeze_in_where_nodes_are_long() -> None:
+    stand = Stand(prefetch=8)
+    stand.worker("w", 2)
+    stand.dispatcher.observe("work", 1.0)
+    stand.offer(cell_of("wide", width=100))
+
+    assert stand.offer(cell_of("narrow")) == {}
+    assert stand.dispatcher.waiting_for("work") == 2
+
+
 def test_the_mean_run_time_follows_what_is_seen() -> None:
     stand = Stand(prefetch=4)
     stand.worker("w", 2)

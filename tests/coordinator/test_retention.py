@@ -183,7 +183,7 @@ async def test_a_child_that_runs_on_keeps_its_parent_and_nobody_else(monkeypatch
     assert await kept(yard) == ["a", "a-child", "b", "b-child"]
 
     child = yard.store.data.heads["a-child"]
-    MemoryStore(yard.store.data)._replace(child, status="failed", active=False, ended_at=NOW)
+    yard.store.data.replace_head(child, status="failed", active=False, ended_at=NOW)
     await yard.look()
     assert await kept(yard) == ["b", "b-child"]
 

@@ -8,9 +8,9 @@ import pytest
 
 from flowkit.core.code import Code
 from flowkit.core.dialect import normalise, parse_graph
+from flowkit.core.filling import resolve
 from flowkit.core.graph import Graph
 from flowkit.core.payload import SecretHole, lift_secrets
-from flowkit.core.template import resolve
 from flowkit.errors import GraphError
 
 MAIN = "def main(inputs):\n    return inputs"
@@ -142,8 +142,12 @@ REFUSED: list[tuple[Any, list[tuple[str, str]]]] = [
     (node(inputs={"a": {"$secret": "a b"}}), [("E_SECRET", "nodes[0].inputs.a.$secret")]),
     (node(inputs={"a": {"$secret": "KEY", "b": 1}}, secrets=["KEY"]), [("E_TEMPLATE", "nodes[0].inputs.a.b")]),
     (node(type="work"), [("E_KEY_CONFLICT", "nodes[0].code")]),
-    ({"nodes": [{"node_id": "a", "type": "work", "secrets": []}]}, [("E_KEY_CONFLICT", "nodes[0].secrets")]),
-    ({"nodes": [{"node_id": "a", "type": "work", "inputs": {"$secret": "K"}}]}, [("E_TEMPLATE", "nodes[0].inputs")]),
+    ({"nodes": [{"node_id": "a", "type": "work", "secrets": ["K"]}]}, [("E_SECRET", "nodes[0].secrets[0]")]),
+    ({"nodes": [{"node_id": "a", "type": "work", "inputs": {"$secret": "K"}}]}, [("E_SECRET", "nodes[0].inputs")]),
+    ({"nodes": [{"node_id": "a", "type": "sleep", "inputs": {"seconds": {"$secret": "K"}}, "secrets": ["K"]}]},
+     [("E_TEMPLATE", "nodes[0].inputs"), ("E_KEY_CONFLICT", "nodes[0].secrets")]),
+    ({"nodes": [{"node_id": "a", "type": "work", "compensate": {"type": "undo", "inputs": {"$secret": "K"}}}]},
+     [("E_TEMPLATE", "nodes[0].compensate.inputs")]),
     ({**node(), "output": {"a": {"$secret": "K"}}}, [("E_TEMPLATE", "output")]),
     (node(foreach=[{"$secret": "K"}], secrets=["K"]), [("E_TEMPLATE", "nodes[0].foreach")]),
     ({"nodes": [{"node_id": "a", "type": "gen"}, {**node()["nodes"][0], "inputs": {"rows": {"$stream": "a"}}}]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import gc
 import json
+import re
 import time
 from collections import OrderedDict
 from contextlib import suppress
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowkit.core import keys
 from flowkit.core.dialect import normalise, parse_graph, read_graph
 from flowkit.core.graph import MISSING, Edge, FanIn, Reference, RetryPolicy, RetryRule, Timeouts
 from flowkit.core.problems import MAX_PROBLEMS
@@ -728,3 +730,42 @@ def test_what_is_to_be_written_is_said_as_json() -> None:
     messages = [problem.message for problem in caught.value.problems]
     assert any(message.endswith('write ["it\'s"]') for message in messages)
     assert any(message.endswith('wrap the object: {"$literal": {"$form": ...}}') for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("key", "write"),
+    [
+        ("id", "write `node_id`"),
+        ("needs", "write `depends_on`"),
+        ("uses", "write `type`, the name of the handler"),
+        ("with", "write `inputs`"),
+        ("retries", 'write `retry_policy`, such as {"max": 3}'),
+        ("timeout", "write `timeout_sec`"),
+        ("if", "write `when`"),
+        ("for_each", "write `foreach`, such as"),
+        ("on_failure", "write an edge:"),
+    ],
+)
+def test_a_name_that_other_tools_have_says_what_it_is_called_here(key: str, write: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        parse_graph(graph(node("a", **{key: "x"})))
+
+    assert f"E_KEY_UNKNOWN at nodes[0].{key}: a node has no key '{key}'; {write}" in str(caught.value)
+
+
+def test_names_of_other_tools_for_the_whole_are_told_too() -> None:
+    with pytest.raises(GraphError, match="a graph has no key 'steps'; write `nodes`"):
+        parse_graph({"steps": [], "nodes": [node("a")]})
+
+
+def test_every_name_that_is_to_be_written_instead_is_a_key() -> None:
+    for record, meant in ((keys.NODE, keys.NODE_MEANT), (keys.GRAPH, keys.GRAPH_MEANT)):
+        assert not record.keys.keys() & meant.keys()
+        for say in meant.values():
+            named = [name for name in re.findall(r"`(\w+)`", say) if name not in ("edges", "type")]
+            assert record.keys.keys() >= set(named)
+
+
+def test_code_that_is_no_object_is_told_so() -> None:
+    with pytest.raises(GraphError, match=r"E_TYPE at nodes\[0\].code: expected an object, found 'def main"):
+        parse_graph(graph(node("a", type="code", code="def main(inputs): ...")))

@@ -185,7 +185,7 @@ def test_a_group_that_has_too_few_items_fails() -> None:
     [
         ({"a": 1, "b": [2]}, "an object with the keys 'a', 'b': name the list in it by its path, or make one of it"),
         ({}, "an object with nothing in it"),
-        ("a, b", "'a, b': write [...] around it, or split it in the node before"),
+        ("a, b", """'a, b', which is text: {"$param": "rows"}, {"$from": "node.rows"} or {"$expr": "..."} gives one"""),
         (7, "7: write [...] around it"),
         (None, "null: the node or param that it reads gives nothing"),
     ],
@@ -275,6 +275,20 @@ def test_a_report_about_an_item_that_does_not_exist_yet_says_that_the_state_is_b
     play.tell(early)
 
     assert play.last.ahead == [early]
+
+
+def test_that_others_of_its_kind_were_tried_as_often_does_not_make_a_report_about_one_to_come_stale() -> None:
+    play = play_of(max_parallel=1)
+    play.place("m[0]")
+    item = Succeeded("m[1]", 1, "m[1]#1", Payload(1))
+    play.tell(item)
+    assert (play.last.ahead, play.last.stale) == ([item], 0)
+
+    play = repeated()
+    play.place("p#1")
+    run = Succeeded("p#2", 1, "p#2#1", Payload(1))
+    play.tell(run)
+    assert (play.last.ahead, play.last.stale) == ([run], 0)
 
 
 # Restarts.

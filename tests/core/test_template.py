@@ -8,18 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowkit.core.filling import follow, resolve, unescape
 from flowkit.core.graph import MISSING, Reference
 from flowkit.core.payload import Artifact
 from flowkit.core.problems import Problems
-from flowkit.core.template import (
-    TemplateReader,
-    follow,
-    parse_param,
-    parse_path,
-    resolve,
-    split_reference,
-    unescape,
-)
+from flowkit.core.template import TemplateReader, parse_param, parse_path, split_reference
 from flowkit.core.values import MAX_DEPTH
 from flowkit.errors import InputError
 from tests.core.graphs import anything, plain, templates

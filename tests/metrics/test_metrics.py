@@ -18,6 +18,7 @@ from flowkit import CoordinatorConfig, WorkerConfig
 from flowkit import measures as m
 from flowkit.errors import ConfigError
 from flowkit.metrics import Metrics
+from flowkit.metrics import server as metrics_server
 from flowkit.metrics.metrics import MOST_ROLES
 from flowkit.observations import RunEnded
 from flowkit.observing import observing_of
@@ -278,3 +279,19 @@ async def test_a_setting_serves_them_while_the_engine_lives() -> None:
 async def test_a_port_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"0 \(any\) to 65535, not 70000"):
         await flowkit.Embedded(handlers=[ok], cfg=CoordinatorConfig(metrics_port=70_000)).start()
+
+
+async def test_more_connections_than_there_may_be_are_hung_up(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_server, "MOST_CONNECTIONS", 1)
+    serving = await Metrics(telemetry).serve(0)
+    _, silent = await asyncio.open_connection("127.0.0.1", serving.port)
+    await asyncio.sleep(0.05)
+
+    async with asyncio.timeout(10):
+        reader, late = await asyncio.open_connection("127.0.0.1", serving.port)
+        assert await reader.read() == b""
+    silent.close()
+    late.close()
+    await serving.stop()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 from fastapi import FastAPI
 
+from flowkit.errors import ConfigError
 from flowkit.services import connection
 from flowkit.services.keys import Keys, Principal
+from flowkit.services.node_runner import NodeRunnerService
+from flowkit.services.npu import NpuService
 from flowkit.services.serving import HttpServer, add_health, keys_guard, make_app
 from flowkit.services.settings import KINDS, read_settings
+from flowkit.services.unit import Unit
 from flowkit.telemetry import Telemetry
 
 TOKEN = "t" * 32
@@ -42,6 +47,17 @@ async def talk(server: HttpServer) -> tuple[asyncio.StreamReader, asyncio.Stream
 async def closed(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
     await asyncio.sleep(0)
+
+
+async def answer_of(server: HttpServer, path: str) -> bytes:
+    """All that the operator hears."""
+    reader, writer = await talk(server)
+    writer.write(f"GET {path} HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        await closed(writer)
 
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -75,14 +91,7 @@ async def test_an_answer_that_takes_long_is_waited_for(
         await asyncio.sleep(0.5)
         return {"slow": True}
 
-    reader, writer = await talk(server)
-    writer.write(f"GET /slow HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
-
-    async with asyncio.timeout(10):
-        heard = await reader.read()
-
-    await closed(writer)
-    assert heard.endswith(b'{"slow":true}')
+    assert (await answer_of(server, "/slow")).endswith(b'{"slow":true}')
 
 
 async def test_a_stop_lets_an_answer_out_and_hears_nobody_more(app: FastAPI, server: HttpServer) -> None:
@@ -94,15 +103,12 @@ async def test_a_stop_lets_an_answer_out_and_hears_nobody_more(app: FastAPI, ser
         await asyncio.sleep(0.3)
         return {"slow": True}
 
-    reader, writer = await talk(server)
-    writer.write(f"GET /slow HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+    asking = asyncio.create_task(answer_of(server, "/slow"))
     async with asyncio.timeout(10):
         await begun.wait()
         await server.stop()
-        heard = await reader.read()
 
-    await closed(writer)
-    assert heard.endswith(b'{"slow":true}')
+    assert (await asking).endswith(b'{"slow":true}')
     with pytest.raises(OSError):
         await talk(server)
 
@@ -131,12 +137,35 @@ async def test_an_error_inside_is_said_without_what_went_wrong(app: FastAPI, ser
     async def broken() -> None:
         raise RuntimeError("the password is 1234")
 
-    reader, writer = await talk(server)
-    writer.write(f"GET /broken HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
-    async with asyncio.timeout(10):
-        heard = await reader.read()
+    heard = await answer_of(server, "/broken")
 
-    await closed(writer)
     assert heard.startswith(b"HTTP/1.1 500")
     assert b"E_INTERNAL" in heard
     assert b"1234" not in heard
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("npu", NpuService), ("node-runner", NodeRunnerService)],
+)
+async def test_a_unit_that_cannot_be_reached_does_not_stay(
+    name: str, kind: type[NpuService | NodeRunnerService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def begin(self: Unit) -> None:
+        told.append("begun")
+
+    async def end(self: Unit, within_sec: float) -> None:
+        told.append(f"ended within {within_sec:g} s")
+
+    monkeypatch.setattr(Unit, "start", begin)
+    monkeypatch.setattr(Unit, "stop", end)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        settings = read_settings(KINDS[name], None, {}, {"PORT": port})
+        service = kind(settings, Keys([(Principal("operator"), TOKEN)]), Telemetry())
+        with pytest.raises(ConfigError, match=r"cannot listen on 127.0.0.1: Address already in use"):
+            await service.start()
+
+    assert told == ["begun", "ended within 0 s"]

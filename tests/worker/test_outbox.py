@@ -143,6 +143,31 @@ async def test_at_most_four_publishes_are_in_flight() -> None:
 
 
 @virtual
+async def test_a_result_for_another_partition_need_not_wait_for_a_flight() -> None:
+    async with Stand([sleeps], slots=50) as stand:
+        publish, sent = stand.bus.publish, list[tuple[int, float]]()
+        loop = asyncio.get_running_loop()
+
+        async def slow(records: Any) -> list[bool]:
+            if records[0].topic == stand.topics.facts:
+                sent.extend((record.partition, loop.time()) for record in records)
+                await asyncio.sleep(1)
+            return await publish(records)
+
+        stand.bus.publish = slow  # type: ignore[method-assign]
+        jobs = [stand.job("sleeps", {"sec": 0.01 * n}, partition=0) for n in range(10)]
+        other = [stand.job("sleeps", {"sec": 0.2 + 0.01 * n}, partition=1) for n in range(2)]
+        began = loop.time()
+        await stand.send(*jobs, *other)
+        for job in (*jobs, *other):
+            await stand.result(job)
+
+        at = [when - began for partition, when in sent if partition == 1]
+        assert at[0] < 0.25
+        assert all(when >= 1.0 for when in at[1:])  # nor do they overtake one another without end
+
+
+@virtual
 async def test_a_publish_that_raises_is_tried_again() -> None:
     async with Stand([echo]) as stand:
         publish, times = stand.bus.publish, 0

@@ -180,3 +180,8 @@ def test_only_some_roles_may_be_served() -> None:
 def test_a_timeout_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="more than 0"):
         handler(timeout_sec=0)
+
+
+def test_one_function_is_told_from_a_list_of_them() -> None:
+    with pytest.raises(ConfigError, match=r"handlers must be a list of functions, .*: write handlers=\[greet\]"):
+        Registry(greet)

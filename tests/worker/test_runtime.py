@@ -43,7 +43,7 @@ def test_without_a_name_it_gets_one() -> None:
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ConfigError, match="at least one slot"):
+    with pytest.raises(ConfigError, match="slots is a whole number, 1 or more"):
         Stand([sleeps], slots=0)
     with pytest.raises(ConfigError, match="heart_in_thread needs"):
         Stand([sleeps], options={"heart_in_thread": True})

@@ -66,9 +66,11 @@ class RoleHandler:
         yield Batch(payload=loaded)
 
     async def process_batch(self, batch: Batch, ctx: RunContext) -> BatchResult:
+        """What came of one batch; one that was no success fails the attempt."""
         return BatchResult(success=True, metrics={"processed": 1})
 
     async def finalize(self, ctx: RunContext) -> FinalizeResult | None:
+        """Called last: the node's output, where the batches' own will not do."""
         return FinalizeResult()
 
     def classify_error(self, exc: BaseException) -> tuple[str, bool]:

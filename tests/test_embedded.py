@@ -1,0 +1,66 @@
+"""What users do wrong with the engine in their process is said at once, with what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+
+import flowkit
+from flowkit.errors import ConfigError, GraphError
+
+GRAPH = {"nodes": [{"node_id": "a", "type": "greet"}]}
+
+
+def greet(name: str = "") -> str:
+    return name
+
+
+async def test_run_says_what_to_write_where_a_loop_runs_already(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(ConfigError, match=r"an event loop runs here already .*: write await flowkit.arun"):
+        flowkit.run(GRAPH, handlers=[greet])
+
+    assert not recwarn.list  # no coroutine was left unawaited
+
+
+@pytest.mark.parametrize(
+    ("cfg", "says"),
+    [
+        ({"slots": 2}, r"cfg is a WorkerConfig, not a dict: WorkerConfig\(\*\*cfg\) makes one of it"),
+        (flowkit.CoordinatorConfig(), "cfg is a WorkerConfig, not a CoordinatorConfig"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(cfg: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        flowkit.Worker(cfg=cfg, handlers=[greet])
+    with pytest.raises(ConfigError, match="cfg is a CoordinatorConfig, not a WorkerConfig"):
+        flowkit.Coordinator(cfg=flowkit.WorkerConfig())  # type: ignore[arg-type]
+
+
+async def test_targets_are_a_list() -> None:
+    async with flowkit.Embedded(handlers=[greet]) as engine:
+        with pytest.raises(
+            GraphError, match=r"E_TYPE at targets: expected a list of node ids, found 'a'; write \['a'\]"
+        ):
+            await engine.submit(GRAPH, targets="a")
+
+
+async def test_a_graph_as_text_is_told_from_one_that_was_read() -> None:
+    async with flowkit.Embedded(handlers=[greet]) as engine:
+        with pytest.raises(GraphError, match=r"it is the text of one: json.loads\(text\) reads it"):
+            await engine.submit('{"nodes": []}')
+
+
+async def test_a_coordinator_that_was_told_to_end_hears_no_more_signals() -> None:
+    running = asyncio.create_task(flowkit.Coordinator().run_forever())
+    async with asyncio.timeout(30):
+        while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
