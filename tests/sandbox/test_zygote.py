@@ -20,6 +20,7 @@ from flowkit.sandbox.inside import rooms as rooms_inside
 from flowkit.sandbox.inside.rooms import MOST_KEPT as MOST_ROOMS
 from flowkit.sandbox.runtime import Limits, Program, Verdict
 from flowkit.sandbox.zygote import SPARES, Environment
+from tests.sandbox.hostile import WHOLE
 from tests.sandbox.leftovers import counted
 from tests.sandbox.programs import PYTHON, READABLE, finish, run
 
@@ -409,6 +410,32 @@ def test_what_an_ordinary_user_starts_has_each_its_own_room(tree: Path) -> None:
         user=65534, group=65534, extra_groups=[], env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tree)},
     )  # fmt: skip
     assert done.stdout == f"{['2'] * 6}\n", done.stderr
+
+
+WARM_VERDICTS = {
+    "fork_bomb": ("timeout", None), "ignore_the_request_to_end": ("timeout", None), "kill_everybody": ("exited", 0),
+    "kill_process_1": ("exited", 0), "leave_a_daemon": ("exited", 0),
+}  # fmt: skip
+
+
+async def test_hostile_programs_leave_nothing_in_the_rooms_of_others(folder: Path) -> None:
+    before, runtime = counted(), BubblewrapRuntime()
+    look = "import os\nprint(*(name for name in os.listdir('/proc') if name.isdigit() and name != str(os.getpid())))"
+
+    async def hostile(name: str) -> tuple[str, int | None]:
+        (folder / name).mkdir(exist_ok=True)
+        ending = (await run(runtime, warm(folder / name, WHOLE[name].source, limits=WHOLE[name].limits))).ending
+        return str(ending.verdict), ending.status
+
+    try:
+        for _ in range(3):
+            found = await asyncio.gather(*map(hostile, WARM_VERDICTS))
+            assert dict(zip(WARM_VERDICTS, found, strict=True)) == WARM_VERDICTS
+            beside = warm(folder, look)
+            assert {one.out for one in await asyncio.gather(*(run(runtime, beside) for _ in range(6)))} == {"1\n"}
+    finally:
+        await runtime.close()
+    assert {what: found - before[what] for what, found in counted().items() if found - before[what]} == {}
 
 
 async def test_a_first_process_that_died_takes_its_room_with_it(folder: Path) -> None:
