@@ -3,6 +3,7 @@
 #
 #   make run | test | check | counts | bench | nightly | services
 #   make test PYTEST_ARGS='-k lease -x'
+#   make nightly-world | nightly-rich | nightly-guards | nightly-core | nightly-seeds | nightly-kills | nightly-slow
 
 VENV        ?= .venv
 PYTHON      ?=
@@ -15,7 +16,13 @@ REQUIRED    := FLOWKIT_TEST_REQUIRE=kafka,mongo,openbao
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test check counts bench nightly services install-services install-bubblewrap install-node clean
+PARTS       := world rich guards core seeds kills slow
+NIGHTLY     ?= $(PARTS)
+SEEDED      := tests/world tests/core tests/wire
+# No limit per test but a generous one: these are the long runs.
+SLOW        := $(BIN)/python -m pytest --timeout 3600 $(PYTEST_ARGS)
+
+.PHONY: help run test check counts bench nightly $(PARTS:%=nightly-%) services install-services install-bubblewrap install-node clean
 .SILENT:
 
 help:
@@ -44,13 +51,49 @@ bench: install-services install-bubblewrap
 	$(BIN)/python -m bench --backend embedded
 	$(BIN)/python -m bench.programs
 
-# No limit per test but a generous one: these are the long runs.
+# Every part is run, whatever became of those before it; the table at the end says what became of each. One part again:
+# `make nightly-kills`; some of them: `make nightly NIGHTLY='world rich'`.
 nightly: install-services install-bubblewrap install-node
-	$(BIN)/python -m flowkit.testing run --seeds 0:5000
+	table=; failed=0; \
+	for part in $(NIGHTLY); do \
+	    began=$$(date +%s); code=0; \
+	    $(MAKE) --no-print-directory nightly-$$part || code=$$?; \
+	    [ $$code = 0 ] || failed=1; \
+	    row=$$(printf '%-20s %6d s   exit %d' nightly-$$part $$(($$(date +%s) - began)) $$code); \
+	    echo "$$row"; table="$$table$$row;"; \
+	done; \
+	echo; echo "$$table" | tr ';' '\n'; \
+	exit $$failed
+
+# As many seeds at a time as there are cores, here and below: nobody waits for anything.
+nightly-world: $(DEV)
+	failed=0; \
+	for weather in 'chaos 0:5000' 'calm 0:1000' 'outage 0:1000' 'ccrash 0:1000'; do \
+	    set -- $$weather; $(BIN)/python -m flowkit.testing run --mode $$1 --seeds $$2 || failed=1; \
+	done; \
+	exit $$failed
+
+# All that a graph can say.
+nightly-rich: $(DEV)
 	$(BIN)/python -m flowkit.testing run --seeds 0:2000 --directed rich
+
+nightly-guards: $(DEV)
 	$(BIN)/python -m flowkit.testing guards --measure
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m 'not slow' --timeout 3600 tests/core tests/wire $(PYTEST_ARGS)
-	$(REQUIRED) HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+
+# New examples each night, and more of them.
+nightly-core: $(DEV)
+	HYPOTHESIS_PROFILE=nightly $(SLOW) -m 'not slow' -n auto --dist loadgroup tests/core tests/wire
+
+nightly-seeds: $(DEV)
+	HYPOTHESIS_PROFILE=nightly $(SLOW) -m slow -n auto --dist loadgroup $(SEEDED)
+
+# Kills, outages, streams, limits: they measure times, so nothing runs beside them.
+nightly-kills: install-services install-bubblewrap install-node
+	$(REQUIRED) $(SLOW) -m slow tests/integration
+
+# All other slow tests, one at a time.
+nightly-slow: install-services install-bubblewrap install-node
+	$(REQUIRED) HYPOTHESIS_PROFILE=nightly $(SLOW) -m slow tests $(foreach path,$(SEEDED) tests/integration,--ignore=$(path))
 
 services: install-services
 	$(BIN)/python -m deploy.local up

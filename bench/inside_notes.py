@@ -1,5 +1,5 @@
 """Runs inside of a sandbox that is measured: notes the CPU time and the page faults of the steps on a program's way, in
-the zygote, the first process and the program's. The file is laid beside the others of `flowkit.sandbox.inside`."""
+the zygote's process and the program's. The file is laid beside the others of `flowkit.sandbox.inside`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ if TYPE_CHECKING:
 MARK = "NOTE "
 
 _noted: list[tuple[str, str, float, int]] = []
-_forking: list[bool] = []
 
 
 def watch() -> None:
-    from . import init, kernel, zygote  # type: ignore[attr-defined]
+    from . import entry, kernel, zygote  # type: ignore[attr-defined]
 
     for owner, name, who, what in (
-        (zygote, "_fork", "zygote", "fork, with a process namespace and a lent network"),
-        (init.Init, "_own_namespaces", "first process", "mounts, IPC, host name: namespaces"),
-        (kernel, "fork", "first process", "fork"),
-        (init.Init, "_own_disk", "first process", "mounts of what can be written to"),
-        (init.Init, "_lower", "first process", "be nobody"),
-        (init.Init, "_report", "first process", "add up, report"),
-        (init, "settle", "program", "control groups joined, session, user, user namespace"),
-        (init, "take", "program", "its descriptors, and no others"),
-        (init, "read_order", "program", "the order read"),
+        (zygote.Zygote, "_fork", "zygote", "a room lent, and the fork"),
+        (zygote.Zygote, "_reap", "zygote", "an end noticed, counted and told, the room looked at"),
+        (entry, "join", "program", "control groups joined, session"),
+        (zygote, "_raise_walls", "program", "network entered; mounts, IPC, host name: namespaces"),
+        (entry, "read_order", "program", "the order read"),
+        (entry.Entry, "_make", "program", "mounts of what can be written to"),
+        (entry, "settle", "program", "user, user namespace"),
+        (entry, "take", "program", "its descriptors, and no others"),
         (kernel, "bound_capabilities", "program", "no capabilities, for good"),
         (kernel, "filter_syscalls", "program", "the filter of system calls"),
-        (init, "restore_signals", "program", ""),
+        (entry, "restore_signals", "program", ""),
     ):
         _note(owner, name, who, what)
 
@@ -43,16 +41,12 @@ def _note(owner: Any, name: str, who: str, what: str) -> None:
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         used, faults = time.process_time(), _faults()
-        if name == "_fork":
-            _forking.append(True)
         value = inner(*args, **kwargs)
-        if name == "_fork":
-            _forking.clear()
-        if name in ("fork", "_fork") and value == 0:  # a process of its own, in which nothing was noted
+        if name == "_fork" and value[1] == 0:  # a process of its own, in which nothing was noted
             _noted.clear()
-        elif what and not (name == "fork" and _forking):  # the zygote's is noted with what it does besides
+        elif what:
             _noted.append((who, what, time.process_time() - used, _faults() - faults))
-        if name in ("_fork", "_report", "restore_signals"):
+        if name in ("_fork", "_reap", "restore_signals"):
             os.write(2, b"".join(f"{MARK}{json.dumps(one)}\n".encode() for one in _noted))
             _noted.clear()
         return value

@@ -7,9 +7,8 @@ PYTEST_DONT_REWRITE: pytest would warn where FlowKit, which brings a plugin of p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from flowkit.lazy import lazily
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowkit.client import Client as Client
@@ -68,7 +67,17 @@ _HOMES = {
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the keys are strings
 
-__getattr__ = lazily(__name__, _HOMES)
+
+def __getattr__(name: str) -> Any:
+    # Not `lazily`: programs in sandboxes load this package, and nothing that they do not need.
+    home = _HOMES.get(name)
+    if home is None:
+        from flowkit.lazy import unknown
+
+        raise unknown(__name__, name, _HOMES)
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

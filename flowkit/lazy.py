@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -15,12 +15,17 @@ def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def find(name: str) -> Any:
         home = homes.get(name)
         if home is None:
-            from flowkit.errors import did_you_mean
-
-            near = "" if name.startswith("_") else did_you_mean(name, homes)
-            raise AttributeError(f"module {package!r} has no attribute {name!r}{near}")
+            raise unknown(package, name, homes)
         value = getattr(import_module(home), name)
         setattr(sys.modules[package], name, value)
         return value
 
     return find
+
+
+def unknown(package: str, name: str, homes: Iterable[str]) -> AttributeError:
+    """What is raised for a name that a package does not have."""
+    from flowkit.errors import did_you_mean
+
+    near = "" if name.startswith("_") else did_you_mean(name, homes)
+    return AttributeError(f"module {package!r} has no attribute {name!r}{near}")

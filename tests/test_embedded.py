@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -49,3 +52,15 @@ async def test_a_graph_as_text_is_told_from_one_that_was_read() -> None:
     async with flowkit.Embedded(handlers=[greet]) as engine:
         with pytest.raises(GraphError, match=r"it is the text of one: json.loads\(text\) reads it"):
             await engine.submit('{"nodes": []}')
+
+
+async def test_a_coordinator_that_was_told_to_end_hears_no_more_signals() -> None:
+    running = asyncio.create_task(flowkit.Coordinator().run_forever())
+    async with asyncio.timeout(30):
+        while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

@@ -65,6 +65,13 @@ def test_what_waits_comes_last_beside_what_needs_the_whole_machine(path: str, ma
     assert turn_of(item) == turn
 
 
+@pytest.mark.xdist_group("together")
+def test_a_group_of_tests_is_known_to_whoever_deals_them_out(request: pytest.FixtureRequest) -> None:
+    in_groups = request.config.getoption("loadgroup", default=False)
+
+    assert request.node.nodeid.endswith("@together") is in_groups
+
+
 def test_many_that_need_a_server_at_once_start_one(tmp_path: Path) -> None:
     started: list[int] = []
 

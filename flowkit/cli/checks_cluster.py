@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from flowkit.cli.checks import Finding, contents_of, fail, ok, warn
+from flowkit.cli.checks_policies import Served, of_graphs
 from flowkit.cli.checks_transit import of_kafka_road, of_mongo_road, of_seals, of_signers
 from flowkit.cli.fleet import roles_of, roll_call
 from flowkit.cli.times import show_seconds
@@ -29,8 +30,8 @@ TRIES, PAUSE_SEC = 8, 0.5
 # -------------------------------------------------------------------------------------------------- MongoDB
 
 
-async def of_mongo(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
-    """The server, its clock, and whether tasks move."""
+async def of_mongo(db: str, cfg: CoordinatorConfig, here: Served) -> AsyncIterator[Finding]:
+    """The server, its clock, whether tasks move, and what flows say of their code."""
     try:
         from flowkit.adapters.mongo_security import USUAL, what_to_do
 
@@ -60,7 +61,7 @@ async def of_mongo(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
     finally:
         await handle.close()
     if "tasks" in names:
-        async for finding in _of_tasks(db, cfg):
+        async for finding in _of_tasks(db, cfg, here):
             yield finding
     else:
         yield ok("tasks", "there are none yet")
@@ -107,7 +108,7 @@ def clock(skew: float, uncertain: float) -> Finding:
     return ok("clock", said)
 
 
-async def _of_tasks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+async def _of_tasks(db: str, cfg: CoordinatorConfig, here: Served) -> AsyncIterator[Finding]:
     store = mongo_store(db, cfg, start_timeout=ANSWER_SEC)
     try:
         await store.start()
@@ -121,6 +122,8 @@ async def _of_tasks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
             yield warn("tasks", f"{said}; {len(late)} overdue, the longest for {longest}", hint)
         else:
             yield ok("tasks", f"{said}; none is overdue")
+        for finding in await of_graphs(store, here):
+            yield finding
     except FlowKitError as error:
         yield fail("tasks", str(error))
     finally:

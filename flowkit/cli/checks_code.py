@@ -12,9 +12,8 @@ from flowkit.worker.program_setup import cache_of
 MIB = 1024 * 1024
 
 
-async def of_packages_of_code() -> Finding:
+async def of_packages_of_code(cfg: WorkerConfig) -> Finding:
     """By the settings that a worker would have here."""
-    cfg = WorkerConfig.load()
     folder = cache_of(cfg)
     try:
         sets = await asyncio.to_thread(kept, folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flowkit.adapters.sqlite import SqliteStore
 from flowkit.cli.checks import Finding, contents_of, fail, ok, warn
+from flowkit.cli.checks_policies import Served, of_graphs
 from flowkit.cli.checks_secrets import of_secrets
 from flowkit.cli.times import show_seconds
 from flowkit.client import Client
@@ -23,13 +24,13 @@ OVERDUE_SEC = 5.0
 REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs"})
 
 
-async def of_file(path: Path, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
-    """The file, its disk, who coordinates it, and whether its tasks move."""
+async def of_file(path: Path, cfg: CoordinatorConfig, here: Served) -> AsyncIterator[Finding]:
+    """The file, its disk, who coordinates it, whether its tasks move, and what its flows say of their code."""
     findings, usable = of_place(path)
     for finding in findings:
         yield finding
     if usable:
-        async for finding in _of_tasks(path, cfg):
+        async for finding in _of_tasks(path, cfg, here):
             yield finding
 
 
@@ -59,7 +60,7 @@ def _of_missing(path: Path, folder: Path) -> Finding:
     return fail("file", f"{folder} is not writable", "make it so, or name another file with --db")
 
 
-async def _of_tasks(path: Path, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+async def _of_tasks(path: Path, cfg: CoordinatorConfig, here: Served) -> AsyncIterator[Finding]:
     try:
         async with Client(db=path, cfg=cfg) as client:
             store = client.backend.store
@@ -75,6 +76,8 @@ async def _of_tasks(path: Path, cfg: CoordinatorConfig) -> AsyncIterator[Finding
                 yield warn("tasks", f"{len(overdue)} wait for a coordinator, the longest for {show_seconds(late)}")
             else:
                 yield ok("tasks", "none is overdue")
+            for finding in await of_graphs(store, here):
+                yield finding
             async for finding in of_secrets(store.secrets, store.path, cfg):
                 yield finding
     except FlowKitError as error:

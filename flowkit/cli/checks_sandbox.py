@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable, Iterator
 
 from flowkit.cli.checks import Finding, ok, warn
 from flowkit.sandbox.landlock import INSTEAD_OF_HOME
-from flowkit.sandbox.levels import HINTS, PYTHON_AT_L2, Fact, Report, detect
+from flowkit.sandbox.levels import HINTS, PYTHON_AT_L2, Fact, Report
 from flowkit.sandbox.runtime import Level
 
 GROUP = "cgroup."
 
 
-async def of_sandbox() -> AsyncIterator[Finding]:
-    """Tries each level by starting a program at it."""
-    report = await detect()
-    for finding in (*of_levels(report), of_groups(report.facts)):
-        yield finding
+def of_sandbox(report: Report) -> Iterator[Finding]:
+    """What came of trying each level by starting a program at it."""
+    yield from of_levels(report)
+    yield of_groups(report.facts)
 
 
 def of_levels(report: Report) -> Iterable[Finding]:

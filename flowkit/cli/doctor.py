@@ -12,7 +12,7 @@ from flowkit.cli import settings
 from flowkit.cli.checks import Finding, of_python
 from flowkit.cli.console import clean, fancy, put, put_json
 from flowkit.cli.logs import set_up
-from flowkit.config import CoordinatorConfig
+from flowkit.config import CoordinatorConfig, WorkerConfig
 
 COLOURS = {"ok": "32", "warn": "33", "FAIL": "31"}
 
@@ -22,7 +22,8 @@ def main(args: Namespace) -> int:
     project = settings.find_project()
     cfg = settings.load(CoordinatorConfig, args, project)
     db = settings.database(args, project, cfg)
-    findings = asyncio.run(_look(db, cfg, quiet=args.json))
+    worker_cfg = settings.load(WorkerConfig, args, project)
+    findings = asyncio.run(_look(db, cfg, worker_cfg, quiet=args.json))
     failed = [finding for finding in findings if finding.level == "FAIL"]
     if args.json:
         put_json({"ok": not failed, "findings": findings})
@@ -31,35 +32,41 @@ def main(args: Namespace) -> int:
     return cli.FAILED if failed else cli.FINISHED
 
 
-async def _look(db: str, cfg: CoordinatorConfig, *, quiet: bool) -> list[Finding]:
+async def _look(db: str, cfg: CoordinatorConfig, worker_cfg: WorkerConfig, *, quiet: bool) -> list[Finding]:
     findings = []
-    async for finding in _checks(db, cfg):
+    async for finding in _checks(db, cfg, worker_cfg):
         findings.append(finding)
         if not quiet:
             _put(finding)
     return findings
 
 
-async def _checks(db: str, cfg: CoordinatorConfig) -> AsyncIterator[Finding]:
+async def _checks(db: str, cfg: CoordinatorConfig, worker_cfg: WorkerConfig) -> AsyncIterator[Finding]:
     from flowkit.cli.checks_code import of_packages_of_code
+    from flowkit.cli.checks_policies import Served, of_policies
     from flowkit.cli.checks_sandbox import of_sandbox
+    from flowkit.sandbox.levels import detect
 
     path = settings.file_of(db)
     for finding in of_python(cluster=path is None):
         yield finding
-    async for finding in of_sandbox():
+    report = await detect()
+    for finding in of_sandbox(report):
         yield finding
-    yield await of_packages_of_code()
+    yield await of_packages_of_code(worker_cfg)
+    here = Served(report, worker_cfg)
+    for finding in of_policies(cfg, here):
+        yield finding
     if path is not None:
         from flowkit.cli.checks_file import of_file
 
-        async for finding in of_file(path, cfg):
+        async for finding in of_file(path, cfg, here):
             yield finding
         return
 
     from flowkit.cli.checks_cluster import of_kafka, of_mongo
 
-    async for finding in of_mongo(db, cfg):
+    async for finding in of_mongo(db, cfg, here):
         yield finding
     async for finding in of_kafka(db, cfg):
         yield finding

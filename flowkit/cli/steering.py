@@ -69,7 +69,7 @@ async def _restart(client: Client, args: Namespace) -> None:
 async def _options(client: Client, args: Namespace) -> RestartOptions:
     """What the command line says of a restart. Params are those of the task, but for those that are given."""
     given = [pair(text, "--input") for text in args.input]
-    if args.graph is None:  # else the nodes are those of the other graph
+    if args.graph is None and not args.plan:  # else the nodes are those of the other graph, or the plan says so
         names = [name for name in (args.from_node, *(name for name, _ in given)) if name is not None]
         await _check_nodes(client, args.task, names)
     options: RestartOptions = {"from_node": args.from_node, "failed_only": args.failed_only}

@@ -31,7 +31,7 @@ from flowkit.core.model import ENDED_TASK, Task, TaskStatus
 from flowkit.core.payload import Artifact, Payload, holds_artifacts
 from flowkit.core.reports import ChildEnded, ChildGone
 from flowkit.core.settling import continue_of, spawn_of
-from flowkit.errors import Corrupt, ExprError, FlowKitError, GraphError, InputError, StoreUnavailable
+from flowkit.errors import Corrupt, ExprError, FlowKitError, FlowNotFound, GraphError, InputError, StoreUnavailable
 from flowkit.ports import DELETED, Bus, Clock, Head, Outcome, Record, Store
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
@@ -47,6 +47,8 @@ HEADS_SEC = 3.0
 TELL_TRIES = 240
 RETRY_SEC = 0.5
 EXISTS_TRIES = 20
+MOST_MISSES = 4
+"""So often a flow is looked for again that is not there: the one who is asked may not have seen yet that it was put."""
 
 
 Chosen = tuple[str, tuple[str, Graph]]
@@ -93,6 +95,7 @@ class Children:
         self._wanted: deque[tuple[Cell, Spawn | Continue]] = deque()
         self._wake = asyncio.Event()
         self._checked: dict[str, float] = {}
+        self._misses: dict[str, int] = {}
         self._going_on = GoingOn(
             store=store, clock=clock, history=history, asking=asking, again=self._again, gone=self._feed
         )
@@ -122,6 +125,7 @@ class Children:
         known: dict[object, Chosen] = {}
         for cell, effect in batch:
             cell.unborn -= 1
+            misses = self._misses.pop(effect.child, 0)
             if cell.dead or cell.head is None:
                 continue  # whoever loads the task looks for its children
             if isinstance(effect, Continue):
@@ -131,6 +135,12 @@ class Children:
                 born.append(Born(cell, effect, *await self._head(cell, cell.head, effect, known)))
             except StoreUnavailable:
                 self._again(cell, effect)
+            except FlowNotFound as error:
+                if misses >= MOST_MISSES:
+                    self._refused(cell, effect, error)
+                else:
+                    self._misses[effect.child] = misses + 1
+                    self._again(cell, effect)
             except FlowKitError as error:
                 self._refused(cell, effect, error)
         await self._insert(born)
@@ -195,7 +205,9 @@ class Children:
 
         async def later() -> None:
             await asyncio.sleep(RETRY_SEC)
-            if not cell.dead:
+            if cell.dead:
+                self._misses.pop(spawn.child, None)
+            else:
                 self.carry_out(cell, spawn)
 
         self._supervisor.spawn(later(), "spawn-again")

@@ -218,8 +218,12 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        async with self:
-            await asked.wait()
+        try:
+            async with self:
+                await asked.wait()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
 
     @property
     def bus(self) -> Bus:

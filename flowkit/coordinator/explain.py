@@ -8,9 +8,9 @@ from functools import cache
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.streams import StreamView
 from flowkit.coordinator.views import Progress, Reason, limited, slices, waits_for
-from flowkit.core.code import CODE
+from flowkit.core.code import CODE, SECRETS_LABEL
 from flowkit.core.code_policy import Rules, stricter_lane, who_asks
-from flowkit.core.labels import in_words, lacking
+from flowkit.core.labels import Wanted, in_words, lacking
 from flowkit.core.lane import Lane, plain
 from flowkit.core.model import ENDED_NODE, Task
 from flowkit.errors import did_you_mean
@@ -59,6 +59,7 @@ def unserved(head: Head, task: Task, engine: Engine) -> Reason | None:
 
 MOST_ROOTS = 100
 NO_CODE = "; start one (flowkit worker --role code), or see `flowkit doctor` for why this process runs none"
+NO_SECRETS = "; it has that label where secrets_address (FLOWKIT_SECRETS_ADDRESS) says where its secrets come from"
 _ORDER = {
     "no_worker": 0,
     "paused": 1,
@@ -100,9 +101,14 @@ def nobody(name: str, lane: Lane, workers: Mapping[str, Mapping[str, str]], role
     elif short := lacking(labels, workers):
         say = f"no live worker that serves {role!r} has the labels {in_words(labels)}; {short}"
         say += f" ({asks})" if (asks := who_asks(rules)) else ""
+        say += NO_SECRETS if lacking(_secrets_among(labels), workers) else ""
     else:
         return None
     return Reason(name, "no_worker", f"node {name!r} waits: {say}")
+
+
+def _secrets_among(labels: Wanted) -> Wanted:
+    return tuple(label for label in labels if label[0] == SECRETS_LABEL)
 
 
 def lane_of(task: Task, name: str) -> Lane:

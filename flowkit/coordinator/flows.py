@@ -213,6 +213,8 @@ class Flows:
             return f"there is no flow {ref.name!r}{did_you_mean(ref.name, [flow.name for flow in others])}"
         if ref.version:
             return f"flow {ref.name!r} has no version {ref.version}: its newest is {newest.version}"
+        if not ref.tag:
+            return f"there was no flow {ref.name!r} a moment ago: ask again"
         tags = sorted(await self._tags(newest))
         return f"flow {ref.name!r} has no tag {ref.tag!r}{did_you_mean(ref.tag, tags)}; it has: {', '.join(tags)}"
 

@@ -28,6 +28,9 @@ ASK_IDLY_SEC = 10.0
 UNHEARD_SEC = 60.0
 """Whoever waits says so again more often than this."""
 RETRY_SEC = 0.3
+LOOK_AGAIN_SEC = 60.0
+"""So often an owner looks for limits that somebody holds and of which nobody speaks: one that was written while the
+partition changed hands, by who had it before, may have been missed."""
 
 Send = Callable[[str, int, str, ToTask], None]
 
@@ -75,7 +78,8 @@ class Limits:
         self.decide: Callable[[], None] = lambda: None
         self.meters: dict[str, Meter] = {}
         self._due: dict[str, Meter] = {}
-        self._taken: dict[int, str | None] = {}  # up to which limit a partition's records were found; None: all
+        self._taken: dict[int, str] = {}  # up to which limit a partition's records were found
+        self._look_at: dict[int, float] = {}  # when to look for those of a partition
         self._wake = asyncio.Event()
         self._stamps = count(1)
         self._tick_at = 0.0
@@ -137,7 +141,7 @@ class Limits:
 
     def _let_go(self, owned: set[int]) -> None:
         for partition in set(self._taken) - owned:
-            del self._taken[partition]
+            del self._taken[partition], self._look_at[partition]
         for meter in [meter for meter in self.meters.values() if meter.partition not in owned]:
             self._drop(meter)
 
@@ -146,17 +150,22 @@ class Limits:
         self._due.pop(meter.limit_id, None)
 
     async def _take_up(self, owned: set[int]) -> None:
-        """Take up the limits of new partitions that somebody holds: what they hold may be over long since."""
+        """Take up the limits that somebody holds, of new partitions first of all: what they hold may be over long
+        since."""
+        now = self._clock.mono()
         for partition in owned:
             after = self._taken.setdefault(partition, "")
-            if after is None:
+            if now < self._look_at.setdefault(partition, 0.0):
                 continue
             records = await self._store.limits_of(partition, limit=BATCH, after=after)
             for record in records:
                 if record.limit_id not in self.meters:
                     self.meters[record.limit_id] = Meter(record.limit_id, partition)
                     self._touch(self.meters[record.limit_id])
-            self._taken[partition] = records[-1].limit_id if len(records) == BATCH else None
+            if len(records) == BATCH:
+                self._taken[partition] = records[-1].limit_id
+            else:
+                self._taken[partition], self._look_at[partition] = "", now + LOOK_AGAIN_SEC
 
     async def _load(self, meters: list[Meter]) -> None:
         now = self._clock.mono()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from flowkit.core import deadlines, streams
 from flowkit.core import facts as f
@@ -11,6 +12,7 @@ from flowkit.core.code import OOM, Code
 from flowkit.core.derived import base_of
 from flowkit.core.desk import UNFIT, Desk
 from flowkit.core.effects import Dispatch, Keep
+from flowkit.core.graph import Node
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import NodeRun, NodeState, TaskStatus
 from flowkit.core.opening import cache_key
@@ -72,7 +74,8 @@ class Attempts:
                               usage=report.usage)  # fmt: skip
             self.failed(run, failed)
             return
-        self.keep(report.node, report.output)
+        if report.next is None:  # only the output is kept: without the choice, all successors would run
+            self.keep(report.node, report.output)
         self.desk.put(f.AttemptSucceeded(report.node, report.attempt, report.token, report.output, report.next,
                                     report.run_sec, report.usage))  # fmt: skip
 
@@ -190,9 +193,17 @@ class Attempts:
                 placed.incarnation,
                 placed.accept_by,
                 inputs,
-                None if node.code is None else node.code.job(self.ooms(run)),
+                self.told(node, run),
             )
         )
+
+    def told(self, node: Node, run: NodeRun) -> dict[str, Any] | None:
+        """What its worker is told beside its inputs: its code, or which secrets stand in its handler's inputs."""
+        if node.code is not None:
+            return node.code.job(self.ooms(run))
+        if not node.secrets:
+            return None
+        return {"secrets": list(node.secrets)} | ({"on_leak": node.on_leak} if node.on_leak else {})
 
     def permits_unused(self, name: str, claim: Claim) -> None:
         run = self.task.runs.get(name)

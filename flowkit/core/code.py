@@ -1,5 +1,5 @@
 """Nodes of type `code`: the user's own program, what it may use, and how that is written. Code is data here: it is
-carried, never run."""
+carried, never run. And the secrets of nodes, whose handlers may have some too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.problems import Place, Problems, shown, written
 
 CODE: Final = "code"
 OOM: Final = "oom"
@@ -18,7 +18,10 @@ LEVELS: Final = ("L1", "L2", "L3")
 RUNTIMES: Final = ("python", "node", "bash")
 WHOLE: Final = "whole"
 RESULTS: Final = ("output", WHOLE)
-ONLY_CODE: Final = ("code", "sandbox", "secrets", "on_oom", "on_leak")
+ONLY_CODE: Final = ("code", "sandbox", "on_oom")
+OF_SECRETS: Final = ("secrets", "on_leak")
+BUILT_IN: Final = frozenset({"sleep", "signal", "task", "end", "coordinator_fn"})
+"""Types of nodes that neither a program nor a handler runs."""
 MEMORY_MB: Final = 256
 LONGEST_SOURCE: Final = 1_000_000
 MOST_MEMORY_MB: Final = 1_048_576
@@ -26,6 +29,8 @@ LEVEL_LABEL: Final = "flowkit.sandbox"
 RUNTIME_LABEL: Final = "flowkit.runtime."
 """Labels that workers with the role `code` have of themselves: how far they shut programs in, and for which languages
 beside Python they have an interpreter."""
+SECRETS_LABEL: Final = "flowkit.secrets"
+"""The label of workers that know where the secrets of handlers come from."""
 
 PLACEHOLDER: Final = re.compile(r"\{\{\{secret::([^{}\n]{1,200})\}\}\}")
 SECRET_RULE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(@[1-9][0-9]{0,8})?")
@@ -108,10 +113,10 @@ def of(fields: Mapping[str, Any]) -> Code:
 
 
 def labels_of(fields: Mapping[str, Any]) -> dict[str, str | Sequence[str]]:
-    """The labels that a worker must have to run the code of a node with these fields."""
+    """The labels that a worker must have to run a node with these fields: its code, or with its secrets."""
     labels: dict[str, str | Sequence[str]] = {}
     if fields.get("type") != CODE:
-        return labels
+        return {SECRETS_LABEL: "yes"} if fields.get("secrets") else labels
     if level := fields.get("sandbox", {}).get("level"):
         labels[LEVEL_LABEL] = LEVELS[LEVELS.index(level) :]
     if (runtime := fields.get("code", {}).get("runtime", "python")) != "python":
@@ -128,7 +133,11 @@ def check(fields: Mapping[str, Any], place: Place, problems: Problems) -> None:
         for name in ONLY_CODE:
             if name in fields:
                 problems.add("E_KEY_CONFLICT", (place, name), f'`{name}` belongs to a node of type "code"')
-        _check_no_secrets(fields, place, problems)
+        if fields.get("type") in BUILT_IN:
+            _check_no_secrets(fields, place, problems)
+        else:
+            _check_secrets(fields, place, problems)
+            _check_each_is_used(fields, place, problems)
         return
     if "code" not in fields:
         say = 'a node of type "code" needs `code`, such as {"runtime": "python", "source": "def main(inputs): ..."}'
@@ -181,18 +190,36 @@ def _undeclared(name: str, named: Sequence[str], problems: Problems) -> str:
     return f"it uses the secret {shown(name)}, which `secrets` does not name{hint}; a node says what it may look up"
 
 
+def _check_each_is_used(fields: Mapping[str, Any], place: Place, problems: Problems) -> None:
+    """A handler has no other way to a secret than its inputs."""
+    inputs = fields.get("inputs")
+    used = inputs.secrets if inputs is not None else frozenset()
+    for number, name in enumerate(fields.get("secrets", ())):
+        if name not in used:
+            say = (
+                f'no `$secret` of its inputs names {shown(name)}: write {{"$secret": {written(name)}}} where it belongs'
+            )
+            problems.add("E_SECRET", ((place, "secrets"), number), say)
+
+
 def _check_no_secrets(fields: Mapping[str, Any], place: Place, problems: Problems) -> None:
     inputs = fields.get("inputs")
     if inputs is not None and inputs.secrets:
-        say = '`$secret` is for nodes of type "code": elsewhere its value would be stored and sent about'
+        say = (
+            "`$secret` is for what programs and handlers are given: elsewhere its value would be stored and sent about"
+        )
         problems.add("E_TEMPLATE", (place, "inputs"), say)
+    for name in OF_SECRETS:
+        if name in fields:
+            say = f"`{name}` belongs to a node that a program or a handler runs"
+            problems.add("E_KEY_CONFLICT", (place, name), say)
 
 
 def check_elsewhere(templates: Mapping[Place, Any], problems: Problems) -> None:
     """Report secrets in templates that are not the inputs of a node."""
     for place, template in templates.items():
         if template is not None and template.secrets:
-            say = '`$secret` is for the `inputs` of nodes of type "code" alone'
+            say = "`$secret` is for the `inputs` of a node that a program or a handler runs"
             problems.add("E_TEMPLATE", place, say)
 
 

@@ -152,7 +152,7 @@ class OwnPolicy:
 CODE_KEYS: Final = {
     "code": Key(CODE, "The code that a node of type `code` runs."),
     "sandbox": Key(SANDBOX, "What code may use, and how far it is shut in."),
-    "secrets": Key(SECRETS, "Names of the secrets that code may look up."),
+    "secrets": Key(SECRETS, "Names of the secrets that code may look up, or that a handler's inputs name."),
     "on_oom": Key(ON_OOM, "Tries code that ran out of memory again with more."),
-    "on_leak": Key(ON_LEAK, "What an output of code comes to that holds a secret: `cover` (default), or `fail`."),
+    "on_leak": Key(ON_LEAK, "What an output comes to that holds a secret: `cover` (default), or `fail`."),
 }

@@ -74,6 +74,11 @@ class CodePolicies:
     def __bool__(self) -> bool:
         return bool(self._every or self._tenants or self._flows)
 
+    @property
+    def rules(self) -> Rules:
+        """All of them, whomever they are about."""
+        return (*self._every, *self._tenants.values(), *self._flows.values())
+
     def of(self, tenant: str, flow: str) -> Rules:
         """The rules for the code of a flow (its name, of whatever version; empty: of none) of a tenant."""
         if not self:
@@ -190,6 +195,8 @@ def check_graph(graph: Graph, rules: Rules, parse: Any, problems: Problems, base
         if code is not None:
             for key, say in breaches(_asked(code), rules):
                 problems.add("E_POLICY", _place_of(place, key, code), f"the code {say}")
+        for key, say in breaches({"secrets": node.secrets}, rules):
+            problems.add("E_POLICY", (place, key), f"the node {say}")
         child = _inside(node)
         if child is not None and (rules or _has_policy(child)):
             check_graph(parse(dict(child)), rules, parse, problems, (place, "graph"))
@@ -199,6 +206,15 @@ def inherited(child: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
     """A graph inside another as the graph of a task of its own: what holds for the one holds for it."""
     own = [dict(rule.said) for rule in (*own_rules(child.get("policy")), *rules)]
     return {**child, "policy": own} if rules else dict(child)
+
+
+def policies_in(graph: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a graph, as it is written, and those inside it say of their own code, each once."""
+    found = [rule.said for rule in own_rules(graph.get("policy"))]
+    for node in graph["nodes"]:
+        if "graph" in node:
+            found += [said for said in policies_in(node["graph"]) if said not in found]
+    return found
 
 
 def _inside(node: Node) -> Mapping[str, Any] | None:

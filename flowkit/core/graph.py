@@ -169,7 +169,8 @@ class Node:
     `when` skips it unless it holds. A node with `foreach` or `repeat` is a group: its `body` is what runs, under names
     that are derived from its own (`load[17]`, `poll#3`); a body may be a group again. `child` is the sub-graph of a
     `task` node as normalised JSON, `flow` the name of one; `fn` a coordinator function; `schema` what a signal's
-    payload must fit; `compensate` undoes what the node did; `code` is what one of type `code` runs. `plain`: it starts
+    payload must fit; `compensate` undoes what the node did; `code` is what one of type `code` runs;
+    `secrets` are those of a handler's inputs, and `on_leak` what an output with one in it comes to. `plain`: it starts
     by waiting for a worker. `lane` is None where nothing is said about who may run it beside its role. `deadline` is
     the template of the moment by which it must have ended, None without one.
     """
@@ -201,6 +202,8 @@ class Node:
     lane: Lane | None = None
     deadline: Any = None
     code: Code | None = None
+    secrets: tuple[str, ...] = ()
+    on_leak: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -362,12 +362,13 @@ class Task:
         return node
 
     def last_attempt(self, name: str) -> int:
-        """The last attempt that this state can know of a node. Of one that does not exist (yet, or any more) it is that
-        of the nodes derived like it; of an id that means nothing, it is beyond all."""
+        """The last attempt that this state can know of a node. One that was derived and does not exist any more was of
+        an earlier generation; one that does not yet will count on from those. Of an id that means nothing, it is beyond
+        all."""
         if name in self.runs:
             return self.runs[name].attempt
         base = base_of(name)
-        return self.runs[base].peak if base in self.graph.nodes else MOST_ATTEMPTS
+        return self.runs[base].floor if base in self.graph.nodes else MOST_ATTEMPTS
 
     def deadline_of(self, name: str) -> float | None:
         """When a node must have ended: its own deadline, that of the node it derives from, or the task's."""

@@ -31,7 +31,7 @@ PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 @immutable
 class SecretHole:
-    """Stands in a node's inputs for the value of the secret `name`, which only the node's program gets to see."""
+    """Stands in a node's inputs for the value of the secret `name`, which only its program or handler gets to see."""
 
     name: str
 

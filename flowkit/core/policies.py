@@ -33,9 +33,11 @@ def of(fields: dict[str, Any]) -> dict[str, Any]:
         said["io"] = {name: value for name, value in fields["io"].items() if name not in ("fn", "fn_args")} or None
     if "code" in fields:
         said["code"] = code.of(fields)
+    elif "secrets" in fields:
+        said |= {"secrets": tuple(dict.fromkeys(fields["secrets"])), "on_leak": fields.get("on_leak", "")}
     if "deadline" in fields:
         said["deadline"] = fields["deadline"].value
-    if not lane.KEYS.isdisjoint(fields) or "code" in fields:
+    if not lane.KEYS.isdisjoint(fields) or "code" in fields or "secrets" in fields:
         said["lane"] = lane.lane_of(fields)
     return said | starts.of(fields)
 

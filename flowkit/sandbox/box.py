@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from flowkit.sandbox import inside
-from flowkit.sandbox.inside.init import WORK
+from flowkit.sandbox.inside.entry import WORK
+from flowkit.sandbox.inside.main import ZYGOTE
 from flowkit.sandbox.inside.seal import INSIDE_ID
 from flowkit.sandbox.launch import ENVIRONMENT
 
@@ -63,7 +64,7 @@ class Box:
         if not root:
             argv += ["--unshare-user", "--uid", "0", "--gid", "0"]
         argv += ["--cap-drop", "ALL"]
-        for name in _AS_ROOT if root else _AS_USER:
+        for name in self._capabilities(root):
             argv += ["--cap-add", f"CAP_{name}"]
         argv += ["--proc", "/proc", "--dev", "/dev", "--dir", "/etc", "--dir", WORK, "--dir", "/tmp"]  # noqa: S108  the sandbox's
         argv += _system()
@@ -76,6 +77,11 @@ class Box:
             argv += ["--ro-bind", path, path]
         argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
         return [*argv, self._interpreter, "-I", "-S", "-c", _BEGIN, self._role, str(orders), *self._arguments]
+
+    def _capabilities(self, root: bool) -> tuple[str, ...]:
+        if not root:
+            return _AS_USER
+        return (*_AS_ROOT, "KILL") if self._role == ZYGOTE else _AS_ROOT  # programs that it has begun, and only they
 
 
 def own_interpreter() -> str:

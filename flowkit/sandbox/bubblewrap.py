@@ -48,7 +48,7 @@ class BubblewrapRuntime:
         self._reachable = tuple(reachable)
         self._zygotes = Zygotes(
             lambda: self._bwrap,
-            lambda orders: self._keeper.ask(orders, fresh=True),
+            lambda orders: self._keeper.ask(orders, warm=True),
             emptied=self._keeper.give_back,
             most_forks=most_forks,
             spares=spares,

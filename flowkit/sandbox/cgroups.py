@@ -91,7 +91,8 @@ class Cgroups:
             self._kept.pop().try_remove()
 
     def close(self) -> None:
-        self._kept.clear()
+        while self._kept:
+            self._kept.pop().close()
         for home in self._homes.values():
             _clear(home.folder)
             os.close(home.lock)
@@ -107,6 +108,7 @@ class Group:
         self._places = {name: (version, str(folder)) for name, (version, folder) in places.items()}
         self._keep = keep
         self._bounds: tuple[int, float, int] | None = None
+        self._files: dict[tuple[str, int], int] = {}
         self._folders = list(dict.fromkeys(folder for _, folder in self._places.values()))
 
     def make(self) -> None:
@@ -133,35 +135,38 @@ class Group:
         if versions != {1} or not {"memory", "pids"} <= self._places.keys() or self.oom_kills():
             return False
         memory, pids = self._places["memory"][1], self._places["pids"][1]
-        if _read(f"{pids}/pids.current", "?").strip() != "0":
+        if self._read(f"{pids}/pids.current", "?").strip() != "0":
             return False
-        if int(_read(f"{memory}/memory.usage_in_bytes", "-1")) not in range(_RESERVE_BYTES):
+        if int(self._read(f"{memory}/memory.usage_in_bytes", "-1")) not in range(_RESERVE_BYTES):
             return False
         try:
-            _write(f"{memory}/memory.max_usage_in_bytes", "0")
+            os.pwrite(self._file(f"{memory}/memory.max_usage_in_bytes", os.O_RDWR), b"0", 0)
             if "cpuacct" in self._places:
-                _write(f"{self._places['cpuacct'][1]}/cpuacct.usage", "0")
+                os.pwrite(self._file(f"{self._places['cpuacct'][1]}/cpuacct.usage", os.O_RDWR), b"0", 0)
         except OSError:
             return False
         return True
 
     def doors(self) -> list[int]:
-        """Descriptors by which whoever writes `0` to all of them joins; the caller closes them."""
-        return [os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
+        """Descriptors by which whoever writes `0` to all of them joins; they are this group's."""
+        return [self._file(f"{folder}/cgroup.procs", os.O_WRONLY) for folder in self._folders]
 
     def cpu_sec(self) -> float | None:
         version, folder = self._places.get("cpuacct", (0, ""))
         if not version:
             return None
         if version == 1:
-            return int(_read(f"{folder}/cpuacct.usage", "0")) / 1e9
-        return int(_fields(f"{folder}/cpu.stat").get("usage_usec", "0")) / 1e6
+            return int(self._read(f"{folder}/cpuacct.usage", "0", os.O_RDWR)) / 1e9
+        return int(_fields(self._read(f"{folder}/cpu.stat", "")).get("usage_usec", "0")) / 1e6
 
     def peak_memory_bytes(self) -> int | None:
         version, folder = self._places.get("memory", (0, ""))
         if not version:
             return None
-        found = _read(f"{folder}/{'memory.max_usage_in_bytes' if version == 1 else 'memory.peak'}", "")
+        if version == 1:
+            found = self._read(f"{folder}/memory.max_usage_in_bytes", "", os.O_RDWR)
+        else:
+            found = self._read(f"{folder}/memory.peak", "")
         return int(found) if found else None
 
     def oom_kills(self) -> int:
@@ -170,7 +175,7 @@ class Group:
         if not version:
             return 0
         file = "memory.oom_control" if version == 1 else "memory.events"
-        return int(_fields(f"{folder}/{file}").get("oom_kill", "0"))
+        return int(_fields(self._read(f"{folder}/{file}", "")).get("oom_kill", "0"))
 
     def kill(self) -> None:
         """End whoever is in it."""
@@ -190,8 +195,27 @@ class Group:
 
     def try_remove(self) -> bool:
         """Whether nothing is left of it."""
+        self.close()
         self._folders = [folder for folder in self._folders if not _remove(folder)]
         return not self._folders
+
+    def close(self) -> None:
+        """What is open of it; it is opened again where it is needed."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def _file(self, path: str, flags: int) -> int:
+        """A descriptor, which is kept: opening one of these files costs more than reading it. Raises `OSError`."""
+        found = self._files.get((path, flags))
+        if found is None:
+            found = self._files[path, flags] = os.open(path, flags | os.O_CLOEXEC)
+        return found
+
+    def _read(self, path: str, default: str, flags: int = os.O_RDONLY) -> str:
+        try:
+            return os.pread(self._file(path, flags), _LONGEST_FILE, 0).decode()
+        except OSError:
+            return default
 
     def _bound_swap(self, with_swap: str) -> None:
         """`with_swap`: what memory and swap may be together, in version 1."""
@@ -309,5 +333,5 @@ def _read(path: str, default: str) -> str:
         os.close(descriptor)
 
 
-def _fields(path: str) -> dict[str, str]:
-    return dict(line.split(" ", 1) for line in _read(path, "").splitlines() if " " in line)
+def _fields(text: str) -> dict[str, str]:
+    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)

@@ -1,4 +1,4 @@
-"""A program behind a wall, as its starter sees it: it talks to the first process of the sandbox, watches the limits
+"""A program behind a wall, as its starter sees it: it talks to whoever watches over it there, watches the limits
 that the kernel does not enforce by itself, and says how the program ended.
 """
 
@@ -19,7 +19,7 @@ from typing import Final
 
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside import init
-from flowkit.sandbox.inside.order import LONGEST_MESSAGE, MOST_DESCRIPTORS, Order, send, write_order, write_summary
+from flowkit.sandbox.inside.order import LONGEST_MESSAGE, MOST_DESCRIPTORS, ORDER, Order, send, write_order
 from flowkit.sandbox.launch import settle
 from flowkit.sandbox.pipes import Pipe
 from flowkit.sandbox.runtime import Ending, Limits, Program, Usage, Verdict
@@ -66,9 +66,9 @@ class Ends:
                 setattr(self, name, -1)
 
 
-def send_order(control: socket.socket, order: Order, filter_code: bytes, program: Program) -> Ends:
-    """Give the order to a place; the parent's ends come back. Raises `OSError` where nobody is there any more, and
-    `CannotStart` for what cannot be said."""
+def send_order(line: socket.socket, order: Order, filter_code: bytes, program: Program) -> Ends:
+    """Give the order to who waits in a place; the parent's ends come back. Raises `OSError` where nobody is there any
+    more, and `CannotStart` for what cannot be said."""
     try:
         written = write_order(order, filter_code, dict(program.files))
     except ValueError as error:
@@ -80,7 +80,7 @@ def send_order(control: socket.socket, order: Order, filter_code: bytes, program
     ends = Ends(channel, stdout, stderr)
     away = (their_channel.detach(), their_stdout, their_stderr, written)
     try:
-        send(control, write_summary(order), away)
+        send(line, ORDER, away)
     except OSError:
         ends.close()
         raise
@@ -92,7 +92,7 @@ def send_order(control: socket.socket, order: Order, filter_code: bytes, program
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What the first process of the sandbox said last. Nothing: it was itself ended."""
+    """What whoever watched over it said last. Nothing: that was itself ended."""
 
     exit_code: int | None = None
     cpu_sec: float | None = None
@@ -121,6 +121,7 @@ class Contained:
         serve: Served | None = None,
     ) -> None:  # fmt: skip
         self.pid = 0
+        self._process = -1
         self.end_signal = int(signal.SIGKILL if spot.root else init.END)
         self.channel = ends.channel
         self.stdout = asyncio.StreamReader()
@@ -169,7 +170,7 @@ class Contained:
         self._end(_Cause.KILLED)
         await self.wait()
 
-    # ---- what the first process of the sandbox says
+    # ---- what whoever watches over it says
 
     def _hear(self) -> None:
         while True:
@@ -180,7 +181,8 @@ class Contained:
             except ConnectionResetError:
                 data, ancillary = b"", []
             pid, descriptors = _unpack(ancillary)
-            self.pid = pid or self.pid
+            if pid and self._ending is None:
+                self.pid = pid
             kind, _, text = data.decode().partition(" ")
             heard = self._while_it_begins if self._ending is None else self._while_it_runs
             goes_on = heard(kind, text, descriptors)
@@ -196,12 +198,14 @@ class Contained:
                 self._serving = asyncio.ensure_future(way_out)
             case "began":
                 self._began = time.monotonic()
+                with contextlib.suppress(ProcessLookupError):  # it has ended already
+                    self._process = os.pidfd_open(self.pid)
                 self._ending = self._loop.create_future()
                 self._look_again()
                 settle(self._begun)
             case "failed":
                 return self._has_not_begun(_failed(text))
-            case "":
+            case "" | "ended":
                 say = "the sandbox ended before the program began"
                 return self._has_not_begun(CannotStart("E_SANDBOX_START", say, "flowkit doctor"))
         return True
@@ -275,11 +279,12 @@ class Contained:
             self._look_again()
 
     def _force(self) -> None:
-        """The first process of the sandbox was told, and has neither ended nor reported: so its number is still its."""
+        """Whoever watches over it was told to end it, and has not reported that."""
         if self._group is not None:
             self._group.kill()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self._process >= 0:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     def _say(self, word: bytes) -> None:
         with contextlib.suppress(OSError):  # whoever is not there any more needs not be told
@@ -318,7 +323,10 @@ class Contained:
         )
 
     async def _clean_up(self) -> None:
-        self._spot.control.close()
+        self._spot.close()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
         await self._after()
         await self._spot.remove()
 

@@ -58,14 +58,16 @@ class Keeper:
             self._open = False
 
     async def ask(
-        self, orders: socket.socket, *, root: bool = True, fresh: bool = False, uid: int | None = None
+        self, orders: socket.socket, *, root: bool = True, warm: bool = False, uid: int | None = None
     ) -> Spot:
-        """Ask for a place for some program. Raises `CannotStart`, and `OSError` where nobody takes orders."""
-        group = self._group(again=fresh)
+        """Ask for a place for some program. `warm`: of a zygote, in a room that may be another program's afterwards.
+        Raises `CannotStart`, and `OSError` where nobody takes orders."""
+        group = self._group(again=warm)
         try:
+            privileged = os.geteuid() == 0
             if uid is None:
-                uid = some_uid() if os.geteuid() == 0 else 0
-            return ask(orders, group, uid=uid, root=root, fresh=fresh)
+                uid = some_uid() if privileged else 0
+            return ask(orders, group, uid=uid, root=root, keeper=some_uid() if warm and privileged else 0)
         except OSError:
             if group is not None:
                 await group.remove()
@@ -84,9 +86,9 @@ class Keeper:
 
         try:
             _bound(spot.group, program)
-            ends = send_order(spot.control, order, filter_code, program)
+            ends = send_order(spot.line, order, filter_code, program)
         except BaseException:
-            spot.control.close()
+            spot.close()
             await after()
             await spot.remove()
             raise

@@ -105,7 +105,7 @@ class LandlockRuntime:
         counted = self._keeper.counted
         order = order_for(program, counted=counted, beside=0 if "pids" in counted else threads_of(uid or os.geteuid()))
         order.folder = str(folder)
-        order.env.setdefault("TMPDIR", order.folder)
+        order.env["TMPDIR"] = program.env.get("TMPDIR", order.folder)
         read = [*system_places(), *program.readable]
         order.landlock = (read, [order.folder], list(_DEVICES))
         return order

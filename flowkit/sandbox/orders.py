@@ -10,7 +10,7 @@ from typing import Final
 
 from flowkit.sandbox.cgroups import MIB
 from flowkit.sandbox.errors import CannotStart
-from flowkit.sandbox.inside.init import PROXY_PORT, WORK
+from flowkit.sandbox.inside.entry import PROXY_PORT, WORK
 from flowkit.sandbox.inside.order import Order
 from flowkit.sandbox.runtime import Limits, Program
 

@@ -111,6 +111,7 @@ UNKNOWN: Final[dict[str, str]] = {
 """Answered as if the kernel had none of it, so that whoever asks falls back."""
 
 _NEW_NAMESPACES: Final = 0x7E020000  # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET
+_BESIDE: Final = 0x00008000  # CLONE_PARENT: a child of the program's parent, which counts what it has started
 _PERSONALITIES: Final = (0x0, 0xFFFFFFFF)  # the usual one, and the question which it is
 _IOCTLS: Final = (0x5412, 0x541C, 0x5423)  # TIOCSTI and TIOCLINUX type into a terminal; TIOCSETD loads drivers
 
@@ -157,7 +158,7 @@ class _Filter:
     def build(self, *, internet: bool, own_ipc: bool) -> bytes:
         code = self._code
         rules: dict[str, Callable[[], None]] = {
-            "clone": self._no_namespaces,
+            "clone": self._ordinary_clone,
             "personality": self._usual_personality,
             "ioctl": self._harmless_ioctl,
             "socketpair": self._unix_only,
@@ -206,10 +207,10 @@ class _Filter:
         code.answer(_NOT_THERE)
         code.label("known")
 
-    def _no_namespaces(self) -> None:
+    def _ordinary_clone(self) -> None:
         code = self._code
         code.load(_low(0))
-        code.if_any_bit(_NEW_NAMESPACES, otherwise="plain clone")
+        code.if_any_bit(_NEW_NAMESPACES | _BESIDE, otherwise="plain clone")
         code.answer(_DENIED)
         code.label("plain clone")
         code.answer(_ALLOW)

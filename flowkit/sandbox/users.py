@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 from typing import Final
@@ -32,8 +33,11 @@ def threads_of(uid: int) -> int:
 
 
 def _mapped(uid: int) -> bool:
+    return any(first <= uid < first + count for first, count in _map())
+
+
+@functools.cache
+def _map() -> tuple[tuple[int, int], ...]:
+    """First users and how many there are; it is written once in the life of a namespace."""
     with open("/proc/self/uid_map") as file:
-        for first, _, count in (map(int, line.split()) for line in file):
-            if first <= uid < first + count:
-                return True
-    return False
+        return tuple((first, count) for first, _, count in (map(int, line.split()) for line in file))

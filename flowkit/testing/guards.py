@@ -81,7 +81,7 @@ ROWS = (
     Guard("missed_late", 6, "only after its accept deadline may a worker not name what it was sent",
           f"{C}.leases:Leases.all_named", r.missed_at_once),
     Guard("renew_in_store", 6, "a worker renews in the store too", f"{W}.heart:Heart._renew_in_store", r.surely),
-    Guard("self_kill", 7, "a worker that cannot renew stops", f"{W}.heart:Heart.step_guard", r.surely),
+    Guard("self_kill", 7, "a worker that cannot renew stops", f"{W}.heart:Heart._guard", r.always(None)),
     Guard("full_ttl", 8, "a lease found on loading gets a full TTL", f"{C}.leases:Leases.sync", r.no_ttl),
     Guard("republish", 8, "unpublished events go out on loading", f"{ENGINE}.loaded", r.no_republish),
     Guard("load_active", 8, "a new owner loads what is active", f"{C}.takeover:Takeover._load_active", r.surely),

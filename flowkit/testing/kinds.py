@@ -53,6 +53,14 @@ KINDS = MappingProxyType({
     "wasted_result": "a lease expired though its result lay in Kafka already, and the node ran again",
     "finished_work_rerun": "a lease expired though its worker had the result and could send it",
     "rerun_of_running": "a run that nothing had harmed was lost",
+    # limits
+    "over_limit": "more permits of a limit were held than there are",
+    "lease_without_permit": "a node got a lease, and the record of its limit did not name it",
+    "claim_came_back": "a permit that was over was used again",
+    "permit_leaked": "a permit was held though all was over",
+    # streams
+    "batches_wrong": "a reader got other batches than its source made, or in another order",
+    "stream_broken": "the stored batches of a node do not follow each other, or repeat",
     # results
     "stale_applied": "a report of a lease that was over changed something",
     "applied_twice": "a result was applied to a node that had ended",

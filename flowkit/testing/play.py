@@ -13,14 +13,25 @@ from typing import Any
 from flowkit.coordinator.watch import STREAMED
 from flowkit.core.derived import base_of
 from flowkit.core.opening import child_id
-from flowkit.errors import BusUnavailable, Corrupt, GraphError, RequestRefused, Retry, StoreUnavailable, TaskNotFound
+from flowkit.errors import (
+    BusUnavailable,
+    Corrupt,
+    FlowNotFound,
+    GraphError,
+    RequestRefused,
+    Retry,
+    StoreUnavailable,
+    TaskNotFound,
+)
 from flowkit.testing.directed import DIRECTED
 from flowkit.testing.evidence import Asked, Start
 from flowkit.testing.faults import plan_faults
 from flowkit.testing.rich import continued, may_be_late, rich
+from flowkit.testing.riches import Riches
 from flowkit.testing.scenario import CHANGES, ROLE, TaskPlan, fits, plan_task, value_of
 from flowkit.testing.world import ProcessDied, Report, World
 from flowkit.wire.codec import loads
+from flowkit.worker.results import Next
 
 TASKS = 3
 GIVES_UP = 0.1
@@ -57,6 +68,7 @@ class RandomPlay:
         self._failed: Counter[str] = Counter()
         self._paused: set[str] = set()
         world.handlers[ROLE] = self.work
+        self._riches = Riches(world) if "rich" in world.stage.wanted else None
 
     def run(self) -> Report:
         return self.world.run(self._play, fits=fits, may_fail=self._may_fail)
@@ -68,6 +80,8 @@ class RandomPlay:
             dice = random.Random(self.dice.random())  # noqa: S311
             users.append(self._user(plan, dice))
         await asyncio.gather(*users)
+        if self._riches is not None:
+            await self._riches.judge()
 
     def _may_fail(self, task_id: str, node: str) -> bool:
         plan = self.plans[loads(self.world.replica.majority.data.heads[task_id].params)["plan"]]
@@ -95,7 +109,8 @@ class RandomPlay:
             how = "succeeds"
             self._runs += 1
             start.output = {"value": value_of(ctx.node_id, inputs), "run": self._runs}
-            return start.output
+            chosen = self.plans[ctx.params["plan"]].chosen.get(ctx.node_id)
+            return start.output if chosen is None else Next(chosen, start.output)
         finally:
             observer.end(start, how)
 
@@ -110,6 +125,8 @@ class RandomPlay:
         if not accepted:
             return
         self.world.accepted[accepted[0]] = self.world.stage.now
+        if self._riches is not None:
+            self._riches.note(plan)
         self.world.stage.note("ACCEPTED", plan.key, accepted[0][:8])
         steering, listening = self._steer(plan, accepted[0], dice), self._listen(plan, accepted[0], dice)
         await asyncio.gather(*(self._while_readable(accepted[0], doing) for doing in (steering, listening)))
@@ -158,13 +175,17 @@ class RandomPlay:
     async def _submit(self, plan: TaskPlan, dice: random.Random) -> str | None:
         from flowkit.coordinator.tasks import Creation
 
-        creation = Creation(graph=plan.graph, params=plan.params, idempotency_key=f"{self.world.stage.seed}/{plan.key}")
+        what = {"flow": plan.flow} if plan.flow else {"graph": plan.graph}
+        key = f"{self.world.stage.seed}/{plan.key}"
+        creation = Creation(**what, params=plan.params, idempotency_key=key, priority=plan.priority)
         while True:
             machine = dice.choice(self.world.apis)
             try:
+                for name, graph in plan.flows.items():
+                    await self.world.ask(partial(_put, name=name, graph=graph), machine=machine)
                 [task_id] = await self.world.ask(lambda api: api.create([creation]), machine=machine)
                 return str(task_id)
-            except (StoreUnavailable, BusUnavailable, ProcessDied):
+            except (StoreUnavailable, BusUnavailable, ProcessDied, FlowNotFound):  # a late read may not see it yet
                 self.world.stage.count("api_unavailable")
             except GraphError:  # its deadline has passed before anybody took it
                 if not may_be_late(plan.graph):
@@ -199,6 +220,10 @@ class RandomPlay:
                 self.world.stage.note("ASKED", kind, task_id[:8], said)
                 return
             await asyncio.sleep(0.3)
+
+
+async def _put(api: Any, name: str, graph: Any) -> None:
+    await api.flows.put(name, graph)
 
 
 def _call(kind: str, dice: random.Random) -> tuple[str, dict[str, Any]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 ROLE = "work"
@@ -31,8 +31,9 @@ class Behaviour:
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
     """A task to be submitted at `at`, perhaps by two users at once (`twice`); `steps` are requests, each so many
-    seconds
-    after the one before; somebody may `listen`: `wait` for its end, `watch` its events."""
+    seconds after the one before; somebody may `listen`: `wait` for its end, `watch` its events. `flows` are put before,
+    by name; the task runs its graph as that of the flow `flow`, if it names one. `chosen` says which successors a
+    node's handler names."""
 
     key: str
     at: float
@@ -41,6 +42,10 @@ class TaskPlan:
     steps: Steps
     twice: bool = False
     listen: str = ""
+    flow: str = ""
+    flows: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    chosen: Mapping[str, list[str]] = field(default_factory=dict)
+    priority: int = 0
 
     @property
     def params(self) -> dict[str, Any]:

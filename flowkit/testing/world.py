@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -36,6 +36,7 @@ from flowkit.wire.seals import Seals, in_pool
 from flowkit.wire.topics import Topics
 
 T = TypeVar("T")
+Handler = Callable[..., Awaitable[Any] | AsyncIterator[Any]]
 PARTITIONS = 4
 SLOTS = 2
 STOP_SEC = 20.0
@@ -82,7 +83,7 @@ class World:
     """
 
     def __init__(self, seed: int = 0, *, mode: str = "calm", coordinators: int = 2, workers: int = 3, apis: int = 2,
-                 handlers: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
+                 handlers: Mapping[str, Handler] | None = None,
                  without: Collection[str] = (), trace: bool = False, patience_sec: float = 100_000.0,
                  seals: Callable[[str], Seals] | None = None) -> None:  # fmt: skip
         if mode not in MODES:
@@ -93,7 +94,7 @@ class World:
         self.replica = ReplicaSet(stage)
         self.broker = Broker(stage)
         self.broker.ensure(self.topics.specs())
-        self.handlers = dict(handlers or {})
+        self.handlers: dict[str, Handler] = dict(handlers or {})
         self.labels: dict[str, dict[str, str]] = {}  # of the workers, by name
         self.settings = _settings(stage)
         self.patience_sec = patience_sec

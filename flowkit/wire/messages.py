@@ -163,9 +163,9 @@ class Job(msgspec.Struct, array_like=True, tag="job", frozen=True):
     `[inputs, artifacts, params, io, code]` in the artifact store where they are too large to travel. `given`: the node
     says what its inputs are; else they are what came before it. `params_in_head`: the params are too large to travel
     with every job of the task, and stand in its head. `io` is what the node's `io` has for its handler; `stream` what
-    `core.streams.job` says of its streams; `code` the program of a node of type `code`, with the places in the inputs
-    where secrets belong (`holes`, pairs of a place and a name);
-    `ticket` is what its worker shows to get these. `traceparent` is the span that the attempt's work is a child of."""
+    `core.streams.job` says of its streams; `code` the program of a node of type `code`, or what a handler's
+    `secrets` are, with the places in the inputs where secrets belong (`holes`, pairs of a place and a name); `ticket`
+    is what its worker shows to get these. `traceparent` is the span that the attempt's work is a child of."""
 
     task_id: str
     tenant: str

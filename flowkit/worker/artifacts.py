@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from flowkit.ports import Store
@@ -11,23 +11,27 @@ from flowkit.wire.codec import loads
 from flowkit.worker.inputs import patiently
 from flowkit.worker.outputs import to_json
 
+Covered = Callable[[Any], Awaitable[Any]]
+
 
 class Artifacts:
     """The artifacts of one attempt. References are plain objects, so they may stand in an output."""
 
-    def __init__(self, store: Store, task_id: str, node_id: str) -> None:
+    def __init__(self, store: Store, task_id: str, node_id: str, covered: Covered | None = None) -> None:
+        """`covered`, where the attempt holds secrets, makes of a value one that may be kept."""
         self._store = store
         self._task_id = task_id
         self._node_id = node_id
+        self._covered = covered
         self.partials: dict[str, Any] = {}
 
     async def put_bytes(self, data: bytes) -> dict[str, Any]:
         """Keep bytes; the answer is their reference."""
-        return await self._put(bytes(data), "bytes")
+        return await self._put(bytes(data if self._covered is None else await self._covered(data)), "bytes")
 
     async def put_json(self, value: Any) -> dict[str, Any]:
         """Keep a JSON value; the answer is its reference."""
-        return await self._put(to_json(value), "json")
+        return await self._put(to_json(value if self._covered is None else await self._covered(value)), "json")
 
     async def get(self, reference: str | Mapping[str, Any]) -> Any:
         """What was put: bytes, or the JSON value. A bare hash gives bytes. Raises `KeyError` if it is not there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from flowkit.worker.registry import Kind, Role
 
 if TYPE_CHECKING:
     from flowkit.worker.attempt_log import AttemptLog
+    from flowkit.worker.attempt_secrets import Cover
     from flowkit.worker.context import Context
     from flowkit.worker.log_pipe import LogPipe
     from flowkit.worker.processes import Groups
@@ -52,23 +54,24 @@ class Order:
 
 class Attempt:
     """`base` is when its lease began, at the latest, and `renewed` when a renewal of it was last sent that came through
-    (both in the worker's monotonic clock); `lost` says that it was not renewed in time; `concluded_at` (epoch seconds),
-    where somebody observes, when its report was on its way. The heart may live in another
-    thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job`, `groups`, `progress` and
-    `streams`; nothing else."""
+    (both in the worker's monotonic clock); for `good_sec` after that nobody else can have it. `lost` says that it was
+    not renewed in time; `concluded_at` (epoch seconds), where somebody observes, when its report was on its way. The
+    heart may live in another thread: it writes `renewed` and `lost`, and reads `base`, `phase`, `job`, `groups`,
+    `progress` and `streams`; nothing else."""
 
     __slots__ = (
-        "abandon", "announced", "base", "begun", "concluded_at", "context", "flow", "groups", "handler", "job",
-        "limits", "lines", "lost", "order", "phase", "progress", "progress_at", "received_at", "renewed", "role",
-        "run_sec", "started_at", "stop_by", "streams", "task", "usage",
+        "abandon", "announced", "base", "begun", "concluded_at", "context", "cover", "flow", "good_sec", "groups",
+        "handler", "job", "limits", "lines", "lost", "order", "phase", "progress", "progress_at", "received_at",
+        "renewed", "role", "run_sec", "started_at", "stop_by", "streams", "task", "usage",
     )  # fmt: skip
 
-    def __init__(self, job: Job, role: Role, base: float, received_at: float) -> None:
+    def __init__(self, job: Job, role: Role, base: float, received_at: float, good_sec: float = math.inf) -> None:
         self.job = job
         self.role = role
         self.base = base
         self.received_at = received_at
         self.renewed = NEVER
+        self.good_sec = good_sec
         self.phase = Phase.QUEUED
         self.lost = False
         self.begun = False
@@ -84,6 +87,7 @@ class Attempt:
         self.stop_by: float | None = None
         self.task: asyncio.Task[None] | None = None
         self.context: Context | None = None
+        self.cover: Cover | None = None
         self.groups: Groups | None = None
         self.handler: object = None
         self.flow: StreamFlow | None = None
@@ -106,6 +110,10 @@ class Attempt:
         return Held(job.token, job.task_id, job.tenant, job.partition, job.node, job.attempt, self.progress,
                     self.streams)  # fmt: skip
 
+    def surely_ours(self, now: float) -> bool:
+        """Whether nobody else can have its lease yet. Any thread may ask."""
+        return not self.lost and now - max(self.base, self.renewed) <= self.good_sec
+
     def set_limit(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         if self.limits is None:
             self.limits = {}
@@ -117,10 +125,18 @@ class Attempt:
                 timer.cancel()
             self.limits = None
 
+    def hide(self, cover: Cover) -> None:
+        """From now on it holds secrets, which this takes out of what it says."""
+        self.cover = cover
+        if self.lines is not None:
+            self.lines.redact = cover.text
+
     def log_of(self, pipe: LogPipe) -> AttemptLog:
         """What it says; made when it says something for the first time."""
         if self.lines is None:
             self.lines = pipe.open(self.job)
+            if self.cover is not None:
+                self.lines.redact = self.cover.text
             if self.phase is Phase.DONE:
                 self.lines.close()
         return self.lines

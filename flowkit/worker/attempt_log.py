@@ -140,7 +140,7 @@ class AttemptLog:
 
     def _row(self, at: float, level: int, message: str, fields: Mapping[str, Any] | None) -> bytes:
         text = self._clear(message)
-        told = {self._clear(name, MOST_NAME): self._plain(value) for name, value in (fields or {}).items()}
+        told = {self._clear(name, MOST_NAME): self.plain(value) for name, value in (fields or {}).items()}
         try:
             size = len(dumps(told)) if told else 0
         except (ValueError, TypeError) as error:
@@ -161,14 +161,16 @@ class AttemptLog:
             told = f"{told[:most]} ({len(told) - most} characters were cut)"
         return clean(told, len(told))
 
-    def _plain(self, value: Any, depth: int = 0) -> Any:
-        """A value as JSON can say it; what it cannot say as text."""
-        if value is None or isinstance(value, bool | int | float):
+    def plain(self, value: Any, depth: int = 0) -> Any:
+        """A value as JSON can say it; what it cannot say as text, and all texts as they may leave this process."""
+        if value is None or isinstance(value, bool):
             return value
+        if isinstance(value, int | float):
+            return value if self.redact is None or self.redact(repr(value)) == repr(value) else self._clear(value)
         if isinstance(value, Mapping) and depth < DEEPEST:
-            return {self._clear(name, MOST_NAME): self._plain(item, depth + 1) for name, item in value.items()}
+            return {self._clear(name, MOST_NAME): self.plain(item, depth + 1) for name, item in value.items()}
         if isinstance(value, list | tuple) and depth < DEEPEST:
-            return [self._plain(item, depth + 1) for item in value]
+            return [self.plain(item, depth + 1) for item in value]
         return self._clear(value, MOST_VALUE)
 
 

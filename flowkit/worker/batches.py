@@ -119,6 +119,8 @@ async def _process(handler: RoleHandler, batch: Batch, ctx: Context, summary: Su
         return
     uid = batch.batch_uid or stable_hash({"payload": batch.payload})
     result = await handler.process_batch(batch, ctx)
+    if flow is not None:
+        result = await _covered(result, flow)
     if not result.success:
         code = result.reason_code or "batch_failed"
         raise AttemptFailure(code, result.error or f"batch {uid} failed", permanent=result.permanent)
@@ -129,6 +131,16 @@ async def _process(handler: RoleHandler, batch: Batch, ctx: Context, summary: Su
         await _stream(result, batch, summary, flow, given)
     if flow is None:
         ctx.progress(summary.batches)
+
+
+async def _covered(result: BatchResult, flow: StreamFlow) -> BatchResult:
+    """What becomes part of the stream's own notes, without the secrets of the attempt; the output is when it is put."""
+    said = {
+        "metrics": await flow.covered(dict(result.metrics)),
+        "artifacts_ref": await flow.covered(result.artifacts_ref),
+    }
+    changed = {name: value for name, value in said.items() if value != getattr(result, name)}
+    return result.model_copy(update=changed) if changed else result
 
 
 async def _stream(result: BatchResult, batch: Batch, summary: Summary, flow: StreamFlow, given: str | None) -> None:

@@ -18,7 +18,7 @@ from flowkit.errors import Cancelled
 from flowkit.ports import Store
 from flowkit.telemetry import Telemetry
 from flowkit.wire.codec import loads
-from flowkit.worker.artifacts import Artifacts
+from flowkit.worker.artifacts import Artifacts, Covered
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.inputs import RunSync
 from flowkit.worker.log_pipe import LogPipe
@@ -86,7 +86,7 @@ class Context:
         self.cancel_flag = asyncio.Event()
         self.last_progress: tuple[float | None, float | None, str | None] | None = None
         self.stream = StreamContext(attempt.flow)
-        self.artifacts = Artifacts(kit.store, job.task_id, job.node)
+        self.artifacts = Artifacts(kit.store, job.task_id, job.node, self._covering(attempt, kit))
         self._attempt = attempt
         self._kit = kit
         self._loop = asyncio.get_running_loop()
@@ -95,6 +95,17 @@ class Context:
         self._paths: list[Path] = []
         if attempt.order is not None:
             self.cancel_flag.set()
+
+    @staticmethod
+    def _covering(attempt: Attempt, kit: Kit) -> Covered | None:
+        cover = attempt.cover
+        if cover is None:
+            return None
+
+        async def covered(value: Any) -> Any:
+            return await kit.run_sync(lambda: cover.output(value))
+
+        return covered
 
     @property
     def traceparent(self) -> str:
@@ -168,7 +179,10 @@ class Context:
         """Say how far it is; the worker's next heartbeat tells. With `heartbeat_sec`, an attempt must say so that
         often."""
         self.last_progress = (done, total, message)
-        self._attempt.progress = (_number(done), _number(total), clean(str(message or ""), LONGEST_PROGRESS))
+        numbers, text, cover = (_number(done), _number(total)), str(message or ""), self._attempt.cover
+        if cover is not None:
+            numbers, text = (cover.number(numbers[0]), cover.number(numbers[1])), cover.text(text)
+        self._attempt.progress = (*numbers, clean(text, LONGEST_PROGRESS))
         self._attempt.progress_at = self.clock.mono()
 
     def from_thread(self, work: Coroutine[Any, Any, T]) -> T:

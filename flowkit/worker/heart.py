@@ -112,9 +112,11 @@ class Heart:
 
     async def step_guard(self) -> None:
         """Find the attempts whose lease this worker may have lost without knowing it."""
+        self._guard(self._clock.mono())
+
+    def _guard(self, now: float) -> None:
         if not self._defend:
             return
-        now = self._clock.mono()
         for attempt in list(self._held.values()):  # one step of the interpreter: the table may change meanwhile
             since = max(attempt.base, attempt.renewed)
             if attempt.phase is not Phase.DONE and not attempt.lost and now - since > self._limit:
@@ -124,14 +126,13 @@ class Heart:
 
     async def _beat(self) -> None:
         try:
-            await self.step_guard()
             await self.beat()
         finally:
             self._beats -= 1
 
     async def beat(self) -> None:
         """One renewal: over the bus, and in the store where the bus does not acknowledge it in time."""
-        at = self._clock.mono()
+        at = self._looked_at()
         message = self._message(at)
         held = list(self._held.values())  # after the time: what is not in it by then was not taken before
         parts = self._parts([attempt for attempt in held if not attempt.lost], message)
@@ -148,8 +149,16 @@ class Heart:
         finally:
             sending.cancel()
 
-    async def _renew_in_store(self, attempts: Sequence[Attempt]) -> None:
+    def _looked_at(self) -> float:
+        """The time of a renewal, and with the same look at the clock, what it must not renew any more: a process that
+        stood still between two looks would revive leases that are others' by now."""
         at = self._clock.mono()
+        self._guard(at)
+        return at
+
+    async def _renew_in_store(self, attempts: Sequence[Attempt]) -> None:
+        at = self._looked_at()
+        attempts = [attempt for attempt in attempts if not attempt.lost]
         self._renewals += 1
         tokens = tuple(attempt.token for attempt in attempts)
         me = self._identity

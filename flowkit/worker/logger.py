@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,11 +43,21 @@ class AttemptLogger(Adapter):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         fields = {**current_context(), **{name: kwargs.pop(name) for name in [*kwargs] if name not in PARAMETERS}}
         extra = kwargs.pop("extra", None) or {}
-        self._lines.write(level, said(msg, args), {**extra, **fields, **_traceback(kwargs.get("exc_info"))})
+        hide = self._lines.redact
+        told = {**extra, **fields, **_traceback(kwargs.get("exc_info"), hide)}
+        self._lines.write(level, said(msg, args), told)
         if self.logger.isEnabledFor(level):
+            if hide is not None:
+                msg, args = self._covered(said(msg, args), kwargs.pop("exc_info", None), hide), ()
+                extra, fields = self._lines.plain(extra), self._lines.plain(fields)
             kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
             told = {**extra, **(self.extra or {}), "fields": fields}
             self.logger.log(level, msg, *args, extra=told, **kwargs)
+
+    @staticmethod
+    def _covered(text: str, error: Any, hide: Callable[[str], str]) -> str:
+        """A line for this process's own logs, without the secrets of the attempt."""
+        return "\n".join([hide(text), *_traceback(error, hide).values()])
 
 
 class Ear(logging.Handler):
@@ -61,7 +72,7 @@ class Ear(logging.Handler):
         if who is None or who[0] is not self._pipe or record.name.partition(".")[0] == OWN:
             return
         fields = {name: value for name, value in vars(record).items() if name not in _plain}
-        about = {"logger": record.name, **fields, **_traceback(record.exc_info)}
+        about = {"logger": record.name, **fields, **_traceback(record.exc_info, who[1].redact)}
         who[1].write(record.levelno, said(record.msg, record.args), about, at=record.created)
 
 
@@ -83,10 +94,11 @@ def _shown(args: object) -> str:
         return f"(arguments that cannot be shown: {type(trouble).__name__})"
 
 
-def _traceback(given: Any) -> dict[str, str]:
+def _traceback(given: Any, hide: Callable[[str], str] | None) -> dict[str, str]:
     error = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else None
     if given is True or given == 1:
         error = sys.exc_info()[1]
     if error is None:
         return {}
-    return {"traceback": clean("".join(traceback.format_exception(error)), MOST_VALUE, keep_end=True)}
+    text = "".join(traceback.format_exception(error))
+    return {"traceback": clean(text if hide is None else hide(text), MOST_VALUE, keep_end=True)}

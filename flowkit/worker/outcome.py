@@ -27,6 +27,11 @@ MACHINERY = (
 )
 
 Classify = Callable[[BaseException], Any]
+Hide = Callable[[str], str]
+
+
+def as_it_is(text: str) -> str:
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class ProgramFailure(Exception):
         )
 
 
-def judge(error: BaseException, classify: Classify | None = None) -> Judgement:
+def judge(error: BaseException, classify: Classify | None = None, hide: Hide = as_it_is) -> Judgement:
     """What an error means for the attempt. A class's `classify_error` decides first, if it answers sensibly."""
     after = error.after_sec if isinstance(error, Retry) else None
     after = after if isinstance(after, int | float) and after >= 0 else None
@@ -73,33 +78,34 @@ def judge(error: BaseException, classify: Classify | None = None) -> Judgement:
         try:
             code, permanent = classify(error)
             final = bool(permanent) and isinstance(error, Permanent)
-            return Judgement(clean(str(code), LONGEST_CODE), bool(permanent), after, final)
+            return Judgement(clean(hide(str(code)), LONGEST_CODE), bool(permanent), after, final)
         except Exception as trouble:  # a classifier that fails must not hide what it was asked about
             error.add_note(f"classify_error failed on this: {type(trouble).__name__}: {_message_of(trouble)}")
-            return _by_its_type(error, after)
-    return _by_its_type(error, after)
+            return _by_its_type(error, after, hide)
+    return _by_its_type(error, after, hide)
 
 
-def _by_its_type(error: BaseException, after: float | None) -> Judgement:
-    return Judgement(_code_of(error), isinstance(error, PERMANENT), after, isinstance(error, Permanent))
+def _by_its_type(error: BaseException, after: float | None, hide: Hide) -> Judgement:
+    return Judgement(_code_of(error, hide), isinstance(error, PERMANENT), after, isinstance(error, Permanent))
 
 
 def failed(node: str, attempt: int, token: str, error: BaseException, *, run_sec: float,
-           classify: Classify | None = None) -> Failed:  # fmt: skip
-    """The report of an attempt that ended with this error."""
+           classify: Classify | None = None, hide: Hide = as_it_is) -> Failed:  # fmt: skip
+    """The report of an attempt that ended with this error. `hide` makes of every text one that may leave this process,
+    before anything is cut: half a secret is one too."""
     if isinstance(error, ProgramFailure):
         return error.report(node, attempt, token, run_sec)
-    judgement = judge(error, classify)
-    info: ErrorInfo = {"code": judgement.code, "message": _message_of(error), "type": type(error).__name__}
+    judgement = judge(error, classify, hide)
+    info: ErrorInfo = {"code": judgement.code, "message": _message_of(error, hide), "type": hide(type(error).__name__)}
     if not isinstance(error, AttemptFailure | InputError):
-        info["traceback"] = traceback_of(error)
+        info["traceback"] = traceback_of(error, hide)
     _fit(info)
     return Failed(
         node, attempt, token, info, judgement.permanent, judgement.retry_after, run_sec, final=judgement.final
     )
 
 
-def traceback_of(error: BaseException) -> str:
+def traceback_of(error: BaseException, hide: Hide = as_it_is) -> str:
     """The traceback as the user's own code sees it: no frame of FlowKit, and never too long."""
     try:
         whole = traceback.TracebackException.from_exception(error, limit=-LAST_FRAMES)
@@ -107,7 +113,7 @@ def traceback_of(error: BaseException) -> str:
         text = "".join(whole.format())
     except Exception as trouble:  # an exception may break its own printing
         text = f"{type(error).__name__} (its traceback cannot be printed: {type(trouble).__name__})\n"
-    return clean(text, MOST_TRACEBACK, keep_end=True)
+    return clean(hide(text), MOST_TRACEBACK, keep_end=True)
 
 
 def clean(text: str, most: int, *, keep_end: bool = False) -> str:
@@ -117,19 +123,19 @@ def clean(text: str, most: int, *, keep_end: bool = False) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _code_of(error: BaseException) -> str:
+def _code_of(error: BaseException, hide: Hide) -> str:
     # Only what FlowKit's own exceptions say: elsewhere `code` means other things (HTTP status, SQL state).
     if isinstance(error, Permanent | Retry | FlowKitError):
-        return clean(str(error.code), LONGEST_CODE)
-    return clean(type(error).__name__, LONGEST_CODE)
+        return clean(hide(str(error.code)), LONGEST_CODE)
+    return clean(hide(type(error).__name__), LONGEST_CODE)
 
 
-def _message_of(error: BaseException) -> str:
+def _message_of(error: BaseException, hide: Hide = as_it_is) -> str:
     try:
         text = str(error)
     except Exception as trouble:  # a user's own __str__
         text = f"(its message cannot be read: {type(trouble).__name__})"
-    return clean(text, MOST_MESSAGE)
+    return clean(hide(text), MOST_MESSAGE)
 
 
 def _fit(info: ErrorInfo) -> None:

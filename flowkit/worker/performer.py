@@ -16,10 +16,11 @@ from flowkit.wire.messages import Flowing
 from flowkit.wire.stream import Plan, read_plan
 from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
+from flowkit.worker.attempt_secrets import HandlerSecrets
 from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
 from flowkit.worker.inputs import Inputs, patiently
 from flowkit.worker.logger import speaker
-from flowkit.worker.outcome import AttemptFailure, clean, failed
+from flowkit.worker.outcome import AttemptFailure, as_it_is, clean, failed
 from flowkit.worker.outputs import Output, TooMuch
 from flowkit.worker.registry import Kind
 from flowkit.worker.results import Next
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from flowkit.worker.input_adapters import InputAdapters
     from flowkit.worker.programs import Programs
 
+NOT_BEGUN = object()
 NO_CLASS = (
     "input adapter {!r} makes batches for a class, and the handler of {!r} is a function: give a RoleHandler, or let "
     'the function read the stream ("inputs": {{"rows": {{"$stream": "node"}}}})'
@@ -37,17 +39,20 @@ NO_CLASS = (
 
 
 class Performer:
-    """`listens`: what libraries log while an attempt runs is its own."""
+    """`listens`: what libraries log while an attempt runs is its own. `secrets` None: handlers get none here."""
 
     def __init__(self, kit: Kit, *, max_output_bytes: int, adapters: InputAdapters | None = None,
-                 programs: Programs | None = None, listens: bool = False) -> None:  # fmt: skip
+                 programs: Programs | None = None, secrets: HandlerSecrets | None = None,
+                 listens: bool = False) -> None:  # fmt: skip
         self._kit = kit
         self._adapters = adapters
         self._programs = programs
+        self._secrets = secrets
         self._listens = listens
         self._max_output_bytes = max_output_bytes
         self._inputs = Inputs(kit.store, kit.run_sync)
         self.on_parked: Callable[[Attempt, bool], None] = lambda attempt, parked: None
+        self.on_lost: Callable[[Attempt], None] = lambda attempt: None
 
     async def perform(self, attempt: Attempt, arm: Callable[[Attempt], None]) -> tuple[AttemptReport, int]:
         """The report, and how many bytes its output takes up in a message. `arm` is called when the handler begins:
@@ -59,6 +64,7 @@ class Performer:
                 if isinstance(value, Ended):
                     return Succeeded(job.node, job.attempt, job.token, value.payload, value.chosen), value.size
                 value, chosen = outputs.split(value)
+                value, chosen = await self._covered(attempt, value), await self._covered(attempt, chosen)
                 output = await self._encode(value, attempt.job.task_id)
                 if attempt.flow is not None:
                     await attempt.flow.end(output.payload, chosen)
@@ -76,7 +82,11 @@ class Performer:
             failure = error
         classify = getattr(attempt.handler, "classify_error", None)
         run_sec = attempt.run_sec
-        ended = failed(job.node, job.attempt, job.token, failure, run_sec=run_sec, classify=classify)
+        cover = attempt.cover
+        hide = as_it_is if cover is None else cover.text
+        ended = failed(job.node, job.attempt, job.token, failure, run_sec=run_sec, classify=classify, hide=hide)
+        if cover is not None:
+            ended = cover.report(ended)
         return (ended if attempt.usage is None else replace(ended, usage=attempt.usage)), 0
 
     async def _clean_up(self, attempt: Attempt) -> None:
@@ -94,11 +104,14 @@ class Performer:
             inputs, params, io, code = await self._inputs.gather(job)
         else:
             inputs, params, io, code = job.inputs, job.params, job.io, job.code
+        self._last_look(attempt)
         begun = clock.mono()
         arm(attempt)
         if self._listens:
             speaker.set((self._kit.logs, attempt.log_of(self._kit.logs)))
         try:
+            if code is not None and attempt.role.kind is not Kind.CODE:
+                inputs = await self._fill_in_secrets(attempt, inputs, code)
             if job.stream is not None:
                 attempt.flow = self._flow(attempt, read_plan(job.stream))
                 ended = await attempt.flow.open(replay=_replays(attempt), afresh=attempt.role.kind is Kind.CLASS)
@@ -114,6 +127,46 @@ class Performer:
             attempt.run_sec = clock.mono() - begun
             attempt.clear_limits()
 
+    async def _fill_in_secrets(self, attempt: Attempt, inputs: Any, said: Any) -> Any:
+        """The inputs of a handler, with its secrets; from here on what it says is covered."""
+        if not isinstance(said, dict) or "secrets" not in said:
+            raise Corrupt(f"node {attempt.job.node!r} came with what a handler has no use for")
+        if self._secrets is None:
+            say = "the node's inputs have secrets, and this worker does not know where they come from: "
+            raise AttemptFailure("no_secret_manager", say + "set secrets_address", permanent=False)
+        inputs, cover = await self._secrets.fill(attempt.job, inputs, said, self._kit.run_sync)
+        attempt.hide(cover)
+        return inputs
+
+    async def _covered(self, attempt: Attempt, value: Any) -> Any:
+        """What a handler gives, without the secrets of its attempt."""
+        cover = attempt.cover
+        if cover is None or value is None:
+            return value
+        if isinstance(value, tuple):
+            return tuple([await self._covered(attempt, one) for one in value])
+        return await self._kit.run_sync(lambda: cover.output(value))
+
+    def _last_look(self, attempt: Attempt) -> None:
+        """Right before user code begins: the process may have stood still since the lease was last looked at, and by
+        now it may be another's. Raises `CancelledError` then."""
+        if not attempt.surely_ours(self._kit.clock.mono()):
+            attempt.lost = True
+            self.on_lost(attempt)
+            raise asyncio.CancelledError
+
+    async def _call_in_thread(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
+        """What a plain function returns. A thread takes a while to begin, and looks once more itself."""
+
+        def begin() -> Any:
+            return call() if attempt.surely_ours(self._kit.clock.mono()) else NOT_BEGUN
+
+        value = await self._kit.run_sync(begin)
+        if value is NOT_BEGUN:
+            attempt.lost = True
+            self._last_look(attempt)
+        return value
+
     async def _run_function(self, attempt: Attempt, inputs: Any, params: Any) -> Any:
         role = attempt.role
         assert role.binding is not None
@@ -124,6 +177,7 @@ class Performer:
         if not attempt.job.given and role.binding.takes_nothing:
             inputs = {}  # the node was given what came before it; a handler that asks for nothing may leave it there
         args, kwargs = role.binding.bind(inputs, lambda: self._context(attempt, params))
+        self._last_look(attempt)
         if role.yields:
             batches = role.call(*args, **kwargs)
             if isinstance(batches, Generator):
@@ -132,7 +186,7 @@ class Performer:
         if role.kind is Kind.ASYNC:
             value = await role.call(*args, **kwargs)
         else:
-            value = await self._kit.run_sync(lambda: role.call(*args, **kwargs))
+            value = await self._call_in_thread(attempt, lambda: role.call(*args, **kwargs))
             value = await value if inspect.isawaitable(value) else value
         await self._emit(attempt, value)
         return value
@@ -151,11 +205,13 @@ class Performer:
             if attempt.flow is not None and attempt.flow.plan.readers:
                 await generators.emit(batch, attempt.flow)
 
-        return await self._programs.run(attempt, inputs, code, context, self._kit.undertaker, emit)
+        begin = partial(self._last_look, attempt)
+        return await self._programs.run(attempt, inputs, code, context, self._kit.undertaker, emit, begin)
 
     async def _run_class(self, attempt: Attempt, inputs: Any, params: Any, io: dict[str, Any]) -> Any:
         from flowkit.worker import batches
 
+        self._last_look(attempt)
         attempt.handler = handler = attempt.role.call()
         context = self._context(attempt, params)
         return await batches.run(handler, inputs, context, io, flow=attempt.flow, fetch=self._fetch,
@@ -165,6 +221,8 @@ class Performer:
         kit = self._kit
         return StreamFlow(plan=plan, job=attempt.job, store=kit.store, hub=kit.hub,
                           encode=lambda value: self._encode(value, attempt.job.task_id),
+                          covered=None if attempt.cover is None else partial(self._covered, attempt),
+                          hide=as_it_is if attempt.cover is None else attempt.cover.text,
                           parked=partial(self.on_parked, attempt), said=partial(self._said, attempt))  # fmt: skip
 
     def _said(self, attempt: Attempt, done: int, message: str, flowing: Flowing) -> None:

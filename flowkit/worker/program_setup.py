@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowkit.code_policies import read_code_policies
 from flowkit.config import WorkerConfig
@@ -22,7 +23,11 @@ from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.inside.landlock import abi
 from flowkit.sandbox.languages import CHILD
 from flowkit.sandbox.runtime import Level, Runtime
-from flowkit.worker.programs import Programs, Secrets
+from flowkit.worker.attempt_secrets import Secrets
+from flowkit.worker.programs import Programs
+
+if TYPE_CHECKING:
+    from flowkit.sandbox.levels import Report
 
 
 def make_programs(cfg: WorkerConfig, secrets: Secrets | None = None) -> Programs:
@@ -61,18 +66,28 @@ async def open_runtime(cfg: WorkerConfig) -> Runtime:
     report = await detect()
     if cfg.code_level:
         report.require(Level[cfg.code_level])
-    if Level.L3 not in report.refused and cfg.code_level != "L2":
-        return BubblewrapRuntime(cold_first=True)
-    if Level.L2 not in report.refused:
-        return LandlockRuntime()
-    if cfg.code_trusted:
-        return PlainRuntime(trusted=True)
+    match level_by(report, cfg):
+        case Level.L3:
+            return BubblewrapRuntime(cold_first=True)
+        case Level.L2:
+            return LandlockRuntime()
+        case Level.L1:
+            return PlainRuntime(trusted=True)
     refused = "; ".join(f"no {level.name}: {why}" for level, why in report.refused.items())
     raise CannotStart(
         "level_not_allowed",
         f"this machine shuts programs in at no level ({refused})",
         "mend that (flowkit doctor), or, if you trust the code, set code_trusted (FLOWKIT_CODE_TRUSTED=1)",
     )
+
+
+def level_by(report: Report, cfg: WorkerConfig) -> Level | None:
+    """The level at which a worker with these settings runs code on a machine that gives this; None: at none. Raises
+    `ConfigError`."""
+    _check_level(cfg.code_level)
+    allowed = [Level[cfg.code_level]] if cfg.code_level else sorted(Level, reverse=True)
+    given = [level for level in allowed if level not in report.refused and (level > Level.L1 or cfg.code_trusted)]
+    return given[0] if given else None
 
 
 def _check_level(level: str) -> None:

@@ -7,10 +7,10 @@ import asyncio
 import base64
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from flowkit.core import payload
 from flowkit.core.code import LEVEL_LABEL, LONGEST_SOURCE, RUNTIME_LABEL, WHOLE
@@ -35,6 +35,7 @@ from flowkit.sandbox.runtime import Level, Limits, Runtime
 from flowkit.sandbox.supervisor import Supervision, Work
 from flowkit.wire.messages import Job
 from flowkit.worker.attempt import Attempt
+from flowkit.worker.attempt_secrets import Secrets, put, resolved
 from flowkit.worker.context import Context
 from flowkit.worker.orphans import Undertaker
 from flowkit.worker.outcome import AttemptFailure, ProgramFailure
@@ -49,21 +50,8 @@ TRANSIENT: Final = frozenset({"cannot_start", "install_failed", "E_SANDBOX_START
 """Why a program could not be started that may be otherwise at the next attempt."""
 NUMBERS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-Place = Sequence[str | int]
 Emit = Callable[[Any], Awaitable[None]]
 Install = Callable[[Sequence[str]], AbstractAsyncContextManager[Path]]
-
-
-class Secrets(Protocol):
-    """Where the secrets of attempts come from."""
-
-    async def resolve(self, job: Job, names: Sequence[str]) -> Mapping[str, str]:
-        """Their values. Raises `AttemptFailure` for one that the attempt may not have."""
-        ...
-
-    def redactor(self, values: Collection[str]) -> Redactor:
-        """What takes these values out of whatever leaves the attempt."""
-        ...
 
 
 class Programs:
@@ -105,9 +93,10 @@ class Programs:
             await self._runtime.close()
 
     async def run(self, attempt: Attempt, inputs: Any, code: Mapping[str, Any], context: Context,
-                  undertaker: Undertaker, emit: Emit) -> Any:  # fmt: skip
-        """What the program gave; batches go to `emit`, and where there are none, what it gave does. Raises
-        `ProgramFailure`, `AttemptFailure`, and `CancelledError` once the program is gone."""
+                  undertaker: Undertaker, emit: Emit, begin: Callable[[], None]) -> Any:  # fmt: skip
+        """What the program gave; batches go to `emit`, and where there are none, what it gave does. `begin` is called
+        when all is ready for it, and may raise what keeps it from beginning. Raises `ProgramFailure`, `AttemptFailure`,
+        and `CancelledError` once the program is gone."""
         try:
             runtime = await self.open()
             rules = self._rules(attempt.job, code)
@@ -115,6 +104,7 @@ class Programs:
             async with self._packages(code.get("requirements", [])) as packages:
                 work = await self._work(attempt.job, inputs, code, packages, rules, context.traceparent)
                 ears = _Ears(attempt, context, undertaker, emit)
+                begin()
                 result = await self._supervised(Supervision(runtime, work, ears), attempt)
                 value = given(result, whole=code.get("result") == WHOLE)
                 if not ears.batches:
@@ -183,10 +173,7 @@ class Programs:
         if self._secrets is None:
             say = f"the node needs the secrets {', '.join(names)}, and this worker was given no secret manager"
             raise AttemptFailure("no_secret_manager", say, permanent=True)
-        values = await self._secrets.resolve(job, names)
-        if missing := [name for name in names if name not in values]:
-            say = f"there is no secret {', '.join(map(repr, missing))}; flowkit secrets set stores one"
-            raise AttemptFailure("secret_unavailable", say, permanent=True)
+        values = await resolved(self._secrets, job, names)
         return values, self._secrets.redactor(list(values.values()))
 
     async def _read(self, name: str) -> str:
@@ -283,16 +270,6 @@ def _read(folder: Path, name: str) -> str:
         raise AttemptFailure(
             "code_missing", f"the code's file {name!r} cannot be read: {error}", permanent=True
         ) from error
-
-
-def put(inputs: Any, place: Place, value: Any) -> Any:
-    """The inputs with `value` at a place; what is not on the way there is shared."""
-    if not place:
-        return value
-    step = place[0]
-    copied: Any = dict(inputs) if isinstance(inputs, dict) else list(inputs)
-    copied[step] = put(inputs[step], place[1:], value)
-    return copied
 
 
 def lift_bytes(inputs: Any) -> tuple[Any, list[list[Any]]]:

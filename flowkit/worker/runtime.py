@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
+import secrets as dice
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from flowkit.clock import whole_clock
 from flowkit.config import WorkerConfig
+from flowkit.core.code import SECRETS_LABEL
 from flowkit.errors import ConfigError
 from flowkit.observations import Reading
 from flowkit.ports import Bus, Clock, Record, Store
@@ -22,6 +23,7 @@ from flowkit.wire.seals import in_pool
 from flowkit.wire.topics import FLEET_PARTITIONS, Topics, partition_of
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.attempt_log import LogBounds
+from flowkit.worker.attempt_secrets import HandlerSecrets
 from flowkit.worker.context import Kit
 from flowkit.worker.heart import DEFENCE, Gauge, Heart, Identity, Renewer
 from flowkit.worker.inputs import RunSync
@@ -62,7 +64,7 @@ class WorkerRuntime:
     and the memory (MB) for the heartbeats; `new_id` makes ids of so many bytes. `alone` says that its coordinator lives
     and stalls with it, so that nobody could take a lease away behind its back. `pool` is whose key signs what it says;
     its id begins with it. `adapters` are those that older graphs name, with the worker's own; `programs` runs the code
-    of nodes that bring their own.
+    of nodes that bring their own; `secrets` fills those of handlers in, without it they get none.
     """
 
     def __init__(self, *, store: Store, bus: Bus, clock: Clock, cfg: WorkerConfig, registry: Registry,
@@ -70,7 +72,8 @@ class WorkerRuntime:
                  heart_bus: Callable[[], Bus] | None = None, heart_store: Callable[[], Renewer] | None = None,
                  run_sync: RunSync | None = None, gauge: Gauge = no_gauge, alone: bool = False, pool: str = "",
                  adapters: InputAdapters | None = None, programs: Programs | None = None,
-                 new_id: Callable[[int], str] = secrets.token_hex) -> None:  # fmt: skip
+                 secrets: HandlerSecrets | None = None,
+                 new_id: Callable[[int], str] = dice.token_hex) -> None:  # fmt: skip
         if heart_in_thread and (heart_bus is None or heart_store is None):
             raise ConfigError("heart_in_thread needs heart_bus and heart_store: connections belong to one loop")
         self.worker_id = in_pool(cfg.worker_id or f"w-{new_id(4)}", pool)
@@ -89,6 +92,7 @@ class WorkerRuntime:
         self._adapters = adapters
         self._new_id = new_id
         self._programs = programs
+        self._secrets = secrets
         self._topics = Topics(cfg.topic_prefix, cfg.facts_partitions)
         self._undertaker = Undertaker()
         self._supervisor = Supervisor(self.worker_id, self.telemetry)
@@ -143,6 +147,7 @@ class WorkerRuntime:
 
     def _labels(self) -> dict[str, str]:
         ours = self._programs.labels if self._programs is not None else {}
+        ours = ours | ({SECRETS_LABEL: "yes"} if self._secrets is not None else {})
         return ours | dict(self._cfg.labels)
 
     async def drain(self, timeout: float | None = None) -> None:
@@ -226,7 +231,7 @@ class WorkerRuntime:
         self._slots = Slots(
             kit=kit, registry=self._registry, supervisor=self._supervisor, slots=self._identity.slots,
             performer=Performer(kit, max_output_bytes=self._cfg.max_output_bytes, adapters=self._adapters,
-                                programs=self._programs, listens=self._ear is not None),
+                                programs=self._programs, secrets=self._secrets, listens=self._ear is not None),
             started_after_sec=self._cfg.started_after_sec, send=self._outbox.add, topics=self._topics,
             defence_sec=math.inf if self._alone else DEFENCE * self._cfg.lease_ttl_sec,
         )  # fmt: skip

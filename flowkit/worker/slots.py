@@ -59,6 +59,7 @@ class Slots:
         self._idle: asyncio.Future[None] | None = None
         self._parked: dict[str, Attempt] = {}
         performer.on_parked = self.park
+        performer.on_lost = self.lose
         self.on_spare: Callable[[], None] = lambda: None
 
     @property
@@ -130,7 +131,7 @@ class Slots:
             now = self._clock.mono()
             # The lease began when it was granted: before this message came, but not earlier than it may have been sent.
             base = min(now, max(job.accept_by, now) - ACCEPT_SEC)
-            attempt = Attempt(job, role, base, now)
+            attempt = Attempt(job, role, base, now, self._defence_sec)
             self.held[job.token] = attempt
             self._queued += 1
             self._queue.put(attempt)
@@ -192,11 +193,6 @@ class Slots:
     def _arm(self, attempt: Attempt) -> None:
         """The handler begins: its time runs."""
         now = self._clock.mono()
-        if attempt.lost or now - max(attempt.base, attempt.renewed) > self._defence_sec:
-            # The process stood still since it took the job: by now the lease may be another's.
-            attempt.lost = True
-            self.lose(attempt)
-            raise asyncio.CancelledError
         job = attempt.job
         limit = job.run_sec if job.run_sec is not None else attempt.role.said.timeout_sec
         if limit is None and job.heartbeat_sec is None and job.deadline_sec is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from flowkit.wire.facts import read_payload, write_artifact, write_payload
 from flowkit.wire.messages import Flowing, Job
 from flowkit.wire.stream import Cursor, Mark, Plan, Ring, ring_of
 from flowkit.worker.ending import end
-from flowkit.worker.outcome import AttemptFailure
+from flowkit.worker.outcome import AttemptFailure, as_it_is
 from flowkit.worker.outputs import AT_ONCE, LARGE_BYTES, Output, TooMuch, to_json
 from flowkit.worker.stream_hub import StreamHub, Worker
 from flowkit.worker.stream_inputs import StreamInputs
@@ -65,10 +65,13 @@ class Prepared:
 
 class StreamFlow:
     """`open` before anything else, `close` in the end. `state_of` gives what every block shall say of the handler's
-    state, None where nothing."""
+    state, None where nothing. `covered`, where the attempt holds secrets, makes of a value one that may leave, and
+    `hide` of a text."""
 
     def __init__(self, *, plan: Plan, job: Job, store: Store, hub: StreamHub, encode: Callable[[Any], Any],
-                 parked: Callable[[bool], None], said: Callable[[int, str, Flowing], None]) -> None:  # fmt: skip
+                 parked: Callable[[bool], None], said: Callable[[int, str, Flowing], None],
+                 covered: Callable[[Any], Awaitable[Any]] | None = None,
+                 hide: Callable[[str], str] = as_it_is) -> None:  # fmt: skip
         self.plan = plan
         self.job = job
         self.state_of: Callable[[], Any] | None = None
@@ -78,6 +81,8 @@ class StreamFlow:
         self._store = store
         self._hub = hub
         self._encode = encode
+        self._covered = covered
+        self._hide = hide
         self._parked = parked
         self._said = said
         self._stream = StreamId(job.task_id, job.generation, job.node)
@@ -165,7 +170,7 @@ class StreamFlow:
         """Whether the batch that the handler makes now is written down already, and so passed over: by its id, if the
         handler gives it one, else by its place."""
         if uid is not None:
-            return uid in self._uids
+            return self._hide(uid) in self._uids
         if self.positions.repeats():
             self.positions.count()
             return True
@@ -173,6 +178,7 @@ class StreamFlow:
 
     async def prepare(self, value: Any) -> Prepared:
         """A value as it travels; too large a one is stored. Raises `AttemptFailure` for what cannot travel."""
+        value = await self.covered(value)
         if not isinstance(value, bytes | bytearray | memoryview):
             with contextlib.suppress(TooMuch):
                 data = to_json(value, most_values=AT_ONCE)
@@ -183,14 +189,19 @@ class StreamFlow:
             return Prepared(dumps(output.payload.value), output.size)
         return Prepared(b"null", output.payload.artifact.size, write_artifact(output.payload.artifact))
 
+    async def covered(self, value: Any) -> Any:
+        """A value without the secrets of the attempt."""
+        return value if self._covered is None else await self._covered(value)
+
     def put(self, made: Prepared, uid: str | None, meta: Any = None, *, label: str = "") -> None:
         """Add a batch to the stream; it is written soon. `label` is the id of one whose place identifies it."""
         if uid is None:
             self.positions.count()
         else:
+            uid = self._hide(uid)
             self._uids.add(uid)
             self._named = True
-        text = made.batch(uid or label or self.positions.uid, meta)
+        text = made.batch(uid or self._hide(label) or self.positions.uid, meta)
         self.produced += 1
         self.bytes += made.size
         if self._logged:
@@ -204,7 +215,7 @@ class StreamFlow:
         if uid is None:
             self.positions.count()
         else:
-            self._uids.add(uid)
+            self._uids.add(self._hide(uid))
         self._read_one()
 
     async def room(self) -> None:
@@ -289,6 +300,7 @@ class StreamFlow:
             raise TypeError("save is for functions; what a class's batches come to is kept as it is")
         if not self._logged:
             return
+        state = await self.covered(state)
         self.positions.finish_all()
         text = to_json(state)
         if len(text) > BLOCK_BYTES:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flowkit.adapters.timed import timed_bus, timed_store
 from flowkit.clock import SystemClock, whole_clock
+from flowkit.code_policies import read_code_policies
 from flowkit.config import CoordinatorConfig, WorkerConfig, own_settings
 from flowkit.core.code import CODE
 from flowkit.core.signature import read_signature
@@ -19,6 +20,7 @@ from flowkit.hurry import done_before
 from flowkit.observing import observing_of
 from flowkit.ports import Bus, Clock, Outcome, Renewal, SecretSource, Store
 from flowkit.telemetry import Telemetry
+from flowkit.worker.attempt_secrets import HandlerSecrets, Secrets
 from flowkit.worker.gauge import ProcessGauge
 from flowkit.worker.heart import Renewer
 from flowkit.worker.program_secrets import FromManager
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from flowkit.backend import Backend
     from flowkit.wire.messages import Held
     from flowkit.worker.input_adapters import InputAdapters, OwnAdapter
-    from flowkit.worker.programs import Programs, Secrets
+    from flowkit.worker.programs import Programs
 
 RENEW_SEC = 5.0
 ALONE_SEC = 2.0
@@ -42,7 +44,7 @@ class Worker:
     serves a coordinator in this process). `handlers` are a list of functions (a role is a function's name), a dict
     `role -> handler`, or a module; `roles` chooses among them, and `code` is the role of nodes that bring their own;
     with `also_code` it is served beside the others wherever that can be. `labels` are for nodes that ask for them;
-    `secrets` is where the secrets of code come from, by default the secret manager, which on a file has its keys by
+    `secrets` is where the secrets of nodes come from, by default the secret manager, which on a file has its keys by
     `coordinator_cfg`. `input_adapters` are async generator functions by name, which make a class's batches where a
     graph names them.
     Raises `ConfigError` for roles without a handler, for labels that are no texts, and for adapters that could never be
@@ -64,7 +66,9 @@ class Worker:
             self.cfg.facts_partitions = 1
         wanted = self.cfg.roles if roles is None else list(roles)
         self._coordinator_cfg = coordinator_cfg
+        knows = secrets is not None or self._backend.embedded or bool(self.cfg.secrets_address)
         secrets = secrets if secrets is not None else FromManager(self._secret_source, lambda: self.worker_id)
+        self._secrets = HandlerSecrets(secrets, read_code_policies(self.cfg.code_policy)) if knows else None
         self._programs = _programs(self.cfg, wanted, secrets, anyway=also_code)
         self._registry = _registry(handlers, wanted, code=self._programs is not None)
         self.cfg.roles = [role for role in self._registry.roles if role != CODE or CODE in wanted]
@@ -227,7 +231,7 @@ class Worker:
             store=backend.store, bus=backend.bus, clock=whole_clock(self.clock), cfg=self.cfg, registry=self._registry,
             telemetry=self.telemetry, gauge=ProcessGauge(), alone=backend.embedded, heart_in_thread=threaded,
             heart_bus=self._heart_bus, heart_store=self._heart_store, pool=backend.pool, adapters=self._adapters,
-            programs=self._programs,
+            programs=self._programs, secrets=self._secrets,
         )  # fmt: skip
 
     def _secret_source(self) -> SecretSource:

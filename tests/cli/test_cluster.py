@@ -13,8 +13,11 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from flowkit.wire.topics import Topics
-from tests.cli.conftest import Begin, Process, Ran, command, furnish, node
+from tests.cli.conftest import Begin, Cli, Process, Ran, command, furnish, node
 from tests.cli.test_doctor import lines
+
+# Those who share a house are not dealt out to processes that would each make one.
+pytestmark = pytest.mark.xdist_group("house")
 
 Write = Callable[..., Path]
 On = Callable[..., Ran]
@@ -40,9 +43,16 @@ def services(kafka_address: str, kafka_prefix: str, mongo_url: str) -> Iterator[
 
 
 @pytest.fixture
-def on(folder: Path, services: dict[str, str]) -> On:
+def on(cli: Cli, services: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> On:
     """Runs a command on the services."""
-    return lambda *words: command(folder, *words, **services)
+    return within(cli, services, monkeypatch)
+
+
+def within(cli: Cli, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> On:
+    """Runs commands in this process: most of what one is as a process of its own is the start of Python."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return cli
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +76,13 @@ def house(
 
 
 @pytest.fixture
-def at_home(folder: Path, house: tuple[dict[str, str], Process, Process]) -> On:
+def at_home(cli: Cli, house: tuple[dict[str, str], Process, Process], monkeypatch: pytest.MonkeyPatch) -> On:
     """Runs a command where a coordinator and a worker serve."""
-    return lambda *words: command(folder, *words, **house[0])
+    return within(cli, house[0], monkeypatch)
 
 
-def test_a_graph_runs_on_the_cluster(at_home: On) -> None:
-    ran = at_home("run", "hello.json", "-p", "name=Ada", "--label", "by=me")
+def test_a_graph_runs_on_the_cluster(at_home: On, folder: Path, house: tuple[dict[str, str], Process, Process]) -> None:
+    ran = command(folder, "run", "hello.json", "-p", "name=Ada", "--label", "by=me", **house[0])
 
     assert (ran.code, ran.out) == (0, '"HELLO ADA!"\n')
     assert [line.split()[:2] for line in ran.err.splitlines()[1:3]] == [["hi", "finished"], ["loud", "finished"]]

@@ -17,6 +17,7 @@ from flowkit.cli.checks_cluster import clock, of_topics
 from flowkit.cli.checks_code import of_packages_of_code
 from flowkit.cli.checks_file import damage, disk, file_system, of_place
 from flowkit.cli.checks_sandbox import of_groups, of_levels
+from flowkit.config import WorkerConfig
 from flowkit.sandbox.levels import Fact, Report
 from flowkit.sandbox.runtime import Level
 from flowkit.wire.topics import Topics
@@ -48,7 +49,8 @@ def test_a_healthy_file_is_ok(cli: Cli) -> None:
     assert ran.code == 0
     assert {level for subject, (level, _) in found.items() if subject not in ("sandbox", "cgroups")} == {"ok"}
     assert list(found) == [
-        "python", "packages", "sqlite", "sandbox", "cgroups", "environments", "disk", "file", "coordinator", "tasks",
+        "python", "packages", "sqlite", "sandbox", "cgroups", "environments", "policies", "disk", "file", "coordinator",
+        "tasks",
     ]  # fmt: skip
     assert "1 tasks, 3 commits" in found["file"][1]
 
@@ -126,7 +128,7 @@ def test_an_interpreter_that_programs_at_l2_cannot_read_is_told() -> None:
 
 async def test_what_is_kept_of_packages_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWKIT_CODE_CACHE", str(folder / "cache"))
-    assert await of_packages_of_code() == checks.ok(
+    assert await of_packages_of_code(WorkerConfig.load()) == checks.ok(
         "environments", f"0 of 20 sets, 0 of 4,096 MiB, in {folder / 'cache'}"
     )
 
@@ -134,7 +136,7 @@ async def test_what_is_kept_of_packages_is_told(folder: Path, monkeypatch: pytes
     (folder / "cache" / "a" / "done").touch()
     (folder / "cache" / "a" / "size").write_text(str(3 * 1024 * 1024))
     monkeypatch.setenv("FLOWKIT_CODE_CACHE_BYTES", str(1024 * 1024))
-    finding = await of_packages_of_code()
+    finding = await of_packages_of_code(WorkerConfig.load())
     assert (finding.level, finding.message[:27]) == ("warn", "1 of 20 sets, 3 of 1 MiB, i")
 
 

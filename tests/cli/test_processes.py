@@ -1,4 +1,7 @@
-"""The commands as processes of their own: signals, pipes, terminals, and what survives them."""
+"""The commands as processes of their own: signals, pipes, terminals, and what survives them.
+
+Who only looks at what they did, or asks something of them, does so in this process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cli.conftest import Begin, Ran, command, environment, node
+from tests.cli.conftest import Begin, Cli, Ran, command, environment, node
 
 Write = Callable[..., Path]
 DB = ("--db", "flow.db")
@@ -27,8 +30,8 @@ def wait_for(sign: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def task_of(folder: Path) -> str:
-    found = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", command(folder, "tasks", "list", *DB).out)
+def task_of(cli: Cli) -> str:
+    found = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", cli("tasks", "list", *DB).out)
     assert found
     return found[0]
 
@@ -40,7 +43,7 @@ def lines_of(path: Path) -> list[str]:
 # flowkit run
 
 
-def test_a_run_that_is_interrupted_goes_on_elsewhere(begin: Begin, folder: Path, write: Write) -> None:
+def test_a_run_that_is_interrupted_goes_on_elsewhere(begin: Begin, folder: Path, write: Write, cli: Cli) -> None:
     graph = write(
         node("first", "note", inputs={"path": "ran.txt", "text": "first"}),
         node("slow", "wait", "first", inputs={"seconds": 2.0}),
@@ -52,7 +55,7 @@ def test_a_run_that_is_interrupted_goes_on_elsewhere(begin: Begin, folder: Path,
     run.signal(signal.SIGINT)
     ran = run.finish()
 
-    task_id = task_of(folder)
+    task_id = task_of(cli)
     assert (ran.code, ran.out) == (130, "")
     hint = f"interrupted; the task is kept, go on with: flowkit run --resume {task_id} --handlers app --db flow.db"
     assert hint in ran.err
@@ -76,7 +79,7 @@ def test_the_second_interrupt_ends_at_once(begin: Begin, folder: Path, write: Wr
     assert time.monotonic() - began < 4.0, "the first one alone would have waited for five seconds"
 
 
-def test_a_killed_run_goes_on_elsewhere(begin: Begin, folder: Path, write: Write) -> None:
+def test_a_killed_run_goes_on_elsewhere(begin: Begin, folder: Path, write: Write, cli: Cli) -> None:
     graph = write(
         node("first", "note", inputs={"path": "ran.txt"}),
         node("next", "note", "first", inputs={"path": "next.txt"}),  # it runs once the end of the first is recorded
@@ -88,7 +91,7 @@ def test_a_killed_run_goes_on_elsewhere(begin: Begin, folder: Path, write: Write
     run.finish()
 
     words = ("--handlers", "app", *DB, "--set", "lease_ttl_sec=2", "--set", "heartbeat_sec=0.5")
-    again = command(folder, "run", "--resume", task_of(folder), *words)
+    again = command(folder, "run", "--resume", task_of(cli), *words)
 
     assert (again.code, again.out) == (0, "5\n")
     assert lines_of(folder / "ran.txt") == ["ran"]
@@ -160,7 +163,7 @@ def test_no_color_means_plain_lines(folder: Path) -> None:
 # flowkit worker, on a file
 
 
-def test_sigterm_drains_a_worker(begin: Begin, folder: Path, write: Write) -> None:
+def test_sigterm_drains_a_worker(begin: Begin, folder: Path, write: Write, cli: Cli) -> None:
     graph = write(
         node("slow", "held", inputs={"path": "go"}), node("last", "note", "slow", inputs={"path": "ran.txt"}),
     )  # fmt: skip
@@ -178,11 +181,11 @@ def test_sigterm_drains_a_worker(begin: Begin, folder: Path, write: Write) -> No
     assert ran.code == 0
     assert "draining for at most 30 s; again to stop at once" in ran.err
     assert ran.err.endswith("flowkit: stopped\n")
-    shown = command(folder, "tasks", "show", task_of(folder), *DB).out
+    shown = cli("tasks", "show", task_of(cli), *DB).out
     assert re.search(r"slow +finished", shown), "what ran was let finish"
 
 
-def test_the_second_sigterm_stops_a_worker_at_once(begin: Begin, folder: Path, write: Write) -> None:
+def test_the_second_sigterm_stops_a_worker_at_once(begin: Begin, folder: Path, write: Write, cli: Cli) -> None:
     worker = begin("worker", "app", *DB)
     worker.heard("this process coordinates the file")
     begin("run", write(node("slow", "held", inputs={"path": "go"})), *DB)
@@ -196,7 +199,7 @@ def test_the_second_sigterm_stops_a_worker_at_once(begin: Begin, folder: Path, w
 
     assert time.monotonic() - began < 20.0, "it drains for half a minute"
     assert (ran.code, ran.err.splitlines()[-2:]) == (0, ["flowkit: stopping at once", "flowkit: stopped"])
-    shown = command(folder, "tasks", "show", task_of(folder), *DB).out
+    shown = cli("tasks", "show", task_of(cli), *DB).out
     assert "running" in shown.splitlines()[0], "a shutdown is never a user's cancel"
 
 
@@ -235,23 +238,23 @@ def test_a_run_takes_over_from_a_worker_that_dies(begin: Begin, folder: Path, wr
     assert lines_of(folder / "ran.txt") == ["ran"]
 
 
-def test_tasks_are_steered_beside_a_worker(begin: Begin, folder: Path, write: Write) -> None:
+def test_tasks_are_steered_beside_a_worker(begin: Begin, folder: Path, write: Write, cli: Cli) -> None:
     begin("worker", "app", *DB).heard("this process coordinates the file")
     graph = write(node("a", "wait", inputs={"seconds": 3600}), node("b", "note", "a", inputs={"path": "ran.txt"}))
     begin("run", graph, *DB)
-    wait_for(lambda: "running" in command(folder, "tasks", "list", *DB).out, "the task")
-    task_id = task_of(folder)
+    wait_for(lambda: "running" in cli("tasks", "list", *DB).out, "the task")
+    task_id = task_of(cli)
 
-    assert command(folder, "tasks", "pause", task_id, *DB).out == f"task {task_id} is paused\n"
-    refused = command(folder, "tasks", "pause", task_id, *DB)
+    assert cli("tasks", "pause", task_id, *DB).out == f"task {task_id} is paused\n"
+    refused = cli("tasks", "pause", task_id, *DB)
     assert (refused.code, "it is paused, not running [E_REQUEST_REFUSED]" in refused.err) == (1, True)
-    assert "the task is paused" in command(folder, "tasks", "explain", task_id, *DB).out
-    assert command(folder, "tasks", "resume", task_id, *DB).out == f"task {task_id} goes on\n"
-    assert command(folder, "tasks", "cancel", task_id, *DB).out == f"task {task_id} is asked to stop\n"
-    assert "cancelled" in command(folder, "tasks", "watch", task_id, *DB).out.splitlines()[-1]
-    again = command(folder, "tasks", "restart", task_id, "--from", "b", *DB)
+    assert "the task is paused" in cli("tasks", "explain", task_id, *DB).out
+    assert cli("tasks", "resume", task_id, *DB).out == f"task {task_id} goes on\n"
+    assert cli("tasks", "cancel", task_id, *DB).out == f"task {task_id} is asked to stop\n"
+    assert "cancelled" in cli("tasks", "watch", task_id, *DB).out.splitlines()[-1]
+    again = cli("tasks", "restart", task_id, "--from", "b", *DB)
     assert (again.code, "'a' before it did not finish: restart from there" in again.err) == (1, True)
-    assert command(folder, "tasks", "restart", task_id, *DB).out == f"task {task_id} runs again\n"
+    assert cli("tasks", "restart", task_id, *DB).out == f"task {task_id} runs again\n"
 
 
 def test_a_coordinator_on_a_file_says_what_it_is_good_for(begin: Begin, folder: Path) -> None:

@@ -28,6 +28,8 @@ CHILDREN = 40
 INNER = graph(node("in", inputs={}))
 PARENT = graph(node("many", type="task", graph=INNER, foreach=list(range(CHILDREN)), inputs={}))
 
+OF_A_FLOW = {"nodes": [{"node_id": "one", "type": "task", "flow": "late"}]}
+
 
 class Counting(MemoryStore):
     """Says which heads were asked for, and how often commits were."""
@@ -114,6 +116,34 @@ async def test_the_children_of_one_graph_are_made_together_and_stay_until_they_a
     assert (taken, cell.unborn) == (1, 0)
     heads = await stand.store.list_heads(HeadFilter(parent="p"), limit=1000)
     assert sorted(head.parent_node for head in heads) == sorted(f"many[{n}]" for n in range(CHILDREN))
+
+
+async def test_a_flow_that_is_not_seen_yet_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "RETRY_SEC", 0.0)
+    stand = Stand()
+    cell = stand.load(Head("p", 0, "ref", active=True), OF_A_FLOW)
+    await stand.commit(cell)
+    await stand.children.step()
+    assert await stand.store.list_heads(HeadFilter(parent="p"), limit=10) == []
+
+    await stand.runtime.flows.put("late", {"nodes": [{"node_id": "a", "type": "work"}]})
+    async with asyncio.timeout(10):
+        await stand.children.step()
+    [head] = await stand.store.list_heads(HeadFilter(parent="p"), limit=10)
+    assert head.flow == "late@1"
+
+
+async def test_a_flow_that_does_not_exist_fails_its_node_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "RETRY_SEC", 0.0)
+    stand = Stand()
+    cell = stand.load(Head("p", 0, "ref", active=True), OF_A_FLOW)
+    await stand.commit(cell)
+    async with asyncio.timeout(10):
+        for _ in range(children.MOST_MISSES + 1):
+            assert cell.task is not None and cell.task.runs["one"].error is None
+            await stand.children.step()
+    await stand.commit(cell)
+    assert (cell.task.runs["one"].error or {})["code"] == "E_FLOW_UNKNOWN"
 
 
 async def test_a_parent_leaves_memory_only_when_none_of_its_children_has_ended_for_a_while() -> None:

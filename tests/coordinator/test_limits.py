@@ -7,7 +7,7 @@ from typing import Any
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.clock import ManualClock
-from flowkit.coordinator.limits import ASK_IDLY_SEC, UNHEARD_SEC, Limits
+from flowkit.coordinator.limits import ASK_IDLY_SEC, LOOK_AGAIN_SEC, UNHEARD_SEC, Limits
 from flowkit.core.permits import PermitAsked, PermitDelayed, PermitGranted, PermitOver, PermitWanted, ToTask
 from flowkit.ports import LimitSwap, Outcome
 from flowkit.telemetry import LimitReloaded, LimitUnreadable, Telemetry
@@ -129,6 +129,17 @@ async def test_who_takes_over_finds_the_holders_and_asks_them() -> None:
     assert granted(await other.step()) == []
     other.over("a")
     assert granted(await other.step()) == ["b"]
+
+
+async def test_who_takes_over_finds_what_the_one_before_wrote_meanwhile() -> None:
+    before = Office()
+    after = Office(before.store, "c2")
+    assert await after.step(2) == []  # nobody held anything yet
+    before.want("a")
+    assert granted(await before.step(2)) == ["a"]
+
+    assert asked(await after.step(LOOK_AGAIN_SEC - 2)) == []
+    assert asked(await after.step(3)) + asked(await after.step(1)) == ["a"]
 
 
 async def test_holders_are_asked_now_and_then() -> None:

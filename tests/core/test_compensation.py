@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from flowkit.core.payload import Payload
 from flowkit.core.replan import plan_restart
+from flowkit.core.reports import Succeeded
 from flowkit.core.selection import unfinished_business
 from tests.core.builders import Play, graph, node, once
 
@@ -90,3 +92,14 @@ def test_each_run_of_a_repetition_is_undone() -> None:
     play.succeed("add#1/compensate")
 
     assert play.status == "failed"
+
+
+def test_a_report_about_what_is_to_be_undone_later_says_that_the_state_is_behind() -> None:
+    play = Play(graph(node("load", foreach=[1, 2], compensate=UNDO), once("last", "load")))
+    play.succeed("load[0]", "load[1]", output=1)
+    play.fail("last")
+    play.place("load[1]/compensate")
+    early = Succeeded("load[0]/compensate", 1, "load[0]/compensate#1", Payload(1))
+    play.tell(early)
+
+    assert (play.last.ahead, play.last.stale) == ([early], 0)

@@ -277,6 +277,20 @@ def test_a_report_about_an_item_that_does_not_exist_yet_says_that_the_state_is_b
     assert play.last.ahead == [early]
 
 
+def test_that_others_of_its_kind_were_tried_as_often_does_not_make_a_report_about_one_to_come_stale() -> None:
+    play = play_of(max_parallel=1)
+    play.place("m[0]")
+    item = Succeeded("m[1]", 1, "m[1]#1", Payload(1))
+    play.tell(item)
+    assert (play.last.ahead, play.last.stale) == ([item], 0)
+
+    play = repeated()
+    play.place("p#1")
+    run = Succeeded("p#2", 1, "p#2#1", Payload(1))
+    play.tell(run)
+    assert (play.last.ahead, play.last.stale) == ([run], 0)
+
+
 # Restarts.
 
 

@@ -400,6 +400,16 @@ def test_a_node_whose_output_is_not_kept_runs_and_then_it_is() -> None:
     assert (kept.output, kept.ttl_sec) == (Payload(2), 60)
 
 
+def test_an_output_that_came_with_a_choice_of_successors_is_not_kept() -> None:
+    """Whoever took it would go to all of them."""
+    play = cached()
+    looked(play, None)
+    play.place("a")
+    play.succeed("a", output=2, next=("z",))
+
+    assert not [effect for effect in play.last.effects if isinstance(effect, Keep)]
+
+
 def test_keys_are_of_the_tenant_and_the_role() -> None:
     keys = set()
     for tenant, role in (("one", "x"), ("other", "x"), ("one", "y")):

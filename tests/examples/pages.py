@@ -6,21 +6,23 @@ A fence is run in the order of the page:
 - ```console, its lines that begin with `$ `, in the page's folder; `&` at the end leaves a command running;
 - after `<!-- file: NAME -->` it is written to the page's folder instead.
 
-`<!-- needs: kafka mongo -->` before it asks for the services, `<!-- not run: reason -->` leaves it out. What it
-prints is
-told by `# -> value` comments, by a ```text fence right behind it, or in the console itself; `...` stands for anything.
+`<!-- needs: kafka mongo -->` before it asks for the services, `<!-- not run: reason -->` leaves it out. The ports that
+a page names in `<!-- ports: 18000 18500 -->` are others where it is run: free ones. What it prints is told by
+`# -> value` comments, by a ```text fence right behind it, or in the console itself; `...` stands for anything.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 FENCE = re.compile(r"^(```+)(\w*)[^\n]*\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
+PORTS = re.compile(r"<!-- ports: ([\d ]+) -->")
 NOTE = re.compile(r"<!-- (file|needs|not run): (.*?) -->")
 ARROW = re.compile(r"# -> ?(.*)$", re.MULTILINE)
 
@@ -62,6 +64,26 @@ def steps_of(page: Path) -> list[Step]:
         told = _told(kind, text, source[fence.end() : follower.start()] if follower else "", follower)
         steps.append(Step(kind, line, text, told, needs=frozenset(notes.get("needs", "").split())))
     return steps
+
+
+def ports_of(page: Path) -> list[str]:
+    """The ports on which a page's commands listen."""
+    return [port for found in PORTS.finditer(page.read_text()) for port in found[1].split()]
+
+
+def on_ports(steps: list[Step], others: Mapping[str, int]) -> list[Step]:
+    """The same with other ports in the place of these."""
+    if not others:
+        return steps
+    named = re.compile(rf"\b({'|'.join(others)})\b")
+
+    def moved(text: str) -> str:
+        return named.sub(lambda found: str(others[found[1]]), text)
+
+    return [
+        replace(step, text=moved(step.text), prints=None if step.prints is None else moved(step.prints))
+        for step in steps
+    ]
 
 
 def needs_of(page: Path) -> frozenset[str]:

@@ -7,15 +7,17 @@ import dataclasses
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 from tests.examples.family import run_family
-from tests.examples.pages import FENCE, PAGES, ROOT, Step, agrees, name_of, needs_of, steps_of
+from tests.examples.pages import FENCE, PAGES, ROOT, Step, agrees, name_of, needs_of, on_ports, ports_of, steps_of
 
 RUNNER = Path(__file__).with_name("run_page.py")
 LIMIT_SEC = 220
@@ -50,8 +52,19 @@ def at_home(text: str, mongo_url: str, prefix: str) -> str:
     return text.replace("mongodb://localhost:27017/flowkit", ours)
 
 
+def free_ports(count: int) -> list[int]:
+    """So many different ones that nobody listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str], limit_sec: float = LIMIT_SEC) -> None:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # not the reader's
+    named = ports_of(page)
+    steps = on_ports(steps, dict(zip(named, free_ports(len(named)), strict=True)))
     done = run_family(
         [sys.executable, "-W", "error", str(RUNNER)],
         said=json.dumps([name_of(page), [dataclasses.asdict(step) | {"needs": []} for step in steps]]),
@@ -68,6 +81,26 @@ def run(steps: list[Step], page: Path, folder: Path, environment: dict[str, str]
     ]
     assert not wrong, "\n\n".join(wrong) + f"\n\n{answer['error']}\n{done.stderr}"
     assert not answer["error"], f"{answer['error']}\n{done.stderr}"
+
+
+def test_the_ports_of_a_page_are_free_ones_where_it_is_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- ports: 18000 19000 -->\n```console\n$ serve --port 18000 118000 &\nat 19000\n```\n")
+    (step,) = on_ports(steps_of(page), {"18000": 4, "19000": 5})
+
+    assert ports_of(page) == ["18000", "19000"]
+    assert (step.text.splitlines()[0], step.prints) == ("$ serve --port 4 118000 &", "at 5")
+    assert len(set(free_ports(5))) == 5
+
+
+def test_a_page_whose_commands_listen_names_the_ports() -> None:
+    """Two that run at the same time must not meet on one."""
+    listening = re.compile(r"--(?:metrics-)?port (\d+)")
+    fixed = {name_of(page): sorted(set(found) - set(ports_of(page))) for page in RUNNABLE
+             if (found := [port for step in steps_of(page) for port in listening.findall(step.text)])}  # fmt: skip
+
+    assert {name: ports for name, ports in fixed.items() if ports} == {}
+    assert "docs/services.md" in fixed
 
 
 # What is generated.

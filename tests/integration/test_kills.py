@@ -19,7 +19,7 @@ pytest.importorskip("pymongo")
 from deploy.local.server import LocalServer
 from flowkit.adapters.memory_bus import SESSION_SEC
 from flowkit.coordinator.views import TaskResult
-from tests.integration.harness.demands import Demand, of_kills, of_outage, report
+from tests.integration.harness.demands import Demand, of_kills, of_load, of_outage, report
 from tests.integration.harness.drama import TTL_SEC, Drama, drama
 from tests.integration.harness.ledger import Ledger, Run
 from tests.integration.harness.processes import Cluster
@@ -81,7 +81,12 @@ async def freeze(play: Drama, roles: list[Any]) -> None:
 
 
 def judge(name: str, play: Drama, verdict: Verdict, demands: list[Demand], capsys: Any) -> None:
-    more = {"happenings": dict(play.cluster.counts()), "asked_again": play.load.doubts}
+    more = {
+        "happenings": dict(play.cluster.counts()),
+        "asked_again": play.load.doubts,
+        "ended": play.load.ended(),
+        "signals": dict(play.load.signals),
+    }
     with capsys.disabled():
         print(report(name, verdict, demands, more))
     missed = [demand for demand in demands if not demand.met]
@@ -98,7 +103,8 @@ async def test_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice(tmp_
         await freeze(play, ["worker"])
         verdict = await play.verdict()
     plan = {"worker_kill": 2, "coordinator_kill": 1, "mongod_kill": 1, "kafka_restart": 1, "worker_stop": 1}
-    judge("kills_short", play, verdict, of_kills(verdict, plan, slack=BUSY), capsys)
+    demands = of_kills(verdict, plan, slack=BUSY) + of_load(verdict, play.load.ended())
+    judge("kills_short", play, verdict, demands, capsys)
 
 
 @pytest.mark.slow
@@ -115,7 +121,8 @@ async def test_many_kills_freezes_and_restarts_lose_nothing_and_do_nothing_twice
         "worker_kill": 20, "coordinator_kill": 20, "mongod_kill": 5, "kafka_restart": 5, "kafka_kill": 2,
         "worker_stop": 5, "coordinator_stop": 5,
     }  # fmt: skip
-    judge("kills_whole", play, verdict, of_kills(verdict, plan), capsys)
+    demands = of_kills(verdict, plan) + of_load(verdict, play.load.ended())
+    judge("kills_whole", play, verdict, demands, capsys)
 
 
 # ------------------------------------------------------------------------------------------ outages

@@ -16,12 +16,12 @@ pytest.importorskip("pymongo")
 from flowkit import Context
 from flowkit.adapters.mongo import MongoStore
 from flowkit.ports import Block, Store, StreamId
+from flowkit.testing.batches import judge_blocks
 from flowkit.wire.stream import read_mark
 from flowkit.worker import BatchResult, RoleHandler
 from tests.integration.harness.ledger import Ledger
 from tests.integration.harness.processes import Cluster
 from tests.integration.site import Site, until
-from tests.world.streams import judge_blocks
 
 pytestmark = [
     pytest.mark.kafka,

@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("pymongo")
 
 from flowkit.core import facts as f
+from flowkit.core.dialect import parse_graph
 from flowkit.core.payload import Payload
 from flowkit.ports import Commit, Head
 from flowkit.testing import Violation
 from flowkit.wire.facts import body_of, encode_facts
-from tests.integration.harness.demands import of_kills
+from tests.integration.harness.demands import of_kills, of_load
 from tests.integration.harness.ledger import Ledger
 from tests.integration.harness.verdict import Facts, Fault, Verdict
 
@@ -44,6 +46,7 @@ class Story:
     commits: dict[str, list[Commit]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=lambda: [Fault("worker_kill", "w0", KILLED_AT)])
     lost: set[str] = field(default_factory=set)
+    graph: Any = field(default_factory=lambda: {"nodes": [{"node_id": "n", "type": "step"}]})
 
     def __post_init__(self) -> None:
         for n in range(TASKS):
@@ -68,7 +71,7 @@ class Story:
         seq = len(history) + 1
         history.append(Commit(task_id, seq, f"{task_id}-{seq}", "", at, "c0.0-x", body_of(encode_facts(facts))))
 
-    def missed(self, plan: dict[str, int] = PLAN) -> list[str]:
+    def verdict(self) -> Verdict:
         path = self.folder / "ledger"
         with path.open("w") as file:
             for at, what, task_id, attempt, worker in sorted(self.lines):
@@ -78,8 +81,11 @@ class Story:
             task_id: Head(task_id, 0, "ref", created_at=98.0, status="running" if task_id in self.lost else "finished")
             for task_id in self.commits
         }
-        verdict = ByHand(self.faults, Ledger(path), Facts(heads, {}, self.commits), [f"t{n}" for n in range(TASKS)])
-        return [demand.what for demand in of_kills(verdict, plan) if not demand.met]
+        facts = Facts(heads, {"ref": parse_graph(self.graph)}, self.commits)
+        return ByHand(self.faults, Ledger(path), facts, [f"t{n}" for n in range(TASKS)])
+
+    def missed(self, plan: dict[str, int] = PLAN) -> list[str]:
+        return [demand.what for demand in of_kills(self.verdict(), plan) if not demand.met]
 
 
 @pytest.fixture
@@ -198,3 +204,45 @@ def test_a_coordinators_partitions_and_tasks_must_go_on_in_time(
 
     found = [what for what in story.missed({"coordinator_kill": 1}) if what.startswith("coordinator_kill")]
     assert found == [f"coordinator_kill: its {what} go on, p99 s" for what in missed]
+
+
+# ------------------------------------------------------------------------------------------ limits, and the load
+
+
+def limited(story: Story, most: int) -> Story:
+    limits = [{"key": "all", "max": most}]
+    story.graph = {"nodes": [{"node_id": "n", "type": "step", "limits": limits}]}
+    return story
+
+
+def test_more_at_once_than_a_limit_allows_is_told_and_what_was_killed_holds_nothing(story: Story) -> None:
+    assert limited(story, TASKS).missed() == []
+    assert limited(story, TASKS - 1).missed() == ["limits of which more was in use than there is"]
+
+    # Those that were killed run again beside all others, whose end comes later.
+    for n in range(HIT):
+        story.run(f"t{n + 50}", 1, "w1", 100.2, 100.8)
+    assert limited(story, TASKS).missed() == []
+
+
+def test_a_run_that_stood_still_holds_nothing_while_it_does(story: Story) -> None:
+    story.faults.append(Fault("worker_stop", "w1", 99.5, 119.5))
+    for n in range(TASKS):
+        story.run(f"t{n + 50}", 1, "w2", 100.1, 100.9)
+
+    assert story.verdict().held() == {}
+    assert limited(story, TASKS).verdict().held() == {"all": (TASKS, TASKS)}
+
+
+def test_a_load_without_a_kind_of_task_or_of_which_nothing_waited_proves_nothing(story: Story) -> None:
+    story.commit("t7", 102.0, f.NodeFinished("n", Payload(1), cached=True))
+
+    def missed(ended: dict[str, int]) -> list[str]:
+        return [demand.what for demand in of_load(story.verdict(), ended) if not demand.met]
+
+    unused = "limits that were used up, if only for a moment"
+    assert missed({"a": 1, "b": 0}) == ["tasks that ended of each kind, the fewest", unused]
+    limited(story, TASKS)
+    assert missed({"a": 1, "b": 1}) == []
+    story.commits["t7"].pop()
+    assert missed({"a": 1, "b": 1}) == ["outputs that were kept, and not run for"]

@@ -368,6 +368,11 @@ def fork_into_a_process_namespace() -> str:
     return _clone(0x20000000)
 
 
+@attempt
+def fork_a_sibling() -> str:
+    return _clone(0x8000)
+
+
 def _clone(flags: int) -> str:
     number = NUMBERS["clone"]
     result = libc.syscall(ctypes.c_long(number), ctypes.c_long(flags | 17), *[ctypes.c_long(0)] * 4)

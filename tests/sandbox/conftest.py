@@ -47,5 +47,6 @@ def tree() -> Iterator[Path]:
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "flowkit" / "sandbox", folder / "flowkit" / "sandbox", ignore=ignore)
         shutil.copytree(ROOT / "tests" / "sandbox", folder / "tests" / "sandbox", ignore=ignore)
-        shutil.copy(ROOT / "flowkit" / "__init__.py", folder / "flowkit")
+        for name in ("__init__.py", "lazy.py"):  # what importing the package takes
+            shutil.copy(ROOT / "flowkit" / name, folder / "flowkit")
         yield folder

@@ -100,6 +100,7 @@ NAMESPACES: Final = _group(
     ("enter_a_network_namespace_of_one_s_own", "`unshare(CLONE_NEWNET)`", "EPERM"),
     ("fork_into_a_user_namespace", "`clone(CLONE_NEWUSER)`", "EPERM"),
     ("fork_into_a_process_namespace", "`clone(CLONE_NEWPID)`", "EPERM"),
+    ("fork_a_sibling", "`clone(CLONE_PARENT)`, a child of whoever started the program", "EPERM"),
     ("fork_by_clone3", "`clone3`, whose flags no filter sees", "ENOSYS"),
     ("enter_a_namespace_of_another", "`setns`", "EPERM"),
 )

@@ -1,4 +1,4 @@
-"""Programs for tests: Python of the machine, which every user can run, and what came of it."""
+"""Programs for tests: Python that every user can run, and what came of it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from flowkit.sandbox.landlock import barrier
 from flowkit.sandbox.runtime import Ending, Limits, Program, Running, Runtime
 
 
 def python() -> tuple[str, tuple[str, ...]]:
-    """An interpreter, and what has to be readable for it."""
-    found = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.path.exists(path)), None)
-    if found is None:
-        found = os.path.realpath(sys.executable)
-    prefix = os.path.realpath(sys.base_prefix)
+    """The interpreter of these tests, so that it is tried what programs do on it, or the machine's where not every user
+    can read that; and what has to be readable for it."""
+    own, prefix = os.path.realpath(sys.executable), os.path.realpath(sys.base_prefix)
+    machines = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.path.exists(path)), own)
+    found = machines if barrier((own, prefix)) else own
     return found, () if found.startswith("/usr/") else (prefix,)
 
 
@@ -35,7 +36,8 @@ def script(source: str, *, args: tuple[str, ...] = (), warm: str = "", **more: A
     """A program that runs this source; as a warm one, it is a script that has to be readable by its path."""
     limits = more.pop("limits", Limits(wall_sec=60))
     env = {"PATH": "/usr/bin:/bin", **more.pop("env", {})}
-    return Program((PYTHON, "-c", source, *args), env=env, readable=READABLE, limits=limits, **more)
+    readable = (*READABLE, *more.pop("readable_too", ()))
+    return Program((PYTHON, "-c", source, *args), env=env, readable=readable, limits=limits, **more)
 
 
 async def run(runtime: Runtime, program: Program) -> Outcome:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flowkit.sandbox.bubblewrap import BubblewrapRuntime
+from flowkit.sandbox.cgroups import MOST_KEPT
+from flowkit.sandbox.hierarchies import Controller, find
 from flowkit.sandbox.landlock import LandlockRuntime
 from flowkit.sandbox.runtime import Ending, Limits, Program, Running, Verdict
+from flowkit.sandbox.zygote import SPARES, Environment, Zygote
 from tests.sandbox.hostile import WHOLE
 from tests.sandbox.leftovers import counted
-from tests.sandbox.programs import finish, run, script
+from tests.sandbox.programs import PYTHON, READABLE, finish, run, script
 
 Walled = BubblewrapRuntime | LandlockRuntime
 
@@ -38,15 +43,102 @@ OUTPUT = "import os\nfor _ in range(1024):\n    os.write(1, b'x' * (1 << 20))\n"
 MOST_OUTPUT = 1 << 20
 
 
-def program(name: str, *, wall_sec: float) -> Program:
-    if name in WHOLE:
-        hostile = WHOLE[name]
-        limits = Limits(
-            memory_mb=hostile.limits.memory_mb, pids=hostile.limits.pids,
-            wall_sec=wall_sec if EXPECTED[name] is Verdict.WALL else 60,
+def hostile(name: str, *, wall_sec: float) -> tuple[str, Limits]:
+    """Its source and its limits."""
+    if name not in WHOLE:
+        return (DISK if name == "disk_filler" else OUTPUT), Limits(disk_mb=8, wall_sec=60)
+    limits = WHOLE[name].limits
+    wall_sec = wall_sec if EXPECTED[name] is Verdict.WALL else 60
+    return WHOLE[name].source, Limits(memory_mb=limits.memory_mb, pids=limits.pids, wall_sec=wall_sec)
+
+
+class Cold:
+    """Every program is a process of its own, begun for it; so nothing at all is left of it."""
+
+    def __init__(self, runtime: Walled) -> None:
+        self.runtime = runtime
+        self._before: dict[str, set[str]] = {}
+
+    def script(self, name: str, source: str, limits: Limits) -> Program:
+        return script(source, limits=limits)
+
+    async def begin(self) -> None:
+        """What is made once stays: threads, a child watcher, the runtime's own folders."""
+        await asyncio.gather(run(self.runtime, script("pass")), run(self.runtime, script("pass")))
+        await asyncio.to_thread(int)
+        self._before = counted()
+
+    async def as_before(self) -> None:
+        await until(lambda: more_than(self._before), {})
+
+
+class Warm:
+    """Every program is a fork of one zygote, which outlives them all, with the places that it keeps ready."""
+
+    def __init__(self, runtime: BubblewrapRuntime, folder: Path) -> None:
+        self.runtime = runtime
+        self._folder = folder
+        self._before: dict[str, set[str]] = {}
+        self._zygote: Zygote | None = None
+        self._stays: dict[str, int] = {}
+
+    def script(self, name: str, source: str, limits: Limits) -> Program:
+        path = self._folder / f"{name}.py"
+        path.write_text(source)
+        path.chmod(0o644)
+        return Program(
+            (PYTHON, str(path)), readable=(*READABLE, str(self._folder)), warm="abuse", limits=limits,
+            env={"PATH": "/usr/bin:/bin"},
         )  # fmt: skip
-        return script(hostile.source, limits=limits)
-    return script(DISK if name == "disk_filler" else OUTPUT, limits=Limits(disk_mb=8, wall_sec=60))
+
+    async def begin(self) -> None:
+        await asyncio.to_thread(int)
+        self._before = counted()
+        quiet = self.script("quiet", "pass", Limits(wall_sec=60))
+        await asyncio.gather(*(run(self.runtime, quiet) for _ in EXPECTED))
+        self._zygote = await self.runtime._zygotes.get(Environment.of(quiet))
+        places = 2 + 2 * SPARES  # bubblewrap and the zygote; in each place the first process and what waits there
+        await self._filled()
+        await until(lambda: len(more_than(self._before)["processes"]), places)
+        self._stays = self._counts()
+
+    async def as_before(self) -> None:
+        """As many processes, mounts, descriptors and files as before, no more groups than are kept, and still the same
+        zygote."""
+        assert self._zygote is not None
+        assert self._zygote.alive
+        await self._filled()
+        await until(self._counts, self._stays)
+        hierarchies = len({one.folder for one in find() if isinstance(one, Controller)})
+        assert len(more_than(self._before).get("groups", ())) <= (MOST_KEPT + SPARES) * hierarchies
+
+    async def _filled(self) -> None:
+        assert self._zygote is not None
+        if self._zygote._filling is not None:
+            await asyncio.wait({self._zygote._filling})
+
+    def _counts(self) -> dict[str, int]:
+        more = {what: len(found) for what, found in more_than(self._before).items()}
+        more.pop("groups", None)  # as many as ran together, which differs
+        return more
+
+
+Way = Cold | Warm
+
+
+def program(way: Way, name: str, *, wall_sec: float) -> Program:
+    source, limits = hostile(name, wall_sec=wall_sec)
+    return way.script(name, source, limits)
+
+
+@pytest.fixture(params=["L3", "L3 warm", "L2"])
+async def way(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Way]:
+    await asyncio.to_thread(int)  # what is made once stays
+    before = counted()
+    runtime: Walled = LandlockRuntime() if request.param == "L2" else BubblewrapRuntime()
+    yield Warm(runtime, folder) if isinstance(runtime, BubblewrapRuntime) and "warm" in request.param else Cold(runtime)
+    await runtime.close()
+    await until(lambda: more_than(before), {})
 
 
 async def end(name: str, running: Running) -> Ending:
@@ -59,64 +151,51 @@ async def end(name: str, running: Running) -> Ending:
     return (await finish(running)).ending
 
 
-@pytest.fixture(params=[BubblewrapRuntime, LandlockRuntime], ids=["L3", "L2"])
-async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[Walled]:
-    made = request.param()
-    yield made
-    await made.close()
-
-
-async def once(runtime: Walled, *, wall_sec: float = 1.5) -> None:
-    running = await asyncio.gather(*(runtime.start(program(name, wall_sec=wall_sec)) for name in EXPECTED))
+async def once(way: Way, *, wall_sec: float = 1.5) -> None:
+    running = await asyncio.gather(*(way.runtime.start(program(way, name, wall_sec=wall_sec)) for name in EXPECTED))
     endings = await asyncio.gather(*map(end, EXPECTED, running))
     expected = dict(EXPECTED)
-    if "memory" not in runtime.counted:
+    if "memory" not in way.runtime.counted:
         expected["memory_bomb"] = Verdict.EXITED
     assert {name: ending.verdict for name, ending in zip(EXPECTED, endings, strict=True)} == expected
 
 
-async def nothing_more_than(before: dict[str, set[str]]) -> None:
+def more_than(before: dict[str, set[str]]) -> dict[str, set[str]]:
+    return {what: found - before[what] for what, found in counted().items() if found - before[what]}
+
+
+async def until(look: Callable[[], Any], wanted: Any) -> None:
     deadline = time.monotonic() + GONE_WITHIN_SEC
-    while True:
-        more = {name: found - before[name] for name, found in counted().items() if found - before[name]}
-        if not more:
-            return
-        assert time.monotonic() < deadline, more
+    while (found := look()) != wanted:
+        assert time.monotonic() < deadline, f"{found}, not {wanted}"
         await asyncio.sleep(0.05)
 
 
-async def test_abuse_gets_its_verdict_and_leaves_nothing(runtime: Walled) -> None:
-    await warmed_up(runtime)
-    before = counted()
+async def test_abuse_gets_its_verdict_and_leaves_nothing(way: Way) -> None:
+    await way.begin()
 
     for _ in range(2):
-        await once(runtime)
-
-    await nothing_more_than(before)
+        await once(way)
+        await way.as_before()
 
 
 @pytest.mark.slow
-async def test_abuse_a_hundred_times_in_a_row_leaves_nothing(runtime: Walled) -> None:
-    await warmed_up(runtime)
-    before = counted()
+@pytest.mark.timeout(480)
+async def test_abuse_a_hundred_times_in_a_row_leaves_nothing(way: Way) -> None:
+    await way.begin()
 
     for _ in range(100):
-        await once(runtime)
-        await nothing_more_than(before)
+        await once(way)
+        await way.as_before()
 
 
-async def test_a_neighbour_runs_while_a_program_forks_without_end(runtime: Walled) -> None:
-    running = await runtime.start(program("fork_bomb", wall_sec=60.0))
+async def test_a_neighbour_runs_while_a_program_forks_without_end(way: Way) -> None:
+    running = await way.runtime.start(program(way, "fork_bomb", wall_sec=60.0))
     await asyncio.sleep(0.3)
 
-    neighbour = await run(runtime, script("import subprocess; print(subprocess.check_output(['/bin/echo', 'here']))"))
+    source = "import subprocess; print(subprocess.check_output(['/bin/echo', 'here']))"
+    neighbour = await run(way.runtime, way.script("neighbour", source, Limits(wall_sec=60)))
 
     assert neighbour.out == "b'here\\n'\n"
     await running.kill()
     assert (await finish(running)).ending.verdict is Verdict.KILLED
-
-
-async def warmed_up(runtime: Walled) -> None:
-    """What is made once stays: threads, a child watcher, the runtime's own folders."""
-    await asyncio.gather(run(runtime, script("pass")), run(runtime, script("pass")))
-    await asyncio.to_thread(int)

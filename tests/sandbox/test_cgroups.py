@@ -58,7 +58,6 @@ async def test_a_real_group_of_version_2_is_joined_killed_and_removed() -> None:
         sys.executable, "-c", f"import os, time; os.write({door}, b'0'); print('in', flush=True); time.sleep(60)",
         stdout=asyncio.subprocess.PIPE, pass_fds=[door],
     )  # fmt: skip
-    os.close(door)
     assert child.stdout is not None and await child.stdout.readline() == b"in\n"
     assert not group.try_remove()
 

@@ -49,6 +49,17 @@ async def test_a_program_has_a_folder_of_its_own_that_goes_with_it(l2: LandlockR
     assert listed == f"['in', 'x'] {folder}\n"
 
 
+async def test_its_temporary_folder_is_its_own_also_where_it_may_read_some_of_tmp(
+    l2: LandlockRuntime, folder: Path
+) -> None:
+    source = "import os; print(os.getcwd(), os.environ['TMPDIR'])"
+
+    done = await run(l2, script(source, readable_too=(str(folder),)))
+
+    own, temporary = done.out.split()
+    assert own == temporary
+
+
 async def test_a_folder_that_resists_is_removed_all_the_same(l2: LandlockRuntime) -> None:
     deep = "import os\nfor _ in range(1200):\n    os.mkdir('d'); os.chdir('d')\n"
     shut = "import os\nos.makedirs('a/b')\nos.chmod('a', 0)\nprint(os.getcwd())"

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from flowkit.sandbox.inside.order import (
+    ORDER,
     Order,
     read_order,
     receive_ends,
@@ -16,7 +17,6 @@ from flowkit.sandbox.inside.order import (
     tell,
     write_order,
     write_place,
-    write_summary,
 )
 from flowkit.sandbox.orders import check
 from flowkit.sandbox.runtime import Program
@@ -46,17 +46,16 @@ def test_places_and_ends_come_with_their_descriptors() -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here, there:
         given = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]
-        send(here, write_place(5, root=True, fresh=False), tuple(given))
-        send(here, write_summary(Order([], {}, rlimits=[], disk_bytes=9, network=True)), tuple(given))
+        send(here, write_place(5, root=True, keeper=6), tuple(given))
+        send(here, ORDER, tuple(given))
         for descriptor in given:
             os.close(descriptor)
 
         place, ends = receive_place(there), receive_ends(there)
 
         assert place is not None and ends is not None
-        assert ends.summary == b"9 1 1"
-        assert (place.uid, place.root, place.fresh, len(place.doors)) == (5, True, False, 3)
-        for descriptor in (place.control, *place.doors, *ends.all()):
+        assert (place.uid, place.root, place.keeper, len(place.doors)) == (5, True, 6, 2)
+        for descriptor in (*place.all(), *ends.all()):
             os.close(descriptor)
 
 

@@ -59,16 +59,16 @@ async def test_an_exception_has_its_type_its_message_and_the_traceback_of_the_co
     assert outcome.failure is not None
     assert (outcome.failure.code, outcome.failure.type) == ("ZeroDivisionError", "ZeroDivisionError")
     assert outcome.failure.message == "division by zero"
-    assert outcome.failure.traceback.splitlines() == [
+    marked = [line for line in outcome.failure.traceback.splitlines() if not line.strip(" ~^")]
+    assert [line for line in outcome.failure.traceback.splitlines() if line not in marked] == [
         "Traceback (most recent call last):",
         '  File "step.py", line 5, in main',
         "    return inner(0)",
-        "           ^^^^^^^^",
         '  File "step.py", line 2, in inner',
         "    return 1 / n",
-        "           ~~^~~",
         "ZeroDivisionError: division by zero",
     ]
+    assert marked[-1] == "           ~~^~~"  # where a whole line is meant, newer Pythons mark nothing
 
 
 @pytest.mark.parametrize(

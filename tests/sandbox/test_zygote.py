@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import venv
 from pathlib import Path
@@ -15,9 +16,11 @@ from flowkit.sandbox.bubblewrap import BubblewrapRuntime
 from flowkit.sandbox.cgroups import MOST_KEPT
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.hierarchies import Controller, find
-from flowkit.sandbox.inside import networks
+from flowkit.sandbox.inside import rooms as rooms_inside
+from flowkit.sandbox.inside.rooms import MOST_KEPT as MOST_ROOMS
 from flowkit.sandbox.runtime import Limits, Program, Verdict
 from flowkit.sandbox.zygote import SPARES, Environment
+from tests.sandbox.hostile import WHOLE
 from tests.sandbox.leftovers import counted
 from tests.sandbox.programs import PYTHON, READABLE, finish, run
 
@@ -176,9 +179,10 @@ async def test_many_warm_programs_leave_no_more_than_few_and_nothing_in_the_end(
     async def turn() -> dict[str, int]:
         await asyncio.gather(*(run(runtime, program) for _ in range(10)))
         await (await runtime._zygotes.get(Environment.of(program)))._filling  # type: ignore[misc]
-        places = 2 + 2 * SPARES  # bubblewrap and the zygote; in each place the first process and what waits there
+        # Bubblewrap and the zygote; in each place the first process and what waits there; and rooms that are kept.
+        fewest, most = 2 + 2 * SPARES, 2 + 2 * SPARES + MOST_ROOMS
         async with asyncio.timeout(5):
-            while len(counted()["processes"] - before["processes"]) != places:
+            while not fewest <= len(counted()["processes"] - before["processes"]) <= most:
                 await asyncio.sleep(0.02)
         return {what: len(found - before[what]) for what, found in counted().items()}
 
@@ -186,10 +190,13 @@ async def test_many_warm_programs_leave_no_more_than_few_and_nothing_in_the_end(
     hierarchies = len({one.folder for one in find() if isinstance(one, Controller)})
     # Kept for the next program: as many as ran together, which differs, up to a bound.
     most_groups = (MOST_KEPT + SPARES) * hierarchies
+    most_descriptors = (MOST_KEPT + SPARES) * (hierarchies + 5) + 2 * SPARES + 10  # five files are read of each
     for _ in range(3):
         after = await turn()
         assert after.pop("groups") <= most_groups
-        assert after == {what: count for what, count in first.items() if what != "groups"}
+        assert after.pop("processes") <= 2 + 2 * SPARES + MOST_ROOMS
+        assert after.pop("descriptors") <= most_descriptors
+        assert after == {what: first[what] for what in ("mounts", "files")}
     await runtime.close()
 
     assert {what: found - before[what] for what, found in counted().items() if found - before[what]} == {}
@@ -206,11 +213,11 @@ async def test_an_interpreter_that_is_none_is_said(l3: BubblewrapRuntime, folder
 
 async def test_the_first_program_of_an_environment_need_not_wait_for_its_zygote(folder: Path) -> None:
     runtime = BubblewrapRuntime(cold_first=True)
-    program = warm(folder, "import os\nprint(os.getppid(), 'asyncio' in __import__('sys').modules)")
+    program = warm(folder, "print('asyncio' in __import__('sys').modules)")
     try:
         first, second = await runtime.start(program), await runtime.start(program)
-        assert [(await finish(one)).out for one in (first, second)] == ["1 False\n", "1 True\n"]
-        assert (await run(runtime, program)).out == "1 True\n"
+        assert [(await finish(one)).out for one in (first, second)] == ["False\n", "True\n"]
+        assert (await run(runtime, program)).out == "True\n"
     finally:
         await runtime.close()
 
@@ -257,7 +264,8 @@ async def test_no_two_programs_have_a_network_at_a_time_and_nothing_is_left_in_o
     named = "print('@taken' in open('/proc/net/unix').read(), flush=True)\n"
     name = "left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\nleft.bind('\\0taken')\n"
     sockets = "print('@taken' in open('/proc/net/unix').read())\n"
-    running = [await l3.start(warm(folder, own + name + named + "time.sleep(60)")) for _ in range(3)]
+    program = warm(folder, own + name + named + "time.sleep(60)")  # once: it is read while the next one begins
+    running = [await l3.start(program) for _ in range(3)]
     taken = [(await one.stdout.readline()).decode() for one in running]
     assert [await one.stdout.readline() for one in running] == [b"True\n"] * 3
 
@@ -273,27 +281,195 @@ async def test_no_two_programs_have_a_network_at_a_time_and_nothing_is_left_in_o
     assert len({text.splitlines()[0] for text in after}) < 8  # they are lent again
 
 
-def test_a_network_in_which_something_is_left_is_not_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    entered: list[int] = []
-    made = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
-    monkeypatch.setattr(networks, "_own", made.pop)
-    monkeypatch.setattr(networks.kernel, "setns", lambda descriptor, kind: entered.append(descriptor))
-    monkeypatch.setattr(networks.kernel, "unshare", lambda flags: None)
-    left = set[int]()
-    monkeypatch.setattr(networks, "_is_empty", lambda: entered[-1] not in left)
-    lender = networks.Networks()
+LOOK = "import os, sys\nprint(os.getpid())\n"
+"""Where it is in its room the second process that ever was, or not: the numbers of namespaces come again."""
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="what ordinary users start could change a first process")
 
-    first = lender.lend()
-    lender.lent(first, 11)
-    lender.returned(11)
-    assert lender.lend() == first
-    lender.lent(first, 12)
-    left.add(first)
-    lender.returned(12)
 
-    second = lender.lend()
-    assert second != first
-    lender.lent(second, 13)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(first)
-    lender.close()
+async def numbers(runtime: BubblewrapRuntime, program: Program, count: int) -> list[int]:
+    """Which number this program had, each time."""
+    return [int((await run(runtime, program)).out.split("\n")[0]) for _ in range(count)]
+
+
+@AS_ROOT
+async def test_a_room_is_lent_again_after_a_program_that_was_alone_in_it(folder: Path) -> None:
+    runtime = BubblewrapRuntime(spares=0)
+    try:
+        assert await numbers(runtime, warm(folder, LOOK + "sys.exit(3)"), 3) == [2, 3, 4]
+        with_child = "import subprocess\nsubprocess.run(['/bin/true'], check=True)\n"
+        assert await numbers(runtime, warm(folder, LOOK + with_child), 3) == [5, 7, 9]
+
+        done = await run(runtime, warm(folder, "import os\nprint(*(n for n in os.listdir('/proc') if n.isdigit()))"))
+
+        assert done.out == "1 11\n"
+    finally:
+        await runtime.close()
+
+
+@AS_ROOT
+@pytest.mark.parametrize("waits", [60, 0])
+async def test_a_room_goes_with_a_program_that_left_somebody_there(folder: Path, waits: int) -> None:
+    """Whether who was left is there yet, or has ended without a parent before the program did."""
+    runtime = BubblewrapRuntime(spares=0)
+    leave = (
+        "sys.stdout.flush()\nreader, writer = os.pipe()\n"
+        "if os.fork() == 0:\n    if os.fork() == 0:\n        import time\n"
+        f"        x = list(range(300_000)); os.close(reader); os.write(writer, b'1')\n        time.sleep({waits})\n"
+        "    os._exit(0)\n"
+        "os.close(writer)\nos.wait()\nos.read(reader, 1)\n" + ("" if waits else "os.read(reader, 1)\n")
+    )
+    try:
+        async with asyncio.timeout(30):
+            left = [await run(runtime, warm(folder, LOOK + leave)) for _ in range(3)]
+
+        assert [one.ending.status for one in left] == [0, 0, 0], left[0].err
+        assert [one.out for one in left] == ["2\n"] * 3
+        # What was left has been counted with the program.
+        assert min(one.ending.usage.peak_memory_bytes or 0 for one in left) > 9_000_000
+    finally:
+        await runtime.close()
+
+
+@AS_ROOT
+async def test_what_a_left_process_has_used_is_counted(folder: Path) -> None:
+    runtime = BubblewrapRuntime(cgroups=False)
+    leave = (
+        "import os, time\nreader, writer = os.pipe()\n"
+        "if os.fork() == 0:\n    if os.fork() == 0:\n"
+        "        while time.process_time() < 0.3:\n            pass\n"
+        "        os.write(writer, b'1' * 50_000)\n        time.sleep(60)\n    os._exit(0)\n"
+        "os.read(reader, 60_000)\n"
+    )
+    try:
+        usage = (await run(runtime, warm(folder, leave))).ending.usage
+        assert 0.3 <= usage.cpu_sec < 0.5
+        assert usage.written_bytes is not None and 50_000 <= usage.written_bytes < 60_000
+        usage = (await run(runtime, warm(folder, "print(len(open(__file__).read()))\n#" + "x" * 70_000))).ending.usage
+        assert usage.read_bytes is not None and 140_000 <= usage.read_bytes < 170_000  # read twice, to be run and by it
+    finally:
+        await runtime.close()
+
+
+@AS_ROOT
+async def test_a_room_goes_with_a_program_that_was_told_to_end(folder: Path) -> None:
+    runtime = BubblewrapRuntime(spares=0)
+    try:
+        seen = []
+        for _ in range(3):
+            running = await runtime.start(warm(folder, LOOK + "sys.stdout.flush()\nimport time; time.sleep(60)"))
+            seen.append(await running.stdout.readline())
+            await running.kill()
+            assert (await finish(running)).ending.verdict is Verdict.KILLED
+        assert seen == [b"2\n"] * 3
+    finally:
+        await runtime.close()
+
+
+@AS_ROOT
+async def test_programs_cannot_change_the_first_process_of_their_room(l3: BubblewrapRuntime, folder: Path) -> None:
+    source = (
+        "import os, resource, signal\n"
+        "tries = (lambda: os.kill(1, 0), lambda: os.kill(1, signal.SIGCHLD), lambda: os.setpriority(0, 1, 19),\n"
+        "    lambda: os.sched_setaffinity(1, {0}), lambda: os.sched_setscheduler(1, 5, os.sched_param(0)),\n"
+        "    lambda: resource.prlimit(1, resource.RLIMIT_CPU, (1, 1)), lambda: os.readlink('/proc/1/exe'))\n"
+        "for one in tries:\n    try:\n        one()\n        print('done')\n"
+        "    except PermissionError:\n        print('refused')\n"
+        "status = dict(line.split(':', 1) for line in open('/proc/1/status'))\n"
+        "print(*(int(status[name], 16) for name in ('CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'CapInh')))\n"
+        "print(status['NoNewPrivs'].strip())"
+    )
+
+    done = await run(l3, warm(folder, source))
+
+    # All that it may is to signal, and that reaches nobody beyond its room.
+    assert done.out.split("\n")[:-1] == ["refused"] * 7 + ["32 32 0 0 0", "1"], done.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_what_an_ordinary_user_starts_has_each_its_own_room(tree: Path) -> None:
+    """There a program is the same user as the first process of its room, and could change what bounds it."""
+    script = tree / "rooms.py"
+    script.write_text(
+        "import asyncio, os, pathlib, tempfile\n"
+        "from flowkit.sandbox.bubblewrap import BubblewrapRuntime\n"
+        "from flowkit.sandbox.runtime import Program\n"
+        "from tests.sandbox.programs import PYTHON, READABLE, run\n"
+        "async def main():\n"
+        "    runtime = BubblewrapRuntime()\n"
+        "    with tempfile.TemporaryDirectory() as name:\n"
+        "        os.chmod(name, 0o755)\n"
+        "        path = pathlib.Path(name, 'script.py')\n"
+        "        path.write_text('import os; print(os.getpid())')\n"
+        "        program = Program((PYTHON, str(path)), readable=(*READABLE, name), warm='base')\n"
+        "        print([(await run(runtime, program)).out.strip() for _ in range(6)])\n"
+        "    await runtime.close()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [PYTHON, str(script)], cwd=tree, capture_output=True, text=True, timeout=50, check=False,
+        user=65534, group=65534, extra_groups=[], env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tree)},
+    )  # fmt: skip
+    assert done.stdout == f"{['2'] * 6}\n", done.stderr
+
+
+WARM_VERDICTS = {
+    "fork_bomb": ("timeout", None), "ignore_the_request_to_end": ("timeout", None), "kill_everybody": ("exited", 0),
+    "kill_process_1": ("exited", 0), "leave_a_daemon": ("exited", 0),
+}  # fmt: skip
+
+
+async def test_hostile_programs_leave_nothing_in_the_rooms_of_others(folder: Path) -> None:
+    before, runtime = counted(), BubblewrapRuntime()
+    look = "import os\nprint(*(name for name in os.listdir('/proc') if name.isdigit() and name != str(os.getpid())))"
+
+    async def hostile(name: str) -> tuple[str, int | None]:
+        (folder / name).mkdir(exist_ok=True)
+        ending = (await run(runtime, warm(folder / name, WHOLE[name].source, limits=WHOLE[name].limits))).ending
+        return str(ending.verdict), ending.status
+
+    try:
+        for _ in range(3):
+            found = await asyncio.gather(*map(hostile, WARM_VERDICTS))
+            assert dict(zip(WARM_VERDICTS, found, strict=True)) == WARM_VERDICTS
+            beside = warm(folder, look)
+            assert {one.out for one in await asyncio.gather(*(run(runtime, beside) for _ in range(6)))} == {"1\n"}
+    finally:
+        await runtime.close()
+    assert {what: found - before[what] for what, found in counted().items() if found - before[what]} == {}
+
+
+async def test_a_first_process_that_died_takes_its_room_with_it(folder: Path) -> None:
+    runtime = BubblewrapRuntime(spares=0)
+    program = warm(folder, "print('here')")
+    try:
+        for _ in range(3):
+            assert (await run(runtime, program)).out == "here\n"
+            zygote = await runtime._zygotes.get(Environment.of(program))
+            assert zygote._launch._process is not None
+            (pid,) = first_processes(zygote._launch._process.pid)
+            os.kill(pid, signal.SIGKILL)
+            async with asyncio.timeout(5):
+                while os.path.exists(f"/proc/{pid}"):
+                    await asyncio.sleep(0.01)
+    finally:
+        await runtime.close()
+
+
+def first_processes(bwrap: int) -> list[int]:
+    def children(pid: int) -> list[int]:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    return [first for zygote in children(bwrap) for first in children(zygote)]
+
+
+def test_a_network_in_which_something_is_left_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, int]] = []
+    monkeypatch.setattr(rooms_inside.kernel, "setns", lambda descriptor, kind: done.append(("enter", descriptor)))
+    monkeypatch.setattr(rooms_inside.kernel, "unshare", lambda flags: done.append(("make", flags)))
+    for left in (False, True):
+        monkeypatch.setattr(rooms_inside, "_is_empty", lambda left=left: not left)
+        rooms_inside.enter_network(7)
+    rooms_inside.enter_network(-1)
+
+    new = ("make", rooms_inside.kernel.CLONE_NEWNET)
+    assert done == [("enter", 7), ("enter", 7), new, new]

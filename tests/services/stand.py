@@ -147,11 +147,14 @@ class Site:
 
     def begin(self, name: str, *words: str, **env: str) -> Service:
         """Start one, and go on at once; it listens on a free port unless it is told another."""
+        return self.spawn(name, "service", name, *words, **{"PORT": "0", **env})
+
+    def spawn(self, name: str, *words: str, **env: str) -> Service:
+        """Start another command of FlowKit's, under this name, and go on at once."""
         stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        said = [sys.executable, "-m", "flowkit", "service", name, *words]
         popen = subprocess.Popen(
-            said, cwd=self.folder, env=environment(**{"PORT": "0", **env}), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=stderr, text=True,
+            [sys.executable, "-m", "flowkit", *words], cwd=self.folder, env=environment(**env),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, text=True,
         )  # fmt: skip
         self.services[name] = Service(name, self.folder, popen, stderr)
         return self.services[name]

@@ -141,12 +141,13 @@ def test_a_unit_that_is_killed_costs_a_run_and_not_the_node(site: Site) -> None:
     asking.start()
     npu.until_there(marks)
 
-    npu.end(signal.SIGKILL)
-    other = site.services["first"] = npu
+    first = site.services["first"] = npu
     second = site.start("npu", NODE_RUNNER_ADDR=f"127.0.0.1:{port}")
+    runner.until("/npu/all", lambda said: said["count"] == 2)  # before the first is missed, however slow this machine
+    first.end(signal.SIGKILL)
     asking.join(40)
 
-    assert other.popen.returncode == -signal.SIGKILL
+    assert first.popen.returncode == -signal.SIGKILL
     assert answers[0].json["status"] == "DONE", answers[0].text
     assert "was lost; the node runs again elsewhere" in answers[0].json["logs"][0]
     assert marks.read_text() == "xx"

@@ -54,16 +54,23 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 class LoopClock:
-    """The time of the running loop. `ahead` is how far this process's monotonic clock runs ahead of the loop's."""
+    """The time of the loop in which it is first asked; threads may ask later. `ahead` is how far this process's
+    monotonic clock runs ahead of the loop's."""
 
     def __init__(self) -> None:
         self.ahead = 1000.0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def wall(self) -> float:
-        return 1_000_000.0 + asyncio.get_running_loop().time()
+        return 1_000_000.0 + self._now()
 
     def mono(self) -> float:
-        return self.ahead + asyncio.get_running_loop().time()
+        return self.ahead + self._now()
+
+    def _now(self) -> float:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
 
 
 class PatchyBus(MemoryBus):
@@ -123,8 +130,8 @@ class Stand:
         self.cfg = WorkerConfig(worker_id=WORKER, facts_partitions=PARTITIONS, **cfg)
         self.topics = Topics(self.cfg.topic_prefix, PARTITIONS)
         self.runtime = WorkerRuntime(
-            store=self.store, bus=self.bus, clock=self.clock, cfg=self.cfg, registry=Registry(handlers),
-            telemetry=self.telemetry, **(options or {}),
+            store=self.store, bus=self.bus, clock=self.clock, cfg=self.cfg, telemetry=self.telemetry,
+            **({"registry": Registry(handlers)} | (options or {})),
         )  # fmt: skip
         self.told: list[Told] = []
         self.held: list[int] = []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 
 from flowkit.core.reports import Declined, Succeeded
 from flowkit.telemetry import AttemptKilled
 from flowkit.wire.topics import FLEET_PARTITIONS, MAX_MESSAGE_BYTES, partition_of
+from flowkit.worker.registry import Registry
 from tests.worker.stand import WORKER, Stand, virtual
 
 TTL = 10.0
@@ -220,6 +222,94 @@ async def test_a_worker_frozen_between_taking_a_job_and_beginning_it_does_not_be
         assert stand.runtime.active == []
         await stand.read()
         assert stand.results(job) == [], "it is another's business now"
+
+
+@virtual
+async def test_a_plain_handler_whose_thread_begins_after_a_freeze_does_not_begin() -> None:
+    began: list[str] = []
+    freeze_sec = [0.0]
+
+    async def in_thread(function: Callable[[], Any]) -> Any:
+        await asyncio.sleep(0.01)  # the thread begins, and there the process stands still
+        stand.clock.ahead += freeze_sec[0]
+        return function()
+
+    def plain(ctx: Any) -> str:
+        began.append(ctx.task_id)
+        return "done"
+
+    async with Stand([plain], options={"run_sync": in_thread}) as stand:
+        assert isinstance(await stand.run("plain"), Succeeded)
+        freeze_sec[0] = LIMIT + 0.5
+        job = stand.job("plain")
+        await stand.send(job)
+        await asyncio.sleep(1)
+        await stand.read()
+
+        assert len(began) == 1
+        assert job.token not in stand.runtime._slots.held
+        assert stand.runtime.active == []
+        assert stand.results(job) == [], "it is another's business now"
+        freeze_sec[0] = 0.0
+        assert isinstance(await stand.run("plain"), Succeeded), "its slot is free"
+
+
+@virtual
+async def test_a_program_that_is_ready_after_a_freeze_does_not_begin() -> None:
+    class Slow:
+        """Programs that take their time to be ready: packages, secrets."""
+
+        labels: ClassVar[dict[str, str]] = {}
+
+        def __init__(self) -> None:
+            self.began: list[str] = []
+            self.freeze_sec = 0.0
+
+        async def run(self, attempt: Any, inputs: Any, code: Any, context: Any, undertaker: Any, emit: Any,
+                      begin: Callable[[], None]) -> str:  # fmt: skip
+            await asyncio.sleep(0.1)
+            stand.clock.ahead += self.freeze_sec
+            begin()
+            self.began.append(attempt.job.task_id)
+            return "ran"
+
+        async def close(self) -> None: ...
+
+    programs = Slow()
+    registry = Registry([])
+    registry.serve_code()
+    async with Stand([], options={"programs": programs, "registry": registry}) as stand:
+        assert isinstance(await stand.run("code", code={"runtime": "python"}), Succeeded)
+        programs.freeze_sec = LIMIT + 0.5
+        job = stand.job("code", code={"runtime": "python"})
+        await stand.send(job)
+        await asyncio.sleep(1)
+        await stand.read()
+
+        assert len(programs.began) == 1
+        assert job.token not in stand.runtime._slots.held
+        assert stand.results(job) == []
+
+
+@virtual
+async def test_a_renewal_in_the_store_after_a_freeze_does_not_revive_what_was_lost() -> None:
+    async with Stand({"endless": Endless().run}) as stand:
+        job = stand.job("endless")
+        await stand.send(job)
+        await asyncio.sleep(5)
+        attempt = stand.runtime._slots.held[job.token]
+
+        async def freeze(records: Any) -> list[bool]:
+            stand.clock.ahead += 30.0  # while the bus was asked
+            return [False] * len(records)
+
+        stand.bus.publish = freeze  # type: ignore[method-assign]
+        heart: Any = stand.runtime._pulse
+        await heart.heart.beat()
+
+        assert attempt.lost
+        assert attempt.renewed < stand.clock.mono() - 30.0
+        assert [renewal.tokens for renewal in stand.store.renewals] == [()]
 
 
 @virtual

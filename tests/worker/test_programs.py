@@ -14,8 +14,9 @@ from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.outcome import Result
 from flowkit.sandbox.runtime import Level
 from flowkit.worker import program_setup
+from flowkit.worker.attempt_secrets import put
 from flowkit.worker.program_setup import make_programs, open_runtime, programs_if_likely
-from flowkit.worker.programs import given, lift_bytes, put
+from flowkit.worker.programs import given, lift_bytes
 from flowkit.worker.results import Next
 from flowkit.worker.worker import Worker, runs_code
 

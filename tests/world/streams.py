@@ -10,9 +10,10 @@ from typing import Any
 
 from flowkit.errors import StoreUnavailable, TaskNotFound
 from flowkit.ports import Block
+from flowkit.testing.batches import judge_blocks
 from flowkit.testing.faults import plan_faults
 from flowkit.testing.world import ProcessDied, Report, World
-from flowkit.wire.stream import Content, read_body
+from flowkit.wire.stream import read_body
 from flowkit.worker import Batch, BatchResult, RoleHandler
 
 LAG = 20
@@ -188,31 +189,6 @@ def creation(graph: dict[str, Any], key: str) -> Any:
     from flowkit.coordinator.tasks import Creation
 
     return Creation(graph, idempotency_key=key)
-
-
-# ---- what must hold of blocks, whatever happened
-
-
-def judge_blocks(blocks: list[Block]) -> list[str]:
-    """No number is left out, attempts only grow, counts are those of the batches, and no id comes twice."""
-    found, seen, count, attempt = [], set(), 0, 0
-    for place, block in enumerate(blocks, start=1):
-        content: Content = read_body(block.body)
-        uids = [batch[0] for batch in content.batches]
-        count += len(uids)
-        if block.seq != place:
-            found.append(f"block {place} is missing")
-        if block.attempt < attempt:
-            found.append(f"block {block.seq} is of attempt {block.attempt}, behind {attempt}")
-        if block.count != count:
-            found.append(f"block {block.seq} says {block.count} batches, there are {count}")
-        if seen.intersection(uids) or len(set(uids)) < len(uids):
-            found.append(f"block {block.seq} repeats {seen.intersection(uids)}")
-        if content.mark.end is not None and place < len(blocks):
-            found.append(f"there are blocks behind the end, {block.seq}")
-        seen.update(uids)
-        attempt = block.attempt
-    return found
 
 
 def lags(blocks: dict[str, list[Block]], graph: dict[str, Any]) -> list[int]:

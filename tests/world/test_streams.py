@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.world.streams import LAG, judge_blocks, simulate
+from flowkit.testing.batches import judge_blocks
+from tests.world.streams import LAG, simulate
 
 
 def findings(first: int, last: int, mode: str) -> tuple[list[str], int, int]:

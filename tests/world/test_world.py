@@ -19,6 +19,7 @@ from flowkit.testing.runner import Tally, describe, run_in_processes, run_seeds
 
 CHUNK = 50
 CALM_SEEDS = 16  # `make nightly` takes a thousand of each mode
+RICH_SEEDS = 30  # and of these two thousand
 # One process each: other tests have the other cores.
 JOBS = 1
 
@@ -58,6 +59,19 @@ def test_every_kind_of_fault_is_injected_and_survived() -> None:
     assert tally.faults >= 20 * CHUNK
     missing = [name for name in (*INJECTED, *SURVIVED) if tally.counts[name] == 0]
     assert not missing
+
+
+@pytest.mark.timeout(300)
+def test_no_promise_is_broken_where_graphs_use_all_that_they_can_say() -> None:
+    tally = run_in_processes(0, RICH_SEEDS, "chaos", directed=["rich"], jobs=JOBS)
+
+    assert_good(tally, RICH_SEEDS)
+    unused = [name for name in USED if tally.counts[name] == 0]
+    assert not unused
+
+
+USED = ("outputs kept", "successors chosen", "streams begun", "tasks undone", "graphs with limits", "graphs with flows",
+        "graphs with signals", "graphs with sub-graphs", "graphs with maps")  # fmt: skip
 
 
 # What the cluster does about it, or suffers from it.

@@ -36,6 +36,7 @@ LANDLOCK_RESTRICT_SELF = 446
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
 _PR_SET_SECCOMP = 22
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
@@ -53,6 +54,7 @@ _CAPABILITIES = 64
 
 _OWN_CAPABILITIES = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
 _NO_CAPABILITIES = bytes(24)
+_MAY_SIGNAL = struct.pack("=6I", 1 << 5, 1 << 5, 0, 0, 0, 0)  # CAP_KILL: effective, permitted, inheritable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _python = ctypes.PyDLL(None, use_errno=True)  # this one keeps the interpreter's lock, so that the fork has it
@@ -131,6 +133,17 @@ def drop_capabilities() -> None:
     _check(_libc.capset(_OWN_CAPABILITIES, _NO_CAPABILITIES))
 
 
+def keep_capabilities() -> None:
+    """Those that may be used are kept when the user changes, to be given up afterwards."""
+    _prctl(_PR_SET_KEEPCAPS, 1)
+
+
+def only_signal() -> None:
+    """All capabilities that this process has go, for good, but for that to signal whomever it sees."""
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _check(_libc.capset(_OWN_CAPABILITIES, _MAY_SIGNAL))
+
+
 def bound_capabilities() -> None:
     """No program that this process becomes can have any either. To be called while it still has them. A new user
     namespace has all of them again, so this comes after it."""
@@ -142,11 +155,25 @@ def bound_capabilities() -> None:
 
 def close_from(number: int) -> None:
     """Close this descriptor and all above it."""
+    _close_range(number, _HIGHEST)
+
+
+def close_but(kept: tuple[int, ...]) -> None:
+    """Close all descriptors but these, and those below 3."""
+    first = 3
+    for number in sorted({number for number in kept if number >= first}):
+        if number > first:
+            _close_range(first, number - 1)
+        first = number + 1
+    _close_range(first, _HIGHEST)
+
+
+def _close_range(first: int, last: int) -> None:
     try:
-        syscall(_CLOSE_RANGE, ctypes.c_uint(number), ctypes.c_uint(_HIGHEST), ctypes.c_uint(0))
+        syscall(_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0))
     except OSError:  # a kernel before 5.9
         for open_now in [int(name) for name in os.listdir("/proc/self/fd")]:
-            if open_now >= number:
+            if first <= open_now <= last:
                 _close(open_now)
 
 

@@ -25,10 +25,10 @@ def main() -> None:
     orders = socket(fileno=int(number))
     kernel.die_with_parent(signal.SIGKILL)
     if role == ZYGOTE:
-        from .zygote import serve
+        from .zygote import Zygote
 
         prepared, network = rest
-        start = serve(orders, prepared, network=network == "1")
+        start = Zygote(orders, prepared, network=network == "1").serve()
     else:
         start = _once(orders)
     start()

@@ -1,9 +1,9 @@
 """What the parent asks for, and how it is told what became of it.
 
 A place is asked for first: a process that is where a program is to be, counted and shut in. Then comes the order, to
-that process: so the place can be ready before it is known what for. Both are messages over sockets that keep messages
-apart, with descriptors. An order proper is a file in memory: words between zero bytes, then the filter and the contents
-of files. What the parent is told is a word of what it is, and the rest.
+that process, over a line of its own: so the place can be ready before it is known what for. Both are messages over
+sockets that keep messages apart, with descriptors. An order proper is a file in memory: words between zero bytes, then
+the filter and the contents of files. What the parent is told is a word of what it is, and the rest.
 
 A cold start loads this before its program, so nothing here, nor in what it loads, takes more than it must: dataclasses
 alone would cost as much as all of it.
@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+ORDER = b"order"
 LONGEST_MESSAGE = 4096
 MOST_DESCRIPTORS = 16
 _HEAD = 8
@@ -49,24 +50,26 @@ class Order:
 
 class Place:
     """Where a program is to be. `uid`: whom it becomes, 0 to stay. `root`: it has a root of its own, and the rest of
-    namespaces; `fresh`: they are yet to be made, but for that of the network if it is `networked`. `control`: the
-    descriptor by which the parent is reached; `doors`: those by which groups are joined."""
+    namespaces. `keeper`: whom the first process becomes where it stays for other programs, 0 where it does not.
+    `control`: the descriptor by which the parent is reached; `line`: that by which the order comes; `doors`: those by
+    which groups are joined."""
 
-    def __init__(self, uid: int, root: bool, fresh: bool, control: int, doors: tuple[int, ...]) -> None:
+    def __init__(self, uid: int, root: bool, keeper: int, control: int, line: int, doors: tuple[int, ...]) -> None:
         self.uid = uid
         self.root = root
-        self.fresh = fresh
+        self.keeper = keeper
         self.control = control
+        self.line = line
         self.doors = doors
-        self.networked = False
+
+    def all(self) -> tuple[int, ...]:
+        return (self.control, self.line, *self.doors)
 
 
 class Ends:
-    """The descriptors that come with an order: the program's own, and that of the order proper. `summary` is what the
-    first process has to know of it."""
+    """The descriptors that come with an order: the program's own, and that of the order proper."""
 
-    def __init__(self, summary: bytes, channel: int, stdout: int, stderr: int, order: int) -> None:
-        self.summary = summary
+    def __init__(self, channel: int, stdout: int, stderr: int, order: int) -> None:
         self.channel = channel
         self.stdout = stdout
         self.stderr = stderr
@@ -129,8 +132,8 @@ def read_order(file: BinaryIO) -> Order:
     return order
 
 
-def write_place(uid: int, *, root: bool, fresh: bool) -> bytes:
-    return f"{uid} {int(root)} {int(fresh)}".encode()
+def write_place(uid: int, *, root: bool, keeper: int = 0) -> bytes:
+    return f"{uid} {int(root)} {keeper}".encode()
 
 
 def receive_place(connection: socket) -> Place | None:
@@ -138,20 +141,15 @@ def receive_place(connection: socket) -> Place | None:
     text, descriptors = _receive(connection)
     if not descriptors:
         return None
-    uid, root, fresh = map(int, text.split())
-    control, *doors = descriptors
-    return Place(uid, bool(root), bool(fresh), control, tuple(doors))
-
-
-def write_summary(order: Order) -> bytes:
-    """What the first process has to know of it."""
-    return f"{order.disk_bytes} {int(order.own_tmp)} {int(order.network)}".encode()
+    uid, root, keeper = map(int, text.split())
+    control, line, *doors = descriptors
+    return Place(uid, bool(root), keeper, control, line, tuple(doors))
 
 
 def receive_ends(connection: socket) -> Ends | None:
     """The descriptors of an order, or None if there will be none."""
-    summary, descriptors = _receive(connection)
-    return Ends(summary, *descriptors) if descriptors else None
+    _, descriptors = _receive(connection)
+    return Ends(*descriptors) if descriptors else None
 
 
 def send(connection: socket, text: bytes, descriptors: tuple[int, ...]) -> None:

@@ -23,14 +23,18 @@ _REPORT_FD = CHANNEL_FD + 2
 _FIRST_SPARE_FD = 64
 
 
-def settle(place: Place) -> None:
-    """Be counted with the program's groups, in a session of one's own, and be whom the program is to be. What it is
-    does not have to be known yet."""
+def join(place: Place) -> None:
+    """Be counted with the program's groups, in a session of one's own. What the program is does not have to be known
+    yet."""
     for door in place.doors:
         os.write(door, b"0")  # whoever writes it
     os.setsid()
     if place.root:
         kernel.unshare(kernel.CLONE_NEWCGROUP)  # only now is the program's group the root of what it sees
+
+
+def settle(place: Place) -> None:
+    """Be whom the program is to be."""
     if place.uid:
         become(place.uid)
     kernel.set_dumpable(True)  # what is a process's own under /proc is its own again

@@ -33,7 +33,7 @@ from tests.integration.canary import control, places
 from tests.integration.canary.canaries import Canaries
 from tests.integration.canary.forms import Needles
 from tests.integration.canary.house import House, house
-from tests.integration.canary.leaks import EVERYDAY, MARK, STARTED, Leak, trials, user
+from tests.integration.canary.leaks import ENCODED, EVERYDAY, MARK, STARTED, Leak, trials, user
 from tests.integration.site import Site, database_url, until
 
 pytestmark = [
@@ -57,7 +57,33 @@ def pass_on(value, ctx: flowkit.Context):
 def refuse(value):
     raise ValueError(f"cannot use {value}")
 """
-ROLES = ("code", "count", "pass_on", "refuse")
+FORMS = "".join(f"    yield {name!r}, {expression}\n" for name, expression in ENCODED.items())
+HOLDERS = f"""
+import base64, html, json, urllib.parse
+
+def forms(s):
+    yield "as it is", s
+{FORMS}
+async def hold(key, ctx: flowkit.Context):
+    for name, form in forms(key):
+        ctx.log.warning("%s: %s", name, form, form=form, within={{"a": [form]}})
+        ctx.progress(1, 2, str(form))
+        await ctx.artifacts.put_json({{name: form if isinstance(form, str) else repr(form)}})
+        await ctx.artifacts.put_bytes(form if isinstance(form, bytes) else form.encode())
+    try:
+        raise LookupError(key)
+    except LookupError:
+        ctx.log.exception("it failed: " + key)
+    return {{name: form if isinstance(form, str) else repr(form) for name, form in forms(key)}} | {{key: 1}}
+
+async def stream(key):
+    for name, form in forms(key):
+        yield [name, form if isinstance(form, str) else repr(form)]
+
+def drop(key):
+    raise ValueError("x" * 8180 + " ".join(str(form) for _, form in forms(key)))
+"""
+ROLES = ("code", "count", "pass_on", "refuse", "hold", "stream", "drop")
 AT_ONCE = 12
 COVERED_SEC = 90.0
 Trial = tuple[Leak | None, str]
@@ -123,6 +149,25 @@ async def all_tried(cluster: House, trial: list[Trial], canaries: Canaries) -> N
     asked = [row for row in uses if row.action == "use"]
     assert len(asked) == len(trial)
     assert {row.outcome for row in asked} == {"ok"}
+
+
+async def handlers_tried(cluster: House, canaries: Canaries) -> None:
+    """The same of handlers, which get their secrets in their inputs."""
+    async with cluster.client() as client:
+        for shape in canaries.values:
+            key = f"CANARY_{shape.upper()}"
+            said = {"inputs": {"key": {"$secret": key}}, "secrets": [key], "retry_policy": {"max": 1}}
+            nodes = [{"node_id": role, "type": role, **said} for role in ("hold", "stream", "drop")]
+            count = {"node_id": "count", "type": "count", "inputs": {"rows": {"$stream": "stream"}}}
+            graph = {"nodes": [*nodes, count], "output": {}}
+            task_id = await client.create_task(graph=graph, labels={"shape": shape})
+            await client.wait_task(task_id, timeout=120)
+            view = await client.get_task(task_id)
+            states = {name: node.state for name, node in view.nodes.items()}
+            assert states == {"hold": "finished", "stream": "finished", "drop": "failed", "count": "finished"}, view
+            for name in ("hold", "count"):
+                assert MARK in repr(view.nodes[name].output), name
+            assert MARK in json.dumps(view.nodes["drop"].error)
 
 
 async def audited(client: Client) -> Any:
@@ -210,9 +255,10 @@ async def test_canaries_of_programs_that_leak_are_found_nowhere(site: Site, tmp_
     needles = Needles(canaries.sought)
     trial: list[Trial] = [*trials(EVERYDAY), (None, "token"), (None, "lines")]
 
-    with house(site, tmp_path, APP) as cluster, places.ProcessTable(needles) as table:
+    with house(site, tmp_path, APP + HOLDERS) as cluster, places.ProcessTable(needles) as table:
         await cluster.open(roles=ROLES)
         await all_tried(cluster, trial, canaries)
+        await handlers_tried(cluster, canaries)
         await check_thieves(cluster, site, await run_example(cluster, canaries.values["token"]))
         await cluster.close()
     check_processes(table, spawned=True)
@@ -269,9 +315,10 @@ async def test_canaries_in_hundreds_of_tasks_are_found_nowhere_nor_in_the_server
     uses: list[Trial] = [(None, ("token", "phrase", "lines", "long", "digits")[n % 5]) for n in range(len(leaks))]
     assert len(leaks) >= 100
 
-    with house(site, folder, APP) as cluster, places.ProcessTable(needles) as table:
+    with house(site, folder, APP + HOLDERS) as cluster, places.ProcessTable(needles) as table:
         await cluster.open(roles=ROLES, workers=2)
         await all_tried(cluster, [one for pair in zip(leaks, uses, strict=True) for one in pair], canaries)
+        await handlers_tried(cluster, canaries)
         await cluster.close()
     check_processes(table, spawned=True)
     found = await everywhere(site, folder, needles, whole=True)

@@ -96,8 +96,26 @@ def of_promises(verdict: Verdict) -> list[Demand]:
         none("tasks with a wrong end", verdict.wrong),
         none("results applied twice", verdict.applied_twice()),
         none("promises broken, by the independent checker", verdict.violations()),
+        none("limits of which more was in use than there is", over_limits(verdict)),
         none("processes that ended, loops that failed by themselves", verdict.complaints),
     ]
+
+
+def of_load(verdict: Verdict, ended: Mapping[str, int]) -> list[Demand]:
+    """That the kills met all that a graph can say. `ended`: how many tasks of each kind."""
+    return [
+        at_least("tasks that ended of each kind, the fewest", min(ended.values()), 1),
+        at_least("limits that were used up, if only for a moment", used_up(verdict), 1),
+        at_least("outputs that were kept, and not run for", verdict.from_cache(), 1),
+    ]
+
+
+def over_limits(verdict: Verdict) -> list[str]:
+    return [f"{key}: {used} of {most}" for key, (used, most) in verdict.held().items() if used > most]
+
+
+def used_up(verdict: Verdict) -> int:
+    return sum(used == most for used, most in verdict.held().values())
 
 
 def recovered(what: str, recovery: Recovery, limit: float) -> list[Demand]:

@@ -148,7 +148,10 @@ async def drama(
             async with site.client() as client:
                 load = Load(client, tasks, random.Random(dice.random()), sec)
                 play = Drama(kafka, mongo, cluster, load, Ledger(folder / "ledger"), dice)
-                load.start()
-                yield play
+                await load.start()
+                try:
+                    yield play
+                finally:
+                    await load.abandon()
     finally:
         await asyncio.gather(asyncio.to_thread(kafka.close), asyncio.to_thread(mongo.close))

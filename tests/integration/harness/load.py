@@ -1,23 +1,27 @@
-"""Keeps a cluster busy: always so many tasks under way, chains, diamonds, maps, repeats, sub-graphs and tasks that are
-undone, of nodes of 50 to 500 ms, if nothing else is said, each checked."""
+"""Keeps a cluster busy: always so many tasks under way, of all kinds, of nodes of 50 to 500 ms, if nothing else is
+said, each checked."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from flowkit.client import Client
 from flowkit.coordinator.views import TaskResult
-from flowkit.errors import FlowKitError, StoreUnavailable
+from flowkit.errors import BusUnavailable, FlowKitError, RequestRefused, StoreUnavailable
+from tests.integration.harness.graphs import APPROVAL, FLOWS, KINDS, Graphs, Order
 
-LENGTH = 6
-WIDTH = 4
-ITEMS = 5
-TIMES = 3
-CHILDREN = 3
+AGAIN_SEC = 0.3
+ABANDON_SEC = 30.0
+LIMITED = 10
+"""So many of the tasks that share a limit are under way at most: a dead worker keeps its permits for a TTL, and the
+others must go on meanwhile."""
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -25,17 +29,23 @@ class Accepted:
     """A task that the API acknowledged, and what must come of it."""
 
     task_id: str
-    expected: Any
+    kind: str
+    order: Order
     at: float
-    status: str = "finished"
     result: TaskResult | None = None
     ended_at: float = 0.0
+
+    @property
+    def right(self) -> bool:
+        status = "failed" if self.order.expected is None else "finished"
+        return self.result is not None and (self.result.status, self.result.output) == (status, self.order.expected)
 
 
 @dataclass
 class Load:
     """`tasks` of them at a time, created through a client that coordinates nothing, until it is told to stop. Their
-    nodes take a time in the range `sec`."""
+    nodes take a time in the range `sec`. `signals` counts those that were sent before their node waited for them, and
+    those after."""
 
     client: Client
     tasks: int
@@ -43,23 +53,40 @@ class Load:
     sec: tuple[float, float] = (0.05, 0.5)
     accepted: dict[str, Accepted] = field(default_factory=dict)
     doubts: int = 0
+    signals: Counter[str] = field(default_factory=Counter)
     _lanes: list[asyncio.Task[None]] = field(default_factory=list)
+    _limited: int = 0
     _stopping: bool = False
 
-    def start(self) -> None:
+    def __post_init__(self) -> None:
+        self._graphs = Graphs(self.dice, self.sec)
+
+    async def start(self) -> None:
+        """Put the flows, and begin."""
+        for name, graph in FLOWS.items():
+            await self.client.put_flow(name, graph)
         self._lanes = [asyncio.create_task(self._lane(), name=f"lane-{n}") for n in range(self.tasks)]
 
     async def stop(self, timeout: float) -> list[Accepted]:
         """Create no more; wait for what is under way. The answer is what has not ended in time."""
         self._stopping = True
-        _, waiting = await asyncio.wait(self._lanes, timeout=timeout)
-        for lane in waiting:
-            lane.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
+        if self._lanes:
+            await asyncio.wait(self._lanes, timeout=timeout)
+        await self.abandon()
         for lane in self._lanes:
             if not lane.cancelled() and (error := lane.exception()) is not None:
                 raise error
         return [task for task in self.accepted.values() if task.result is None]
+
+    async def abandon(self) -> None:
+        """Leave everything as it is. Who waits for a driver may not hear of its cancellation (`asyncio.wait_for` of
+        Python 3.11 forgets it where an answer comes at the same time), so it is told until it has."""
+        self._stopping = True
+        async with asyncio.timeout(ABANDON_SEC):
+            while waiting := [lane for lane in self._lanes if not lane.done()]:
+                for lane in waiting:
+                    lane.cancel()
+                await asyncio.wait(waiting, timeout=AGAIN_SEC)
 
     @property
     def open(self) -> list[Accepted]:
@@ -67,35 +94,86 @@ class Load:
 
     def wrong(self) -> list[str]:
         """Tasks that ended otherwise than they must."""
-        found = []
-        for task in self.accepted.values():
-            result = task.result
-            if result is not None and (result.status, result.output) != (task.status, task.expected):
-                found.append(f"{task.task_id} {result.status} with {result.output!r}: {result.error}")
-        return found
+        return [
+            f"{task.kind} {task.task_id} {task.result.status} with {task.result.output!r}, not "
+            f"{task.order.expected!r}: {task.result.error}"
+            for task in self.accepted.values()
+            if task.result is not None and not task.right
+        ]
+
+    def ended(self) -> dict[str, int]:
+        """How many of each kind have ended."""
+        counts = Counter(task.kind for task in self.accepted.values() if task.result is not None)
+        return {kind: counts[kind] for kind in KINDS}
+
+    # ------------------------------------------------------------------------------------------ a lane
 
     async def _lane(self) -> None:
         while not self._stopping:
-            kinds = (self._chain, self._diamond, self._map, self._repeat, self._children, self._undone)
-            graph, expected = self.dice.choices(kinds, (3, 3, 1, 1, 1, 1))[0]()
-            task = await self._create(graph, expected)
-            if task is not None:
-                await self._wait(task)
-
-    async def _create(self, graph: Any, expected: Any) -> Accepted | None:
-        """Ask again with the same key until the answer is clear, as a careful user does."""
-        key = f"{self.dice.getrandbits(64):016x}"
-        while True:
-            at = time.time()
+            kind = self._draw()
+            self._limited += kind == "limit"
             try:
-                task_id = await self.client.create_task(graph=graph, idempotency_key=key)
-            except StoreUnavailable:
+                await self.one(kind)
+            finally:
+                self._limited -= kind == "limit"
+
+    def _draw(self) -> str:
+        weights = [0 if kind == "limit" and self._limited >= LIMITED else weight for kind, (_, weight) in KINDS.items()]
+        return self.dice.choices([*KINDS], weights)[0]
+
+    async def one(self, kind: str) -> Accepted:
+        """Create a task of this kind, do what it needs, and wait for its end."""
+        task = await self._create(kind, self._graphs.order(kind))
+        if task.order.signal is not None:
+            await self._signal(task)
+        await self._wait(task)
+        return task
+
+    async def _create(self, kind: str, order: Order) -> Accepted:
+        """Ask again with the same key until the answer is clear, as a careful user does."""
+        key, at = f"{self.dice.getrandbits(64):016x}", time.time()
+
+        async def create() -> str:
+            nonlocal at
+            at = time.time()
+            return await self.client.create_task(
+                graph=order.graph, flow=order.flow, params=order.params, priority=order.priority, idempotency_key=key
+            )
+
+        task_id = await self._patiently(create)
+        task = self.accepted[task_id] = Accepted(task_id, kind, order, at)
+        return task
+
+    async def _signal(self, task: Accepted) -> None:
+        """Before the node waits for it, or after. One that is asked for again may find that the first has come."""
+        when = self.dice.choice(("before", "after"))
+        while when == "after" and not await self._patiently(lambda: self._waits(task)):
+            await asyncio.sleep(AGAIN_SEC)
+        tries = 0
+
+        async def send() -> bool:
+            nonlocal tries
+            tries += 1
+            return await self.client.signal_task(task.task_id, APPROVAL, task.order.signal)
+
+        try:
+            await self._patiently(send)
+        except RequestRefused:
+            if tries == 1:
+                raise
+        self.signals[when] += 1
+
+    async def _waits(self, task: Accepted) -> bool:
+        return (await self.client.get_task(task.task_id)).nodes["ask"].state == "waiting"
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer: there is none while a server is away."""
+        while True:
+            try:
+                return await ask()
+            except (BusUnavailable, StoreUnavailable):
                 self.doubts += 1
-                await asyncio.sleep(0.3)
-                continue
-            status = "finished" if expected is not None else "failed"
-            task = self.accepted[task_id] = Accepted(task_id, expected, at, status)
-            return task
+                await asyncio.sleep(AGAIN_SEC)
 
     async def _wait(self, task: Accepted) -> None:
         while task.result is None:
@@ -104,59 +182,4 @@ class Load:
                 task.ended_at = time.time()
             except FlowKitError:  # no answer while the store is away
                 self.doubts += 1
-                await asyncio.sleep(0.3)
-
-    def _sec(self) -> float:
-        return round(self.dice.uniform(*self.sec), 3)
-
-    def _chain(self) -> tuple[Any, Any]:
-        nodes = [self._node(f"n{i}", {"n": {"$from": f"n{i - 1}.n"}} if i else {}) for i in range(LENGTH)]
-        return {"nodes": nodes}, {"n": LENGTH}
-
-    def _diamond(self) -> tuple[Any, Any]:
-        top = self._node("top", {})
-        middle = [self._node(f"m{i}", {"n": {"$from": "top.n"}}) for i in range(WIDTH)]
-        join = {
-            "node_id": "join",
-            "type": "join",
-            "inputs": {"parts": {f"m{i}": {"$from": f"m{i}"} for i in range(WIDTH)}, "sec": self._sec()},
-        }
-        return {"nodes": [top, *middle, join]}, {"n": 2 * WIDTH}
-
-    def _map(self) -> tuple[Any, Any]:
-        """Some items of the list that a node gives, two at a time; the condition sees all of them."""
-        items = {"node_id": "list", "type": "items", "inputs": {"count": ITEMS, "sec": self._sec()}}
-        item = {"foreach": {"$from": "list"}, "max_parallel": 2}
-        each = self._node("each", {"n": {"$item": ""}}) | item
-        nodes = [items, each, self._node("last", {"n": {"$expr": "size(nodes['each'].output)"}})]
-        edges = [{"from": "each", "to": "last", "when": f"output[{ITEMS - 1}].n == {ITEMS}"}]
-        return {"nodes": nodes, "edges": edges}, {"n": ITEMS + 1}
-
-    def _repeat(self) -> tuple[Any, Any]:
-        repeat = {"until": f"output.n == {TIMES}", "every_sec": 0.1, "max": TIMES + 1}
-        before = {"$expr": "previous == null ? 0 : previous.n"}
-        return {"nodes": [self._node("poll", {"n": before}) | {"repeat": repeat}]}, {"n": TIMES}
-
-    def _children(self) -> tuple[Any, Any]:
-        """A child for each item, and one after them."""
-        inner = {"nodes": [self._node("in", {"n": {"$param": "n"}})]}
-        many = {"node_id": "many", "type": "task", "graph": inner, "foreach": list(range(CHILDREN))}
-        nodes = [
-            many | {"inputs": {"n": {"$item": ""}}},
-            {"node_id": "one", "type": "task", "graph": inner, "inputs": {"n": {"$from": f"many[{CHILDREN - 1}].n"}}},
-        ]
-        return {"nodes": nodes}, {"n": CHILDREN + 1}
-
-    def _undone(self) -> tuple[Any, Any]:
-        """What was done is undone, the last first, for the last node fails."""
-        done = [
-            self._node(f"n{i}", {"n": {"$from": f"n{i - 1}.n"}} if i else {}) | {"compensate": self._undo()}
-            for i in range(2)
-        ]
-        return {"nodes": [*done, {"node_id": "no", "type": "refuse", "inputs": {}, "depends_on": ["n1"]}]}, None
-
-    def _undo(self) -> dict[str, Any]:
-        return {"type": "step", "inputs": {"sec": self._sec()}}
-
-    def _node(self, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-        return {"node_id": name, "type": "step", "inputs": {"sec": self._sec(), **inputs}}
+                await asyncio.sleep(AGAIN_SEC)

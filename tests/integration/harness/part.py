@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 
-from flowkit import Context, Coordinator, CoordinatorConfig, Permanent, Worker, WorkerConfig
+from flowkit import Context, Coordinator, CoordinatorConfig, Next, Permanent, Worker, WorkerConfig
 from flowkit.telemetry import Happening, Telemetry
 from tests.integration.harness.ledger import Pen
 
@@ -40,9 +40,16 @@ def handlers(pen: Pen) -> dict[str, object]:
             await asyncio.sleep(sec)
         return {"n": sum(part["n"] for part in parts.values())}
 
-    async def numbers(ctx: Context, n: int) -> AsyncIterator[int]:
+    async def guide(ctx: Context, to: list[str], sec: float) -> Next:
+        with pen.run(ctx):
+            await asyncio.sleep(sec)
+        return Next(to)
+
+    async def numbers(ctx: Context, n: int, sec: float = 0.0) -> AsyncIterator[int]:
         with pen.run(ctx):
             for i in range(n):
+                if sec:
+                    await asyncio.sleep(sec / n)
                 yield i
 
     async def shift(ctx: Context, rows: AsyncIterator[int]) -> AsyncIterator[int]:
@@ -75,6 +82,7 @@ def handlers(pen: Pen) -> dict[str, object]:
         "step": step,
         "join": join,
         "items": items,
+        "guide": guide,
         "refuse": refuse,
         "numbers": numbers,
         "shift": shift,

@@ -22,6 +22,7 @@ from flowkit.testing import Evidence, Frozen, Violation, check_history
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
 from tests.integration.harness.ledger import Ledger, Run
+from tests.integration.harness.permits import most_held
 from tests.integration.site import Site, until
 
 PAGE = 500
@@ -106,7 +107,8 @@ async def read_events(site: Site, topic: str) -> set[tuple[str, int, str]]:
             for messages in (await consumer.getmany(timeout_ms=500, max_records=5000)).values():
                 for message in messages:
                     event = json.loads(message.value)
-                    seen.add((event["task_id"], event["seq"], event["commit_id"]))
+                    if not event.get("streams"):  # how far they are is no commit's affair
+                        seen.add((event["task_id"], event["seq"], event["commit_id"]))
     finally:
         await consumer.stop()
     return seen
@@ -184,6 +186,32 @@ class Verdict:
                     elif isinstance(fact, f.AttemptSucceeded):
                         results[task_id, generation, fact.node] += 1
         return [f"{task_id} {node} in generation {g}" for (task_id, g, node), n in results.items() if n > 1]
+
+    def held(self) -> dict[str, tuple[int, int]]:
+        """Of each limit how much was in use at its worst moment, by the ledger, and how much may be."""
+        stale = self.stood_still()
+        heads, graphs = self.facts.heads, self.facts.graphs
+        return most_held(
+            (head, graph, run.node, run.began, self._over_at(run))
+            for run in self.ledger.runs
+            if id(run) not in stale
+            and (head := heads.get(run.task_id)) is not None
+            and (graph := graphs.get(head.graph_ref)) is not None
+        )
+
+    def _over_at(self, run: Run) -> float:
+        """When a run was over, as far as limits go. Whoever was killed holds no more; nor does who stood still: its
+        lease may have ended meanwhile."""
+        hits = [fault.at for fault in self.faults if fault.victim == run.worker and run.running_at(fault.at)]
+        return min([*hits, run.ended if run.ended is not None else math.inf])
+
+    def from_cache(self) -> int:
+        """How many nodes finished without a run, with an output that was kept."""
+        return sum(
+            isinstance(fact, f.NodeFinished) and fact.cached
+            for commit in self.facts.all_commits
+            for fact in decode_facts(commit.body)
+        )
 
     # ------------------------------------------------------------------------------------------ executions
 
@@ -349,6 +377,8 @@ class Verdict:
             "runs": len(self.ledger.runs),
             "commits": len(self.facts.all_commits),
             "recovery_sec": recovery,
+            "limits": {key: f"{used} of {most}" for key, (used, most) in self.held().items()},
+            "from_the_cache": self.from_cache(),
         }
 
 
