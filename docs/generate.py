@@ -292,12 +292,16 @@ def _code_row(code: str) -> tuple[str, str, str]:
     raise SystemExit(f"docs/generate.py: this is no mistake any more: {MISTAKES[code]}")
 
 
+CREATING = ("acceptance", "steering", "admission", "adapters", "schemas")
+"""The coordinator's files that refuse what is asked for."""
+
+
 def codes_in_code() -> set[str]:
     """Every `E_...` that the code which reads graphs and creates tasks can say."""
     found = set()
     files = [
         *(PACKAGE / "core").glob("*.py"),
-        *(PACKAGE / "coordinator" / f"{name}.py" for name in ("tasks", "admission", "adapters", "schemas")),
+        *(PACKAGE / "coordinator" / f"{name}.py" for name in CREATING),
     ]
     for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"E_[A-Z_]+", node.value):

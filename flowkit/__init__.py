@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowkit.config import CoordinatorConfig as CoordinatorConfig
     from flowkit.config import WorkerConfig as WorkerConfig
     from flowkit.coordinator.coordinator import Coordinator as Coordinator
-    from flowkit.coordinator.tasks import Creation as Creation
+    from flowkit.coordinator.creation import Creation as Creation
     from flowkit.coordinator.views import TaskResult as TaskResult
     from flowkit.core.redaction import Redactor as Redactor
     from flowkit.embedded import Embedded as Embedded
@@ -44,7 +44,7 @@ _HOMES = {
     "Context": "flowkit.worker.context",
     "Coordinator": "flowkit.coordinator.coordinator",
     "CoordinatorConfig": "flowkit.config",
-    "Creation": "flowkit.coordinator.tasks",
+    "Creation": "flowkit.coordinator.creation",
     "Embedded": "flowkit.embedded",
     "FlowKitError": "flowkit.errors",
     "GraphError": "flowkit.errors",

@@ -12,13 +12,14 @@ from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
 from flowkit.code_policies import read_code_policies
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.creation import Creation
 from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.history import History
 from flowkit.coordinator.hub import Hub
-from flowkit.coordinator.tasks import Creation, Page, Tasks
+from flowkit.coordinator.tasks import Page, Tasks
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.bounds import bounds_of

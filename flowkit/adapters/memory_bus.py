@@ -8,6 +8,7 @@ from typing import Any
 
 from flowkit.adapters.limits import check_record
 from flowkit.adapters.memory_broker import Group, Log, MemoryBroker
+from flowkit.alarms import Alarms
 from flowkit.ports import Member, Rebalanced, Record, Tail, TopicSpec
 
 MAX_RECORDS = 2_000
@@ -20,6 +21,7 @@ class MemoryBus:
     def __init__(self, broker: MemoryBroker | None = None, *, session_sec: float = SESSION_SEC) -> None:
         self.broker = broker if broker is not None else MemoryBroker()
         self._session_sec = session_sec
+        self._alarms: Alarms[None] = Alarms()
         self._readers: list[MemoryTail | MemoryMember] = []
 
     async def start(self) -> None:
@@ -46,7 +48,7 @@ class MemoryBus:
 
     async def join(self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced) -> Member:
         await asyncio.sleep(0)
-        member = MemoryMember(self.broker, topic, group, on_revoked, on_assigned)
+        member = MemoryMember(self.broker, self._alarms, topic, group, on_revoked, on_assigned)
         self._adopt(member)
         return member
 
@@ -54,7 +56,7 @@ class MemoryBus:
         await asyncio.sleep(0)
         logs = self.broker.logs(topic)
         wanted = range(len(logs)) if partitions is None else sorted(set(partitions))
-        tail = MemoryTail(self.broker, {partition: logs[partition] for partition in wanted})
+        tail = MemoryTail(self.broker, self._alarms, {partition: logs[partition] for partition in wanted})
         self._adopt(tail)
         return tail
 
@@ -77,9 +79,10 @@ class MemoryBus:
 class _Sleeper:
     """One fetch at a time waits here: woken by a publish, or by its timeout."""
 
-    __slots__ = ("_cut", "_waiter")
+    __slots__ = ("_alarms", "_cut", "_waiter")
 
-    def __init__(self) -> None:
+    def __init__(self, alarms: Alarms[None]) -> None:
+        self._alarms = alarms
         self._waiter: asyncio.Future[None] | None = None
         self._cut = False
 
@@ -98,11 +101,9 @@ class _Sleeper:
         await asyncio.sleep(0)  # a loop that polls without a pause must not starve the others
         while not (found := take()) and loop.time() < deadline:
             self._waiter = loop.create_future()
-            alarm = loop.call_at(deadline, self.wake)
             try:
-                await self._waiter
+                await self._alarms.sleep(self._waiter, deadline - loop.time())
             finally:
-                alarm.cancel()
                 self._waiter = None
             if self._cut:
                 self._cut = False
@@ -113,11 +114,11 @@ class _Sleeper:
 class MemoryTail:
     """A `Tail`: its positions live in the logs, which keep for it what it has not read."""
 
-    def __init__(self, broker: MemoryBroker, logs: Mapping[int, Log]) -> None:
+    def __init__(self, broker: MemoryBroker, alarms: Alarms[None], logs: Mapping[int, Log]) -> None:
         self.stopped = False
         self._broker = broker
         self._logs = list(logs.values())
-        self._sleeper = _Sleeper()
+        self._sleeper = _Sleeper(alarms)
         for log in self._logs:
             log.tails[self] = log.end
 
@@ -159,8 +160,9 @@ class MemoryMember:
     """A `Member`: its group tells it which partitions it owns."""
 
     def __init__(
-        self, broker: MemoryBroker, topic: str, group: str, on_revoked: Rebalanced, on_assigned: Rebalanced
-    ) -> None:
+        self, broker: MemoryBroker, alarms: Alarms[None], topic: str, group: str, on_revoked: Rebalanced,
+        on_assigned: Rebalanced,
+    ) -> None:  # fmt: skip
         self.on_revoked = on_revoked
         self.on_assigned = on_assigned
         self.owned: frozenset[int] = frozenset()
@@ -168,7 +170,7 @@ class MemoryMember:
         self.stopped = False
         self._positions: dict[int, int] = {}
         self._turns: list[int] = []
-        self._sleeper = _Sleeper()
+        self._sleeper = _Sleeper(alarms)
         self._broker = broker
         self._logs = broker.logs(topic)
         self._group: Group = broker.group(topic, group)

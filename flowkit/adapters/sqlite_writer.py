@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowkit.adapters.sqlite_rows import Row
+from flowkit.alarms import Alarms
 from flowkit.ports import Outcome
 
 Write = Callable[[sqlite3.Connection], list[Outcome]]
@@ -40,19 +41,28 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(MAX_WAITING)
+        self._alarms: Alarms[list[Outcome] | None] = Alarms()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._data_version = self._read_data_version()
         self._thread = threading.Thread(target=self._run, name=f"flowkit-sqlite {name}", daemon=True)
         self._thread.start()
 
     async def write(self, write: Write, timeout: float) -> list[Outcome] | None:
+        if self._room.locked():
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._room.acquire()
+            except TimeoutError:
+                return None
+        else:
+            await self._room.acquire()  # at once
         try:
-            async with asyncio.timeout(timeout), self._room:
-                job = Job(write, self._loop.create_future())
-                self._jobs.put(job)
-                return await job.answer
-        except TimeoutError:
-            return None
+            job = Job(write, self._loop.create_future())
+            self._jobs.put(job)
+            await self._alarms.sleep(job.answer, timeout)
+            return job.answer.result()
+        finally:
+            self._room.release()
 
     def probe(self) -> None:
         """Let the thread look for foreign writes, soon."""

@@ -45,7 +45,7 @@ def nobody_known(role: str) -> Signature | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
+class Finding:
     """What became of a graph when its roles took what `signatures` say. `roots` are given the params; there is a quick
     look for each of the different things that they take."""
 
@@ -65,19 +65,24 @@ class Admission:
         self._policies = policies
         self._roles = frozenset(roles)
         self._functions = functions
-        self._findings: OrderedDict[str, _Finding] = OrderedDict()
+        self._findings: OrderedDict[str, Finding] = OrderedDict()
         self._fit: OrderedDict[tuple[str, str, str], None] = OrderedDict()
 
     async def check(self, ref: str, graph: Graph, params: Mapping[str, Any] | None, targets: Sequence[str]) -> None:
         """Raise `GraphError` for targets that are no nodes, roles that nobody was said to serve, keys of limits that
         lack a param, and inputs that cannot fit. `params` None: they are yet to come, and nothing is said of them."""
+        self.check_with(await self.finding(ref, graph), graph, params, targets)
+
+    def check_with(
+        self, finding: Finding, graph: Graph, params: Mapping[str, Any] | None, targets: Sequence[str]
+    ) -> None:
+        """The same, with what was found out about the graph a moment ago."""
         if targets:
             _check_targets(targets, graph)
         if graph.limited and params is not None:
             problems = Problems()
             check_params(graph, params, problems)
             problems.raise_any()
-        finding = await self._finding(ref, graph)
         found = [*finding.problems]
         if params is not None and not all(passes(params) for passes in finding.looks):
             found += params_misfits(graph, params, finding.roots)
@@ -101,7 +106,8 @@ class Admission:
         if len(self._fit) > KNOWN_GRAPHS:
             self._fit.popitem(last=False)
 
-    async def _finding(self, ref: str, graph: Graph) -> _Finding:
+    async def finding(self, ref: str, graph: Graph) -> Finding:
+        """What is to be said of a graph while its roles take what they take now."""
         known = self._findings.get(ref)
         if known is not None and all(self._signature_of(role) == said for role, said in known.signatures.items()):
             self._findings.move_to_end(ref)
@@ -132,15 +138,15 @@ class Admission:
 
 
 def _look(graph: Graph, signatures: Mapping[str, Signature | None],
-          unknown: Callable[[Node, int], Problem | None]) -> _Finding:  # fmt: skip
+          unknown: Callable[[Node, int], Problem | None]) -> Finding:  # fmt: skip
     found = ((node.node_id, unknown(node, place)) for place, node in enumerate(graph.nodes.values()))
     problems = [(name, problem) for name, problem in found if problem is not None]
     if not any(signatures.values()):
-        return _Finding(signatures, problems, (), ())
+        return Finding(signatures, problems, (), ())
     roots = given_params(graph, signatures.__getitem__)
     different = {id(signature): signature for _, signature in roots}.values()
     looks = [quick_look(signature) for signature in different]
-    return _Finding(signatures, [*problems, *misfits(graph, signatures.__getitem__)], roots, looks)
+    return Finding(signatures, [*problems, *misfits(graph, signatures.__getitem__)], roots, looks)
 
 
 def checked_params(params: object) -> tuple[dict[str, Any], str]:

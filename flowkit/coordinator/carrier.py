@@ -117,7 +117,8 @@ class Carrier:
             code = self._under_policies(task, head, code)
         apart = len(head.params) > LARGE_PARAMS_BYTES and not task.edited_params
         params: Any = task.params if task.params and not apart else None
-        io = {name: value for name, value in (effect.node.io or {}).items() if name in FOR_HANDLERS} or None
+        given = effect.node.io
+        io = {name: value for name, value in given.items() if name in FOR_HANDLERS} or None if given else None
         body: Body = (inputs, pack_artifacts(found), params, io, code)
         large = self._large(body)
         latest = task.deadline_of(effect.name)

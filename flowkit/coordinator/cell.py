@@ -4,6 +4,7 @@ store."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,12 +16,17 @@ from flowkit.core.immutable import immutable
 from flowkit.core.model import NodeRun, Task
 from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
+from flowkit.core.story import Step
 from flowkit.ports import Commit, Head
 
 if TYPE_CHECKING:
     from flowkit.coordinator.stream_progress import Flow
     from flowkit.coordinator.waiting import Wait
     from flowkit.core.lane import Demand
+
+
+MOST_STEPS, MOST_FACTS = 16, 8
+"""So many commits, and facts of one, are kept of a task to be counted from: those of a few nodes."""
 
 
 @dataclass(slots=True)
@@ -35,10 +41,17 @@ class Item:
     signer: str = ""
 
 
+def settle(items: Iterable[Item]) -> None:
+    """What they owe to the offsets of their records is paid."""
+    for item in items:
+        if item.receipt is not None:
+            item.receipt.settle()
+
+
 @dataclass(slots=True)
 class Flight:
     """A decision on its way: its commits go one after the other; items and effects belong to the last. `more`: there is
-    more to be decided once it is acknowledged."""
+    more to be decided once it is acknowledged. `whole`: it is one commit."""
 
     cell: Cell
     commits: deque[Commit]
@@ -47,6 +60,7 @@ class Flight:
     items: list[Item]
     reserved: list[Placed]
     more: bool = False
+    whole: bool = False
 
 
 @immutable
@@ -111,6 +125,7 @@ class Cell:
         "snapshot_size",
         "stirred_at",
         "stored",
+        "story",
         "streams",
         "task",
         "task_id",
@@ -144,6 +159,7 @@ class Cell:
         self.stirred_at = 0.0
         self.prev = ""
         self.stored = (0, 0)
+        self.story: list[Step] | None = None
         self.streams: Flow | None = None
         self.since: dict[str, Since] | None = None
         self.snapshot = ""
@@ -175,6 +191,16 @@ class Cell:
         begun been there. `now` is epoch seconds."""
         began = self.head.created_at if run is None and self.head is not None else run and run.ready_at
         return max(0.0, now - began) if began else 0.0
+
+    def remember(self, commit: Commit, facts: Sequence[Fact], *, whole: bool) -> None:
+        """A commit was acknowledged; `whole`: these are its facts, and not those of others too. A story that grows
+        long is given up: it can be read."""
+        if self.story is None:
+            return
+        if whole and commit.seq == len(self.story) + 1 <= MOST_STEPS and len(facts) <= MOST_FACTS:
+            self.story.append(Step(commit.seq, commit.at, facts))
+        else:
+            self.story = None
 
     def event_acknowledged(self, seq: int) -> None:
         """Advance `published` over every seq whose event is acknowledged."""

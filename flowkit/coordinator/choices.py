@@ -28,6 +28,12 @@ class Choices:
         self._flows = flows
         self._chosen: dict[str | int, Chosen] = {}
 
+    def known(self, graph: Any, flow: str | None) -> Chosen | None:
+        """What was chosen for another of them that asked for the same."""
+        if graph is None:
+            return None if flow is None else self._chosen.get(str(flow))
+        return self._chosen.get(id(graph)) if flow is None else None
+
     async def of(self, graph: Any, flow: str | None) -> Chosen:
         """Exactly one of the two is given. Raises `GraphError`, `FlowNotFound`, `FlowNameError`, `StoreUnavailable`."""
         if graph is not None and flow is not None:

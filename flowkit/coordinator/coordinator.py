@@ -15,12 +15,13 @@ from flowkit.clock import SystemClock, whole_clock
 from flowkit.collector import EVERY_SEC, CycleCollection
 from flowkit.config import CoordinatorConfig, own_settings
 from flowkit.coordinator.adapters import CoordinatorAdapters
+from flowkit.coordinator.creation import Creation
 from flowkit.coordinator.detector import resolve_detector
 from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.handle import TaskHandle
 from flowkit.coordinator.readings import readings
 from flowkit.coordinator.runtime import CoordinatorRuntime
-from flowkit.coordinator.tasks import Creation, Page
+from flowkit.coordinator.tasks import Page
 from flowkit.coordinator.views import Reason, TaskResult, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.graph_diff import GraphDiff

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
@@ -50,6 +51,8 @@ class Dispatcher:
         self._waiting = WaitingRoom(Weights(tenant_weights).of)
         self._called: Wait | None = None
         self._workers: Callable[[Demand], list[WorkerView]] = self._room.workers
+        self._known = cache(self._room.workers)
+        self._in_round = False
         self._plain: dict[str, Lane] = {}
         self._policies = policies
         self._order = count()
@@ -103,6 +106,8 @@ class Dispatcher:
         return called if called is not None and called.cell is cell and called.lane.key == lane.key else None
 
     def _newcomers_share(self, cell: Cell, lane: Lane) -> int:
+        if not self._waiting:
+            return sys.maxsize  # nobody else wants any: all that there is
         return self._waiting.newcomers_share(cell.tenant, self._room_for(lane.demand))
 
     def _ready_lanes(self, task: Task) -> list[tuple[Lane, Iterable[str]]]:
@@ -138,7 +143,7 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------ waiting
 
     def has_room(self, lanes: Iterable[Lane]) -> bool:
-        return any(self._room_for(lane.demand) > 0 for lane in lanes)
+        return any([self._room_for(lane.demand) > 0 for lane in lanes])
 
     def wait_to_begin(self, cell: Cell, lanes: Iterable[Lane]) -> None:
         """A task that has not begun waits for the first room in any of these lanes."""
@@ -187,12 +192,22 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------------------ whose turn it is
 
+    def begin_round(self) -> None:
+        """Nobody comes or goes until `end_round`: which workers there are is looked at once."""
+        self._known.cache_clear()
+        self._in_round, self._workers = True, self._known
+
+    def end_round(self) -> None:
+        self._in_round, self._workers = False, self._room.workers
+
     def serve(self) -> Iterator[Cell]:
         """One round: the waiting cells to be offered again, each while there is room for it. Whoever iterates offers
         each at once, so that the next call knows what is left."""
         if not self._waiting:
             return
-        self._workers = cache(self._room.workers)  # nobody comes or goes meanwhile
+        alone = not self._in_round
+        if alone:
+            self.begin_round()
         in_vain: list[Wait] = []
         try:
             self._waiting.end_patience(self._clock.mono(), self._workers)
@@ -208,7 +223,9 @@ class Dispatcher:
                         self._waiting.leave(wait)
                         in_vain.append(wait)
         finally:
-            self._called, self._workers = None, self._room.workers
+            self._called = None
+            if alone:
+                self.end_round()
             for wait in in_vain:
                 if wait.place is None and not wait.cell.dead:
                     self._waiting.enter(wait)

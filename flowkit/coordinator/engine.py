@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count, islice
 
-from flowkit.coordinator.authority import foreign
+from flowkit.coordinator.accounts import Accounts
 from flowkit.coordinator.carrier import Carrier
-from flowkit.coordinator.cell import Cell, Flight, Item
+from flowkit.coordinator.cell import Cell, Flight, Item, settle
 from flowkit.coordinator.commits import CommitLog
 from flowkit.coordinator.dispatcher import Dispatcher
+from flowkit.coordinator.eviction import Eviction
 from flowkit.coordinator.gate import Gate
 from flowkit.coordinator.heads import Heads, front_of
 from flowkit.coordinator.history import Past, new_task
-from flowkit.coordinator.ids import was_long_ago
+from flowkit.coordinator.inbox import Inbox
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.memory import TaskMemory
+from flowkit.coordinator.poison import Poison
+from flowkit.coordinator.portions import Portions
 from flowkit.coordinator.rounds import PIECE, Opened, Rounds
+from flowkit.coordinator.strays import Strays
 from flowkit.coordinator.timers import Timers
-from flowkit.coordinator.weight import weight_of
 from flowkit.core import facts as f
 from flowkit.core.bounds import UNBOUNDED, Bounds
 from flowkit.core.decide import Deciding
@@ -33,19 +35,16 @@ from flowkit.core.effects import Continue, Dispatch, Keep, Question, Revoke, Spa
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.opening import Detector
-from flowkit.core.reports import Accepted, Placed, Report, Requested, TimeReached
+from flowkit.core.reports import Accepted, Placed, Report, TimeReached
 from flowkit.core.sensitive import looks_secret
-from flowkit.ports import Clock, Commit, Head, Outcome, Store
-from flowkit.telemetry import Quarantined, Reloaded, Telemetry
-from flowkit.wire.facts import body_of, encode_facts
+from flowkit.ports import Clock, Head, Outcome, Store
+from flowkit.telemetry import Reloaded, Telemetry
 
 MOST_AHEADS = 5
-MOST_MISSES = 4
-MOST_LOOKS = 5000
 MOST_AT_ONCE = 1000
 """The weight of the reports that one decision takes up: those of a few hundred nodes with a hundred successors each
 would keep all other tasks waiting for a tenth of a second."""
-SHORTEST_REST_SEC = 1.0
+TO_WORKERS = (Dispatch, Revoke, Tell)
 
 
 class Engine:
@@ -64,13 +63,19 @@ class Engine:
         self.carrier = carrier
         self.rounds = Rounds(self)
         self.commits = CommitLog(store, self.outcome, self.pump_dirty)
-        self.heads = Heads(store, clock, self.maybe_evict, self._head_missing)
+        self.eviction = Eviction(self, evict_after_sec)
+        self.strays = Strays(self)
+        self.poison = Poison(self)
+        self.inbox = Inbox(self)
+        self.accounts = Accounts(self)
+        self.portions = Portions(coordinator_id, max_commit_bytes)
+        self.heads = Heads(store, clock, self.eviction.maybe, self.strays.head_missing)
         carrier.on_published = self.event_acknowledged
         self.on_loaded: Callable[[Cell], None] = lambda cell: None
         self.on_outgrown: Callable[[Cell], None] = lambda cell: None
         self.gate = Gate(clock, dispatcher)
         self.on_stray: Callable[[str], None] = lambda task_id: None
-        self.on_rest: Callable[[str], None] = lambda task_id: None
+        self.on_rest: Callable[[Cell], None] | None = None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_output: Callable[[Keep], None] = lambda effect: None
@@ -80,12 +85,9 @@ class Engine:
         self.on_recorded: Callable[[Cell, Sequence[f.Fact], float], None] | None = None
         self.memory = TaskMemory(cache_bytes)
         self.to_load: dict[str, Cell] = {}
-        self._max_commit_bytes = max_commit_bytes
-        self._evict_after_sec = evict_after_sec
         self._snapshot_bytes = snapshot_bytes
         self._bounds = bounds
         self._dirty: dict[str, Cell] = {}
-        self._ids = count(1)
 
     # ------------------------------------------------------------------------------------------ cells
 
@@ -104,13 +106,15 @@ class Engine:
             return
         cell = self.cells[head.task_id] = Cell(head.task_id, head.partition)
         cell.head, cell.task, cell.loading = head, new_task(head, graph, self._bounds), False
+        if self.on_rest is not None:
+            cell.story = []
         self.memory.add(cell, len(head.params))
         self.feed(cell, Item(Accepted(head.targets)))
 
     def feed(self, cell: Cell, item: Item) -> None:
         if cell.quarantine:
             self.telemetry.count("reports_of_quarantined_tasks")
-            self._settle([item])
+            settle([item])
             return
         cell.queue.append(item)
         self._dirty[cell.task_id] = cell
@@ -132,15 +136,19 @@ class Engine:
 
     def round(self) -> None:
         """Decide about all cells now."""
-        while True:
-            for cell in self.dispatcher.serve():
-                self._dirty.pop(cell.task_id, None)
-                self.pump(cell)
-            if not self._dirty:
-                return
-            dirty, self._dirty = self._dirty, {}
-            for cell in dirty.values():
-                self.pump(cell)
+        self.dispatcher.begin_round()
+        try:
+            while True:
+                for cell in self.dispatcher.serve():
+                    self._dirty.pop(cell.task_id, None)
+                    self.pump(cell)
+                if not self._dirty:
+                    return
+                dirty, self._dirty = self._dirty, {}
+                for cell in dirty.values():
+                    self.pump(cell)
+        finally:
+            self.dispatcher.end_round()
 
     # ------------------------------------------------------------------------------------------ deciding
 
@@ -152,7 +160,7 @@ class Engine:
         task = cell.task
         assert task is not None
         if cell.letters:
-            self._settle(self.gate.hear(cell, task))
+            settle(self.gate.hear(cell, task))
         if opened is None and self._waits_for_room(cell, task):
             return
         most = MOST_AT_ONCE if opened is None else PIECE
@@ -170,7 +178,7 @@ class Engine:
                 self._unused(decision.unused)
         except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
             self._unused(placed)
-            self._poisoned(cell, items, error)
+            self.poison.provoked(cell, items, error)
             return
 
         if decision.stale:
@@ -183,7 +191,7 @@ class Engine:
             for effect in decision.effects:
                 if isinstance(effect, Tell):  # what it tells of is acknowledged
                     self.carrier.carry_out(cell, effect)
-            self._settle(items)
+            settle(items)
             self._rest(cell, task)
 
     def may_decide(self, cell: Cell) -> bool:
@@ -202,13 +210,13 @@ class Engine:
     def hear(self, cell: Cell, opened: Opened, most: int) -> bool:
         """Hear reports up to a weight of so many. False where one cannot be heard: all are heard anew."""
         task = opened.deciding.task
-        items = self._take_items(cell, task, most)
+        items = self.inbox.take(cell, task, most)
         opened.flight.items += items
         try:
             opened.deciding.hear([item.report for item in items])  # type: ignore[misc]
         except Exception as error:  # whatever a report provokes must not reach the other tasks (rule 16)
             cell.flight = None
-            self._poisoned(cell, opened.flight.items, error)
+            self.poison.provoked(cell, opened.flight.items, error)
             return False
         return True
 
@@ -221,39 +229,15 @@ class Engine:
     def _waits_for_room(self, cell: Cell, task: Task) -> bool:
         """Whether a task that has not begun can wait a moment, so that its first commit also holds its first leases.
         The sweeper ends the patience; a task with timeouts has none, for they run from its creation."""
-        hurried = task.timeout_sec is not None or task.deadline is not None or task.graph.hurried
-        if task.created or not cell.patient or hurried:
+        if task.created or not cell.patient:
+            return False
+        if task.timeout_sec is not None or task.deadline is not None or task.graph.hurried:
             return False
         lanes = [self.dispatcher.lane_in(cell, lane) for lane in task.graph.root_lanes]
         if not lanes or self.dispatcher.has_room(lanes):
             return task.limited and self.gate.first(cell, task)
         self.dispatcher.wait_to_begin(cell, lanes)
         return True
-
-    def _take_items(self, cell: Cell, task: Task, most: int) -> list[Item]:
-        items: list[Item] = []
-        tenant, weight = cell.head.tenant if cell.head is not None else "", 0
-        while cell.queue and weight < most and not (cell.cautious and items):
-            item = cell.queue.popleft()
-            weight += weight_of(task.graph, item.report)
-            if item.tenant and item.tenant != tenant:
-                self.carrier.refuse(cell, item, f"of tenant {item.tenant!r}, which does not own the task")
-                self._settle([item])
-            elif item.signer and (worker := foreign(task, item.report, item.signer)):
-                self.telemetry.count("foreign_reports")
-                self.carrier.refuse(cell, item, f"signed by the pool {item.signer!r}, and leased to {worker!r}")
-                self._settle([item])
-            else:
-                self._mark_again(cell, item.report)
-                items.append(item)
-        return items
-
-    def _mark_again(self, cell: Cell, report: object) -> None:
-        """A request that comes again although it was answered: its mark was lost."""
-        if isinstance(report, Requested) and cell.task is not None and report.n <= cell.task.applied:
-            if report.n not in cell.to_mark:
-                cell.to_mark.append(report.n)
-            self.heads.touch(cell)
 
     def _behind(self, cell: Cell, items: list[Item], decision: Decision) -> bool:
         """Reports name attempts that this state does not know: what else was decided goes first, then the state is
@@ -263,39 +247,18 @@ class Engine:
         items[:] = [item for item in items if id(item.report) not in ahead]
         if decision.recorded:
             return False
-        self._settle(items)
+        settle(items)
         cell.aheads += 1
         self.reload(cell, "ahead", 0.3)
         return True
 
     def _fly(self, cell: Cell, opened: Opened, placed: list[Placed]) -> None:
         flight, deciding = opened.flight, opened.deciding
-        flight.commits, flight.reserved = self._commits(cell, flight.facts, deciding.now), placed
+        flight.commits, flight.reserved = self.portions.of(cell, flight.facts, deciding.now), placed
+        flight.whole = len(flight.commits) == 1
         flight.more = deciding.desk.decision.more
         cell.flight = flight
         self.commits.append(flight)
-
-    def _commits(self, cell: Cell, recorded: Sequence[f.Fact], at: float) -> deque[Commit]:
-        """The decision as consecutive commits, each under the size limit and each prefix a legal state (rule 14).
-
-        `at` is the time that the decision was made with: a replay must fold with the very same.
-        """
-        commits: deque[Commit] = deque()
-        chunk: list[bytes] = []
-        size, seq, prev = 0, cell.acked, cell.prev
-        texts = encode_facts(recorded)
-        for place, text in enumerate(texts):
-            chunk.append(text)
-            size += len(text) + 1
-            last = place == len(texts) - 1
-            # An answered request and what it did are one: the next fact belongs to it.
-            whole = not isinstance(recorded[place], f.RequestApplied)
-            if last or (whole and size + len(texts[place + 1]) > self._max_commit_bytes):
-                seq += 1
-                commit_id = f"{self.coordinator_id}.{next(self._ids)}"
-                commits.append(Commit(cell.task_id, seq, commit_id, prev, at, self.coordinator_id, body_of(chunk)))
-                prev, chunk, size = commit_id, [], 0
-        return commits
 
     def _rest(self, cell: Cell, task: Task) -> None:
         """Nothing was decided: note when to look again."""
@@ -328,6 +291,8 @@ class Engine:
         cell.acked, cell.prev = commit.seq, commit.id
         self.memory.add(cell, len(commit.body))
         cell.unfolded += len(commit.body)
+        if cell.story is not None:
+            cell.remember(commit, flight.facts, whole=flight.whole)
         if cell.unfolded > self._snapshot_bytes and cell.unfolded > cell.snapshot_size:
             self.on_outgrown(cell)
         if flight.commits:
@@ -342,14 +307,14 @@ class Engine:
         cell.front = front_of(task, self.clock.wall())
         if self.on_recorded is not None:
             self.on_recorded(cell, flight.facts, commit.at)
-        self._note(cell, task, flight.facts)
+        self.accounts.agree(cell, task, flight.facts)
         if task.limited:
             self.gate.note(cell, task, flight.facts)
             self.gate.look(cell, task)
-        self._settle(flight.items)
+        settle(flight.items)
         self.carrier.committed(cell, commit, task.status)
         for effect in flight.effects:
-            if isinstance(effect, Dispatch | Revoke | Tell):
+            if isinstance(effect, TO_WORKERS):
                 self.carrier.carry_out(cell, effect)
             elif isinstance(effect, Keep):
                 self.on_output(effect)
@@ -361,23 +326,6 @@ class Engine:
         self.dispatcher.landed(cell)
         if cell.queue or flight.more or not cell.waiting.keys() >= task.ready.keys():
             self._dirty[cell.task_id] = cell
-
-    def _note(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:
-        """Make leases, learned run times and answered requests agree with the facts just acknowledged."""
-        for fact in recorded:
-            match fact:
-                case f.AttemptSucceeded(node=node, run_sec=run_sec):
-                    self.dispatcher.observe(task.node(node).type, run_sec)
-                    self.leases.sync(cell, node, task.runs[node])
-                case f.AttemptLeased() | f.AttemptFailed() | f.LeaseLost() | f.NodeFailed() | f.NodeCancelled():
-                    self.leases.sync(cell, fact.node, task.runs[fact.node])
-                case f.RequestApplied(n=n):
-                    cell.to_mark.append(n)
-                case f.TaskEnded() | f.ParentWaits() if task.ended and cell.head is not None and cell.head.parent:
-                    cell.untold = cell.acked
-                    self.on_child_end(cell)
-        for node in [node for node in cell.watches if node not in task.leased]:
-            self.leases.sync(cell, node, task.runs[node])
 
     # ------------------------------------------------------------------------------------------ loading
 
@@ -392,10 +340,11 @@ class Engine:
         new.aheads, new.cautious, new.closing = cell.aheads, cell.cautious, cell.closing
         self.drop(cell)
         self.cells[cell.task_id] = new
-        self.carrier.later(after_sec, lambda: self._load_again(new))
+        self.carrier.later(after_sec, lambda: self.load_again(new))
         return new
 
-    def _load_again(self, cell: Cell) -> None:
+    def load_again(self, cell: Cell) -> None:
+        """Have it loaded by the next who loads."""
         if not cell.dead:
             self.to_load[cell.task_id] = cell
             self.carrier.load_soon()
@@ -405,21 +354,23 @@ class Engine:
         if cell.dead:
             return
         if past is None:
-            self._missing(cell)
+            self.strays.missing(cell)
             return
         if past.deleted:
-            self._late(cell)
+            self.strays.late(cell)
             return
         if past.head.partition not in self.owned:
-            self._not_ours(cell, past.head.partition)
+            self.strays.not_ours(cell, past.head.partition)
             return
         cell.partition = past.head.partition  # whatever the message said that asked for it
         cell.head, cell.task, cell.loading = past.head, past.task, False
         if past.task is None:
-            self._quarantine(cell, past.error)
+            self.poison.quarantine(cell, past.error)
             return
         task = past.task
         cell.acked, cell.prev = past.seq, past.commit_id
+        if not past.seq and self.on_rest is not None:
+            cell.story = []
         cell.snapshot, cell.snapshot_size, cell.unfolded = past.head.snapshot, past.snapshot_size, past.unfolded
         self.memory.add(cell, len(past.head.params) + past.snapshot_size + past.unfolded)
         cell.stored = (past.head.seq, past.head.published_seq)
@@ -441,42 +392,6 @@ class Engine:
             cell.untold = cell.acked
             self.on_child_end(cell)
 
-    def _missing(self, cell: Cell) -> None:
-        cell.misses += 1
-        if cell.misses < MOST_MISSES:
-            self.carrier.later(0.3, lambda: self._load_again(cell))
-            return
-        self._settle(self.gate.gone(cell))
-        self.on_stray(cell.task_id)
-        if was_long_ago(cell.task_id, self.clock.wall()):
-            self._late(cell)
-            return
-        for item in cell.queue:
-            if not isinstance(item.report, Requested):  # those stand in the store, and are removed there
-                self.carrier.refuse(cell, item, "no such task")
-        self.forget(cell)
-
-    def _late(self, cell: Cell) -> None:
-        """What comes for a task that was deleted is counted and dropped (rule 16)."""
-        self.telemetry.count("reports_of_deleted_tasks", len(cell.queue))
-        if any(isinstance(item.report, Requested) for item in cell.queue):
-            self.on_stray(cell.task_id)
-        self.forget(cell)
-
-    def _not_ours(self, cell: Cell, partition: int) -> None:
-        """A message that went astray asked for another owner's task, who alone may decide about it; or the partition
-        has just left, and the next owner reads again what is not settled here."""
-        if cell.partition != partition:
-            for item in cell.queue:
-                self.carrier.refuse(cell, item, f"its task belongs to partition {partition}")
-            self._settle(cell.queue)
-        self.drop(cell)
-
-    def _head_missing(self, task_id: str) -> None:
-        cell = self.cells.get(task_id)
-        if cell is not None and not cell.loading:
-            self.reload(cell, "missing", 0.0)
-
     # ------------------------------------------------------------------------------------------ leaving
 
     def forget_task(self, task_id: str) -> None:
@@ -486,7 +401,7 @@ class Engine:
 
     def forget(self, cell: Cell) -> None:
         """Drop a cell whose task is no more; nobody waits for what came for it."""
-        self._settle(cell.queue)
+        settle(cell.queue)
         self.drop(cell)
 
     def drop(self, cell: Cell) -> None:
@@ -514,61 +429,6 @@ class Engine:
         if not cell.dead:
             self.heads.touch(cell)
 
-    def maybe_evict(self, cell: Cell) -> None:
-        """A task with nothing to do leaves memory, once its head says all there is to say."""
-        task = cell.task
-        if not cell.live or task is None or cell.queue or cell.flight or cell.head_due or cell.published < cell.acked:
-            return
-        if not task.ended:
-            wake = task.next_wake()
-            if task.leased or ((task.ready or task.gated) and not task.paused) or (task.due and task.placing):
-                return
-            rest = SHORTEST_REST_SEC if self.memory.full else self._evict_after_sec
-            if wake is not None and wake < self.clock.wall() + rest:
-                return
-            # The next child ends soon, most likely: it must not have to wait until its parent is loaded again.
-            if cell.unborn or (task.children and self.clock.mono() - cell.stirred_at < rest):
-                return
-        if task.ended:
-            self.on_rest(cell.task_id)
-        self.drop(cell)
-
-    def make_room(self) -> None:
-        """Where the tasks in memory weigh too much, let those go that only wait, those looked at longest ago first."""
-        for task_id in list(islice(self.cells, MOST_LOOKS)):
-            if not self.memory.full:
-                return
-            cell = self.cells[task_id] = self.cells.pop(task_id)
-            self.maybe_evict(cell)
-
-    # ------------------------------------------------------------------------------------------ poison
-
-    def _poisoned(self, cell: Cell, items: list[Item], error: Exception) -> None:
-        """A decision raised: find the report that provokes it by deciding one at a time, and put it aside."""
-        cell.queue.extendleft(reversed(items))
-        if not items:
-            self._quarantine(cell, f"{type(error).__name__}: {error}")
-            return
-        if len(items) == 1:
-            poison = cell.queue.popleft()
-            self.carrier.refuse(cell, poison, f"{type(error).__name__}: {error}")
-            self._settle([poison])
-            self.telemetry.emit(Quarantined(cell.task_id, f"a report was put aside: {error}"))
-        cell.cautious = True
-        self.reload(cell, "poison", 0.0)
-
-    def _quarantine(self, cell: Cell, reason: str) -> None:
-        cell.quarantine = reason
-        self._settle(cell.queue)
-        cell.queue.clear()
-        self.telemetry.emit(Quarantined(cell.task_id, reason))
-
     def _unused(self, placed: Iterable[Placed]) -> None:
         for one in placed:
             self.dispatcher.give_back(one.worker, one.incarnation)
-
-    @staticmethod
-    def _settle(items: Iterable[Item]) -> None:
-        for item in items:
-            if item.receipt is not None:
-                item.receipt.settle()

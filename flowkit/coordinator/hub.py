@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from flowkit.alarms import Alarms
 from flowkit.core.model import ENDED_TASK
 from flowkit.ports import Commit
 from flowkit.wire.events import Event
@@ -17,9 +18,10 @@ class Listener:
     """One watcher of one task. An event says that the task moved, not how: whoever wants to know reads the store, and
     so nothing depends on an event's arrival. `missed`: some were dropped."""
 
-    __slots__ = ("_close", "_events", "_sleeper", "ends_only", "missed")
+    __slots__ = ("_alarms", "_close", "_events", "_sleeper", "ends_only", "missed")
 
-    def __init__(self, close: Callable[[Listener], None], ends_only: bool) -> None:
+    def __init__(self, close: Callable[[Listener], None], ends_only: bool, alarms: Alarms[None]) -> None:
+        self._alarms = alarms
         self._events: deque[Event] = deque()
         self._sleeper: asyncio.Future[None] | None = None
         self._close = close
@@ -46,14 +48,11 @@ class Listener:
         return self._events.popleft() if self._events else None
 
     async def _sleep(self, timeout: float) -> None:
-        # A future and a timer: an event and `asyncio.timeout` would cost every waiter of every task twice as much.
-        loop = asyncio.get_running_loop()
-        self._sleeper = loop.create_future()
-        alarm = loop.call_later(timeout, self._wake)
+        # An event and `asyncio.timeout` would cost every waiter of every task several times as much.
+        self._sleeper = asyncio.get_running_loop().create_future()
         try:
-            await self._sleeper
+            await self._alarms.sleep(self._sleeper, timeout)
         finally:
-            alarm.cancel()
             self._sleeper = None
 
     def _wake(self) -> None:
@@ -70,6 +69,7 @@ class Hub:
     def __init__(self) -> None:
         # In the order in which they came, so that a simulated world replays: an order of addresses would not.
         self._listeners: dict[str, dict[Listener, None]] = {}
+        self._alarms: Alarms[None] = Alarms()
 
     def listen(self, task_id: str, *, ends_only: bool = False) -> Listener:
         def close(listener: Listener) -> None:
@@ -79,7 +79,7 @@ class Hub:
                 if not group:
                     del self._listeners[task_id]
 
-        listener = Listener(close, ends_only)
+        listener = Listener(close, ends_only, self._alarms)
         self._listeners.setdefault(task_id, {})[listener] = None
         return listener
 

@@ -42,7 +42,7 @@ class Sweeper:
             return 0
         # Requests first: what is to be cancelled must not be started by the very sweep that finds both.
         await self._requests.hand_over(await self._store.open_requests(owned, limit=PAGE))
-        self._engine.make_room()
+        self._engine.eviction.make_room()
         woken = await self._sweep_heads(owned)
         self._engine.pump_dirty()
         self._swept_at = self._clock.mono()

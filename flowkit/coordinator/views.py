@@ -174,11 +174,12 @@ async def task_view(head: Head, task: Task, seq: int, output: Any) -> TaskView:
 async def task_result(head: Head, task: Task, output: Any) -> TaskResult:
     """The result of a task that has ended with `output`; of a large one in slices, so that the loop goes on."""
     outputs: dict[str, Any] = {}
-    async for names in slices(list(task.graph.nodes)):
-        for name in names:
-            value = output_of(task, name)
-            if value is not MISSING:
-                outputs[name] = _own(value)
+    for place, name in enumerate(task.graph.nodes):
+        if place and place % SLICE == 0:
+            await asyncio.sleep(0)
+        value = output_of(task, name)
+        if value is not MISSING:
+            outputs[name] = _own(value)
     return TaskResult(head.task_id, task.status, _own(output), outputs, task.error, head.created_at, task.ended_at)
 
 

@@ -8,6 +8,8 @@ records it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
 
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
@@ -25,14 +27,11 @@ BEGUN = frozenset({"expired", "released", "child_gone"})
 
 def evolve(task: Task, fact: f.Fact, at: float) -> None:
     """Fold one recorded fact, committed at `at` (epoch seconds), into the task, in place."""
+    often = _OFTEN.get(type(fact))
+    if often is not None:
+        often(task, fact, at)
+        return
     match fact:
-        case f.AttemptSucceeded(node=name, output=output, next=chosen, run_sec=run_sec):
-            run = task.runs[name]
-            run.output, run.next, run.run_sec, run.usage = output, chosen, run_sec, fact.usage
-            task.spent_sec += run_sec
-            end(task, name, run, NodeState.FINISHED, at)
-        case f.AttemptLeased():
-            _leased(task, fact, at)
         case f.AttemptStarted(node=name):
             lease = task.runs[name].lease
             if lease is not None:
@@ -59,8 +58,6 @@ def evolve(task: Task, fact: f.Fact, at: float) -> None:
             run = task.runs[name]
             run.reason, run.loser, run.usage = reason, loser, fact.usage
             end(task, name, run, NodeState.CANCELLED, at)
-        case f.TaskCreated() | f.TaskEnded():
-            _evolve_task(task, fact, at)
         case _:
             _evolve_start(task, fact, at)
 
@@ -111,8 +108,6 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
 
 def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
     match fact:
-        case f.TaskCreated(not_needed=not_needed):
-            _created(task, not_needed, at)
         case f.RequestApplied(n=n, accepted=accepted, why=why):
             task.applied = n
             if not accepted:
@@ -138,26 +133,18 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
             task.arm(when, Timer.DEADLINE, name)
         case f.ParentWaits(attempt=attempt, again=again):
             task.for_attempt, task.again = attempt, again
-        case f.TaskEnded(status=status, error=error):
-            task.status, task.error, task.ended_at = STATUS[status], error, at
-            task.paused = False
-            for gone in (
-                task.ready,
-                task.gated,
-                task.due,
-                task.agenda,
-                task.joined,
-                task.timers,
-                task.signals,
-                task.memo,
-            ):
-                if gone:
-                    gone.clear()
         case _:
             raise AssertionError(f"evolve does not know {fact!r}")
 
 
 # ---------------------------------------------------------------------------------------------- attempts
+
+
+def _succeeded(task: Task, fact: f.AttemptSucceeded, at: float) -> None:
+    run = task.runs[fact.node]
+    run.output, run.next, run.run_sec, run.usage = fact.output, fact.next, fact.run_sec, fact.usage
+    task.spent_sec += fact.run_sec
+    end(task, fact.node, run, NodeState.FINISHED, at)
 
 
 def _leased(task: Task, fact: f.AttemptLeased, at: float) -> None:
@@ -277,13 +264,13 @@ def _gathered(task: Task, name: str, at: float) -> None:
 # ---------------------------------------------------------------------------------------------- the whole task
 
 
-def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
+def _created(task: Task, fact: f.TaskCreated, at: float) -> None:
     task.status, task.created_at = TaskStatus.RUNNING, at
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)
     if task.deadline is not None:
         task.arm(task.deadline, Timer.DEADLINE)
-    for name in not_needed:  # nobody needs to be told: what follows from them is not needed either
+    for name in fact.not_needed:  # nobody needs to be told: what follows from them is not needed either
         run = task.runs[name]
         run.state, run.reason, run.ended_at = NodeState.SKIPPED, NOT_NEEDED, at
         task.open -= 1
@@ -291,6 +278,16 @@ def _created(task: Task, not_needed: tuple[str, ...], at: float) -> None:
         reconsider(task, name, task.runs[name], at)
     if not task.open:
         task.agenda.append("")
+
+
+def _ended(task: Task, fact: f.TaskEnded, at: float) -> None:
+    task.status, task.error, task.ended_at = STATUS[fact.status], fact.error, at
+    task.paused = False
+    for gone in (
+        task.ready, task.gated, task.due, task.agenda, task.joined, task.timers, task.signals, task.memo,
+    ):  # fmt: skip
+        if gone:
+            gone.clear()
 
 
 def _cancel_all(task: Task, fact: f.TaskCancelling, at: float) -> None:
@@ -323,3 +320,12 @@ def _undo(task: Task, fact: f.UndoBegan, at: float) -> None:
     task.undo = list(fact.nodes)
     task.open += len(fact.nodes)
     lifecycle.undo_next(task, at)
+
+
+_OFTEN: Final[dict[type[f.Fact], Callable[[Task, Any, float], None]]] = {
+    f.TaskCreated: _created,
+    f.AttemptLeased: _leased,
+    f.AttemptSucceeded: _succeeded,
+    f.TaskEnded: _ended,
+}
+"""The facts of every task: those of a thousand a second."""

@@ -224,7 +224,7 @@ class Runs(dict[str, NodeRun]):
         return len(self.graph.nodes) + len(self.derived)
 
     def get(self, name: str, default: Any = None) -> Any:
-        run = super().get(name)
+        run = dict.get(self, name)
         if run is None and name in self:
             return self[name]
         return default if run is None else run
@@ -303,7 +303,7 @@ class Task:
         self.cancel_outcome = ""
         self.cancel_error: ErrorInfo | None = None
         self.runs = Runs(graph)
-        self.open = len(self.runs)
+        self.open = len(graph.nodes)
         self.ready: dict[str, OrderedDict[str, None]] = {}
         self.gated: dict[str, None] = {}
         self.gated_anew: list[str] = []
@@ -331,7 +331,7 @@ class Task:
         self.ran_on: dict[str, str] = {}
         self.for_attempt = parent_attempt
         self.again: dict[str, Any] | None = None
-        self.deadline = min((at for at in (deadline, graph.deadline) if at is not None), default=None)
+        self.deadline = earlier(deadline, graph.deadline)
         self.deadlines: dict[str, float] = {}
 
     def node(self, name: str) -> Node:
@@ -374,8 +374,7 @@ class Task:
         """When a node must have ended: its own deadline, that of the node it derives from, or the task's."""
         if not self.deadlines:
             return self.deadline
-        own = self.deadlines.get(base_of(name))
-        return own if self.deadline is None else self.deadline if own is None else min(own, self.deadline)
+        return earlier(self.deadline, self.deadlines.get(base_of(name)))
 
     @property
     def placing(self) -> bool:
@@ -471,6 +470,13 @@ class Task:
             return run.state is NodeState.READY and queued is not None and (run.ready_at or 0.0) + queued == at
         told_to_end = run.stopping or (run.lease is not None and run.lease.cancelling)
         return run.state not in ENDED_NODE and not told_to_end
+
+
+def earlier(one: float | None, other: float | None) -> float | None:
+    """The earlier of two moments, where None is never."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _lane(node: Node) -> str:

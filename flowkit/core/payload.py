@@ -66,6 +66,8 @@ def lift_bytes(value: Any) -> tuple[Any, list[tuple[Place, bytes]]]:
 
 def _lift(value: Any, kind: type[T]) -> tuple[Any, list[tuple[Place, T]]]:
     found: list[tuple[Place, T]] = []
+    if not _holds(value, kind):  # nearly always
+        return value, found
 
     def walk(part: Any, place: Place) -> Any:
         if isinstance(part, kind):

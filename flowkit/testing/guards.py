@@ -56,7 +56,7 @@ ROWS = (
     Guard("unknown_no_yes", 2, "an unknown outcome is not a yes", f"{ENGINE}.outcome", r.unknown_is_yes),
     Guard("duplicate_no_yes", 2, "a duplicate key is not a yes", f"{ENGINE}.outcome", r.duplicate_is_yes),
     Guard("confirm_task", 2, "a duplicate head is a yes once a majority has it",
-          f"{C}.tasks:Tasks._confirm", r.nothing_found),
+          f"{C}.acceptance:Acceptance._confirm", r.nothing_found),
     Guard("keep_reports", 2, "reports of a lost commit are decided again", f"{ENGINE}.reload", r.forget_reports),
     Guard("no_redispatch", 2, "leases found on loading are not sent again", f"{ENGINE}.loaded", r.dispatch_on_load),
     Guard("publish_after", 3, "nothing leaves before its commit is acknowledged", f"{ENGINE}._fly", r.publish_before),

@@ -173,7 +173,7 @@ class RandomPlay:
         return since + len(seqs)
 
     async def _submit(self, plan: TaskPlan, dice: random.Random) -> str | None:
-        from flowkit.coordinator.tasks import Creation
+        from flowkit.coordinator.creation import Creation
 
         what = {"flow": plan.flow} if plan.flow else {"graph": plan.graph}
         key = f"{self.world.stage.seed}/{plan.key}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from flowkit.coordinator.cell import settle
 from flowkit.ports import Head, HeadUpdate, Outcome, Request
 
 
@@ -73,7 +74,7 @@ def any_end(original: Any) -> Any:
 def forget_reports(original: Any) -> Any:
     def reload(engine: Any, cell: Any, why: str, after_sec: float) -> Any:
         if cell.flight is not None:
-            engine._settle(cell.flight.items)
+            settle(cell.flight.items)
             cell.flight.items.clear()
         return original(engine, cell, why, after_sec)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from flowkit.core.model import ENDED_TASK
 from flowkit.monitor_ports import AttemptRecord, TraceStore
 from flowkit.ports import Clock, Head, HeadFilter, Outcome, Store
 from flowkit.telemetry import Telemetry
-from flowkit.trace.task_trace import Recorded, ended_attempts, read_trace
+from flowkit.trace.task_trace import Recorded, Seen, read_ended
 from flowkit.trace.traces import in_slices
 
 SHARE: Final = 0.1
@@ -28,6 +29,8 @@ RECORDS: Final = 1000
 TRIES: Final = 3
 MOST_NOTED: Final = 100_000
 """Of more the heads tell."""
+MOST_SEEN: Final = 5000
+"""Of so many it is kept what their coordinator saw of them; those of more are read."""
 MOST_COMMITS: Final = 1000
 PAGE: Final = 200
 FIRST_ROUND_SEC: Final = 5.0
@@ -35,6 +38,8 @@ ROUND_SEC: Final = 600.0
 """How often the heads of ended tasks are gone through: all of them at first, and whenever it is other partitions'..."""
 LATE_SEC: Final = 3600.0
 """... else those that ended since the round before began, or so long before: a head may be late."""
+
+NOTHING_SEEN: Final[Mapping[str, Seen]] = {}
 
 LoadMany = Callable[[Sequence[str]], Awaitable[Mapping[str, Recorded]]]
 
@@ -59,17 +64,17 @@ class Indexer:
         self._since: float | None = None
         self._seen: frozenset[int] = frozenset()
         self._began = 0.0
-        self._noted: dict[str, None] = {}
+        self._noted: dict[str, Seen | None] = {}
         self._rests_until = 0.0
         self._round_at = clock.mono() + FIRST_ROUND_SEC
         self._pages: dict[str, tuple[float, str] | None] = {}
 
-    def note(self, task_id: str) -> None:
-        """The task has ended, and its head says so."""
+    def note(self, task_id: str, seen: Seen | None = None) -> None:
+        """The task has ended, and its head says so. `seen` is its whole history, where that is at hand."""
         if not self._noted:
             self._waits_until = self._clock.mono() + self._linger_sec
         if len(self._noted) < MOST_NOTED:
-            self._noted[task_id] = None
+            self._noted[task_id] = seen if len(self._noted) < MOST_SEEN else None
 
     @property
     def idle(self) -> bool:
@@ -95,15 +100,36 @@ class Indexer:
     # ------------------------------------------------------------------------------------------ how
 
     async def _index_noted(self) -> None:
-        ids = [task_id for task_id, _ in zip(self._noted, range(BATCH), strict=False)]
-        await self.index(ids)
-        for task_id in ids:
-            self._noted.pop(task_id, None)
+        noted = dict(islice(self._noted.items(), BATCH))
+        await self.index(list(noted), {task_id: seen for task_id, seen in noted.items() if seen is not None})
+        for task_id, seen in noted.items():
+            if self._noted.get(task_id) is seen:  # else it has ended once more meanwhile
+                self._noted.pop(task_id, None)
 
-    async def index(self, task_ids: Sequence[str]) -> None:
-        """Count what is missing of these tasks. Raises `StoreUnavailable`, having done some of it."""
+    async def index(self, task_ids: Sequence[str], seen: Mapping[str, Seen] = NOTHING_SEEN) -> None:
+        """Count what is missing of these tasks. `seen` are the histories that need not be read. Raises
+        `StoreUnavailable`, having done some of it."""
         heads = {head.task_id: head for head in await self._store.read_heads(task_ids)}
-        await self._index([head for head in heads.values() if head.status in ENDED_TASK])
+        ended = [head for head in heads.values() if head.status in ENDED_TASK]
+        at_hand = [seen[head.task_id] for head in ended if _is_all(seen.get(head.task_id), head)]
+        done = {one.head.task_id for one in at_hand}.difference(await self._index_seen(at_hand))
+        await self._index([head for head in ended if head.task_id not in done])
+
+    async def _index_seen(self, seen: Sequence[Seen]) -> list[str]:
+        """Count tasks from what their coordinator saw, as if nobody had counted any of them. The answer are those among
+        which somebody has: they are not counted."""
+        batch, left = _Batch(), list[str]()
+        for one in seen:
+            records = await in_slices(read_ended(one))
+            if batch.records and len(batch.records) + len(records) > RECORDS:
+                left += await self._put_seen(batch)
+                batch = _Batch()
+            batch.marks[one.head.task_id] = (0, one.seq)
+            batch.records += records
+        return left + await self._put_seen(batch) if batch.marks else left
+
+    async def _put_seen(self, batch: _Batch) -> list[str]:
+        return list(batch.marks) if await self._put(batch) is Outcome.NO_MATCH else []
 
     async def _index(self, heads: Sequence[Head]) -> None:
         for _ in range(TRIES):
@@ -126,8 +152,8 @@ class Indexer:
             if history is None:  # quarantined or deleted: there is nothing to be read, this time or the next
                 batch.marks[head.task_id] = (since, head.seq)
                 continue
-            trace = await in_slices(read_trace(history))
-            for records, until in _pieces(ended_attempts(trace, after=since), trace.seq):
+            ended = await in_slices(read_ended(history, after=since))
+            for records, until in _pieces(ended, history.seq):
                 if head.task_id in batch.marks or (batch.records and len(batch.records) + len(records) > RECORDS):
                     outcome, batch = await self._put(batch), _Batch()
                     if outcome is not Outcome.OK:
@@ -183,6 +209,11 @@ class Indexer:
                 async for below in self._children(page):
                     yield below
                 after = (page[-1].created_at, page[-1].task_id)
+
+
+def _is_all(seen: Seen | None, head: Head) -> bool:
+    """Whether what was seen of a task is what its head says that there is."""
+    return seen is not None and seen.seq == head.seq and seen.head.tenant == head.tenant
 
 
 @dataclass(slots=True)

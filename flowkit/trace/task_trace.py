@@ -6,7 +6,7 @@ Nothing is written for it. A history is folded as its owner folded it, and each 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from flowkit.core.graph import MISSING, Graph
 from flowkit.core.inputs import node_inputs, output_of
 from flowkit.core.model import NodeRun, Task
 from flowkit.core.payload import Payload, lift_artifacts, put_at
+from flowkit.core.story import Step
 from flowkit.monitor_ports import AttemptRecord
 from flowkit.ports import Commit, Head, flow_name
 from flowkit.wire.codec import loads
@@ -38,6 +39,31 @@ class Recorded:
     graph: Graph
     editions: Mapping[str, Graph]
     commits: Sequence[Commit]
+
+    @property
+    def steps(self) -> Iterator[Step]:
+        """Its commits up to where it was deleted, each read when it is its turn."""
+        for commit in self.commits:
+            if is_tombstone(commit):
+                return
+            yield Step(commit.seq, commit.at, decode_facts(commit.body))
+
+    @property
+    def seq(self) -> int:
+        return self.commits[-1].seq if self.commits else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A task as its coordinator saw it, from its first commit to its last, all with one graph."""
+
+    head: Head
+    graph: Graph
+    steps: Sequence[Step]
+
+    @property
+    def seq(self) -> int:
+        return self.steps[-1].seq if self.steps else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +173,7 @@ class _Fold:
     values: dict[tuple[str, int], Values] = field(default_factory=dict)
     begun_at: float | None = None
 
-    def take(self, fact: f.Fact, commit: Commit) -> None:
+    def take(self, fact: f.Fact, commit: Step) -> None:
         before = self.task.runs.get(fact.node) if isinstance(fact, _BEGINS) else None
         ready_at = before.ready_at if before is not None else None
         evolve(self.task, fact, commit.at)
@@ -199,7 +225,7 @@ class _Fold:
         except Exception as error:  # what a decision had to ask the store for is not in the commits
             return Values(note=f"its inputs are not in the history: {type(error).__name__}: {error}")
 
-    def _end(self, name: str, commit: Commit, outcome: str, code: str = "", *, run_sec: float = 0.0,
+    def _end(self, name: str, commit: Step, outcome: str, code: str = "", *, run_sec: float = 0.0,
              usage: f.Usage | None = None, error: f.ErrorInfo | None = None, retry_at: float | None = None,
              output: Payload | None = None, chosen: tuple[str, ...] | None = None) -> None:  # fmt: skip
         of = self.open.pop(name, None)
@@ -250,9 +276,11 @@ def read_values_of(
     return fold.values
 
 
-def ended_attempts(trace: TaskTrace, after: int = 0) -> list[AttemptRecord]:
-    """The records of the attempts that ended behind commit `after`."""
-    return [attempt.record for attempt in trace.attempts if attempt.ended and attempt.record.seq > after]
+def read_ended(recorded: Recorded | Seen, after: int = 0) -> Generator[None, None, list[AttemptRecord]]:
+    """The records of the attempts that ended behind commit `after`, in the order of their leases; in slices. Raises
+    what a fold raises."""
+    fold = yield from _folded(recorded, None)
+    return [one.record for one in fold.attempts if one is not None and one.ended and one.record.seq > after]
 
 
 def flow_of(head: Head) -> str:
@@ -260,20 +288,19 @@ def flow_of(head: Head) -> str:
     return flow_name(head.flow) or head.name
 
 
-def _folded(recorded: Recorded, wanted: Wanted | None) -> Generator[None, None, _Fold]:
+def _folded(recorded: Recorded | Seen, wanted: Wanted | None) -> Generator[None, None, _Fold]:
     head = recorded.head
     task = Task(
         task_id=head.task_id, graph=recorded.graph, params=loads(head.params), tenant=head.tenant,
         timeout_sec=head.timeout_sec,
     )  # fmt: skip
-    task.editions = dict(recorded.editions)
     fold = _Fold(task, head, wanted)
     done = 0
-    for commit in recorded.commits:
-        if is_tombstone(commit):
-            break
-        for fact in decode_facts(commit.body):
-            fold.take(fact, commit)
+    if isinstance(recorded, Recorded):
+        task.editions = dict(recorded.editions)
+    for step in recorded.steps:
+        for fact in step.facts:
+            fold.take(fact, step)
             done += 1
             if done % SLICE == 0:
                 yield
@@ -294,7 +321,7 @@ def _trace(recorded: Recorded, fold: _Fold) -> TaskTrace:
         task_id=head.task_id, name=head.name, flow=head.flow, graph=task.edition or head.graph_ref,
         status=str(task.status), params=task.params, accepted_at=head.created_at, begun_at=fold.begun_at,
         ended_at=task.ended_at, generation=task.generation,
-        seq=recorded.commits[-1].seq if recorded.commits else 0, error=task.error,
+        seq=recorded.seq, error=task.error,
         nodes={name: nodes[name] for name in order}, attempts=attempts,
     )  # fmt: skip
 

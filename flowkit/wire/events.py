@@ -74,10 +74,11 @@ def decode_event(value: bytes | None) -> Event:
 
 def event_headers(commit: Commit) -> tuple[tuple[str, bytes], ...]:
     """CloudEvents 1.0, Kafka protocol binding, binary mode."""
+    subject = commit.task_id.encode()
     return (
         *_COMMITTED,
-        ("ce_id", f"{commit.task_id}:{commit.seq}".encode()),
-        ("ce_subject", commit.task_id.encode()),
+        ("ce_id", b"%s:%d" % (subject, commit.seq)),
+        ("ce_subject", subject),
         ("ce_time", _rfc3339(commit.at)),
     )
 

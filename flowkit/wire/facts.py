@@ -139,6 +139,11 @@ def encode_facts(recorded: Sequence[facts.Fact]) -> list[bytes]:
     return [dumps(row_of(fact)) for fact in recorded]
 
 
+def encode_body(recorded: Sequence[facts.Fact]) -> bytes:
+    """The body of a commit with all of these facts."""
+    return dumps([row_of(fact) for fact in recorded])
+
+
 def body_of(texts: Iterable[bytes]) -> str:
     """The body of a commit from its facts' texts."""
     return (b"[" + b",".join(texts) + b"]").decode()

@@ -15,6 +15,7 @@ from flowkit.wire.messages import Job, Told, encode_facts_batch
 from flowkit.wire.topics import MAX_MESSAGE_BYTES, Topics
 from flowkit.worker.attempt import Attempt, Phase
 
+NEWS = (Started, Streams)
 FLIGHTS = 4
 """At a time. Beyond them, what is for a partition that none of them goes to: the one result of a narrow task need not
 wait until hundreds of a wide one have landed."""
@@ -45,7 +46,7 @@ class Letter:
 
     @property
     def _announces(self) -> bool:
-        return isinstance(self.told.report, Started | Streams)
+        return isinstance(self.told.report, NEWS)
 
 
 Parcel = tuple[Record, Sequence[Letter]]

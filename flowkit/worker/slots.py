@@ -151,7 +151,8 @@ class Slots:
 
     def _fill(self) -> None:
         """Start what is queued, task by task in turn, while there are slots."""
-        while self._queue and len(self._running) - self.spare < self._slots:
+        most = self._slots + self.spare
+        while self._queue and len(self._running) < most:
             attempt = self._queue.take()
             if attempt.phase is not Phase.QUEUED:
                 continue

@@ -124,7 +124,7 @@ async def test_a_request_that_was_not_written_is_an_error(folder: Path, monkeypa
         async def never(request: object) -> None:
             await asyncio.sleep(60)
 
-        monkeypatch.setattr(client.api._asking, "_insert", never)
+        monkeypatch.setattr(client.api._steering._asking, "_insert", never)
         with pytest.raises(StoreUnavailable, match="could not be written"):
             await client.pause_task(task_id)
 

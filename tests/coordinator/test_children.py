@@ -100,7 +100,7 @@ async def test_the_children_of_one_graph_are_made_together_and_stay_until_they_a
     cell = await stand.parent()
     assert cell.unborn == CHILDREN
     cell.stirred_at = -1000.0
-    stand.engine.maybe_evict(cell)
+    stand.engine.eviction.maybe(cell)
     assert not cell.dead
 
     taken = 0
@@ -152,11 +152,11 @@ async def test_a_parent_leaves_memory_only_when_none_of_its_children_has_ended_f
     await stand.children.step()
     cell.stored = (cell.acked, cell.acked)
     cell.published = cell.acked
-    stand.engine.maybe_evict(cell)
+    stand.engine.eviction.maybe(cell)
     assert not cell.dead
 
     stand.clock.advance(stand.runtime.cfg.evict_after_sec + 1)
-    stand.engine.maybe_evict(cell)
+    stand.engine.eviction.maybe(cell)
     assert cell.dead
 
 
@@ -193,13 +193,13 @@ async def test_a_parent_that_was_loaded_stays_until_its_children_were_looked_for
     stand.engine.loaded(cell, Past(first.head, first.task, seq=first.acked))
     cell.stored, cell.published = (cell.acked, cell.acked), cell.acked
     cell.queue.clear()
-    stand.engine.maybe_evict(cell)
+    stand.engine.eviction.maybe(cell)
     assert not cell.dead, "nothing moves it, and it has something to find out"
 
     for _ in range(20):
         await asyncio.sleep(0)
     assert [len(ids) for ids in stand.store.asked] == [CHILDREN, CHILDREN]
-    stand.engine.maybe_evict(cell)
+    stand.engine.eviction.maybe(cell)
     assert cell.dead
 
 

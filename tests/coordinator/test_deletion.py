@@ -11,11 +11,11 @@ import pytest
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.coordinator.cell import Item
+from flowkit.coordinator.creation import Creation
 from flowkit.coordinator.deletion import GRACE_SEC, HINT_SEC, POINTER_SEC
 from flowkit.coordinator.ids import id_of_key, id_of_life, new_id
 from flowkit.coordinator.lives import Lives
 from flowkit.coordinator.offsets import OffsetTracker
-from flowkit.coordinator.tasks import Creation
 from flowkit.core import facts as f
 from flowkit.core.reports import Requested, Started
 from flowkit.errors import IdempotencyConflict, RequestRefused, StoreUnavailable, TaskNotFound

@@ -31,7 +31,7 @@ async def cut(recorded: Sequence[f.Fact], most: int) -> list[Commit]:
     runtime = CoordinatorRuntime(
         store=MemoryStore(), bus=MemoryBus(), clock=ManualClock(), cfg=CoordinatorConfig(max_commit_bytes=most)
     )
-    return list(runtime.engine._commits(Cell("t", 0), recorded, 5.0))
+    return list(runtime.engine.portions.of(Cell("t", 0), recorded, 5.0))
 
 
 async def test_a_large_decision_becomes_consecutive_commits() -> None:

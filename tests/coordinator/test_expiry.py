@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from flowkit.adapters.memory import MemoryBroker, MemoryBus, MemoryStore
 from flowkit.config import CoordinatorConfig
+from flowkit.coordinator.creation import Creation
 from flowkit.coordinator.runtime import CoordinatorRuntime
-from flowkit.coordinator.tasks import Creation
 from flowkit.core.payload import Payload
 from flowkit.core.reports import Succeeded
 from flowkit.ports import Record

@@ -10,7 +10,7 @@ import pytest
 from flowkit.adapters.memory import MemoryBus, MemoryStore
 from flowkit.clock import ManualClock
 from flowkit.config import CoordinatorConfig
-from flowkit.coordinator import glances, tasks
+from flowkit.coordinator import glances, results
 from flowkit.coordinator.glances import Glances
 from flowkit.coordinator.hub import Hub, Listener
 from flowkit.coordinator.runtime import CoordinatorRuntime
@@ -86,7 +86,7 @@ async def test_where_nobody_can_tell_they_look_for_themselves() -> None:
 
 
 async def test_waiters_miss_no_end_that_no_event_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "REREAD_SEC", 0.05)
+    monkeypatch.setattr(results, "REREAD_SEC", 0.05)
     store = Counting()
     await store.put_blob("g", dumps(graph(node("a"))), kind="graph")
     names = [f"t{place}" for place in range(20)]

@@ -10,11 +10,11 @@ import pytest
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.coordinator import retention as module
+from flowkit.coordinator.creation import Creation
 from flowkit.coordinator.deletion import GRACE_SEC
 from flowkit.coordinator.graphs import IDLE_SEC
 from flowkit.coordinator.publisher import Parcel
 from flowkit.coordinator.retention import BATCH, FIRST_LOOK_SEC, LATE_SEC, LATE_SHARE, LOOK_SEC, SHARE
-from flowkit.coordinator.tasks import Creation
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Head, Outcome, Record, Request
 from flowkit.wire.events import decode_event

@@ -92,7 +92,7 @@ class Yard:
         )  # fmt: skip
         runtime.engine.owned = set(range(8))
         runtime.publisher.send = lambda parcel: None  # type: ignore[method-assign]
-        runtime.api._publish = _nowhere  # type: ignore[method-assign]
+        runtime.api._acceptance._publish = _nowhere  # type: ignore[method-assign]
         return runtime
 
     async def task(self, task_id: str, *facts: list[f.Fact], head_seq: int | None = None, **fields: Any) -> Head:

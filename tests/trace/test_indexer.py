@@ -13,7 +13,7 @@ from flowkit.ports import Head, HeadUpdate, Outcome
 from flowkit.telemetry import Telemetry
 from flowkit.trace.history import histograms_of
 from flowkit.trace.indexer import LATE_SEC, PAGE, RECORDS, ROUND_SEC, Indexer
-from flowkit.trace.task_trace import Recorded
+from flowkit.trace.task_trace import Recorded, Seen
 from tests.core.builders import graph, node
 from tests.trace.histories import failed, leased, recorded, succeeded
 from tests.worker.stand import LoopClock, virtual
@@ -209,6 +209,96 @@ async def test_where_somebody_counted_some_meanwhile_the_others_are_counted() ->
 
     assert await office.counted() == 4
     assert office.telemetry.counts["attempts_indexed"] == 4
+
+
+def seen(history: Recorded) -> Seen:
+    """The history as its coordinator saw it."""
+    return Seen(history.head, history.graph, list(history.steps))
+
+
+@virtual
+async def test_what_its_coordinator_saw_of_a_task_is_counted_without_reading_it() -> None:
+    office, reading = Office(), Office()
+    for number in range(3):
+        for one in (office, reading):
+            await one.end(f"t{number}", (2.0, [f.TaskRestarted(1), leased("a", 2)]), (3.0, [failed("a", 0.1, 2)]))
+            one.histories[f"t{number}"].head.seq = 4
+        office.indexer.note(f"t{number}", seen(office.histories[f"t{number}"]))
+        reading.indexer.note(f"t{number}")
+    await office.rest(2)
+    await reading.rest(2)
+
+    assert (office.loads, reading.loads) == ([], [["t0", "t1", "t2"]])
+    assert await office.found() == await reading.found()
+    assert await office.counted() == await reading.counted() == 6
+    assert await office.store.traces.indexed(["t0"]) == {"t0": 4}
+
+
+@virtual
+async def test_what_somebody_has_counted_of_it_is_not_counted_from_what_was_seen() -> None:
+    office = Office()
+    for number in range(3):
+        await office.end(f"t{number}")
+    await office.fresh().index(["t1"])
+    for number in range(3):
+        office.indexer.note(f"t{number}", seen(office.histories[f"t{number}"]))
+    await office.rest(2)
+
+    assert await office.counted() == 3
+    assert len(await office.found()) == 3
+    assert office.loads == [["t1"], ["t0", "t2"]]
+
+
+@virtual
+async def test_of_what_was_seen_no_more_is_counted_at_once_than_of_what_is_read() -> None:
+    office = Office()
+    names = [f"a{number}" for number in range(RECORDS // 2 + 1)]
+    for task_id in ("t1", "t2", "t3"):
+        commits = [(0.0, [f.TaskCreated(), *map(leased, names)])]
+        commits += [(1.0, [*(succeeded(name, 0.5) for name in names), f.TaskEnded("finished")])]
+        office.histories[task_id] = history = recorded(graph(*map(node, names)), *commits, task_id=task_id)
+        await office.store.insert_heads([history.head])
+        await office.store.update_heads([HeadUpdate(task_id, "finished", 2, 2, False, None, 1.0, ended_at=2.0)])
+    await office.fresh().index(["t2"])
+    sizes: list[int] = []
+    count = office.store.traces.count_attempts
+
+    async def look(marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
+        sizes.append(len(records))
+        return await count(marks, records)
+
+    office.store.traces.count_attempts = look  # type: ignore[method-assign]
+    office.loads.clear()
+    await office.indexer.index(list(office.histories), {one: seen(office.histories[one]) for one in office.histories})
+
+    assert sizes == [len(names)] * 3
+    assert await office.counted() == 3 * len(names)
+    assert office.loads == []
+
+
+@virtual
+async def test_what_was_seen_of_a_task_that_has_gone_on_elsewhere_is_not_taken_for_all() -> None:
+    office = Office()
+    await office.end("t1")
+    before = seen(office.histories["t1"])
+    await office.store.delete_heads([office.histories["t1"].head])
+    await office.end("t1", (10.0, [f.TaskRestarted(1), leased("a", 2)]), (12.0, [failed("a", 1.5, 2)]))
+    office.indexer.note("t1", before)
+    await office.rest(2)
+
+    assert office.loads == [["t1"]]
+    assert [one.attempt for one in await office.found()] == [1, 2]
+
+
+@virtual
+async def test_what_was_seen_of_a_task_that_was_deleted_is_not_counted() -> None:
+    office = Office()
+    await office.end("t1")
+    office.indexer.note("t1", seen(office.histories["t1"]))
+    await office.store.update_heads([HeadUpdate("t1", "deleted", 3, 3, False, None, 1.0, remove_at=1.0)])
+    await office.rest(2)
+
+    assert (await office.found(), await office.counted()) == ([], 0)
 
 
 @virtual

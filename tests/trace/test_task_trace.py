@@ -6,9 +6,9 @@ import pytest
 
 from flowkit.core import facts as f
 from flowkit.core.payload import Artifact, Payload
-from flowkit.trace.task_trace import ended_attempts
+from flowkit.trace.task_trace import read_ended
 from tests.core.builders import graph, node
-from tests.trace.histories import ACCEPTED, failed, leased, recorded, succeeded, trace_of, values_of
+from tests.trace.histories import ACCEPTED, failed, finish, leased, recorded, succeeded, trace_of, values_of
 
 CHAIN = graph(node("a"), node("b", "a"), name="chain")
 HISTORY = recorded(
@@ -72,7 +72,7 @@ def test_what_runs_still_is_there_and_has_not_ended() -> None:
 
     (only,) = trace.attempts
     assert (only.ended, only.record.outcome, only.started_at) == (False, "running", ACCEPTED + 1)
-    assert ended_attempts(trace) == []
+    assert finish(read_ended(history)) == []
     assert trace.nodes["b"].started_at is None
 
 
@@ -111,7 +111,7 @@ def test_a_restart_begins_a_generation_and_the_attempts_of_the_one_before_stay()
         ("a", 1, 0), ("b", 1, 0), ("b", 2, 1),
     ]  # fmt: skip
     assert [one.attempt for one in trace.nodes["b"].attempts] == [2]
-    assert [one.node for one in ended_attempts(trace, after=3)] == ["b"]
+    assert [one.node for one in finish(read_ended(history, after=3))] == ["b"]
     assert (trace.generation, trace.status) == (1, "finished")
 
 

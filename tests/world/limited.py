@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from flowkit.coordinator.tasks import Creation
+from flowkit.coordinator.creation import Creation
 from flowkit.core.graph import Limit
 from flowkit.core.permits import need_of, needs_of
 from flowkit.errors import BusUnavailable, Permanent, RequestRefused, StoreUnavailable, TaskNotFound

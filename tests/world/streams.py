@@ -186,7 +186,7 @@ CLASSES = {"source": Source, "scale": Scale, "add_up": AddUp}
 
 
 def creation(graph: dict[str, Any], key: str) -> Any:
-    from flowkit.coordinator.tasks import Creation
+    from flowkit.coordinator.creation import Creation
 
     return Creation(graph, idempotency_key=key)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowkit.coordinator.tasks import Creation
+from flowkit.coordinator.creation import Creation
 from flowkit.testing import World
 from flowkit.testing.play import RandomPlay
 from flowkit.testing.plugin import MakeWorld

@@ -13,8 +13,8 @@ import pytest
 
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.coordinator import deletion, lives, retention
+from flowkit.coordinator.creation import Creation
 from flowkit.coordinator.deletion import Deletion
-from flowkit.coordinator.tasks import Creation
 from flowkit.errors import BusUnavailable, Corrupt, RequestRefused, StoreUnavailable, TaskNotFound
 from flowkit.ports import DELETED
 from flowkit.testing import World

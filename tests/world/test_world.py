@@ -129,7 +129,7 @@ async def shout(text: str) -> str:
 
 
 def test_two_hours_of_a_cluster_pass_in_a_moment(flowkit_world: MakeWorld) -> None:
-    from flowkit.coordinator.tasks import Creation
+    from flowkit.coordinator.creation import Creation
 
     results: list[Any] = []
 
@@ -146,7 +146,7 @@ def test_two_hours_of_a_cluster_pass_in_a_moment(flowkit_world: MakeWorld) -> No
 
 
 def test_a_worker_that_dies_is_replaced_by_another(flowkit_world: MakeWorld) -> None:
-    from flowkit.coordinator.tasks import Creation
+    from flowkit.coordinator.creation import Creation
 
     world = flowkit_world(workers=2, handlers={"greet": greet_soon, "shout": shout})
 

@@ -1,0 +1,52 @@
+"""Cuts a decision into commits that a store takes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import count
+
+from flowkit.coordinator.cell import Cell
+from flowkit.core import facts as f
+from flowkit.ports import Commit
+from flowkit.wire.facts import body_of, encode_body, encode_facts
+
+FEW_FACTS = 8
+
+
+class Portions:
+    """`by` is the coordinator, whose commits have ids of their own; `most_bytes` is what a commit's facts may take."""
+
+    def __init__(self, by: str, most_bytes: int) -> None:
+        self._by = by
+        self._most_bytes = most_bytes
+        self._ids = count(1)
+
+    def of(self, cell: Cell, recorded: Sequence[f.Fact], at: float) -> deque[Commit]:
+        """The decision as consecutive commits, each under the size limit and each prefix a legal state (rule 14).
+
+        `at` is the time that the decision was made with: a replay must fold with the very same.
+        """
+        if len(recorded) <= FEW_FACTS:  # nearly always: written in one go
+            body = encode_body(recorded)
+            if len(body) <= self._most_bytes:
+                return deque((self._next(cell, cell.acked + 1, cell.prev, at, body.decode()),))
+        commits: deque[Commit] = deque()
+        chunk: list[bytes] = []
+        size, seq, prev = 0, cell.acked, cell.prev
+        texts = encode_facts(recorded)
+        for place, text in enumerate(texts):
+            chunk.append(text)
+            size += len(text) + 1
+            last = place == len(texts) - 1
+            # An answered request and what it did are one: the next fact belongs to it.
+            whole = not isinstance(recorded[place], f.RequestApplied)
+            if last or (whole and size + len(texts[place + 1]) > self._most_bytes):
+                seq += 1
+                commits.append(self._next(cell, seq, prev, at, body_of(chunk)))
+                prev, chunk, size = commits[-1].id, [], 0
+        return commits
+
+    def _next(self, cell: Cell, seq: int, prev: str, at: float, body: str) -> Commit:
+        commit_id = f"{self._by}.{next(self._ids)}"
+        return Commit(cell.task_id, seq, commit_id, prev, at, self._by, body)

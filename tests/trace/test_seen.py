@@ -1,0 +1,82 @@
+"""What a coordinator saw of its tasks and counts without reading is what their commits say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flowkit import Embedded, Retry
+from flowkit.monitor_ports import HOUR_SEC, AttemptQuery, AttemptRecord
+from flowkit.trace.history import histograms_of
+from flowkit.trace.task_trace import Recorded, read_ended
+from tests.core.builders import graph, node
+from tests.trace.histories import finish
+
+ALL = AttemptQuery("default", 0.0, 4e9)
+PATIENCE_SEC = 20.0
+
+
+class Flaky:
+    """Asks once to be tried again."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, n: int) -> int:
+        self.calls += 1
+        if self.calls == 1:
+            raise Retry("not yet", after_sec=0.05)
+        return n
+
+
+async def double(n: int) -> int:
+    return 2 * n
+
+
+GRAPHS: dict[str, dict[str, Any]] = {
+    "plain": graph(node("a", type="double"), name="plain"),
+    "chain": graph(node("a", type="double"), node("b", "a", type="double", inputs={"n": 1}), name="chain"),
+    "flaky": graph(node("a", type="flaky"), name="flaky"),
+    "wide": graph(*(node(f"a{place}", type="double") for place in range(20)), name="wide"),
+}
+READ = {"wide"}
+"""What is too large to be kept in mind."""
+
+
+async def test_the_records_of_what_was_seen_are_those_of_its_commits(tmp_path: Path) -> None:
+    handlers = {"double": double, "flaky": Flaky()}
+    async with Embedded(tmp_path / "flow.db", handlers=handlers) as engine:
+        coordinator = engine.coordinator
+        history, traces = coordinator.runtime.history, coordinator._backend.traces
+        load, read = history.load, list[str]()
+
+        async def watched(task_ids: Sequence[str], *, whole: bool = False) -> Any:
+            read.extend(task_ids)
+            return await load(task_ids, whole=whole)
+
+        history.load = watched  # type: ignore[method-assign]
+        ids = {name: await coordinator.create_task(graph=raw, params={"n": 1}) for name, raw in GRAPHS.items()}
+        for task_id in ids.values():
+            assert (await engine.wait_task(task_id, 30)).ok
+
+        async with asyncio.timeout(PATIENCE_SEC):
+            while len(await traces.indexed(list(ids.values()))) < len(ids):
+                await asyncio.sleep(0.1)
+        assert read == [ids[name] for name in READ]
+
+        pasts = await load(list(ids.values()), whole=True)
+        told: list[AttemptRecord] = []
+        for past in pasts.values():
+            assert past.first is not None
+            told += finish(read_ended(Recorded(past.head, past.first, {}, past.commits)))
+        found = await traces.slowest_attempts(ALL, limit=100)
+        assert sorted(found, key=_place) == sorted(told, key=_place)
+        assert len(told) == 1 + 2 + 2 + 20
+        hours = histograms_of(await traces.rollups(ALL, span=HOUR_SEC), None, HOUR_SEC)
+        assert sum(sum(bins.values()) for hour in hours for bins in hour.outcomes.values()) == len(told)
+
+
+def _place(one: AttemptRecord) -> tuple[str, str, int]:
+    return one.task_id, one.node, one.attempt
