@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,15 +27,12 @@ def test_nobody_imports_from_above() -> None:
 
 def test_importing_flowkit_is_cheap() -> None:
     bare, full = [], []
-    for _ in range(3):  # on a busy machine even the best of five may be unlucky
-        for _ in range(5):
-            bare.append(_seconds("pass"))
-            full.append(_seconds("import flowkit"))
-        if min(full) - min(bare) <= IMPORT_BUDGET_SEC:
-            return
+    for _ in range(5):
+        bare.append(_cpu_seconds("pass"))
+        full.append(_cpu_seconds("import flowkit"))
 
     cost = min(full) - min(bare)
-    pytest.fail(f"`import flowkit` costs {cost * 1000:.0f} ms; import heavy libraries where they are first used")
+    assert cost <= IMPORT_BUDGET_SEC, f"{cost * 1000:.0f} ms; import heavy libraries where they are first used"
 
 
 def test_importing_flowkit_loads_no_client_library() -> None:
@@ -55,7 +52,13 @@ def test_no_file_is_too_long_to_read() -> None:
     assert not too_long
 
 
-def _seconds(code: str) -> float:
-    start = time.perf_counter()
+def _cpu_seconds(code: str) -> float:
+    """What a Python takes for it. Of this an import is made; on a busy machine others have a share of the time."""
+    before = _of_children()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    return time.perf_counter() - start
+    return _of_children() - before
+
+
+def _of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -50,6 +50,7 @@ def start_five(here: Site, database: dict[str, str]) -> None:
     here.services["node-runner"].until("/npu/all", lambda said: said["count"] == 1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares the five runs in one process."""
     for item in items:

@@ -22,6 +22,8 @@ from tests.integration.site import Site, until
 
 ROOT = Path(__file__).resolve().parents[3]
 Role = Literal["coordinator", "worker"]
+# Nothing is promised about it, and on a busy machine five Pythons that start at once take half a minute.
+STARTED_SEC = 90.0
 
 
 class Part:
@@ -131,7 +133,7 @@ class Cluster:
             self.spawn("worker", f"w{n}")
         await self.in_business(list(self.parts.values()))
 
-    async def in_business(self, parts: Sequence[Part], timeout: float = 30.0) -> None:
+    async def in_business(self, parts: Sequence[Part], timeout: float = STARTED_SEC) -> None:
         """Wait until every coordinator of these has partitions, and each worker is known to a coordinator."""
         for part in parts:
             await until(f"{part.name} is in business", lambda part=part: self._serves(part), timeout=timeout)
