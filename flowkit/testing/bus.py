@@ -104,7 +104,7 @@ class Broker:
             stage.later(stage.dice.uniform(4.5, 12), self._append, record)
             return True
         if stage.tilt["late_child_end"] and b'["child_ended"' in value and stage.chance(stage.tilt["late_child_end"]):
-            stage.count("D_late_child_end")
+            stage.count("D_late_child_ends")
             stage.later(stage.dice.uniform(2, 15), self._append, record)  # once more: its parent may have gone on since
         if stage.tilt["lost_work"] and b'["job"' in value and stage.chance(stage.tilt["lost_work"]):
             self.on_lost_work()
@@ -113,7 +113,7 @@ class Broker:
             tokens = {item.token for item in decode_work(value).items}
             if not tokens <= self._told:
                 self._told |= tokens
-                stage.count("D_lost_stop")
+                stage.count("D_lost_stops")
                 return True
         return None
 

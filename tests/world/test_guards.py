@@ -74,6 +74,7 @@ def test_with_all_guards_a_directed_fault_breaks_nothing(fault: str) -> None:
     tally = run_seeds(range(4), "calm" if fault in CALM else "chaos", directed=[fault])
 
     assert not tally.bad, "\n" + describe(tally)
+    assert tally.counts[f"D_{fault}"] > 0 or fault in TILTS
 
 
 @pytest.mark.slow
