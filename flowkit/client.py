@@ -12,7 +12,7 @@ from flowkit.backend import Backend, open_backend
 from flowkit.clock import SystemClock, whole_clock
 from flowkit.code_policies import read_code_policies
 from flowkit.config import CoordinatorConfig
-from flowkit.coordinator.creation import Creation
+from flowkit.coordinator.creation import Creation, targets_of
 from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
@@ -150,16 +150,7 @@ class Client:
         """Accept a task of a graph, or of a flow, and give its id; it survives any crash, and runs once somebody
         coordinates."""
         creation = Creation(
-            graph,
-            params,
-            idempotency_key,
-            priority,
-            labels,
-            timeout,
-            targets if isinstance(targets, str) else tuple(targets),
-            flow,
-            deadline,
-            traceparent,
+            graph, params, idempotency_key, priority, labels, timeout, targets_of(targets), flow, deadline, traceparent
         )
         return (await self.api.create([creation]))[0]
 

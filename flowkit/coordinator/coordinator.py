@@ -15,7 +15,7 @@ from flowkit.clock import SystemClock, whole_clock
 from flowkit.collector import EVERY_SEC, CycleCollection
 from flowkit.config import CoordinatorConfig, own_settings
 from flowkit.coordinator.adapters import CoordinatorAdapters
-from flowkit.coordinator.creation import Creation
+from flowkit.coordinator.creation import Creation, targets_of
 from flowkit.coordinator.detector import resolve_detector
 from flowkit.coordinator.flow_views import FlowPage, FlowView, VersionPage
 from flowkit.coordinator.handle import TaskHandle
@@ -277,16 +277,7 @@ class Coordinator:
         """
         graph = self.adapters.resolve(graph)
         creation = Creation(
-            graph,
-            params,
-            idempotency_key,
-            priority,
-            labels,
-            timeout,
-            targets if isinstance(targets, str) else tuple(targets),
-            flow,
-            deadline,
-            traceparent,
+            graph, params, idempotency_key, priority, labels, timeout, targets_of(targets), flow, deadline, traceparent
         )
         return (await self.runtime.api.create([creation]))[0]
 

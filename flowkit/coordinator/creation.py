@@ -25,3 +25,8 @@ class Creation:
     flow: str | None = None
     deadline: Any = None
     traceparent: str | None = None
+
+
+def targets_of(said: Sequence[str]) -> Sequence[str]:
+    """What a caller gave as targets, which is his and may change. A text stays one: admission says what to write."""
+    return said if isinstance(said, str) else tuple(said)

@@ -20,7 +20,7 @@ from flowkit.worker.attempt_secrets import HandlerSecrets
 from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
 from flowkit.worker.inputs import Inputs, patiently
 from flowkit.worker.logger import speaker
-from flowkit.worker.outcome import AttemptFailure, as_it_is, clean, failed
+from flowkit.worker.outcome import AttemptFailure, Hide, as_it_is, clean, failed
 from flowkit.worker.outputs import Output, TooMuch
 from flowkit.worker.registry import Kind
 from flowkit.worker.results import Next
@@ -82,11 +82,10 @@ class Performer:
             failure = error
         classify = getattr(attempt.handler, "classify_error", None)
         run_sec = attempt.run_sec
-        cover = attempt.cover
-        hide = as_it_is if cover is None else cover.text
+        hide = _hide_of(attempt)
         ended = failed(job.node, job.attempt, job.token, failure, run_sec=run_sec, classify=classify, hide=hide)
-        if cover is not None:
-            ended = cover.report(ended)
+        if attempt.cover is not None:
+            ended = attempt.cover.report(ended)
         return (ended if attempt.usage is None else replace(ended, usage=attempt.usage)), 0
 
     async def _clean_up(self, attempt: Attempt) -> None:
@@ -222,7 +221,7 @@ class Performer:
         return StreamFlow(plan=plan, job=attempt.job, store=kit.store, hub=kit.hub,
                           encode=lambda value: self._encode(value, attempt.job.task_id),
                           covered=None if attempt.cover is None else partial(self._covered, attempt),
-                          hide=as_it_is if attempt.cover is None else attempt.cover.text,
+                          hide=_hide_of(attempt),
                           parked=partial(self.on_parked, attempt), said=partial(self._said, attempt))  # fmt: skip
 
     def _said(self, attempt: Attempt, done: int, message: str, flowing: Flowing) -> None:
@@ -276,3 +275,8 @@ def _replays(attempt: Attempt) -> bool:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _hide_of(attempt: Attempt) -> Hide:
+    """What makes of a text of the attempt one that may leave this process."""
+    return as_it_is if attempt.cover is None else attempt.cover.text
