@@ -44,6 +44,10 @@ except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
 
+UPDATES_AT_ONCE = 500
+"""Heads that one command brings up to date: it must stay far below the 16 MB of a command."""
+
+
 class MongoStore:
     """A `Store` in a database of MongoDB: a replica set, or a standalone server for trials.
 
@@ -83,7 +87,7 @@ class MongoStore:
             now: dict[str, int] = {}
             for index in waiting:
                 now.setdefault(updates[index].task_id, index)
-            round_ = sorted(now.values())
+            round_ = sorted(now.values())[:UPDATES_AT_ONCE]
             answers = await self._update_round([updates[index] for index in round_])
             for index, outcome in zip(round_, answers, strict=True):
                 outcomes[index] = outcome
@@ -327,31 +331,21 @@ class MongoStore:
 
     async def _update_round(self, updates: Sequence[HeadUpdate]) -> list[Outcome]:
         stamp = os.urandom(9).hex()
-        operations = [documents.guarded(update, stamp) for update in updates]
-        refused: set[int] = set()
+        query, change = documents.overtaken(updates, stamp)
         try:
-            result = await self._database.bounded(
-                lambda: self._database.collection("tasks").bulk_write(operations, ordered=False)
-            )
-            if result.matched_count == len(updates):
-                return [Outcome.OK] * len(updates)
-        except BulkWriteError as error:
-            refused = {entry["index"] for entry in error.details["writeErrors"]}
-            if error.details["writeConcernErrors"]:
-                return [Outcome.UNKNOWN] * len(updates)
+            result = await self._database.bounded(lambda: self._database.collection("tasks").update_many(query, change))
         except FAILURES:
             return [Outcome.UNKNOWN] * len(updates)
+        if result.modified_count == len(updates):
+            return [Outcome.OK] * len(updates)
 
-        # The result counts those that matched and does not name them; the stamp does.
+        # The result counts those that were changed and does not name them; the stamp does.
         query = {"_id": {"$in": [update.task_id for update in updates]}, "stamp": stamp}
         try:
             stamped = set(await self._database.find("tasks", query, lambda doc: str(doc["_id"]), fields=["_id"]))
         except StoreUnavailable:
             return [Outcome.UNKNOWN] * len(updates)
-        return [
-            Outcome.OK if update.task_id in stamped else Outcome.UNKNOWN if index in refused else Outcome.NO_MATCH
-            for index, update in enumerate(updates)
-        ]
+        return [Outcome.OK if update.task_id in stamped else Outcome.NO_MATCH for update in updates]
 
     async def _swap(self, swaps: Sequence[LimitSwap]) -> list[Outcome]:
         operations = [documents.swapped(swap) for swap in swaps]
