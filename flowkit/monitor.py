@@ -10,10 +10,10 @@ from flowkit.config import CoordinatorConfig
 from flowkit.errors import Corrupt, TaskNotFound
 from flowkit.monitor_ports import DAY_SEC
 from flowkit.service import Supervisor
-from flowkit.trace.indexer import Indexer
+from flowkit.trace.indexer import Indexer, Seen
 from flowkit.trace.log_reader import LogReader
 from flowkit.trace.log_writer import LogWriter
-from flowkit.trace.task_trace import Recorded, Seen
+from flowkit.trace.task_trace import Recorded
 from flowkit.trace.traces import MOST_DAYS, Traces
 from flowkit.wire.topics import Topics
 
@@ -53,14 +53,6 @@ async def _recorded(history: History, past: Past) -> Recorded:
     return Recorded(past.head, past.first, await history.editions(past.commits), past.commits)
 
 
-def _seen(cell: Cell) -> Seen | None:
-    """What its coordinator saw of a task, where that is all there is."""
-    head, task, steps = cell.head, cell.task, cell.story
-    if head is None or task is None or steps is None or task.edition:
-        return None
-    return Seen(head, task.graph, steps)
-
-
 class Monitor:
     """`logs` reads, whoever coordinates. `start` begins to write. `note` hears of tasks that are at rest."""
 
@@ -81,7 +73,8 @@ class Monitor:
     def note(self, cell: Cell) -> None:
         """The task has ended, and its head says so."""
         if self._indexer is not None:
-            self._indexer.note(cell.task_id, _seen(cell))
+            story = cell.story
+            self._indexer.note(cell.task_id, None if story is None else Seen(story.seq, story.records))
 
     async def start(self, history: History, owned: Callable[[], Collection[int]]) -> None:
         """Join those who write log lines down, and index what ends in the partitions that `owned` tells. Raises

@@ -16,17 +16,13 @@ from flowkit.core.immutable import immutable
 from flowkit.core.model import NodeRun, Task
 from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
-from flowkit.core.story import Step
 from flowkit.ports import Commit, Head
 
 if TYPE_CHECKING:
+    from flowkit.coordinator.story import Story
     from flowkit.coordinator.stream_progress import Flow
     from flowkit.coordinator.waiting import Wait
     from flowkit.core.lane import Demand
-
-
-MOST_STEPS, MOST_FACTS = 16, 8
-"""So many commits, and facts of one, are kept of a task to be counted from: those of a few nodes."""
 
 
 @dataclass(slots=True)
@@ -159,7 +155,7 @@ class Cell:
         self.stirred_at = 0.0
         self.prev = ""
         self.stored = (0, 0)
-        self.story: list[Step] | None = None
+        self.story: Story | None = None
         self.streams: Flow | None = None
         self.since: dict[str, Since] | None = None
         self.snapshot = ""
@@ -193,13 +189,11 @@ class Cell:
         return max(0.0, now - began) if began else 0.0
 
     def remember(self, commit: Commit, facts: Sequence[Fact], *, whole: bool) -> None:
-        """A commit was acknowledged; `whole`: these are its facts, and not those of others too. A story that grows
-        long is given up: it can be read."""
-        if self.story is None:
+        """A commit was acknowledged; `whole`: these are its facts, and not those of others too."""
+        story, head, task = self.story, self.head, self.task
+        if story is None or head is None or task is None:
             return
-        if whole and commit.seq == len(self.story) + 1 <= MOST_STEPS and len(facts) <= MOST_FACTS:
-            self.story.append(Step(commit.seq, commit.at, facts))
-        else:
+        if not (whole and story.hear(head, task, commit.seq, commit.at, facts)):
             self.story = None
 
     def event_acknowledged(self, seq: int) -> None:

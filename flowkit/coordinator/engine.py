@@ -25,6 +25,7 @@ from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.poison import Poison
 from flowkit.coordinator.portions import Portions
 from flowkit.coordinator.rounds import PIECE, Opened, Rounds
+from flowkit.coordinator.story import Story
 from flowkit.coordinator.strays import Strays
 from flowkit.coordinator.timers import Timers
 from flowkit.core import facts as f
@@ -107,7 +108,7 @@ class Engine:
         cell = self.cells[head.task_id] = Cell(head.task_id, head.partition)
         cell.head, cell.task, cell.loading = head, new_task(head, graph, self._bounds), False
         if self.on_rest is not None:
-            cell.story = []
+            cell.story = Story()
         self.memory.add(cell, len(head.params))
         self.feed(cell, Item(Accepted(head.targets)))
 
@@ -370,7 +371,7 @@ class Engine:
         task = past.task
         cell.acked, cell.prev = past.seq, past.commit_id
         if not past.seq and self.on_rest is not None:
-            cell.story = []
+            cell.story = Story()
         cell.snapshot, cell.snapshot_size, cell.unfolded = past.head.snapshot, past.snapshot_size, past.unfolded
         self.memory.add(cell, len(past.head.params) + past.snapshot_size + past.unfolded)
         cell.stored = (past.head.seq, past.head.published_seq)

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from flowkit.core.model import ENDED_TASK
 from flowkit.monitor_ports import AttemptRecord, TraceStore
 from flowkit.ports import Clock, Head, HeadFilter, Outcome, Store
 from flowkit.telemetry import Telemetry
-from flowkit.trace.task_trace import Recorded, Seen, read_ended
+from flowkit.trace.task_trace import Recorded, read_ended
 from flowkit.trace.traces import in_slices
 
 SHARE: Final = 0.1
@@ -29,8 +29,12 @@ RECORDS: Final = 1000
 TRIES: Final = 3
 MOST_NOTED: Final = 100_000
 """Of more the heads tell."""
-MOST_SEEN: Final = 5000
-"""Of so many it is kept what their coordinator saw of them; those of more are read."""
+MOST_SEEN: Final = 20_000
+"""So many attempts are kept as their coordinator saw them; those of more tasks are read."""
+FRESH_SEC: Final = 120.0
+"""Of a task that was seen to end so long ago at most, nobody asks whether it is still there. It may have been deleted,
+but what is left of it is removed only long after (`flowkit.coordinator.deletion`), with what was counted until then;
+and what it has done since is counted from there on."""
 MOST_COMMITS: Final = 1000
 PAGE: Final = 200
 FIRST_ROUND_SEC: Final = 5.0
@@ -39,9 +43,15 @@ ROUND_SEC: Final = 600.0
 LATE_SEC: Final = 3600.0
 """... else those that ended since the round before began, or so long before: a head may be late."""
 
-NOTHING_SEEN: Final[Mapping[str, Seen]] = {}
-
 LoadMany = Callable[[Sequence[str]], Awaitable[Mapping[str, Recorded]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The attempts of a task as its coordinator saw them, all that ended in its commits up to `seq`."""
+
+    seq: int
+    records: Sequence[AttemptRecord]
 
 
 class Indexer:
@@ -64,17 +74,26 @@ class Indexer:
         self._since: float | None = None
         self._seen: frozenset[int] = frozenset()
         self._began = 0.0
-        self._noted: dict[str, Seen | None] = {}
+        self._noted: dict[str, _Noted] = {}
+        self._attempts = 0
         self._rests_until = 0.0
         self._round_at = clock.mono() + FIRST_ROUND_SEC
         self._pages: dict[str, tuple[float, str] | None] = {}
 
     def note(self, task_id: str, seen: Seen | None = None) -> None:
-        """The task has ended, and its head says so. `seen` is its whole history, where that is at hand."""
+        """The task has ended, and its head says so. `seen` are all its attempts, where they are at hand."""
+        now = self._clock.mono()
         if not self._noted:
-            self._waits_until = self._clock.mono() + self._linger_sec
-        if len(self._noted) < MOST_NOTED:
-            self._noted[task_id] = seen if len(self._noted) < MOST_SEEN else None
+            self._waits_until = now + self._linger_sec
+        known = self._noted.get(task_id)
+        if known is None and len(self._noted) >= MOST_NOTED:
+            return
+        self._attempts -= 0 if known is None else known.attempts
+        one = _Noted(now, seen)
+        if self._attempts + one.attempts > MOST_SEEN:
+            one = _Noted(now, None)
+        self._attempts += one.attempts
+        self._noted[task_id] = one
 
     @property
     def idle(self) -> bool:
@@ -101,31 +120,31 @@ class Indexer:
 
     async def _index_noted(self) -> None:
         noted = dict(islice(self._noted.items(), BATCH))
-        await self.index(list(noted), {task_id: seen for task_id, seen in noted.items() if seen is not None})
-        for task_id, seen in noted.items():
-            if self._noted.get(task_id) is seen:  # else it has ended once more meanwhile
-                self._noted.pop(task_id, None)
+        fresh = self._clock.mono() - FRESH_SEC
+        seen = {name: one.seen for name, one in noted.items() if one.seen is not None and one.at > fresh}
+        left = await self._index_seen(seen)
+        await self.index([*left, *(name for name in noted if name not in seen)])
+        for task_id, one in noted.items():
+            if self._noted.get(task_id) is one:  # else it has ended once more meanwhile
+                del self._noted[task_id]
+                self._attempts -= one.attempts
 
-    async def index(self, task_ids: Sequence[str], seen: Mapping[str, Seen] = NOTHING_SEEN) -> None:
-        """Count what is missing of these tasks. `seen` are the histories that need not be read. Raises
-        `StoreUnavailable`, having done some of it."""
-        heads = {head.task_id: head for head in await self._store.read_heads(task_ids)}
-        ended = [head for head in heads.values() if head.status in ENDED_TASK]
-        at_hand = [seen[head.task_id] for head in ended if _is_all(seen.get(head.task_id), head)]
-        done = {one.head.task_id for one in at_hand}.difference(await self._index_seen(at_hand))
-        await self._index([head for head in ended if head.task_id not in done])
+    async def index(self, task_ids: Sequence[str]) -> None:
+        """Count what is missing of these tasks. Raises `StoreUnavailable`, having done some of it."""
+        if task_ids:
+            heads = await self._store.read_heads(task_ids)
+            await self._index([head for head in heads if head.status in ENDED_TASK])
 
-    async def _index_seen(self, seen: Sequence[Seen]) -> list[str]:
+    async def _index_seen(self, seen: Mapping[str, Seen]) -> list[str]:
         """Count tasks from what their coordinator saw, as if nobody had counted any of them. The answer are those among
         which somebody has: they are not counted."""
         batch, left = _Batch(), list[str]()
-        for one in seen:
-            records = await in_slices(read_ended(one))
-            if batch.records and len(batch.records) + len(records) > RECORDS:
+        for task_id, one in seen.items():
+            if batch.records and len(batch.records) + len(one.records) > RECORDS:
                 left += await self._put_seen(batch)
                 batch = _Batch()
-            batch.marks[one.head.task_id] = (0, one.seq)
-            batch.records += records
+            batch.marks[task_id] = (0, one.seq)
+            batch.records += one.records
         return left + await self._put_seen(batch) if batch.marks else left
 
     async def _put_seen(self, batch: _Batch) -> list[str]:
@@ -211,9 +230,16 @@ class Indexer:
                 after = (page[-1].created_at, page[-1].task_id)
 
 
-def _is_all(seen: Seen | None, head: Head) -> bool:
-    """Whether what was seen of a task is what its head says that there is."""
-    return seen is not None and seen.seq == head.seq and seen.head.tenant == head.tenant
+class _Noted(NamedTuple):
+    """A task that has ended, noted at `at` (monotonic seconds)."""
+
+    at: float
+    seen: Seen | None
+
+    @property
+    def attempts(self) -> int:
+        """How many are kept."""
+        return 0 if self.seen is None else len(self.seen.records)
 
 
 @dataclass(slots=True)

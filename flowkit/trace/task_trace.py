@@ -17,7 +17,6 @@ from flowkit.core.graph import MISSING, Graph
 from flowkit.core.inputs import node_inputs, output_of
 from flowkit.core.model import NodeRun, Task
 from flowkit.core.payload import Payload, lift_artifacts, put_at
-from flowkit.core.story import Step
 from flowkit.monitor_ports import AttemptRecord
 from flowkit.ports import Commit, Head, flow_name
 from flowkit.wire.codec import loads
@@ -41,29 +40,16 @@ class Recorded:
     commits: Sequence[Commit]
 
     @property
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[tuple[Commit, Sequence[f.Fact]]]:
         """Its commits up to where it was deleted, each read when it is its turn."""
         for commit in self.commits:
             if is_tombstone(commit):
                 return
-            yield Step(commit.seq, commit.at, decode_facts(commit.body))
+            yield commit, decode_facts(commit.body)
 
     @property
     def seq(self) -> int:
         return self.commits[-1].seq if self.commits else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A task as its coordinator saw it, from its first commit to its last, all with one graph."""
-
-    head: Head
-    graph: Graph
-    steps: Sequence[Step]
-
-    @property
-    def seq(self) -> int:
-        return self.steps[-1].seq if self.steps else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +159,7 @@ class _Fold:
     values: dict[tuple[str, int], Values] = field(default_factory=dict)
     begun_at: float | None = None
 
-    def take(self, fact: f.Fact, commit: Step) -> None:
+    def take(self, fact: f.Fact, commit: Commit) -> None:
         before = self.task.runs.get(fact.node) if isinstance(fact, _BEGINS) else None
         ready_at = before.ready_at if before is not None else None
         evolve(self.task, fact, commit.at)
@@ -225,7 +211,7 @@ class _Fold:
         except Exception as error:  # what a decision had to ask the store for is not in the commits
             return Values(note=f"its inputs are not in the history: {type(error).__name__}: {error}")
 
-    def _end(self, name: str, commit: Step, outcome: str, code: str = "", *, run_sec: float = 0.0,
+    def _end(self, name: str, commit: Commit, outcome: str, code: str = "", *, run_sec: float = 0.0,
              usage: f.Usage | None = None, error: f.ErrorInfo | None = None, retry_at: float | None = None,
              output: Payload | None = None, chosen: tuple[str, ...] | None = None) -> None:  # fmt: skip
         of = self.open.pop(name, None)
@@ -276,7 +262,7 @@ def read_values_of(
     return fold.values
 
 
-def read_ended(recorded: Recorded | Seen, after: int = 0) -> Generator[None, None, list[AttemptRecord]]:
+def read_ended(recorded: Recorded, after: int = 0) -> Generator[None, None, list[AttemptRecord]]:
     """The records of the attempts that ended behind commit `after`, in the order of their leases; in slices. Raises
     what a fold raises."""
     fold = yield from _folded(recorded, None)
@@ -288,7 +274,7 @@ def flow_of(head: Head) -> str:
     return flow_name(head.flow) or head.name
 
 
-def _folded(recorded: Recorded | Seen, wanted: Wanted | None) -> Generator[None, None, _Fold]:
+def _folded(recorded: Recorded, wanted: Wanted | None) -> Generator[None, None, _Fold]:
     head = recorded.head
     task = Task(
         task_id=head.task_id, graph=recorded.graph, params=loads(head.params), tenant=head.tenant,
@@ -296,11 +282,10 @@ def _folded(recorded: Recorded | Seen, wanted: Wanted | None) -> Generator[None,
     )  # fmt: skip
     fold = _Fold(task, head, wanted)
     done = 0
-    if isinstance(recorded, Recorded):
-        task.editions = dict(recorded.editions)
-    for step in recorded.steps:
-        for fact in step.facts:
-            fold.take(fact, step)
+    task.editions = dict(recorded.editions)
+    for commit, facts in recorded.steps:
+        for fact in facts:
+            fold.take(fact, commit)
             done += 1
             if done % SLICE == 0:
                 yield

@@ -12,10 +12,10 @@ from flowkit.monitor_ports import HOUR_SEC, AttemptQuery, AttemptRecord
 from flowkit.ports import Head, HeadUpdate, Outcome
 from flowkit.telemetry import Telemetry
 from flowkit.trace.history import histograms_of
-from flowkit.trace.indexer import LATE_SEC, PAGE, RECORDS, ROUND_SEC, Indexer
-from flowkit.trace.task_trace import Recorded, Seen
+from flowkit.trace.indexer import FRESH_SEC, LATE_SEC, MOST_SEEN, PAGE, RECORDS, ROUND_SEC, Indexer, Seen
+from flowkit.trace.task_trace import Recorded, read_ended
 from tests.core.builders import graph, node
-from tests.trace.histories import failed, leased, recorded, succeeded
+from tests.trace.histories import failed, finish, leased, recorded, succeeded
 from tests.worker.stand import LoopClock, virtual
 
 RAW = graph(node("a"), name="one")
@@ -212,8 +212,8 @@ async def test_where_somebody_counted_some_meanwhile_the_others_are_counted() ->
 
 
 def seen(history: Recorded) -> Seen:
-    """The history as its coordinator saw it."""
-    return Seen(history.head, history.graph, list(history.steps))
+    """The attempts as their coordinator saw them."""
+    return Seen(history.seq, finish(read_ended(history)))
 
 
 @virtual
@@ -269,7 +269,9 @@ async def test_of_what_was_seen_no_more_is_counted_at_once_than_of_what_is_read(
 
     office.store.traces.count_attempts = look  # type: ignore[method-assign]
     office.loads.clear()
-    await office.indexer.index(list(office.histories), {one: seen(office.histories[one]) for one in office.histories})
+    for one in office.histories:
+        office.indexer.note(one, seen(office.histories[one]))
+    await office.rest(2)
 
     assert sizes == [len(names)] * 3
     assert await office.counted() == 3 * len(names)
@@ -277,28 +279,51 @@ async def test_of_what_was_seen_no_more_is_counted_at_once_than_of_what_is_read(
 
 
 @virtual
-async def test_what_was_seen_of_a_task_that_has_gone_on_elsewhere_is_not_taken_for_all() -> None:
+async def test_of_a_task_that_has_gone_on_since_it_was_seen_the_rest_is_counted_too() -> None:
     office = Office()
     await office.end("t1")
-    before = seen(office.histories["t1"])
+    office.indexer.note("t1", seen(office.histories["t1"]))
     await office.store.delete_heads([office.histories["t1"].head])
     await office.end("t1", (10.0, [f.TaskRestarted(1), leased("a", 2)]), (12.0, [failed("a", 1.5, 2)]))
-    office.indexer.note("t1", before)
     await office.rest(2)
+    assert ([one.attempt for one in await office.found()], office.loads) == ([1], [])
 
+    office.indexer.note("t1")
+    await office.rest(2)
     assert office.loads == [["t1"]]
     assert [one.attempt for one in await office.found()] == [1, 2]
+    assert await office.counted() == 2
 
 
 @virtual
-async def test_what_was_seen_of_a_task_that_was_deleted_is_not_counted() -> None:
+async def test_what_was_seen_long_ago_of_a_task_that_was_deleted_is_not_counted() -> None:
     office = Office()
     await office.end("t1")
     office.indexer.note("t1", seen(office.histories["t1"]))
     await office.store.update_heads([HeadUpdate("t1", "deleted", 3, 3, False, None, 1.0, remove_at=1.0)])
+    await asyncio.sleep(FRESH_SEC + 1)
     await office.rest(2)
 
     assert (await office.found(), await office.counted()) == ([], 0)
+    assert office.indexer.idle
+
+
+@virtual
+async def test_more_than_may_be_kept_in_mind_is_read() -> None:
+    office, names = Office(), [f"a{number}" for number in range(MOST_SEEN // 2)]
+    for task_id in ("t1", "t2", "t3"):
+        commits = [(0.0, [f.TaskCreated(), *map(leased, names)])]
+        commits += [(1.0, [*(succeeded(name, 0.5) for name in names), f.TaskEnded("finished")])]
+        office.histories[task_id] = history = recorded(graph(*map(node, names)), *commits, task_id=task_id)
+        await office.store.insert_heads([history.head])
+        await office.store.update_heads([HeadUpdate(task_id, "finished", 2, 2, False, None, 1.0, ended_at=2.0)])
+        office.indexer.note(task_id, seen(history))
+    office.indexer.note("t1", seen(office.histories["t1"]))  # once more is not more
+    await office.rest(30)
+
+    assert office.loads == [["t3"]]
+    assert await office.counted() == 3 * len(names)
+    assert office.indexer._attempts == 0
 
 
 @virtual

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flowkit import Embedded, Retry
+from flowkit.coordinator.cell import Cell
+from flowkit.coordinator.engine import Engine
 from flowkit.monitor_ports import HOUR_SEC, AttemptQuery, AttemptRecord
+from flowkit.ports import Commit
+from flowkit.testing.play import simulate
 from flowkit.trace.history import histograms_of
 from flowkit.trace.task_trace import Recorded, read_ended
 from tests.core.builders import graph, node
@@ -16,6 +23,7 @@ from tests.trace.histories import finish
 
 ALL = AttemptQuery("default", 0.0, 4e9)
 PATIENCE_SEC = 20.0
+SEEDS = range(12)
 
 
 class Flaky:
@@ -41,8 +49,6 @@ GRAPHS: dict[str, dict[str, Any]] = {
     "flaky": graph(node("a", type="flaky"), name="flaky"),
     "wide": graph(*(node(f"a{place}", type="double") for place in range(20)), name="wide"),
 }
-READ = {"wide"}
-"""What is too large to be kept in mind."""
 
 
 async def test_the_records_of_what_was_seen_are_those_of_its_commits(tmp_path: Path) -> None:
@@ -64,7 +70,7 @@ async def test_the_records_of_what_was_seen_are_those_of_its_commits(tmp_path: P
         async with asyncio.timeout(PATIENCE_SEC):
             while len(await traces.indexed(list(ids.values()))) < len(ids):
                 await asyncio.sleep(0.1)
-        assert read == [ids[name] for name in READ]
+        assert read == []
 
         pasts = await load(list(ids.values()), whole=True)
         told: list[AttemptRecord] = []
@@ -76,6 +82,41 @@ async def test_the_records_of_what_was_seen_are_those_of_its_commits(tmp_path: P
         assert len(told) == 1 + 2 + 2 + 20
         hours = histograms_of(await traces.rollups(ALL, span=HOUR_SEC), None, HOUR_SEC)
         assert sum(sum(bins.values()) for hour in hours for bins in hour.outcomes.values()) == len(told)
+
+
+@pytest.mark.parametrize(("mode", "directed"), [("calm", ()), ("chaos", ()), ("chaos", ("rich",))])
+def test_a_story_is_what_a_fold_of_the_same_commits_says(
+    mode: str, directed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: dict[Cell, list[Commit]] = {}
+    outcomes: Counter[str] = Counter()
+    wrong: list[Any] = []
+    remember, begin = Cell.remember, Engine.__init__
+
+    def remembered(cell: Cell, commit: Commit, facts: Any, *, whole: bool) -> None:
+        heard.setdefault(cell, []).append(commit)
+        remember(cell, commit, facts, whole=whole)
+
+    def at_rest(cell: Cell) -> None:
+        assert cell.head is not None
+        assert cell.task is not None
+        if cell.story is not None:
+            folded = finish(read_ended(Recorded(cell.head, cell.task.graph, {}, heard[cell])))
+            told = (cell.story.seq, sorted(cell.story.records, key=_place))
+            if told != (heard[cell][-1].seq, sorted(folded, key=_place)):
+                wrong.append(told)
+            outcomes.update(one.outcome for one in folded)
+
+    def begun(engine: Engine, **given: Any) -> None:
+        begin(engine, **given)
+        engine.on_rest = at_rest
+
+    monkeypatch.setattr(Cell, "remember", remembered)
+    monkeypatch.setattr(Engine, "__init__", begun)
+    for seed in SEEDS:
+        assert not simulate(seed, mode, directed=directed).violations
+    assert wrong == []
+    assert outcomes["succeeded"] > 5
 
 
 def _place(one: AttemptRecord) -> tuple[str, str, int]:

@@ -1,0 +1,80 @@
+"""The attempts of a task as its coordinator saw them end: as long as that is at hand, nobody has to read its commits to
+count them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from flowkit.core import facts as f
+from flowkit.core.derived import base_of
+from flowkit.monitor_ports import AttemptRecord
+from flowkit.ports import flow_name
+
+if TYPE_CHECKING:
+    from flowkit.core.model import Task
+    from flowkit.ports import Head
+
+MOST_RECORDS: Final = 1000
+"""A story that grows longer is given up: it can be read."""
+
+
+class _Open(NamedTuple):
+    attempt: int
+    worker: str
+    ready_at: float
+    leased_at: float
+
+
+class Story:
+    """The records of the attempts that ended in commits 1 to `seq`, in the order of their ends. They are the very ones
+    that a fold of these commits gives (`flowkit.trace.task_trace`)."""
+
+    __slots__ = ("_open", "records", "seq")
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.records: list[AttemptRecord] = []
+        self._open: dict[str, _Open] = {}
+
+    def hear(self, head: Head, task: Task, seq: int, at: float, facts: Sequence[f.Fact]) -> bool:
+        """Commit `seq` with these facts was acknowledged; `task` is the state with them. False where the story ends
+        here: it is to be forgotten."""
+        if seq != self.seq + 1 or len(self.records) > MOST_RECORDS:
+            return False
+        self.seq = seq
+        for fact in facts:
+            match fact:
+                case f.AttemptLeased(node=node, attempt=attempt, worker=worker):
+                    ready_at = task.runs[node].ready_at
+                    self._open[node] = _Open(attempt, worker, at if ready_at is None else ready_at, at)
+                case f.AttemptSucceeded(node=node, run_sec=run_sec, usage=usage):
+                    self._end(head, task, node, at, "succeeded", "", run_sec, usage)
+                case f.AttemptFailed(node=node, error=error, run_sec=run_sec, usage=usage):
+                    self._end(head, task, node, at, "failed", str(error.get("code", "")), run_sec, usage)
+                case f.LeaseLost(node=node, why=why, usage=usage) if why != "released":
+                    self._end(head, task, node, at, "lost", why, 0.0, usage)
+                case f.NodeCancelled(node=node, reason=reason, usage=usage):
+                    self._end(head, task, node, at, "cancelled", reason, 0.0, usage)
+                case f.NodeFailed(node=node, error=error):
+                    self._end(head, task, node, at, "failed", str(error.get("code", "")), 0.0, None)
+                case f.TaskEnded(status=status) if self._open:
+                    for node in list(self._open):
+                        self._end(head, task, node, at, "cancelled", status, 0.0, None)
+                case f.LeaseLost() | f.ChildStarted() | f.TaskRestarted():
+                    return False
+        return True
+
+    def _end(self, head: Head, task: Task, node: str, at: float, outcome: str, code: str, run_sec: float,
+             usage: f.Usage | None) -> None:  # fmt: skip
+        begun = self._open.pop(node, None)
+        if begun is None:
+            return
+        attempt, worker, ready_at, leased_at = begun
+        self.records.append(
+            AttemptRecord(
+                head.task_id, head.tenant, flow_name(head.flow) or head.name, node, base_of(node),
+                task.node(node).type, attempt, task.generation, outcome, code, worker, ready_at, leased_at, at, run_sec,
+                self.seq, usage,
+            )
+        )  # fmt: skip
