@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +65,10 @@ async def test_a_coordinator_that_was_told_to_end_hears_no_more_signals() -> Non
 
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.parametrize("timeout", ["5", True])
+async def test_a_timeout_that_is_no_number_is_named(tmp_path: Path, timeout: Any) -> None:
+    async with flowkit.Embedded(tmp_path / "flow.db") as engine:
+        with pytest.raises(TypeError, match="timeout is a number of seconds, or None to wait for ever, not "):
+            await engine.wait_task("t", timeout)

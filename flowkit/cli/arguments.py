@@ -1,6 +1,6 @@
 """How arguments are read: numbers within their bounds, and words with the nearest that there is.
 
-Imports nothing but argparse until something is wrong: a mistyped option must not cost half a second.
+Imports next to nothing but argparse until something is wrong: a mistyped option must not cost half a second.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from argparse import ArgumentParser
 from contextlib import suppress
 from typing import NoReturn
+
+from flowkit.paging import LARGEST_PAGE
 
 CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)$", re.DOTALL)
 UNKNOWN = re.compile(r"unrecognized arguments: (.*)$", re.DOTALL)
@@ -40,6 +42,13 @@ def count(text: str) -> int:
         if (value := int(text)) > 0:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def rows(text: str) -> int:
+    with suppress(ValueError):
+        if 1 <= (value := int(text)) <= LARGEST_PAGE:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of rows from 1 to {LARGEST_PAGE:,}")
 
 
 def natural(text: str) -> int:

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
 from flowkit import __version__
-from flowkit.cli.arguments import Parser, count, natural, seconds
+from flowkit.cli.arguments import Parser, count, natural, rows, seconds
 from flowkit.cli.parser_service import add_service
 
 NEVER = argparse.SUPPRESS
@@ -240,7 +240,7 @@ def _trace_many(verbs: Any) -> None:
 
 def _most(parser: ArgumentParser, usual: int) -> None:
     parser.add_argument(
-        "--limit", type=count, default=usual, metavar="N", help=f"at most so many rows (default: {usual})"
+        "--limit", type=rows, default=usual, metavar="N", help=f"at most so many rows (default: {usual})"
     )
 
 
@@ -333,7 +333,7 @@ def _users(parser: ArgumentParser) -> None:
 
 
 def _paged(parser: ArgumentParser) -> None:
-    parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many (default: 20)")
+    parser.add_argument("--limit", type=rows, default=20, metavar="N", help="at most so many (default: 20)")
     parser.add_argument("--cursor", metavar="CURSOR", help="go on where the page before ended")
 
 

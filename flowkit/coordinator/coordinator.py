@@ -305,8 +305,8 @@ class Coordinator:
                          flow: str | None = None, parent: str | None = "", limit: int = 100,
                          cursor: str | None = None) -> Page:  # fmt: skip
         """A page of heads, newest first; they may lag by a second. `flow` is `name`, `name@3` or `name@tag`; `parent`
-        the id of the task whose children are wanted, empty for tasks that are nobody's, None for all. A page holds
-        1,000 at most, whatever `limit` says; its `cursor` gives the next. Raises `ValueError` for an unknown status."""
+        the id of the task whose children are wanted, empty for tasks that are nobody's, None for all. Raises
+        `ValueError` for an unknown status, and for a `limit` that is not 1 to 1,000; `cursor` gives the next page."""
         return await self.runtime.api.list_heads(
             status=status, labels=labels, name=name, since=since, until=until, flow=flow, parent=parent, limit=limit,
             cursor=cursor,

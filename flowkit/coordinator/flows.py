@@ -27,12 +27,12 @@ from flowkit.core.graph_diff import GraphDiff, diff_graphs
 from flowkit.core.problems import Problems, shown
 from flowkit.core.values import Copier
 from flowkit.errors import FlowNotFound, StoreUnavailable, did_you_mean
+from flowkit.paging import checked_limit
 from flowkit.ports import Clock, FlowTag, FlowVersion, Outcome, Store
 
 TRIES: Final = 40
 LONGEST_PAUSE_SEC: Final = 0.5
 KNOWN_VERSIONS: Final = 1000
-LARGEST_PAGE: Final = 1000
 NAMES_LOOKED_AT: Final = 1000
 LONGEST_NOTE: Final = 4000
 LARGE_NODES: Final = 1000
@@ -135,8 +135,8 @@ class Flows:
         return flow_view(found, await self._tags(found), await self._graphs.written(found.graph_ref))
 
     async def list(self, *, limit: int = 100, cursor: str | None = None) -> FlowPage:
-        """A page of flows, in order of their names; at most a thousand."""
-        limit = max(1, min(limit, LARGEST_PAGE))
+        """A page of flows, in order of their names. Raises `ValueError` for a `limit` that is not 1 to 1,000."""
+        limit = checked_limit(limit)
         found = await self._store.newest_flows(self.tenant, limit=limit + 1, after=cursor or "")
         page = found[:limit]
         tags: dict[str, dict[str, int]] = {flow.name: {} for flow in page}
@@ -148,8 +148,9 @@ class Flows:
         )
 
     async def versions(self, name: str, *, limit: int = 100, cursor: str | None = None) -> VersionPage:
-        """A page of a flow's versions, newest first; at most a thousand. Raises `FlowNotFound`, `FlowNameError`."""
-        limit = max(1, min(limit, LARGEST_PAGE))
+        """A page of a flow's versions, newest first. Raises `FlowNotFound`, `FlowNameError`, and `ValueError` for a
+        `limit` that is not 1 to 1,000."""
+        limit = checked_limit(limit)
         newest = await self._find(self.tenant, FlowRef(checked_flow_name(name), tag=LATEST))
         before = None if cursor is None else _read_cursor(cursor)
         found = await self._store.flow_versions(self.tenant, name, limit=limit + 1, before=before)

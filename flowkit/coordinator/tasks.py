@@ -37,6 +37,7 @@ from flowkit.core.flow_refs import read_flow_ref
 from flowkit.core.model import TaskStatus
 from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import did_you_mean
+from flowkit.paging import checked_limit
 from flowkit.ports import DELETED, Bus, Clock, Commit, Head, HeadFilter, Record, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
@@ -164,7 +165,7 @@ class Tasks:
         if flow and read_flow_ref(flow).tag:
             flow = str(await self.flows.resolve(self.tenant, flow))
         where = HeadFilter(self.tenant, statuses, dict(labels or {}), name, since, until, flow, parent)
-        limit = max(1, min(limit, 1000))
+        limit = checked_limit(limit)
         heads = await self.store.list_heads(where, limit=limit + 1, after=_read_cursor(cursor))
         page = heads[:limit]
         more = len(heads) > limit
@@ -185,6 +186,8 @@ class Tasks:
     async def wait(self, task_id: str, timeout: float | None = None, *, on_wait: Any = None) -> TaskResult:
         """Wait until the task has ended, however it ended. Raises `TaskNotFound`, `WaitTimeout` after `timeout`
         seconds. `on_wait` is called with a sentence when something that nobody serves holds the task up."""
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+            raise TypeError(f"timeout is a number of seconds, or None to wait for ever, not {timeout!r}")
         listener = self.hub.listen(task_id, ends_only=True)
         try:
             if self._engine is None or task_id not in self._engine.cells:

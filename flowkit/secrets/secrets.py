@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
 
 from flowkit.core.secret_refs import Allowed, checked_allowed, checked_secret_name, read_allowed, read_secret_ref
 from flowkit.errors import FlowKitError, SecretNotFound
+from flowkit.paging import LARGEST_PAGE, checked_limit
 from flowkit.ports import AuditFilter, AuditRow, SealedSecret
 from flowkit.secrets import rotation
 from flowkit.secrets.cabinet import Cabinet
@@ -15,8 +15,6 @@ from flowkit.secrets.manager import SecretManager
 from flowkit.secrets.values import checked_value, warnings_for
 from flowkit.secrets.views import AuditPage, AuditVerdict, Rotation, SecretPage, SecretView, view_of
 from flowkit.wire.audit import Check, Mark
-
-LARGEST_PAGE: Final = 1000
 
 
 class Secrets:
@@ -109,9 +107,10 @@ class Secrets:
         return value
 
     async def list(self, *, limit: int = 100, cursor: str | None = None) -> SecretPage:
-        """A page of secrets in order of their names, the newest version of each; at most a thousand."""
+        """A page of secrets in order of their names, the newest version of each. Raises `ValueError` for a `limit` that
+        is not 1 to 1,000."""
         cabinet = await self._open()
-        limit = max(1, min(limit, LARGEST_PAGE))
+        limit = checked_limit(limit)
         page: list[SecretView] = []
         after = cursor or ""
         while True:
@@ -126,17 +125,18 @@ class Secrets:
             after = found[-1].name
 
     async def versions(self, name: str, *, limit: int = 100) -> Sequence[SecretView]:
-        """The versions of a secret, newest first; at most a thousand. Raises `SecretNotFound`, `SecretNameError`."""
+        """The versions of a secret, newest first. Raises `SecretNotFound`, `SecretNameError`, and `ValueError` for a
+        `limit` that is not 1 to 1,000."""
         cabinet = await self._open()
         await cabinet.find(self.tenant, checked_secret_name(name))
-        found = await cabinet.store.secret_versions(self.tenant, name, limit=max(1, min(limit, LARGEST_PAGE)))
+        found = await cabinet.store.secret_versions(self.tenant, name, limit=checked_limit(limit))
         return [view_of(secret) for secret in found if not secret.deleted]
 
     async def audit(self, name: str = "", *, limit: int = 100, cursor: str | None = None) -> AuditPage:
-        """A page of what was done with this secret, or with any, newest first; at most a thousand rows. Raises
-        `ValueError` for a cursor that no page gave."""
+        """A page of what was done with this secret, or with any, newest first. Raises `ValueError` for a cursor that no
+        page gave, and for a `limit` that is not 1 to 1,000."""
         cabinet = await self._open()
-        limit = max(1, min(limit, LARGEST_PAGE))
+        limit = checked_limit(limit)
         where = AuditFilter(self.tenant, name)
         found = await cabinet.store.list_audit(where, limit=limit + 1, after=_read_cursor(cursor))
         page = found[:limit]

@@ -11,6 +11,7 @@ from typing import Final
 from flowkit.core.model import ENDED_TASK
 from flowkit.errors import TaskNotFound, did_you_mean
 from flowkit.monitor_ports import LogBlock, LogQuery, LogStore, Place
+from flowkit.paging import checked_limit
 from flowkit.ports import DELETED, Clock, Head, Store
 from flowkit.wire.logs import LEVELS, LogLine, lines_of
 
@@ -54,8 +55,7 @@ class LogReader:
                    level: str | None = None, since: float | None = None, limit: int = PAGE,
                    cursor: str | None = None) -> LogPage:  # fmt: skip
         """At most `limit` lines, those behind `cursor`. Raises `TaskNotFound`, `ValueError`, `StoreUnavailable`."""
-        if not 1 <= limit <= MOST_LINES:
-            raise ValueError(f"limit is a number from 1 to {MOST_LINES}, not {limit}")
+        checked_limit(limit, MOST_LINES)
         head = await self._head(task_id)
         wanted = _wanted(head, node, attempt, level, since)
         return await self._page(wanted, limit, _read_cursor(cursor))

@@ -18,6 +18,7 @@ from flowkit.monitor_ports import (
     TraceStore,
     measure_of,
 )  # fmt: skip
+from flowkit.paging import checked_limit
 from flowkit.ports import Clock
 from flowkit.slices import in_slices as in_slices
 from flowkit.trace import analysis
@@ -85,8 +86,7 @@ class Traces:
 
         Where no records of single attempts are kept, the five that took most of each node and day are known, of each
         hour where two days or less are asked about. Raises `ValueError`."""
-        if not 1 <= limit <= MOST_SLOWEST:
-            raise ValueError(f"limit is a number from 1 to {MOST_SLOWEST}, not {limit}")
+        checked_limit(limit, MOST_SLOWEST)
         query, measure_of_it = self._query(flow, node, since, until), measure_of(by)
         found = {_name(one): one for one in await self._index.slowest_attempts(query, limit=limit, by=by)}
         span = HOUR_SEC if query.until - query.since <= 2 * DAY_SEC else DAY_SEC

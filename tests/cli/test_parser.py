@@ -46,6 +46,7 @@ def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None
     [
         (), ("rnu",), ("tasks",), ("tasks", "remove"), ("tasks", "show"), ("run", "g.json", "--timeout", "soon"),
         ("run", "g.json", "--timeout", "-1"), ("run", "g.json", "--slots", "0"), ("tasks", "list", "--limit", "none"),
+        ("tasks", "list", "--limit", "1001"),
         ("tasks", "watch", "T", "--since", "-1"), ("tasks", "restart", "T", "--from", "a", "--failed-only"),
         ("graph", "g.json", "--check", "--mermaid"), ("run", "g.json", "--hand", "app"),
         ("flows", "put", "etl"), ("flows", "tag", "etl@1"),

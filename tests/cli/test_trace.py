@@ -89,6 +89,6 @@ def test_many_tasks_are_asked_about_within_bounds(cli: Cli, ran: None) -> None:
     assert [line.split()[0] for line in shown.splitlines()] == ["NODE", *sorted(["hi", "loud"], key=shown.index)]
     assert cli("trace", "history", "--flow", "nothing", *DB).code == 0
     assert "at most 2000 buckets" in cli("trace", "history", "--bucket", "1s", *DB).err
-    assert "a number from 1 to 1000" in cli("trace", "slowest", "--limit", "1001", *DB).err
+    assert "a whole number of rows from 1 to 1,000" in cli("trace", "slowest", "--limit", "1001", *DB).err
     assert "no span of time" in cli("trace", "history", "--bucket", "soon", *DB).err
     assert cli("trace", "slowest", "--since", "200d", *DB).code == 2

@@ -144,7 +144,7 @@ async def test_what_makes_no_sense_is_refused_with_a_word_of_help() -> None:
     await shelf.begin()
     with pytest.raises(ValueError, match="no level 'warn'"):
         await shelf.all(level="warn")
-    with pytest.raises(ValueError, match="limit is a number"):
+    with pytest.raises(ValueError, match="limit is a whole number"):
         await shelf.reader.page(TASK, limit=0)
     with pytest.raises(ValueError, match="not a cursor"):
         await shelf.reader.page(TASK, cursor="x")
