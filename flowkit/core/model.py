@@ -196,7 +196,7 @@ class Runs(dict[str, NodeRun]):
     """Every node's run by id: those of the graph's nodes, each made when it is first asked for, so that taking up a
     large task costs nothing but what is looked at; and those of nodes that are derived from them, once they exist."""
 
-    __slots__ = ("derived", "graph")
+    __slots__ = ("__weakref__", "derived", "graph")
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
