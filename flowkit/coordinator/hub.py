@@ -23,7 +23,7 @@ class Listener:
         self.task_id = task_id
         self._hub = hub
         self._alarms = alarms
-        self._events: deque[Event] = deque()
+        self._events: deque[Event] | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self.ends_only = ends_only
         self.missed = False
@@ -31,7 +31,9 @@ class Listener:
     def put(self, event: Event) -> None:
         if self.ends_only and event.status not in ENDED_TASK:
             return
-        if len(self._events) >= MOST_WAITING:
+        if self._events is None:
+            self._events = deque()
+        elif len(self._events) >= MOST_WAITING:
             self._events.clear()
             self.missed = True
         self._events.append(event)
