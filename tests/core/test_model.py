@@ -112,7 +112,8 @@ def test_a_new_task_has_few_containers_of_its_own() -> None:
 def test_what_is_put_into_one_task_is_in_no_other() -> None:
     shape = graph(node("a"), node("b", "a"))
     told: list[f.Fact] = [
-        f.TaskCreated(), f.NodeHeld("b"), f.RequestApplied(1, "q", "pause", False, "no"), f.SignalReceived("s", Payload(1)),
+        f.TaskCreated(), f.NodeHeld("b"), f.RequestApplied(1, "q", "pause", False, "no"),
+        f.SignalReceived("s", Payload(1)),
         f.DeadlineSet("b", START + 9), f.NodeFailed("a", {"code": "x", "message": "y"}),
     ]  # fmt: skip
     one, other = new_task(shape), new_task(shape)
