@@ -153,7 +153,7 @@ def checked_params(params: object) -> tuple[dict[str, Any], str]:
     """A copy of the params, and their JSON text. Raises `GraphError` for what JSON cannot say, and for too much."""
     if params is None:
         return {}, "{}"
-    if not isinstance(params, Mapping):
+    if not isinstance(params, (dict, Mapping)):  # to ask the latter alone is dear
         raise GraphError([Problem("E_TYPE", "params", f"expected an object, found {shown(params)}")])
     problems = Problems()
     copied = Copier(problems).copy(params if isinstance(params, dict) else dict(params), "params")
@@ -195,6 +195,8 @@ def checked_labels(labels: object) -> dict[str, str]:
 
 def check_options(priority: object, timeout: object) -> None:
     """Raise `GraphError` for a priority or a timeout (seconds) that means nothing."""
+    if priority == 0 and type(priority) is int and timeout is None:
+        return  # nearly always
     problems = Problems()
     if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
         problems.add("E_VALUE", "priority", f"expected a whole number up to {MOST_PRIORITY:,}, found {shown(priority)}")

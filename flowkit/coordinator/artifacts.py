@@ -51,6 +51,7 @@ async def output_of_ended(store: Store, task: Task) -> Any:
                     value, error = loads(await store.get_blob(ref, kind="artifact")), ""
                 except (KeyError, Corrupt) as why:
                     value, error = None, str(why)
-                task.memo.setdefault("values", {})[ref] = (value, error)
+                task.fetched("values")[ref] = (value, error)
     finally:
-        task.memo.pop("values", None)
+        if task.memo:
+            task.memo.pop("values", None)

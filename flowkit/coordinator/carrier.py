@@ -43,6 +43,23 @@ def event_record(topics: Topics, commit: Commit, tenant: str, status: str) -> Re
     return Record(topics.events, partition, value, key, event_headers(commit))
 
 
+class _Told:
+    """What becomes of the event of commit `seq`. Made for every commit: closures would be seven objects, not one."""
+
+    __slots__ = ("_carrier", "_cell", "_seq")
+
+    def __init__(self, carrier: Carrier, cell: Cell, seq: int) -> None:
+        self._carrier = carrier
+        self._cell = cell
+        self._seq = seq
+
+    def wanted(self) -> bool:
+        return not self._cell.dead
+
+    def acknowledged(self) -> None:
+        self._carrier.on_published(self._cell, self._seq)
+
+
 class Carrier:
     """`load_soon`, `ticket` and `on_published` are set by the owner: one wakes the loader, one issues tickets for
     secrets, one hears of acknowledged events. `propagation` tells which spans work is a child of; without one, that is
@@ -68,9 +85,8 @@ class Carrier:
         """Publish an acknowledged commit's event until it gets through; `published` follows."""
         tenant = cell.head.tenant if cell.head is not None else ""
         record = event_record(self._topics, commit, tenant, status)
-        self._publisher.send(
-            Parcel(record, wanted=lambda: not cell.dead, acknowledged=lambda: self.on_published(cell, commit.seq))
-        )
+        told = _Told(self, cell, commit.seq)
+        self._publisher.send(Parcel(record, told.wanted, told.acknowledged))
         self._hub.tell(commit, tenant, status)
 
     def streamed(self, event: Event) -> None:
@@ -109,7 +125,8 @@ class Carrier:
         task, head = cell.task, cell.head
         assert task is not None
         assert head is not None
-        inputs, found = lift_artifacts(effect.inputs)
+        small = _surely_small(effect.inputs)
+        inputs, found = (effect.inputs, []) if small else lift_artifacts(effect.inputs)
         code = effect.code
         if code is not None:
             inputs, holes = lift_secrets(inputs)
@@ -120,7 +137,8 @@ class Carrier:
         given = effect.node.io
         io = {name: value for name, value in given.items() if name in FOR_HANDLERS} or None if given else None
         body: Body = (inputs, pack_artifacts(found), params, io, code)
-        large = self._large(body)
+        small = small and not code and _surely_small(io) and (params is inputs or _surely_small(params))
+        large = b"" if small else _large(body)
         latest = task.deadline_of(effect.name)
         job = Job(
             task_id=task.task_id,
@@ -179,13 +197,6 @@ class Carrier:
             _log.warning("no ticket for the secrets of node %r: %s", effect.name, error)
             return ""
 
-    def _large(self, body: Body) -> bytes:
-        """The body's bytes where they are too many to travel, else nothing."""
-        if not body[1] and not body[4] and all(map(_surely_small, (body[0], body[2], body[3]))):
-            return b""
-        data = dumps(body)
-        return data if len(data) > LARGE_INPUT_BYTES else b""
-
     async def _dispatch_large(self, effect: Dispatch, job: Job, data: bytes) -> None:
         try:
             await self._store.put_blob(job.body_ref, data, kind="artifact", for_task=job.task_id)
@@ -211,8 +222,15 @@ class Carrier:
             asyncio.get_running_loop().call_later(seconds, action)
 
 
+def _large(body: Body) -> bytes:
+    """The body's bytes where they are too many to travel, else nothing."""
+    data = dumps(body)
+    return data if len(data) > LARGE_INPUT_BYTES else b""
+
+
 def _surely_small(value: Any) -> bool:
-    """A quick yes for the inputs of every day; no only means that they must be measured."""
+    """A quick yes for the inputs of every day, in which nothing stands but scalars; no only means that they must be
+    measured."""
     if value is None:
         return True
     if isinstance(value, dict):

@@ -93,7 +93,7 @@ class Dispatcher:
 
     def lane_in(self, cell: Cell, lane: Lane) -> Lane:
         """The lane for a task: code has to be shut in as far as policies ask for it."""
-        return stricter_lane(lane, self.rules_for(cell)) if lane.role == CODE else lane
+        return stricter_lane(lane, self.rules_for(cell)) if lane.demand.role == CODE else lane
 
     def rules_for(self, cell: Cell) -> Rules:
         """The policies that hold for a task's code."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from flowkit.alarms import Alarms
 from flowkit.core.model import ENDED_TASK
@@ -18,20 +17,23 @@ class Listener:
     """One watcher of one task. An event says that the task moved, not how: whoever wants to know reads the store, and
     so nothing depends on an event's arrival. `missed`: some were dropped."""
 
-    __slots__ = ("_alarms", "_close", "_events", "_sleeper", "ends_only", "missed")
+    __slots__ = ("_alarms", "_events", "_hub", "_sleeper", "ends_only", "missed", "task_id")
 
-    def __init__(self, close: Callable[[Listener], None], ends_only: bool, alarms: Alarms[None]) -> None:
+    def __init__(self, hub: Hub, task_id: str, ends_only: bool, alarms: Alarms[None]) -> None:
+        self.task_id = task_id
+        self._hub = hub
         self._alarms = alarms
-        self._events: deque[Event] = deque()
+        self._events: deque[Event] | None = None
         self._sleeper: asyncio.Future[None] | None = None
-        self._close = close
         self.ends_only = ends_only
         self.missed = False
 
     def put(self, event: Event) -> None:
         if self.ends_only and event.status not in ENDED_TASK:
             return
-        if len(self._events) >= MOST_WAITING:
+        if self._events is None:
+            self._events = deque()
+        elif len(self._events) >= MOST_WAITING:
             self._events.clear()
             self.missed = True
         self._events.append(event)
@@ -60,7 +62,7 @@ class Listener:
             self._sleeper.set_result(None)
 
     def close(self) -> None:
-        self._close(self)
+        self._hub.leave(self)
 
 
 class Hub:
@@ -72,16 +74,16 @@ class Hub:
         self._alarms: Alarms[None] = Alarms()
 
     def listen(self, task_id: str, *, ends_only: bool = False) -> Listener:
-        def close(listener: Listener) -> None:
-            group = self._listeners.get(task_id)
-            if group is not None:
-                group.pop(listener, None)
-                if not group:
-                    del self._listeners[task_id]
-
-        listener = Listener(close, ends_only, self._alarms)
+        listener = Listener(self, task_id, ends_only, self._alarms)
         self._listeners.setdefault(task_id, {})[listener] = None
         return listener
+
+    def leave(self, listener: Listener) -> None:
+        group = self._listeners.get(listener.task_id)
+        if group is not None:
+            group.pop(listener, None)
+            if not group:
+                del self._listeners[listener.task_id]
 
     def wanted(self, task_id: str) -> bool:
         return task_id in self._listeners

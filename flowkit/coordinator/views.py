@@ -11,6 +11,7 @@ from flowkit.coordinator.streams import StreamView
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import output_of
 from flowkit.core.model import Group, NodeRun, NodeState, Task, TaskStatus
+from flowkit.core.payload import PLAIN
 from flowkit.core.permits import needs_of
 from flowkit.ports import Head
 
@@ -194,9 +195,9 @@ async def slices(names: list[str]) -> AsyncIterator[Iterable[str]]:
 def _own(value: Any) -> Any:
     """A copy for the caller: what users do to a result must not reach the state that the coordinator decides with."""
     if isinstance(value, dict):
-        return {key: _own(item) for key, item in value.items()}
+        return {key: item if type(item) in PLAIN else _own(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_own(item) for item in value]
+        return [item if type(item) in PLAIN else _own(item) for item in value]
     return value
 
 

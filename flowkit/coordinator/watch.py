@@ -55,7 +55,7 @@ async def watch(hub: Hub, history: History, task_id: str, tenant: str, since: in
         news: Event | None = None
         told: dict[tuple[str, str], float] = {}
         while True:
-            replay.editions |= await history.editions(commits)
+            replay.editions = replay.editions | await history.editions(commits)
             for commit in commits:
                 if is_tombstone(commit):
                     return

@@ -137,6 +137,7 @@ class Asked:
     def restart(self, plan: RestartPlan, args: dict[str, Any]) -> None:
         ref, params = args.get("graph_ref") or "", args.get("params")
         if ref:
+            self.task.editions = self.task.editions or {}
             self.task.editions[ref] = args["graph"]
         self.desk.put(restarted(self.task, plan, graph=ref, params=params, deadline=args.get("deadline")))
 

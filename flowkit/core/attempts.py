@@ -163,7 +163,7 @@ class Attempts:
         task = self.task
         run = task.runs[placed.node]
         node = task.node(placed.node)
-        needs = needs_of(task, placed.node)
+        needs = needs_of(task, placed.node) if task.limited else ()
         permitted = not needs or placed.permits == tuple(need.limit_id for need in needs)
         startable = run.state is NodeState.READY and task.placing and placed.node not in task.held
         if not (startable and permitted) or (task.graph.budget is not None and self.desk.out_of_budget()):

@@ -73,9 +73,9 @@ class Deciding:
             case r.ChildGone():
                 self.attempts.child_gone(report)
             case r.Fetched(ref=ref, value=value, error=error):
-                self.task.memo.setdefault("values", {})[ref] = (value, error)
+                self.task.fetched("values")[ref] = (value, error)
             case r.Looked(node=name, key=key, output=output):
-                self.task.memo.setdefault("looked", {})[name, key] = output
+                self.task.fetched("looked")[name, key] = output
             case r.Requested():
                 if report.n > self.task.applied:
                     Asked(self.desk).requested(report)

@@ -69,7 +69,8 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
         case f.NodeOpened(node=name):
             run = task.runs[name]
             run.opened, run.due = True, False
-            task.due.pop(name, None)
+            if task.due:
+                task.due.pop(name, None)
             ready(task, name, run, at)
         case f.NodeExpanded(node=name, count=count):
             lifecycle.expand(task, name, count, at)
@@ -93,9 +94,11 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
             _finished(task, name, at, output)
         case f.NodeHeld(node=name):
             task.unset_ready(name)
+            task.held = task.held or {}
             task.held[name] = None
         case f.NodeReleased(node=name):
-            task.held.pop(name, None)
+            if task.held:
+                task.held.pop(name, None)
             if task.runs[name].state is NodeState.READY:
                 task.set_ready(name)
         case f.PermitsReturned(node=name):
@@ -111,6 +114,7 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
         case f.RequestApplied(n=n, accepted=accepted, why=why):
             task.applied = n
             if not accepted:
+                task.refusals = task.refusals or {}
                 task.refusals[n] = why
         case f.TaskPaused(reason=reason):
             task.paused, task.reason = True, reason
@@ -129,6 +133,7 @@ def _evolve_task(task: Task, fact: f.Fact, at: float) -> None:
         case f.TaskRestarted():
             restart(task, fact, at)
         case f.DeadlineSet(node=name, at=when):
+            task.deadlines = task.deadlines or {}
             task.deadlines[name] = when
             task.arm(when, Timer.DEADLINE, name)
         case f.ParentWaits(attempt=attempt, again=again):
@@ -160,6 +165,7 @@ def _leased(task: Task, fact: f.AttemptLeased, at: float) -> None:
 
 def _remember(task: Task, name: str, worker: str) -> None:
     base = name if name in task.graph.nodes else base_of(name)
+    task.ran_on = task.ran_on or {}
     if base in task.graph.anchors:
         task.ran_on[base] = worker
     lane = task.node(name).lane
@@ -224,12 +230,14 @@ def _waiting(task: Task, name: str, until: float | None, signal: str, at: float)
         task.arm(until, Timer.SLEEP, name)
     if signal:
         run.signal = signal
+        task.waiting = task.waiting or {}
         task.waiting.setdefault(signal, {})[name] = None
 
 
 def _signalled(task: Task, fact: f.SignalReceived, at: float) -> None:
     kept = task.signals.get(fact.name)
     if not fact.node:
+        task.signals = task.signals or {}
         task.signals.setdefault(fact.name, deque()).append(fact.output)
         return
     if kept and task.runs[fact.node].signal != fact.name:  # it came before the node that takes it now
@@ -242,6 +250,7 @@ def _signalled(task: Task, fact: f.SignalReceived, at: float) -> None:
 def _child_runs(task: Task, name: str, attempt: int, child: str, at: float) -> None:
     run = task.runs[name]
     run.state, run.child = NodeState.RUNNING, child
+    task.children = task.children or {}
     task.children[name] = child
     _attempted(task, name, run, attempt, at)
 
@@ -276,8 +285,6 @@ def _created(task: Task, fact: f.TaskCreated, at: float) -> None:
         task.open -= 1
     for name in task.graph.roots:
         reconsider(task, name, task.runs[name], at)
-    if not task.open:
-        task.agenda.append("")
 
 
 def _ended(task: Task, fact: f.TaskEnded, at: float) -> None:
@@ -294,10 +301,9 @@ def _cancel_all(task: Task, fact: f.TaskCancelling, at: float) -> None:
     task.status, task.paused = TaskStatus.CANCELLING, False
     task.reason, task.cancel_outcome, task.cancel_error = fact.reason, fact.outcome, fact.error
     task.ended_by = fact.by
-    task.ready.clear()
-    task.gated.clear()
-    task.due.clear()
-    task.waiting.clear()
+    for gone in (task.ready, task.gated, task.due, task.waiting):
+        if gone:
+            gone.clear()
     for name, run in task.runs.items():
         if run.group is not None:  # also one that has ended, and whose other items go on
             lifecycle.shut(task, run.group)
@@ -310,8 +316,7 @@ def _cancel_all(task: Task, fact: f.TaskCancelling, at: float) -> None:
             run.state, run.reason, run.ended_at, run.wake = NodeState.CANCELLED, fact.reason, at, None
             run.due, run.signal, run.stopping = False, "", False
             task.open -= 1
-    task.agenda.clear()
-    task.agenda.append("")
+    task.agenda = deque(("",))
 
 
 def _undo(task: Task, fact: f.UndoBegan, at: float) -> None:

@@ -28,6 +28,7 @@ def ready(task: Task, name: str, run: NodeRun, at: float) -> None:
     run.wake = None
     if not (node.plain or run.opened):
         run.state, run.due = NodeState.PENDING, True
+        task.due = task.due or {}
         task.due[name] = None
         return
     run.state = NodeState.READY
@@ -56,17 +57,18 @@ def reconsider(task: Task, name: str, run: NodeRun, at: float) -> None:
     node = task.graph.nodes[name]
     if run.state is not NodeState.PENDING or run.due:
         if node.stream is not None and run.broken:
-            task.agenda.append(name)  # it has begun with a first batch, of a stream that is broken now
+            task.consider(name)  # it has begun with a first batch, of a stream that is broken now
         return
     match verdict(task, node, run):
         case Start.START:
             if node.fan_in.cancel_losers and run.undecided:
                 # Found here, so that a replay, which knows how all went on, finds the same.
+                task.joined = task.joined or []
                 task.joined.append((name, losers(task, name)))
-                task.agenda.append(name)
+                task.consider(name)
             ready(task, name, run, at)
         case Start.SKIP:
-            task.agenda.append(name)
+            task.consider(name)
 
 
 # ---------------------------------------------------------------------------------------------- ending
@@ -106,21 +108,21 @@ def end(task: Task, name: str, run: NodeRun, state: NodeState, at: float) -> Non
 
     if name in task.graph.nodes:
         if state is NodeState.FAILED:
+            task.failed = task.failed or {}
             task.failed[name] = None
-            task.agenda.append(name)
+            task.consider(name)
         elif state is NodeState.CANCELLED and task.failed and task.graph.fail_fast:
-            task.agenda.append(name)
+            task.consider(name)
         tell_successors(task, name, run, at)
     elif owner := group_of(name):
         _member_ended(task, owner, name, run, at)
     elif task.undo is not None:
         undo_next(task, at)
-    if not task.open:
-        task.agenda.append(name)
 
 
 def _note_done(task: Task, name: str) -> None:
     if task.undo is None and task.node(name).compensate is not None:
+        task.done = task.done or {}
         task.done.pop(name, None)
         task.done[name] = None
 
@@ -132,7 +134,7 @@ def tell_successors(task: Task, name: str, run: NodeRun, at: float) -> None:
         if wait and deferred(task, edge):
             run.routes = None
             if not task.agenda or task.agenda[-1] != name:
-                task.agenda.append(name)
+                task.consider(name)
             continue
         target = task.runs[edge.target]
         count(task, edge, target)
@@ -166,7 +168,7 @@ def stop(task: Task, name: str, run: NodeRun, reason: str, at: float, until: flo
         run.stopping = True
         stop_members(task, name, run, reason, at, until)
         if not run.group.live:
-            task.agenda.append(name)
+            task.consider(name)
     else:
         end(task, name, run, NodeState.CANCELLED, at)
 
@@ -184,7 +186,7 @@ def expand(task: Task, name: str, size: int, at: float) -> None:
     if group_decided(task, name) is None:
         release(task, name, at)
     else:  # there are none, or fewer than it needs
-        task.agenda.append(name)
+        task.consider(name)
 
 
 def repeat(task: Task, name: str, number: int, start: float, at: float) -> None:
@@ -244,7 +246,7 @@ def _member_ended(task: Task, owner: str, name: str, run: NodeRun, at: float) ->
             group.first_failed = number_of(name)
     release(task, owner, at)
     if group_run.state is NodeState.RUNNING and (foreach is None or not group.live or group_decided(task, owner)):
-        task.agenda.append(owner)
+        task.consider(owner)
 
 
 def group_decided(task: Task, name: str) -> NodeState | None:

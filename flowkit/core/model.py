@@ -6,7 +6,8 @@ import enum
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from flowkit.core.bounds import UNBOUNDED
 from flowkit.core.derived import base_of, steps_of
@@ -37,6 +38,12 @@ class TaskStatus(enum.StrEnum):
 
 
 MOST_ATTEMPTS = 2**62
+
+NOTHING: Final[Any] = MappingProxyType({})
+"""Stands for what hardly any task has. To put something in: `task.held = task.held or {}` first. Of a thousand tasks a
+second, each with twenty containers of its own, these cost as much as a decision does."""
+NONE: Final[Any] = ()
+"""The same for lists."""
 
 NOT_NEEDED = "not_needed"
 """Why a node is skipped from which nothing leads to a target of its task."""
@@ -189,10 +196,12 @@ class Runs(dict[str, NodeRun]):
     """Every node's run by id: those of the graph's nodes, each made when it is first asked for, so that taking up a
     large task costs nothing but what is looked at; and those of nodes that are derived from them, once they exist."""
 
+    __slots__ = ("__weakref__", "derived", "graph")
+
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        self.derived: dict[str, None] = {}
+        self.derived: dict[str, None] = NOTHING
 
     def __missing__(self, name: str) -> NodeRun:
         if name not in self.graph.nodes:
@@ -204,9 +213,15 @@ class Runs(dict[str, NodeRun]):
 
     def derive(self, name: str, attempt: int) -> NodeRun:
         """The run of a derived node that begins to exist; its attempts are counted on from `attempt`."""
-        run = self[name] = NodeRun(0, 0, attempt)
-        self.derived[name] = None
+        run = NodeRun(0, 0, attempt)
+        self.put_derived(name, run)
         return run
+
+    def put_derived(self, name: str, run: NodeRun) -> None:
+        """A derived node exists, and this is its run."""
+        self.derived = self.derived or {}
+        self.derived[name] = None
+        self[name] = run
 
     def forget(self, name: str) -> None:
         """A derived node ceases to exist."""
@@ -295,7 +310,7 @@ class Task:
         self.paused = False
         self.generation = 0
         self.applied = 0
-        self.refusals: dict[int, str] = {}
+        self.refusals: dict[int, str] = NOTHING
         self.created_at = 0.0
         self.ended_at: float | None = None
         self.error: ErrorInfo | None = None
@@ -305,34 +320,45 @@ class Task:
         self.runs = Runs(graph)
         self.open = len(graph.nodes)
         self.ready: dict[str, OrderedDict[str, None]] = {}
-        self.gated: dict[str, None] = {}
-        self.gated_anew: list[str] = []
+        self.gated: dict[str, None] = NOTHING
+        self.gated_anew: list[str] = NONE
         self.leased: dict[str, None] = {}
-        self.agenda: deque[str] = deque()
-        self.joined: list[tuple[str, list[str]]] = []
-        self.failed: dict[str, None] = {}
+        self.agenda: deque[str] = NONE
+        self.joined: list[tuple[str, list[str]]] = NONE
+        self.failed: dict[str, None] = NOTHING
         self.timers: list[tuple[float, int, str, str]] = []
-        self.due: dict[str, None] = {}
-        self.held: dict[str, None] = {}
-        self.children: dict[str, str] = {}
+        self.due: dict[str, None] = NOTHING
+        self.held: dict[str, None] = NOTHING
+        self.children: dict[str, str] = NOTHING
         self.vars: dict[str, Any] = {}
-        self.signals: dict[str, deque[Payload]] = {}
-        self.waiting: dict[str, dict[str, None]] = {}
+        self.signals: dict[str, deque[Payload]] = NOTHING
+        self.waiting: dict[str, dict[str, None]] = NOTHING
         self.attempts = 0
         self.spent_sec = 0.0
-        self.done: dict[str, None] = {}
+        self.done: dict[str, None] = NOTHING
         self.undo: list[str] | None = None
         self.ended_by = ""
         self.edition = ""
-        self.editions: dict[str, Graph] = {}
+        self.editions: dict[str, Graph] = NOTHING
         self.edited_params = False
-        self.memo: dict[str, Any] = {}
+        self.memo: dict[str, Any] = NOTHING
         self.bounds = UNBOUNDED
-        self.ran_on: dict[str, str] = {}
+        self.ran_on: dict[str, str] = NOTHING
         self.for_attempt = parent_attempt
         self.again: dict[str, Any] | None = None
         self.deadline = earlier(deadline, graph.deadline)
-        self.deadlines: dict[str, float] = {}
+        self.deadlines: dict[str, float] = NOTHING
+
+    def consider(self, name: str) -> None:
+        """Have `settle` decide about a node."""
+        self.agenda = self.agenda or deque()
+        self.agenda.append(name)
+
+    def fetched(self, kind: str) -> dict[Any, Any]:
+        """What was fetched of a kind."""
+        self.memo = self.memo or {}
+        known: dict[Any, Any] = self.memo.setdefault(kind, {})
+        return known
 
     def node(self, name: str) -> Node:
         """What a node does: of the graph, or of one derived from it. Raises `KeyError` for any other id."""
@@ -394,6 +420,7 @@ class Task:
             return
         node = self.node(name)
         if node.limits or (self.bounds is not UNBOUNDED and self.bounds.of(node.type)):
+            self.gated, self.gated_anew = self.gated or {}, self.gated_anew or []
             self.gated[name] = None
             self.gated_anew.append(name)
         else:

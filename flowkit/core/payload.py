@@ -99,7 +99,7 @@ def holds_artifacts(value: Any) -> bool:
 
 
 def _holds(value: Any, kind: type) -> bool:
-    if type(value) in PLAIN:
+    if type(value) in PLAIN or (type(value) is dict and PLAIN.issuperset(map(type, value.values()))):
         return False
     stack = [value]
     while stack:

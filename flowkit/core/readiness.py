@@ -93,7 +93,7 @@ def verdict(task: Task, node: Node, run: NodeRun) -> Start:
 
     if run.unread:
         return Start.WAIT
-    return Start.SKIP if missing_source(task, node) is not None else Start.START
+    return Start.SKIP if node.references and missing_source(task, node) is not None else Start.START
 
 
 def begun_sources(task: Task, node: Node, run: NodeRun) -> int:

@@ -42,7 +42,8 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         group = run.group if name in kept else None
         run.reset(len(graph.incoming[name]), len(graph.reads[name]))
         run.group, run.floor, run.born, run.child_of = group, run.peak, fact.generation, goes_on_with.get(name, 0)
-        task.failed.pop(name, None)
+        if task.failed:
+            task.failed.pop(name, None)
     if task.timeout_sec is not None:
         task.arm(at + task.timeout_sec, Timer.TASK)
     _arm_deadlines(task, fact)
@@ -52,7 +53,7 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         elif name in again:
             _recount(task, name, again, at)
     if not task.open:
-        task.agenda.append("")
+        task.consider("")
 
 
 def _edit(task: Task, ref: str) -> None:
@@ -68,8 +69,7 @@ def _edit(task: Task, ref: str) -> None:
             if _conditions(before, name) != _conditions(new, name):
                 runs[name].routes = None  # decided anew
         elif name not in new.nodes and base_of(name) in new.nodes and name in old.derived:
-            runs[name] = old[name]
-            runs.derived[name] = None
+            runs.put_derived(name, old[name])
     task.graph, task.runs, task.edition = new, runs, ref
     task.failed = {name: None for name in task.failed if name in new.nodes}
     task.done = {name: None for name in task.done if base_of(name) in new.nodes}
@@ -80,7 +80,7 @@ def _arm_deadlines(task: Task, fact: f.TaskRestarted) -> None:
     if task.deadline is not None:
         task.arm(task.deadline, Timer.DEADLINE)
     if fact.graph or fact.params is not None:
-        task.deadlines.clear()
+        task.deadlines = {}
     for name, when in task.deadlines.items():
         task.arm(when, Timer.DEADLINE, name)
 
@@ -96,18 +96,19 @@ def _begin_generation(task: Task, fact: f.TaskRestarted) -> None:
     task.ended_by, task.undo, task.attempts, task.spent_sec = "", None, 0, 0.0
     for gone in (task.ready, task.gated, task.gated_anew, task.due, task.leased, task.children, task.waiting,
                  task.held, task.agenda, task.joined, task.timers, task.signals, task.memo):  # fmt: skip
-        gone.clear()
+        if gone:
+            gone.clear()
 
 
 def _forget_derived(task: Task, bases: set[str], items: set[str]) -> None:
     """What is derived from nodes that begin anew, from items that do, or to undo anything, is no more."""
+    gone = bases | items
     for name in list(task.runs.derived):
         owner = group_of(name)
         if base_of(name) in bases or owner in items or name.endswith("/compensate"):
             task.runs.forget(name)
-            task.done.pop(name, None)
-    for name in (*bases, *items):
-        task.done.pop(name, None)
+            gone.add(name)
+    task.done = {name: None for name in task.done if name not in gone}
 
 
 def _reopen(task: Task, name: str, items: list[str], goes_on_with: Mapping[str, int], at: float) -> None:
@@ -136,7 +137,7 @@ def _reopen(task: Task, name: str, items: list[str], goes_on_with: Mapping[str, 
         lifecycle.ready(task, member, task.runs[member], at)
     lifecycle.release(task, name, at)
     if not group.live:
-        task.agenda.append(name)
+        task.consider(name)
 
 
 def _recount(task: Task, name: str, again: set[str], at: float) -> None:
@@ -154,4 +155,4 @@ def _recount(task: Task, name: str, again: set[str], at: float) -> None:
 
 def _once(task: Task, name: str) -> None:
     if name not in task.agenda:
-        task.agenda.append(name)
+        task.consider(name)

@@ -95,7 +95,7 @@ class Scope:
 
     def items(self, group: str) -> list[Any]:
         """The list that a group's `foreach` gives. Raises `InputError`, `ExprError`, `Unanswered`."""
-        known: dict[str, list[Any]] = self._task.memo.setdefault("items", {})
+        known: dict[str, list[Any]] = self._task.fetched("items")
         if group not in known:
             foreach = self._task.node(group).foreach
             assert foreach is not None
@@ -130,7 +130,7 @@ class Scope:
         return value
 
     def _fetched(self, artifact: Artifact) -> Any:
-        fetched: dict[str, Any] = self._task.memo.setdefault("values", {})
+        fetched: dict[str, Any] = self._task.fetched("values")
         if artifact.ref not in fetched:
             raise Unanswered(Fetch(artifact.ref, artifact.kind))
         value, error = fetched[artifact.ref]

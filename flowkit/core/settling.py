@@ -39,18 +39,20 @@ class Settling:
     def settle(self) -> None:
         """What follows in the graph, to a fixed point: conditions, starts, groups, skips, cancelled losers, fail-fast,
         what is to be undone, the end."""
-        task, waiting = self.task, list[str]()
+        task = self.task
         if task.graph.deadlines and task.created and not task.ended:
             self.set_deadlines()
         if task.open and not (task.agenda or task.due or "values" in task.memo or task.graph.budget is not None):
             return  # most reports: nothing follows
+        waiting: list[str] = []
         while True:
             self.look(waiting)
             if self.start_due():
                 continue
             if not self.end():
                 break
-        task.agenda.extend(waiting)
+        for name in waiting:
+            task.consider(name)
         if "values" in task.memo and not (self.decision.questions or waiting or task.ready or task.due):
             del task.memo["values"]
 

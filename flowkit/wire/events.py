@@ -43,21 +43,23 @@ class Event:
     streams: Sequence[EdgeProgress] = ()
 
 
+class _Envelope(msgspec.Struct):
+    """An event but for its facts."""
+
+    task_id: str
+    tenant: str
+    seq: int
+    at: float
+    commit_id: str
+    status: str
+
+
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
 def encode_event(commit: Commit, tenant: str, status: str) -> bytes:
     """`status` is the task's after this commit."""
-    head = dumps(
-        {
-            "task_id": commit.task_id,
-            "tenant": tenant,
-            "seq": commit.seq,
-            "at": commit.at,
-            "commit_id": commit.id,
-            "status": status,
-        }
-    )
+    head = dumps(_Envelope(commit.task_id, tenant, commit.seq, commit.at, commit.id, status))
     body = commit.body.encode() if len(commit.body) < MAX_MESSAGE_BYTES - 2048 else b"null"
     return b'%s,"facts":%s}' % (head[:-1], body if len(body) < MAX_MESSAGE_BYTES - 2048 else b"null")
 
@@ -107,10 +109,10 @@ _STREAMED = _same_for_all(b"flowkit.task.streams.v1")
 
 
 def _rfc3339(at: float) -> bytes:
-    seconds, micros = divmod(round(at * 1_000_000), 1_000_000)
-    return b"%s.%06dZ" % (_to_the_second(seconds), micros)
+    seconds, _, micros = (b"%.6f" % at).partition(b".")
+    return b"%s.%sZ" % (_to_the_second(seconds), micros)
 
 
 @lru_cache(maxsize=16)
-def _to_the_second(seconds: int) -> bytes:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+def _to_the_second(seconds: bytes) -> bytes:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()

@@ -312,6 +312,7 @@ def _read_whole(kind: bytes, text: bytes, task: Task) -> Place:
     whole = _whole(kind, text)
     if whole.task_id != task.task_id:
         raise Corrupt(f"a snapshot of task {whole.task_id}")
+    _open_up(task)
     for name in ("status", "paused", "generation", "applied", "created_at", "ended_at", "error", "reason", "attempts",
                  "spent_sec", "ended_by", "undo", "edition", "for_attempt", "again", "deadline"):  # fmt: skip
         setattr(task, name, getattr(whole, name))
@@ -327,14 +328,22 @@ def _whole(kind: bytes, text: bytes) -> _Whole:
     return whole
 
 
+def _open_up(task: Task) -> None:
+    """Give it containers of its own for what lines may bring."""
+    task.gated, task.gated_anew, task.joined, task.agenda = {}, [], [], deque()
+    task.failed, task.due, task.held, task.done, task.children = {}, {}, {}, {}, {}
+    task.refusals, task.waiting, task.signals, task.ran_on, task.deadlines = {}, {}, {}, {}, {}
+
+
 def _read_line(kind: str, text: bytes, task: Task) -> None:
     rows = _rows(kind, text)
     match kind:
         case "runs":
             for row in rows:
-                task.runs[_known(row.name, task)] = _made(row)
-                if row.name not in task.graph.nodes:
-                    task.runs.derived[row.name] = None
+                if _known(row.name, task) in task.graph.nodes:
+                    task.runs[row.name] = _made(row)
+                else:
+                    task.runs.put_derived(row.name, _made(row))
         case "ready":
             for lane, name in rows:
                 task.ready.setdefault(lane, OrderedDict())[_known(name, task)] = None

@@ -315,7 +315,7 @@ def test_patience_that_never_ends_is_not_remembered_for_ever() -> None:
     one.mine = 1
     cell = cell_of("t", node("a", sticky={"node": "b"}), node("b"))
     assert cell.task is not None
-    cell.task.ran_on["b"] = "w1"
+    cell.task.ran_on = {"b": "w1"}
     for _ in range(1000):
         stand.offer(cell)
         stand.dispatcher.forget(cell)

@@ -79,7 +79,7 @@ def _part(task: Task, slot: str) -> Any:
             return sorted({timer for timer in task.timers if task.timer_live(timer)})
         case "ready":
             return {role: list(names) for role, names in task.ready.items()}
-        case "leased" | "failed":
+        case "leased" | "failed" | "agenda" | "joined":
             return list(getattr(task, slot))
         case "graph":
             return id(task.graph)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+from collections import deque
+
 import pytest
 
+from flowkit.core import facts as f
+from flowkit.core.decide import decide
+from flowkit.core.evolve import evolve
 from flowkit.core.model import ENDED_NODE, ENDED_TASK, NodeState, TaskStatus, Timer
-from tests.core.builders import Play, graph, new_task, node
+from flowkit.core.payload import Payload
+from tests.core.builders import START, Play, graph, new_task, node
 
 
 def test_states_are_the_words_that_users_read() -> None:
@@ -93,3 +100,35 @@ def test_the_first_of_two_graces_counts() -> None:
     assert play.task.next_wake() == play.now + 10
     play.wait(10)
     assert play.status == "cancelled"
+
+
+def test_a_new_task_has_few_containers_of_its_own() -> None:
+    """Python's cycle collector looks at all of them, and there are thousands of tasks: there were twenty."""
+    own = [part for part in gc.get_referents(new_task(graph(node("a")))) if type(part) in (dict, list, set, deque)]
+
+    assert len(own) <= 6  # what every task comes to use
+
+
+def test_what_is_put_into_one_task_is_in_no_other() -> None:
+    shape = graph(node("a"), node("b", "a"))
+    told: list[f.Fact] = [
+        f.TaskCreated(), f.NodeHeld("b"), f.RequestApplied(1, "q", "pause", False, "no"),
+        f.SignalReceived("s", Payload(1)),
+        f.DeadlineSet("b", START + 9), f.NodeFailed("a", {"code": "x", "message": "y"}),
+    ]  # fmt: skip
+    one, other = new_task(shape), new_task(shape)
+    for fact in told:
+        evolve(one, fact, START)
+
+    assert (list(one.held), one.refusals, list(one.signals)) == (["b"], {1: "no"}, ["s"])
+    assert (one.deadlines, list(one.failed), list(one.agenda)) == ({"b": START + 9}, ["a"], ["a", "b"])
+    assert not any((other.held, other.refusals, other.signals, other.deadlines, other.failed, other.agenda))
+
+
+def test_a_task_whose_nodes_have_all_ended_needs_no_entry_on_its_agenda_to_end() -> None:
+    task = new_task(graph(node("a")))
+    for fact in (f.TaskCreated(), f.NodeFinished("a", Payload(1))):
+        evolve(task, fact, START)
+    assert (task.open, list(task.agenda)) == (0, [])
+
+    assert decide(task, [], START).recorded == [f.TaskEnded("finished")]

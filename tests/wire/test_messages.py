@@ -299,6 +299,12 @@ def test_event_headers_are_those_of_cloudevents() -> None:
     assert headers["content-type"] == b"application/json"
 
 
+def test_the_time_of_an_event_is_rounded_to_microseconds_across_a_second() -> None:
+    headers = dict(event_headers(Commit("t", 1, "c.1", "", 1700000000.9999997, "c", "[]")))
+
+    assert headers["ce_time"] == b"2023-11-14T22:13:21.000000Z"
+
+
 # Poison, on every topic.
 
 POISON: dict[str, bytes | None] = {
