@@ -255,10 +255,10 @@ def _int(value: Any) -> int:
 
 def _double(value: Any) -> float:
     if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise Bad from None
+        # Python's own reading would take a space, an underline and "nan" too.
+        if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value, re.ASCII):
+            raise Bad
+        value = float(value)
     return float(_number(value))
 
 

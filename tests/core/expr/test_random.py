@@ -35,6 +35,11 @@ def test_expressions_that_mostly_have_a_value_give_what_the_interpreter_gives() 
     compare(2_000)
 
 
+def test_a_number_with_a_line_end_behind_it_is_none() -> None:
+    part = Generator(Random(107_086), SCOPE).part()
+    assert outcome(part) is expected(part) is Bad
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_very_many_expressions_give_what_the_interpreter_gives() -> None:
