@@ -16,7 +16,7 @@ from flowkit.wire.topics import MAX_MESSAGE_BYTES, Topics
 from flowkit.worker.attempt import Attempt, Phase
 
 NEWS = (Started, Streams)
-FLIGHTS = 4
+FLIGHTS = 1
 """At a time. Beyond them, what is for a partition that none of them goes to: the one result of a narrow task need not
 wait until hundreds of a wide one have landed."""
 MOST_AT_ONCE = 4096
