@@ -108,11 +108,11 @@ class Publisher:
                 ticket.settle(index, False)
         self._lanes.clear()
 
-    async def publish(self, records: Sequence[Record]) -> list[bool]:
+    async def publish(self, records: Sequence[Record], size: int) -> list[bool]:
+        """Which of them Kafka has. They weigh `size` bytes."""
         ticket = Ticket([False] * len(records), len(records), asyncio.get_running_loop().create_future())
         if not records or self._stopped:
             return ticket.acknowledged
-        size = sum(len(record.value or b"") + len(record.key or b"") for record in records)
         try:
             async with asyncio.timeout(self._timeout):
                 while self._bytes > MAX_BYTES_WAITING:
@@ -279,13 +279,13 @@ class Publisher:
 def _fill(producer: Any, lane: Lane) -> tuple[Any, list[tuple[Ticket, int]]]:
     batch = producer.create_batch()
     taken: list[tuple[Ticket, int]] = []
-    while lane.waiting:
-        record, ticket, index = lane.waiting[0]
-        added = batch.append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers))
-        if added is None:
+    waiting, append = lane.waiting, batch.append
+    for record, ticket, index in waiting:
+        if append(key=record.key, value=record.value, timestamp=None, headers=list(record.headers)) is None:
             break
-        lane.waiting.popleft()
         taken.append((ticket, index))
+    for _ in taken:
+        waiting.popleft()
     batch.close()
     return batch, taken
 

@@ -62,13 +62,13 @@ async def test_a_lane_caught_in_a_producer_that_is_given_up_goes_on_with_the_nex
     publisher = Publisher(clients, timeout=0.1)
     await publisher.start()
     try:
-        assert await publisher.publish([record(0), record(1)]) == [False, False]
+        assert await publisher.publish([record(0), record(1)], 2) == [False, False]
         async with asyncio.timeout(60):
-            while await publisher.publish([record(0)]) != [True]:
+            while await publisher.publish([record(0)], 1) != [True]:
                 pass
-        assert await publisher.publish([record(0), record(1)]) == [True, True]
+        assert await publisher.publish([record(0), record(1)], 2) == [True, True]
         assert clients.producers == [], "each was made once"
         await asyncio.sleep(0.3)
-        assert await publisher.publish([record(0), record(1)]) == [True, True], "the good one was not given up as well"
+        assert await publisher.publish([record(0), record(1)], 2) == [True, True], "the good one was not given up as well"
     finally:
         await publisher.stop()
