@@ -1,8 +1,8 @@
 """Sends records to Kafka, and says of each within a bounded time whether Kafka has it.
 
 aiokafka's `send` costs 10 us of CPU per record and a future each; a batch costs 1.5 us per record. So records wait
-here, one lane per partition, and go out as one batch as soon as the batch before them is acknowledged. No task is needed
-for that: a producer that knows the topic takes a batch at once, and tells later what became of it.
+here, one lane per partition, and go out as one batch as soon as the batch before them is acknowledged. That needs no
+task: a producer that knows the topic takes a batch at once, and tells later what became of it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The records for one partition that are not on their way yet, and the batch that is. `due`: the next leaves in this
-    turn of the loop."""
+    """The records for one partition that are not on their way yet, and the batch that is. `due`: the next leaves in
+    this turn of the loop."""
 
     topic: str
     partition: int

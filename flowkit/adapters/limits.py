@@ -60,8 +60,8 @@ def chunks(data: bytes) -> list[bytes]:
 
 
 def check_record(record: Record, partitions: int) -> int:
-    """How large a record is, in bytes. Raise ValueError for one that no bus could ever carry: a mistake of the caller, not
-    weather."""
+    """How large a record is, in bytes. Raises ValueError for one that no bus could ever carry: a mistake of the caller,
+    not weather."""
     size = len(record.value or b"") + len(record.key or b"")
     for name, content in record.headers:  # for so few this takes half of what a comprehension or `map` does
         size += len(name) + len(content)
