@@ -99,11 +99,12 @@ class KafkaBus:
     # messages
 
     async def publish(self, records: Sequence[Record]) -> list[bool]:
+        size = 0
         for record in records:
-            check_record(record, self.partitions(record.topic))
+            size += check_record(record, self.partitions(record.topic))
         if self._publisher is None:
             return [False] * len(records)
-        return await self._publisher.publish(records)
+        return await self._publisher.publish(records, size)
 
     async def join(self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced) -> Member:
         self.partitions(topic)

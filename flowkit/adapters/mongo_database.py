@@ -18,13 +18,15 @@ try:
     import pymongo
     from bson.errors import BSONError
     from pymongo import IndexModel
-    from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
+    from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 except ImportError as error:
     raise missing("pymongo", "mongo") from error
 
 DUPLICATE_KEY = 11000
 UNAUTHORIZED = 13
 IDS_PER_READ = 200
+ANSWERS_AT_ONCE = 10_000
+"""Documents of a read's first answer, or as many as 16 MB hold. By itself a server gives 101, and is asked again."""
 FAILURES = (PyMongoError, BSONError, TimeoutError, OverflowError, UnicodeError)
 
 Kind = TypeVar("Kind", bound=Document)
@@ -96,7 +98,9 @@ class MongoDatabase:
         fields: Sequence[str] | None = None,
     ) -> list[Result]:
         def find() -> Awaitable[list[Mapping[str, Any]]]:
-            cursor = self.collection(collection).find(query, fields, limit=limit, sort=list(sort) or None)
+            cursor = self.collection(collection).find(
+                query, fields, limit=limit, sort=list(sort) or None, batch_size=ANSWERS_AT_ONCE
+            )
             answer: Awaitable[list[Mapping[str, Any]]] = cursor.to_list(None)
             return answer
 
@@ -140,7 +144,12 @@ class MongoDatabase:
         if not docs:
             return []
         try:
-            await self.bounded(lambda: self.collection(collection).insert_many(docs, ordered=False))
+            if len(docs) == 1:  # a tenth less of CPU in the driver than for a bulk of one
+                await self.bounded(lambda: self.collection(collection).insert_one(docs[0]))
+            else:
+                await self.bounded(lambda: self.collection(collection).insert_many(docs, ordered=False))
+        except DuplicateKeyError:
+            return [Outcome.DUPLICATE]
         except BulkWriteError as error:
             return _outcomes(error, len(docs))
         except FAILURES:

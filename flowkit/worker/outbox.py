@@ -16,9 +16,6 @@ from flowkit.wire.topics import MAX_MESSAGE_BYTES, Topics
 from flowkit.worker.attempt import Attempt, Phase
 
 NEWS = (Started, Streams)
-FLIGHTS = 4
-"""At a time. Beyond them, what is for a partition that none of them goes to: the one result of a narrow task need not
-wait until hundreds of a wide one have landed."""
 MOST_AT_ONCE = 4096
 FULL_BYTES = 60 * 1024
 FIRST_WAIT_SEC = 0.3
@@ -69,7 +66,12 @@ def letter(job: Job, report: AttemptReport, *, output_size: int = 0, attempt: At
 
 class Outbox:
     """`held` tells how many attempts the worker holds now; `acknowledged` hears of each attempt whose result got
-    through."""
+    through.
+
+    A partition has one publish at a time: the bus would keep a second one waiting anyway, and what waits here goes into
+    fewer messages. What is for another partition leaves at once: the one result of a narrow task need not wait until
+    hundreds of a wide one have landed.
+    """
 
     def __init__(self, *, bus: Bus, topics: Topics, supervisor: Supervisor, sender: str, incarnation: str,
                  held: Callable[[], int], acknowledged: Callable[[Attempt], None]) -> None:  # fmt: skip
@@ -129,7 +131,7 @@ class Outbox:
             self._supervisor.spawn(self._fly(taken, partitions), "outbox")
 
     def _take(self) -> list[Letter]:
-        if self._flights < FLIGHTS:
+        if not self._flights:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
         free = self._queued.keys() - self._flown.keys()
         if not free:

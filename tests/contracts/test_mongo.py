@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("pymongo")
 
 from pymongo import AsyncMongoClient, MongoClient
+from pymongo.monitoring import CommandListener
 
 from deploy.local import MongoServer
 from flowkit.adapters.mongo import MongoStore
@@ -81,7 +82,9 @@ class TestDoubt:
         doubt = {"code": 64, "errmsg": "waiting for replication timed out"}
         async with failing(mongo_database, ["insert"], collection="commits", writeConcernError=doubt):
             outcomes = await store.insert_commits([commit("a"), commit("b"), commit("c")])
+            alone = [await store.insert_commits([one]) for one in (commit("a"), commit("d"))]
         assert outcomes == [DUPLICATE, UNKNOWN, UNKNOWN]
+        assert alone == [[DUPLICATE], [UNKNOWN]]
         # They come to be there all the same; a majority read right now need not find them.
         async with asyncio.timeout(5):
             while len(await store.read_commits(["a", "b", "c"])) < 3:
@@ -107,8 +110,10 @@ class TestDoubt:
     ) -> None:
         async with failing(mongo_database, ["insert"], collection="commits", errorCode=13):
             assert await store.insert_commits([commit("a"), commit("b")]) == [UNKNOWN] * 2
+            assert await store.insert_commits([commit("a")]) == [UNKNOWN]
         async with failing(mongo_database, ["insert"], collection="commits", closeConnection=True):
             assert await store.insert_commits([commit("a"), commit("b")]) == [UNKNOWN] * 2
+            assert await store.insert_commits([commit("a")]) == [UNKNOWN]
         assert await store.insert_commits([commit("a"), commit("b")]) == [OK] * 2
 
     async def test_a_read_without_an_answer_raises(self, store: MongoStore, mongo_database: Any) -> None:
@@ -157,6 +162,32 @@ class TestDoubt:
             await store.get_blob("ref", kind="graph")
         await store.put_blob("ref", bytes(2_000_000), kind="graph")
         assert len(await store.get_blob("ref", kind="graph")) == 2_000_000
+
+
+async def test_a_read_of_hundreds_of_documents_is_one_round_trip(mongo_url: str) -> None:
+    asked: list[str] = []
+
+    class Listener(CommandListener):
+        def started(self, event: Any) -> None:
+            asked.append(event.command_name)
+
+        def succeeded(self, event: Any) -> None: ...
+
+        def failed(self, event: Any) -> None: ...
+
+    async with AsyncMongoClient(mongo_url, event_listeners=[Listener()]) as client:
+        name = f"reads_{uuid.uuid4().hex[:8]}"
+        store = MongoStore(client[name])
+        await store.start()
+        heads = [Head(f"t{i:03}", 0, "g") for i in range(300)]
+        assert await store.insert_heads(heads) == [OK] * 300
+        asked.clear()
+
+        assert len(await store.list_heads(HeadFilter(), limit=300)) == 300
+        assert len(await store.read_heads([head.task_id for head in heads[:200]])) == 200
+        assert asked == ["find", "find"]
+        await store.stop()
+        await client.drop_database(name)
 
 
 @pytest.mark.parametrize("driver", ["pymongo", "motor"])
