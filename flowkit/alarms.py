@@ -13,7 +13,8 @@ ROOMY = 100
 
 
 class Alarms(Generic[T]):
-    """Of one loop at a time. `T` is what those say who end a wait before its time; None has to be something else, or nothing."""
+    """Of one loop at a time. `T` is what those say who end a wait before its time; None has to be something else, or
+    nothing."""
 
     def __init__(self) -> None:
         self._sleepers: list[tuple[float, int, asyncio.Future[Any]]] = []

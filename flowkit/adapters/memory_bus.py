@@ -42,7 +42,7 @@ class MemoryBus:
 
     def heard(self, topic: str) -> bool:
         # Whoever opens a tail later begins at the end, and nobody outside this process can join a group.
-        return any(log.tails or log.committed for log in self.broker.logs(topic))
+        return any(log.tails or log.committed for log in self.broker.topics.get(topic, ()))
 
     async def publish(self, records: Sequence[Record]) -> list[bool]:
         for record in records:
