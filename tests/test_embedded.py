@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import flowkit
+from flowkit.adapters.memory import MemoryBus
 from flowkit.errors import ConfigError, GraphError
+from flowkit.wire.events import decode_event
 
 GRAPH = {"nodes": [{"node_id": "a", "type": "greet"}]}
 
@@ -72,3 +74,34 @@ async def test_a_timeout_that_is_no_number_is_named(tmp_path: Path, timeout: Any
     async with flowkit.Embedded(tmp_path / "flow.db") as engine:
         with pytest.raises(TypeError, match="timeout is a number of seconds, or None to wait for ever, not "):
             await engine.wait_task("t", timeout)
+
+
+async def test_events_are_made_from_when_on_somebody_reads_them_and_heads_do_not_wait_for_them() -> None:
+    async with flowkit.Embedded(handlers=[greet]) as engine:
+        runtime = engine.coordinator.runtime
+        topic, bus = runtime.topics.events, engine.coordinator.bus
+        first = await engine.coordinator.create_task(graph=GRAPH, params={"name": "Ada"})
+        assert (await engine.coordinator.wait_task(first, 30)).output == "Ada"
+        await _at_rest(engine, first)
+        assert isinstance(bus, MemoryBus)
+        assert [log.end for log in bus.broker.logs(topic) if log.end] == []
+
+        tail = await bus.tail(topic)
+        second = await engine.coordinator.create_task(graph=GRAPH, params={"name": "Bob"})
+        await engine.coordinator.wait_task(second, 30)
+        await _at_rest(engine, second)
+        events = [decode_event(record.value) for record in await tail.fetch(0)]
+
+        assert {event.task_id for event in events} == {second}
+        assert [event.seq for event in events] == list(range(1, events[-1].seq + 1))
+        assert events[-1].status == "finished"
+
+
+async def _at_rest(engine: flowkit.Embedded, task_id: str) -> None:
+    """Its head says that it has ended, and that the world has been told everything."""
+    async with asyncio.timeout(30):
+        while True:
+            (head,) = await engine.coordinator.runtime.store.read_heads([task_id])
+            if not head.active and head.published_seq == head.seq:
+                return
+            await asyncio.sleep(0.05)

@@ -96,6 +96,9 @@ class KafkaBus:
             raise ValueError(f"no topic {topic!r}: call ensure_topics first")
         return self._topics[topic].partitions
 
+    def heard(self, topic: str) -> bool:
+        return True
+
     # messages
 
     async def publish(self, records: Sequence[Record]) -> list[bool]:

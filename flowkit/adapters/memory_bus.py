@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from flowkit.adapters.limits import check_record
-from flowkit.adapters.memory_broker import Group, Log, MemoryBroker
+from flowkit.adapters.memory_broker import KEEP_READ, LOOK_EVERY, Group, Log, MemoryBroker
 from flowkit.alarms import Alarms
 from flowkit.ports import Member, Rebalanced, Record, Tail, TopicSpec
 
@@ -40,10 +40,15 @@ class MemoryBus:
     def partitions(self, topic: str) -> int:
         return len(self.broker.logs(topic))
 
+    def heard(self, topic: str) -> bool:
+        # Whoever opens a tail later begins at the end, and nobody outside this process can join a group.
+        return any(log.tails or log.committed for log in self.broker.topics.get(topic, ()))
+
     async def publish(self, records: Sequence[Record]) -> list[bool]:
         for record in records:
             check_record(record, self.partitions(record.topic))
-        await asyncio.sleep(0)
+        if not self.broker.up:
+            await asyncio.sleep(0)  # who tries again without a pause must not starve the others
         return [self.broker.append(record) for record in records]
 
     async def join(self, topic: str, group: str, *, on_revoked: Rebalanced, on_assigned: Rebalanced) -> Member:
@@ -79,12 +84,13 @@ class MemoryBus:
 class _Sleeper:
     """One fetch at a time waits here: woken by a publish, or by its timeout."""
 
-    __slots__ = ("_alarms", "_cut", "_waiter")
+    __slots__ = ("_alarms", "_cut", "_rested", "_waiter")
 
     def __init__(self, alarms: Alarms[None]) -> None:
         self._alarms = alarms
         self._waiter: asyncio.Future[None] | None = None
         self._cut = False
+        self._rested = False
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -96,18 +102,24 @@ class _Sleeper:
         self.wake()
 
     async def fetch(self, timeout: float, take: Callable[[], list[Record]]) -> list[Record]:
+        if not self._rested:
+            await asyncio.sleep(0)  # a loop that polls without a pause must not starve the others
+        self._rested = False
+        if found := take():
+            return found
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        await asyncio.sleep(0)  # a loop that polls without a pause must not starve the others
-        while not (found := take()) and loop.time() < deadline:
+        while not found and (left := deadline - loop.time()) > 0:
             self._waiter = loop.create_future()
             try:
-                await self._alarms.sleep(self._waiter, deadline - loop.time())
+                await self._alarms.sleep(self._waiter, left)
             finally:
                 self._waiter = None
+            self._rested = True
             if self._cut:
                 self._cut = False
                 break
+            found = take()
         return found
 
 
@@ -150,7 +162,8 @@ class MemoryTail:
             records = log.read(log.tails[self], MAX_RECORDS - len(found))
             if records:
                 log.tails[self] = records[-1].offset + 1
-                log.trim()
+                if len(log.records) >= KEEP_READ + LOOK_EVERY:
+                    log.trim()
                 found += records
         self._logs.append(self._logs.pop(0))  # the next fetch begins elsewhere: no partition starves another
         return found

@@ -29,6 +29,9 @@ class SealedBus:
     def partitions(self, topic: str) -> int:
         return self._bus.partitions(topic)
 
+    def heard(self, topic: str) -> bool:
+        return self._bus.heard(topic)
+
     async def publish(self, records: Sequence[Record]) -> list[bool]:
         return await self._bus.publish([self.seals.seal(record) for record in records])
 

@@ -100,7 +100,7 @@ class Writer:
             if (version := self._read_data_version()) != self._data_version:
                 self._data_version = version
                 self.saw_foreign = True
-            answers = [self._attempt(job) for job in jobs]
+            answers = [self._attempt(job) for job in jobs] if len(jobs) > 1 else [jobs[0].write(connection)]
             self.commits_begun += 1
             connection.execute("COMMIT")
             return answers

@@ -18,7 +18,7 @@ from flowkit.core.graph import MISSING
 from flowkit.core.model import Task
 from flowkit.core.payload import lift_artifacts, lift_secrets
 from flowkit.errors import FlowKitError, StoreUnavailable
-from flowkit.ports import DELETED, Clock, Commit, Head, Record, SecretUse, Store
+from flowkit.ports import DELETED, Bus, Clock, Commit, Head, Record, SecretUse, Store
 from flowkit.service import Supervisor
 from flowkit.telemetry import Propagation
 from flowkit.wire.codec import dumps
@@ -65,9 +65,10 @@ class Carrier:
     secrets, one hears of acknowledged events. `propagation` tells which spans work is a child of; without one, that is
     the span that the task was created in."""
 
-    def __init__(self, *, store: Store, clock: Clock, publisher: Publisher, topics: Topics, hub: Hub,
+    def __init__(self, *, store: Store, bus: Bus, clock: Clock, publisher: Publisher, topics: Topics, hub: Hub,
                  supervisor: Supervisor, policies: CodePolicies = NOTHING_SAID) -> None:  # fmt: skip
         self._store = store
+        self._bus = bus
         self._clock = clock
         self._publisher = publisher
         self._topics = topics
@@ -82,25 +83,30 @@ class Carrier:
     # ------------------------------------------------------------------------------------------ events
 
     def committed(self, cell: Cell, commit: Commit, status: str) -> None:
-        """Publish an acknowledged commit's event until it gets through; `published` follows."""
+        """Publish an acknowledged commit's event until it gets through; `published` follows. An event that nobody can
+        ever read is not made: it is through."""
         tenant = cell.head.tenant if cell.head is not None else ""
-        record = event_record(self._topics, commit, tenant, status)
-        told = _Told(self, cell, commit.seq)
-        self._publisher.send(Parcel(record, told.wanted, told.acknowledged))
+        if self._bus.heard(self._topics.events):
+            told = _Told(self, cell, commit.seq)
+            record = event_record(self._topics, commit, tenant, status)
+            self._publisher.send(Parcel(record, told.wanted, told.acknowledged))
+        else:
+            self.on_published(cell, commit.seq)
         self._hub.tell(commit, tenant, status)
 
     def streamed(self, event: Event) -> None:
         """Tell how far streams are, once: if it is lost, the next one says more."""
-        partition = partition_of(event.task_id, EVENT_PARTITIONS)
-        value, headers = encode_progress(event), progress_headers(event)
-        self._publisher.send(Parcel(Record(self._topics.events, partition, value, event.task_id.encode(), headers)))
+        if self._bus.heard(self._topics.events):
+            partition = partition_of(event.task_id, EVENT_PARTITIONS)
+            value, headers = encode_progress(event), progress_headers(event)
+            self._publisher.send(Parcel(Record(self._topics.events, partition, value, event.task_id.encode(), headers)))
         self._hub.heard(event)
 
     async def deleted(self, deleted: Sequence[tuple[Head, Commit]]) -> None:
         """Publish the events of tombstones. Nobody else will, and nothing depends on them: where the bus is away for so
         long that others have to wait for it, they are given up."""
         for head, commit in deleted:
-            if self._publisher.room:
+            if self._publisher.room and self._bus.heard(self._topics.events):
                 record = event_record(self._topics, commit, head.tenant, DELETED)
                 self._publisher.send(Parcel(record, wanted=lambda: self._publisher.room))
             self._hub.tell(commit, head.tenant, DELETED)

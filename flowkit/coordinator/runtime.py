@@ -117,7 +117,7 @@ class CoordinatorRuntime:
             self.narrator = Narrator(clock, self.telemetry, self.leases, self.topics)
             self.publisher.packed = self.narrator.packed
         self.carrier = Carrier(
-            store=store, clock=clock, publisher=self.publisher, topics=self.topics, hub=self.hub,
+            store=store, bus=bus, clock=clock, publisher=self.publisher, topics=self.topics, hub=self.hub,
             supervisor=self.supervisor, policies=policies,
         )  # fmt: skip
         self.engine = Engine(

@@ -67,6 +67,10 @@ class Bus(Protocol):
     def partitions(self, topic: str) -> int:
         """How many partitions an ensured topic has."""
 
+    def heard(self, topic: str) -> bool:
+        """Whether anybody may come to read what is published to an ensured topic now. A bus that others can read too
+        never knows, and says True."""
+
     async def publish(self, records: Sequence[Record]) -> list[bool]:
         """Send; True for each record that the bus acknowledged (all in-sync replicas). False is unknown, not no.
         Bounded in time (seconds, by the adapter's settings); raises nothing but CancelledError."""

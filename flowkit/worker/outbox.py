@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started, Streams, Succeeded
@@ -84,9 +84,10 @@ class Outbox:
         self._acknowledged = acknowledged
         self._waiting: deque[Letter] = deque()
         self._flights = 0
-        self._flown: Counter[int] = Counter()
-        self._queued: Counter[int] = Counter()
-        self._scheduled = False
+        # By partition: how many flights go there, and how many letters wait.
+        self._flown: dict[int, int] = {}
+        self._queued: dict[int, int] = {}
+        self._boarding = False
         self._pause: asyncio.TimerHandle | None = None
         self._wait_sec = FIRST_WAIT_SEC
         self._stopped = False
@@ -96,11 +97,9 @@ class Outbox:
     def add(self, new: Letter) -> None:
         """Send it, together with what else comes in this turn of the loop."""
         self._waiting.append(new)
-        self._queued[new.partition] += 1
-        if not self._scheduled:
-            self._scheduled = True
-            self._empty.clear()
-            asyncio.get_running_loop().call_soon(self._depart)
+        self._queued[new.partition] = self._queued.get(new.partition, 0) + 1
+        self._empty.clear()
+        self._depart()
 
     async def flush(self, timeout: float) -> bool:
         """Wait until everything is acknowledged, `timeout` seconds at most; False if something is not."""
@@ -118,37 +117,44 @@ class Outbox:
             self._pause.cancel()
 
     def _depart(self) -> None:
-        self._scheduled = False
+        """Have a flight begin in the next turn of the loop, if one may: it takes what waits by then."""
         if not self._waiting:
             if not self._flights:
                 self._empty.set()
-            return
-        if self._pause is None and not self._stopped and (taken := self._take()):
-            partitions = {letter.partition for letter in taken}
-            self._flights += 1
-            self._flown.update(partitions)
-            self._queued -= Counter(letter.partition for letter in taken)
-            self._supervisor.spawn(self._fly(taken, partitions), "outbox")
+        elif not self._boarding and self._pause is None and not self._stopped and self._free():
+            self._boarding = True
+            self._supervisor.spawn(self._fly(), "outbox")
+
+    def _free(self) -> Set[int]:
+        """The partitions that something waits for and nothing goes to."""
+        return self._queued.keys() - self._flown.keys()
 
     def _take(self) -> list[Letter]:
+        if self._pause is not None or self._stopped:
+            return []
         if not self._flights:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
-        free = self._queued.keys() - self._flown.keys()
-        if not free:
-            return []
+        free = self._free()
         taken = [letter for letter in self._waiting if letter.partition in free]
         self._waiting = deque(letter for letter in self._waiting if letter.partition not in free)
         return taken
 
-    async def _fly(self, letters: list[Letter], partitions: set[int]) -> None:
-        late: Sequence[Letter] = letters
+    async def _fly(self) -> None:
+        self._boarding = False
+        late: Sequence[Letter] = (letters := self._take())
+        if not letters:
+            return
+        self._flights += 1
+        going = _by_partition(letters)
+        _take_away(self._queued, going)
+        _add(self._flown, dict.fromkeys(going, 1))
         try:
             parcels = self._pack([letter for letter in letters if not letter.stale])
             arrived = await self._bus.publish([record for record, _ in parcels]) if parcels else []
             late = self._landed(parcels, arrived)
         finally:
             self._flights -= 1
-            self._flown -= Counter(partitions)
+            _take_away(self._flown, dict.fromkeys(going, 1))
             self._again(late)
             self._depart()
 
@@ -169,7 +175,7 @@ class Outbox:
             self._wait_sec = FIRST_WAIT_SEC
             return
         self._waiting.extendleft(reversed(late))
-        self._queued.update(letter.partition for letter in late)
+        _add(self._queued, _by_partition(late))
         if self._pause is None and not self._stopped:
             self._pause = asyncio.get_running_loop().call_later(self._wait_sec, self._resume)
             self._wait_sec = min(LONGEST_WAIT_SEC, self._wait_sec * 2)
@@ -208,6 +214,26 @@ class Outbox:
         first = letters[0]
         key = first.told.task_id.encode("utf-8", "surrogatepass")
         parcels.append((Record(self._topic, first.partition, value, key), letters))
+
+
+def _by_partition(letters: Sequence[Letter]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for letter in letters:
+        counts[letter.partition] = counts.get(letter.partition, 0) + 1
+    return counts
+
+
+def _add(counts: dict[int, int], more: Mapping[int, int]) -> None:
+    for partition, count in more.items():
+        counts[partition] = counts.get(partition, 0) + count
+
+
+def _take_away(counts: dict[int, int], fewer: Mapping[int, int]) -> None:
+    for partition, count in fewer.items():
+        if left := counts[partition] - count:
+            counts[partition] = left
+        else:
+            del counts[partition]
 
 
 def _shortened(letter: Letter) -> Letter:

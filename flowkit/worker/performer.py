@@ -64,12 +64,14 @@ class Performer:
                 if isinstance(value, Ended):
                     return Succeeded(job.node, job.attempt, job.token, value.payload, value.chosen), value.size
                 value, chosen = outputs.split(value)
-                value, chosen = await self._covered(attempt, value), await self._covered(attempt, chosen)
+                if attempt.cover is not None:
+                    value, chosen = await self._covered(attempt, value), await self._covered(attempt, chosen)
                 output = await self._encode(value, attempt.job.task_id)
                 if attempt.flow is not None:
                     await attempt.flow.end(output.payload, chosen)
             finally:
-                await self._clean_up(attempt)
+                if attempt.context is not None or attempt.flow is not None:
+                    await self._clean_up(attempt)
             report = Succeeded(job.node, job.attempt, job.token, output.payload, chosen, attempt.run_sec,
                                attempt.usage)  # fmt: skip
             return report, output.size
@@ -187,7 +189,8 @@ class Performer:
         else:
             value = await self._call_in_thread(attempt, lambda: role.call(*args, **kwargs))
             value = await value if inspect.isawaitable(value) else value
-        await self._emit(attempt, value)
+        if attempt.flow is not None:
+            await self._emit(attempt, value)
         return value
 
     async def _emit(self, attempt: Attempt, value: Any) -> None:

@@ -33,15 +33,10 @@ class Turns:
 
     def take(self) -> Attempt:
         """The next attempt; its task goes behind the others. Raises `KeyError` when none waits."""
-        task_id = next(iter(self._lines), None)
-        if task_id is None:
-            raise KeyError("nothing waits")
-        line = self._lines[task_id]
+        task_id, line = self._lines.popitem(last=False)
         attempt = line.popleft()
         if line:
-            self._lines.move_to_end(task_id)
-        else:
-            del self._lines[task_id]
+            self._lines[task_id] = line
         return attempt
 
     def keep(self, wanted: Callable[[Attempt], bool]) -> None:

@@ -290,6 +290,11 @@ class TestTail:
         await bus.publish(records(road.topic("a"), range(20)))
         assert [int(r.value or b"") for r in await drain(tail, 20)] == list(range(20))
 
+    async def test_a_topic_with_a_reader_is_heard(self, road: Road) -> None:
+        bus, other = await road.bus(a=1), await road.bus(a=1)
+        await other.tail(road.topic("a"))
+        assert bus.heard(road.topic("a"))
+
     async def test_a_stopped_tail_is_silent(self, road: Road) -> None:
         bus = await road.bus(a=1)
         tail = await bus.tail(road.topic("a"))

@@ -73,6 +73,44 @@ class TestForgetting:
         assert (await tail.fetch(0))[0].offset == 5000 - left
 
 
+class TestReaders:
+    async def test_a_topic_is_heard_by_tails_while_they_read_and_for_ever_by_groups(self, bus: MemoryBus) -> None:
+        assert not bus.heard("t")
+        assert not bus.heard("never ensured")
+        tail = await bus.tail("t", [1])
+        assert bus.heard("t")
+        await tail.stop()
+        assert not bus.heard("t")
+
+        member = await join(bus)
+        assert bus.heard("t")
+        await member.stop()
+        assert bus.heard("t")  # who joins the group next reads on from there
+
+    @pytest.mark.parametrize("up", [True, False])
+    async def test_who_polls_and_publishes_without_a_pause_lets_others_have_their_turn(
+        self, bus: MemoryBus, up: bool
+    ) -> None:
+        tail = await bus.tail("t")
+        bus.broker.up = up
+        turns, done = 0, asyncio.Event()
+
+        async def poll() -> None:
+            while not done.is_set():
+                await bus.publish(records(1))
+                await tail.fetch(0)
+
+        async def others() -> None:
+            nonlocal turns
+            for turns in range(1, 101):  # noqa: B007 - it is read outside
+                await asyncio.sleep(0)
+            done.set()
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(poll(), others())
+        assert turns == 100
+
+
 class TestFaults:
     async def test_an_outage_is_doubt_and_silence(self, bus: MemoryBus) -> None:
         tail, member = await bus.tail("t"), await join(bus)

@@ -252,6 +252,8 @@ async def test_what_is_deleted_is_an_event_for_the_world_with_its_tombstone() ->
     await yard.ended("t")
     await yard.ended("c", parent="t")
     runtime = yard.runtime
+    await runtime.bus.ensure_topics(runtime.topics.specs())
+    await runtime.bus.tail(runtime.topics.events)
     parcels: list[Parcel] = []
     runtime.publisher.send = parcels.append  # type: ignore[method-assign]
     told = runtime.hub.listen("t")

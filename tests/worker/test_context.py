@@ -96,7 +96,10 @@ async def test_a_handler_that_gives_up_by_itself_when_stopped_is_released() -> N
 
 @virtual
 async def test_looking_for_a_stop_lets_it_through() -> None:
+    began = asyncio.Event()
+
     async def busy(ctx: Context) -> None:
+        began.set()
         while True:
             await ctx.raise_if_cancelled()
 
@@ -104,7 +107,7 @@ async def test_looking_for_a_stop_lets_it_through() -> None:
         job = stand.job("busy")
         stopping = stand.stop_of(job)
         await stand.send(job)
-        await asyncio.sleep(0)
+        await began.wait()
         await stand.send(stopping)
         for _ in range(2000):
             await asyncio.sleep(0)

@@ -48,6 +48,9 @@ class ThreadBus:
     def partitions(self, topic: str) -> int:
         return 4
 
+    def heard(self, topic: str) -> bool:
+        return True
+
     async def join(self, *_: Any, **__: Any) -> Member:
         raise NotImplementedError
 
