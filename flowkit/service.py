@@ -26,7 +26,12 @@ class Supervisor:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something once in the background; if it raises, that is reported."""
-        task = asyncio.get_running_loop().create_task(work, name=f"{self.owner}/{name}")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a `finally` of what ended with the loop wants to begin something: nobody would run it
+            work.close()
+            raise
+        task = loop.create_task(work, name=f"{self.owner}/{name}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
