@@ -29,8 +29,9 @@ EXPIRE_BLOCKS: Final = 500
 DRAIN_SEC: Final = 2.0
 INDEX_SEC: Final = 0.1
 LINGER_SEC: Final = 10.0
-"""So long a task that ended waits for others where no record of its attempts is kept: what is counted together costs
-a few documents."""
+RECORDS_LINGER_SEC: Final = 0.5
+"""So long a task that ended waits for others that are counted with it, without a record of each attempt and with one:
+what is counted together costs a few documents, and a burst of tasks is over before they are counted."""
 EXPIRE_ROLLUPS_SEC: Final = 3600.0
 
 
@@ -109,7 +110,8 @@ class Monitor:
         records = self._backend.embedded if self._cfg.trace_index is None else self._cfg.trace_index
         return Indexer(
             load=load, store=self._backend.store, traces=self._backend.traces, clock=self._clock,
-            telemetry=self._telemetry, owned=owned, records=records, linger_sec=0.0 if records else LINGER_SEC,
+            telemetry=self._telemetry, owned=owned, records=records,
+            linger_sec=RECORDS_LINGER_SEC if records else LINGER_SEC,
         )  # fmt: skip
 
     async def _expire_rollups(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowkit.core.model import Task
     from flowkit.ports import Head
 
-MOST_RECORDS: Final = 1000
+MOST_RECORDS: Final = 2000
 """A story that grows longer is given up: it can be read."""
 
 

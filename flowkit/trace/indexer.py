@@ -25,6 +25,8 @@ SHARE: Final = 0.1
 BUSY_SHARE: Final = 0.25
 """... and while there is more than one batch."""
 BATCH: Final = 500
+CROWD: Final = 5000
+"""So many tasks that wait to be counted wait no longer: until then a burst of them is not held up by it."""
 RECORDS: Final = 1000
 TRIES: Final = 3
 MOST_NOTED: Final = 100_000
@@ -103,7 +105,7 @@ class Indexer:
     async def step(self) -> None:
         """Index some of what is noted, else go through some heads; if its share of the time is not spent."""
         began = self._clock.mono()
-        due = bool(self._noted) and (began >= self._waits_until or len(self._noted) >= BATCH)
+        due = bool(self._noted) and (began >= self._waits_until or len(self._noted) >= CROWD)
         if began < self._rests_until or not (due or began >= self._round_at):
             return
         try:

@@ -27,9 +27,11 @@ from deploy.local import ServiceUnavailable
 from flowkit import Context, Coordinator, CoordinatorConfig, Worker, WorkerConfig
 from flowkit.adapters.kafka import KafkaBus
 from flowkit.cli.checks_cluster import of_kafka, of_mongo
+from flowkit.cli.checks_policies import Served
 from flowkit.connections import kafka_bus, kafka_security, message_seals, mongo_store
 from flowkit.errors import BusUnavailable, FlowKitError, StoreUnavailable
 from flowkit.ports import Commit, Outcome, Record, Request
+from flowkit.sandbox.levels import Report
 from flowkit.wire.logs import encode_logs
 from flowkit.wire.messages import Hello, Knock, encode_facts_batch, encode_message
 from flowkit.wire.topics import FLEET_PARTITIONS, WORK_PARTITIONS, Topics, partition_of
@@ -212,8 +214,8 @@ async def test_mongodb_lets_nobody_else_in_and_the_error_says_why_within_the_con
 @pytest.mark.slow
 async def test_the_doctor_says_why_it_was_not_let_in(place: Guarded) -> None:
     wrong = str(place.stranger.ca)
-    cfg = config(place, kafka_ca_file=wrong, mongo_ca_file=wrong)
-    found = [finding async for finding in of_mongo(cfg.mongo_url, cfg)]
+    cfg, here = config(place, kafka_ca_file=wrong, mongo_ca_file=wrong), Served(Report(()), WorkerConfig())
+    found = [finding async for finding in of_mongo(cfg.mongo_url, cfg, here)]
     found += [finding async for finding in of_kafka(cfg.mongo_url, cfg)]
     assert [(finding.subject, finding.level) for finding in found] == [("mongo", "FAIL"), ("kafka", "FAIL")]
     assert "mongo_ca_file" in found[0].hint

@@ -11,9 +11,13 @@ import pytest
 
 from flowkit.adapters.memory_store import MemoryStore
 from flowkit.coordinator import gate, limits
+from flowkit.coordinator.cell import Cell
+from flowkit.coordinator.engine import Engine
+from flowkit.coordinator.rounds import Opened
 from flowkit.core import permits
 from flowkit.core.bounds import Bounds
 from flowkit.core.limiter import Limiter
+from flowkit.core.reports import Placed
 from flowkit.ports import LimitSwap, Outcome
 from flowkit.testing.world import Report
 from tests.world.limited import LimitedPlay
@@ -106,12 +110,11 @@ def over_before_it_is(patch: pytest.MonkeyPatch) -> None:
 
 def unacknowledged(patch: pytest.MonkeyPatch) -> None:
     """What was decided counts before its commit is acknowledged."""
-    from flowkit.coordinator.engine import Engine
 
-    def fly(engine: Any, cell: Any, decision: Any, *more: Any) -> None:
-        original(engine, cell, decision, *more)
-        if cell.task.graph.limited:
-            engine.gate.note(cell, cell.task, decision.recorded)
+    def fly(engine: Engine, cell: Cell, opened: Opened, placed: list[Placed]) -> None:
+        original(engine, cell, opened, placed)
+        if cell.task is not None and cell.task.graph.limited:
+            engine.gate.note(cell, cell.task, opened.flight.facts)
 
     original = Engine._fly
     patch.setattr(Engine, "_fly", fly)
