@@ -59,5 +59,5 @@ def test_facts_are_values(kind: type) -> None:
 
 
 def test_type_checkers_take_facts_for_frozen() -> None:
-    said = immutable.__dataclass_transform__
+    said = vars(immutable)["__dataclass_transform__"]
     assert (said | said["kwargs"])["frozen_default"]  # since Python 3.12 it is no extra any more

@@ -85,11 +85,14 @@ def test_the_output_shares_nothing_with_what_was_returned() -> None:
     assert payload.value == {"rows": [1, {"a": []}]}
 
 
+Pair = namedtuple("Pair", "a b")
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
         ((1, 2), [1, 2]),
-        (namedtuple("Pair", "a b")(1, 2), [1, 2]),
+        (Pair(1, 2), [1, 2]),
         (OrderedDict(a=1), {"a": 1}),
         (Colour.RED, "red"),
         ({Colour.RED: Level.LOW}, {"red": 1}),
