@@ -83,9 +83,8 @@ class Outbox:
         self._held = held
         self._acknowledged = acknowledged
         self._waiting: deque[Letter] = deque()
-        self._flights = 0
-        # By partition: how many flights go there, and how many letters wait.
-        self._flown: dict[int, int] = {}
+        # Partitions that something goes to, and how many letters wait for each.
+        self._flown: set[int] = set()
         self._queued: dict[int, int] = {}
         self._boarding = False
         self._pause: asyncio.TimerHandle | None = None
@@ -119,7 +118,7 @@ class Outbox:
     def _depart(self) -> None:
         """Have a flight begin in the next turn of the loop, if one may: it takes what waits by then."""
         if not self._waiting:
-            if not self._flights:
+            if not self._flown:
                 self._empty.set()
         elif not self._boarding and self._pause is None and not self._stopped and self._free():
             self._boarding = True
@@ -127,12 +126,12 @@ class Outbox:
 
     def _free(self) -> Set[int]:
         """The partitions that something waits for and nothing goes to."""
-        return self._queued.keys() - self._flown.keys()
+        return self._queued.keys() - self._flown
 
     def _take(self) -> list[Letter]:
         if self._pause is not None or self._stopped:
             return []
-        if not self._flights:
+        if not self._flown:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
         free = self._free()
         taken = [letter for letter in self._waiting if letter.partition in free]
@@ -144,19 +143,24 @@ class Outbox:
         late: Sequence[Letter] = (letters := self._take())
         if not letters:
             return
-        self._flights += 1
         going = _by_partition(letters)
-        _take_away(self._queued, going)
-        _add(self._flown, dict.fromkeys(going, 1))
+        self._take_away(going)
+        self._flown |= going.keys()
         try:
             parcels = self._pack([letter for letter in letters if not letter.stale])
             arrived = await self._bus.publish([record for record, _ in parcels]) if parcels else []
             late = self._landed(parcels, arrived)
         finally:
-            self._flights -= 1
-            _take_away(self._flown, dict.fromkeys(going, 1))
+            self._flown -= going.keys()
             self._again(late)
             self._depart()
+
+    def _take_away(self, going: Mapping[int, int]) -> None:
+        for partition, count in going.items():
+            if left := self._queued[partition] - count:
+                self._queued[partition] = left
+            else:
+                del self._queued[partition]
 
     def _landed(self, parcels: list[Parcel], arrived: Sequence[bool]) -> list[Letter]:
         """Let go of what arrived; the answer is what did not."""
@@ -175,7 +179,8 @@ class Outbox:
             self._wait_sec = FIRST_WAIT_SEC
             return
         self._waiting.extendleft(reversed(late))
-        _add(self._queued, _by_partition(late))
+        for partition, count in _by_partition(late).items():
+            self._queued[partition] = self._queued.get(partition, 0) + count
         if self._pause is None and not self._stopped:
             self._pause = asyncio.get_running_loop().call_later(self._wait_sec, self._resume)
             self._wait_sec = min(LONGEST_WAIT_SEC, self._wait_sec * 2)
@@ -221,19 +226,6 @@ def _by_partition(letters: Sequence[Letter]) -> dict[int, int]:
     for letter in letters:
         counts[letter.partition] = counts.get(letter.partition, 0) + 1
     return counts
-
-
-def _add(counts: dict[int, int], more: Mapping[int, int]) -> None:
-    for partition, count in more.items():
-        counts[partition] = counts.get(partition, 0) + count
-
-
-def _take_away(counts: dict[int, int], fewer: Mapping[int, int]) -> None:
-    for partition, count in fewer.items():
-        if left := counts[partition] - count:
-            counts[partition] = left
-        else:
-            del counts[partition]
 
 
 def _shortened(letter: Letter) -> Letter:
