@@ -84,9 +84,9 @@ async def test_the_records_of_what_was_seen_are_those_of_its_commits(tmp_path: P
         assert sum(sum(bins.values()) for hour in hours for bins in hour.outcomes.values()) == len(told)
 
 
-@pytest.mark.parametrize(("mode", "directed"), [("calm", ()), ("chaos", ()), ("chaos", ("rich",))])
+@pytest.mark.parametrize(("mode", "directed", "least"), [("calm", (), 20), ("chaos", (), 1), ("chaos", ("rich",), 1)])
 def test_a_story_is_what_a_fold_of_the_same_commits_says(
-    mode: str, directed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    mode: str, directed: tuple[str, ...], least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: dict[Cell, list[Commit]] = {}
     outcomes: Counter[str] = Counter()
@@ -116,7 +116,7 @@ def test_a_story_is_what_a_fold_of_the_same_commits_says(
     for seed in SEEDS:
         assert not simulate(seed, mode, directed=directed).violations
     assert wrong == []
-    assert outcomes["succeeded"] > 5
+    assert outcomes["succeeded"] >= least  # where coordinators crash, few see a task from its beginning to its end
 
 
 def _place(one: AttemptRecord) -> tuple[str, str, int]:
