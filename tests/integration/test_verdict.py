@@ -151,6 +151,17 @@ def test_a_result_that_was_on_its_way_excuses_a_run_and_one_that_arrived_does_no
     assert "re-executions of attempts that no fault hit" in story.missed()
 
 
+def test_what_began_between_the_look_at_the_clock_and_the_kill_was_hit_and_holds_nothing(story: Story) -> None:
+    story.run("t40", 1, "w0", KILLED_AT + 0.002, None)
+    story.commit("t40", 110.4, f.LeaseLost("n", 1, "k1", "expired", 110.4, True))
+    story.run("t40", 2, "w1", 110.5, 111.0)
+    assert story.missed() == []
+    assert limited(story, TASKS).missed() == []
+    story.run("t41", 1, "w0", KILLED_AT + 0.002, KILLED_AT + 0.5)  # no dead process ends anything
+    story.run("t41", 2, "w1", 110.5, 111.0)
+    assert "re-executions of attempts that no fault hit" in story.missed()
+
+
 def test_what_a_freeze_caught_between_the_last_look_and_the_first_line_is_excused_once(story: Story) -> None:
     story.faults.append(Fault("worker_stop", "w2", 120.0, 140.0))
     plan = {"worker_kill": 1, "worker_stop": 1}

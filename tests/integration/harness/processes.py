@@ -48,7 +48,7 @@ class Part:
         return self.process.poll() is None
 
     def kill(self) -> float:
-        """SIGKILL; when (wall clock) it was dead."""
+        """SIGKILL; when (wall clock) it was told so: it is dead some moments later."""
         self.killed_at = time.time()
         self.process.kill()
         self.process.wait()

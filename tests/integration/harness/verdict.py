@@ -44,6 +44,12 @@ class Fault:
     def frozen(self) -> bool:
         return self.kind.endswith("_stop")
 
+    def struck(self, run: Run) -> bool:
+        """Whether the run ran on its victim then. A process dies some moments after it is told to: what it began in
+        between never ended. Its name is nobody's afterwards."""
+        dying = self.kind == "worker_kill" and run.began > self.at and run.ended is None
+        return run.worker == self.victim and (dying or run.running_at(self.at))
+
 
 @dataclass(slots=True)
 class Facts:
@@ -202,7 +208,7 @@ class Verdict:
     def _over_at(self, run: Run) -> float:
         """When a run was over, as far as limits go. Whoever was killed holds no more; nor does who stood still: its
         lease may have ended meanwhile."""
-        hits = [fault.at for fault in self.faults if fault.victim == run.worker and run.running_at(fault.at)]
+        hits = [max(fault.at, run.began) for fault in self.faults if fault.struck(run)]
         return min([*hits, run.ended if run.ended is not None else math.inf])
 
     def from_cache(self) -> int:
@@ -230,7 +236,7 @@ class Verdict:
         """The attempts that ran on a worker when it was killed or frozen."""
         if not fault.kind.startswith("worker"):
             return []
-        return [run for run in self.ledger.runs if run.worker == fault.victim and run.running_at(fault.at)]
+        return [run for run in self.ledger.runs if fault.struck(run)]
 
     def just_done_on(self, fault: Fault) -> list[Run]:
         """Those whose handler had just returned there, and whose result never came."""
@@ -241,7 +247,7 @@ class Verdict:
             for run in self.ledger.runs
             if run.worker == fault.victim
             and run.running_at(fault.at, ON_ITS_WAY_SEC)
-            and not run.running_at(fault.at)
+            and not fault.struck(run)
             and self._undelivered(run)
         ]
 
