@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from flowkit.sandbox.hierarchies import Controller
+from flowkit.sandbox.owning import own
 from flowkit.sandbox.runtime import Limits
 
 PREFIX: Final = "flowkit-"
@@ -249,15 +250,8 @@ def _new_home(parent: Path) -> _Home:
     while True:
         folder = parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         folder.mkdir()
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)  # a sweeper saw it before it had an owner
-            continue
-        if folder.exists():
+        if (lock := own(folder)) is not None:
             return _Home(folder, lock)
-        os.close(lock)
 
 
 def _settings(name: str, version: int, limits: Limits) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from flowkit.sandbox.inside.order import Order
 from flowkit.sandbox.keeper import Keeper
 from flowkit.sandbox.launch import Launch
 from flowkit.sandbox.orders import check, order_for
+from flowkit.sandbox.owning import own
 from flowkit.sandbox.runtime import Level, Program, Running
 from flowkit.sandbox.users import some_uid, threads_of
 
@@ -148,15 +149,8 @@ class Work:
 def _new_folder(parent: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)  # a sweeper saw it before it had an owner
-            continue
-        if folder.exists():
+        if (lock := own(folder)) is not None:
             return folder, lock
-        os.close(lock)
 
 
 def sweep(parent: Path) -> None:
