@@ -56,6 +56,14 @@ class Office:
         seq = len(commits)
         await self.store.update_heads([HeadUpdate(task_id, "finished", seq, seq, False, None, 1.0, ended_at=1.0 + seq)])
 
+    async def end_wide(self, task_id: str, names: Sequence[str]) -> None:
+        """A task whose nodes all began and ended together."""
+        commits = [(0.0, [f.TaskCreated(), *map(leased, names)])]
+        commits += [(1.0, [*(succeeded(name, 0.5) for name in names), f.TaskEnded("finished")])]
+        self.histories[task_id] = history = recorded(graph(*map(node, names)), *commits, task_id=task_id)
+        await self.store.insert_heads([history.head])
+        await self.store.update_heads([HeadUpdate(task_id, "finished", 2, 2, False, None, 1.0, ended_at=2.0)])
+
     async def found(self) -> list[AttemptRecord]:
         return sorted(await self.store.traces.slowest_attempts(ALL, limit=9999), key=lambda one: (one.task_id, one.seq))
 
@@ -254,11 +262,7 @@ async def test_of_what_was_seen_no_more_is_counted_at_once_than_of_what_is_read(
     office = Office()
     names = [f"a{number}" for number in range(RECORDS // 2 + 1)]
     for task_id in ("t1", "t2", "t3"):
-        commits = [(0.0, [f.TaskCreated(), *map(leased, names)])]
-        commits += [(1.0, [*(succeeded(name, 0.5) for name in names), f.TaskEnded("finished")])]
-        office.histories[task_id] = history = recorded(graph(*map(node, names)), *commits, task_id=task_id)
-        await office.store.insert_heads([history.head])
-        await office.store.update_heads([HeadUpdate(task_id, "finished", 2, 2, False, None, 1.0, ended_at=2.0)])
+        await office.end_wide(task_id, names)
     await office.fresh().index(["t2"])
     sizes: list[int] = []
     count = office.store.traces.count_attempts
@@ -312,12 +316,8 @@ async def test_what_was_seen_long_ago_of_a_task_that_was_deleted_is_not_counted(
 async def test_more_than_may_be_kept_in_mind_is_read() -> None:
     office, names = Office(), [f"a{number}" for number in range(MOST_SEEN // 2)]
     for task_id in ("t1", "t2", "t3"):
-        commits = [(0.0, [f.TaskCreated(), *map(leased, names)])]
-        commits += [(1.0, [*(succeeded(name, 0.5) for name in names), f.TaskEnded("finished")])]
-        office.histories[task_id] = history = recorded(graph(*map(node, names)), *commits, task_id=task_id)
-        await office.store.insert_heads([history.head])
-        await office.store.update_heads([HeadUpdate(task_id, "finished", 2, 2, False, None, 1.0, ended_at=2.0)])
-        office.indexer.note(task_id, seen(history))
+        await office.end_wide(task_id, names)
+        office.indexer.note(task_id, seen(office.histories[task_id]))
     office.indexer.note("t1", seen(office.histories["t1"]))  # once more is not more
     await office.rest(30)
 
