@@ -57,13 +57,16 @@ async def test_files_are_there_and_everything_is_gone_afterwards() -> None:
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", ""])
-async def test_files_stay_inside(name: str) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("flowkit-program-*"))
+async def test_files_stay_inside(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"  # of this test alone: others run programs beside it
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
     with pytest.raises(CannotStart):
         await run(python("", files={name: b""}))
 
-    assert set(Path(tempfile.gettempdir()).glob("flowkit-program-*")) <= before
+    assert list(tmp_path.iterdir()) == [temporary]
+    assert list(temporary.iterdir()) == []
 
 
 async def test_a_program_that_is_not_there_is_not_started() -> None:
