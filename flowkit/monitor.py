@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from flowkit.config import CoordinatorConfig
 from flowkit.errors import Corrupt, TaskNotFound
-from flowkit.monitor_ports import DAY_SEC
+from flowkit.monitor_ports import DAY_SEC, Seen
 from flowkit.service import Supervisor
-from flowkit.trace.indexer import Indexer, Seen
+from flowkit.trace.indexer import Indexer
 from flowkit.trace.log_reader import LogReader
 from flowkit.trace.log_writer import LogWriter
 from flowkit.trace.task_trace import Recorded
@@ -55,7 +55,8 @@ async def _recorded(history: History, past: Past) -> Recorded:
 
 
 class Monitor:
-    """`logs` reads, whoever coordinates. `start` begins to write. `note` hears of tasks that are at rest."""
+    """`logs` reads, whoever coordinates. `start` begins to write. `note` hears of tasks that are at rest, `see` of
+    the attempts of those that go on."""
 
     def __init__(self, *, backend: Backend, cfg: CoordinatorConfig, clock: Clock, telemetry: Telemetry) -> None:
         self._backend = backend
@@ -75,7 +76,11 @@ class Monitor:
         """The task has ended, and its head says so."""
         if self._indexer is not None:
             story = cell.story
-            self._indexer.note(cell.task_id, None if story is None else Seen(story.seq, story.records))
+            self._indexer.note(cell.task_id, None if story is None else story.take())
+
+    def see(self, task_id: str, seen: Seen) -> bool:
+        """Some attempts of a task that goes on. False: nobody is going to count them now."""
+        return self._indexer is not None and self._indexer.see(task_id, seen)
 
     async def start(self, history: History, owned: Callable[[], Collection[int]]) -> None:
         """Join those who write log lines down, and index what ends in the partitions that `owned` tells. Raises

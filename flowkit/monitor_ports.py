@@ -133,6 +133,15 @@ class AttemptRecord:
         return self.outcome in BAD
 
 
+@immutable
+class Seen:
+    """Attempts of a task as its coordinator saw them: all that ended in its commits behind `since`, up to `until`."""
+
+    since: int
+    until: int
+    records: Sequence[AttemptRecord]
+
+
 RUN: Final = "run"
 CPU: Final = "cpu"
 MEASURES: Final = (RUN, CPU, "memory")
@@ -220,8 +229,8 @@ class TraceStore(Protocol):
     async def count_attempts(self, marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
         """Count these attempts, all of them and once, and mark each task: `(from, up to)` are commits, and the records
         are those of the attempts that ended in between. NO_MATCH, and nothing is changed, where something is marked
-        beyond its `from`: somebody else counted it. UNKNOWN: they may be counted, or still be; `indexed` tells. Raises
-        `StoreUnavailable`, having done nothing."""
+        otherwise than up to its `from`, 0 for no mark: somebody else counted it, or what was before was not counted.
+        UNKNOWN: they may be counted, or still be; `indexed` tells. Raises `StoreUnavailable`, having done nothing."""
 
     async def rollups(self, query: AttemptQuery, *, span: int) -> list[Rollup]:
         """Those of the hours or days that `[since, until)` touches, whole; `base` does not restrict."""

@@ -41,7 +41,7 @@ class MemoryTraces:
 
     async def count_attempts(self, marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
         await asyncio.sleep(0)
-        if any(self._data.seqs.get(task_id, 0) > since for task_id, (since, _) in marks.items()):
+        if any(self._data.seqs.get(task_id, 0) != since for task_id, (since, _) in marks.items()):
             return Outcome.NO_MATCH
         for group, cells in groups_of(one for one in records if storable(one)).items():
             parts = self._data.rollups.setdefault(group, [])

@@ -3,9 +3,9 @@ them.
 
 A batch is one document, inserted as the next of all batches; it says which tasks it is about and what is to be added to
 which rollups. Whoever inserts one has read the last one, has added that to its rollups where it was not, and has then
-looked that none of its own tasks is marked. So batches are added in their order; a rollup that has had a batch has had
-all before it; and one that is added again, by whoever takes over or by somebody late, finds that it was. All operations
-are on single documents, and none is an upsert.
+looked that each of its own tasks is marked up to where it goes on. So batches are added in their order; a rollup that
+has had a batch has had all before it; and one that is added again, by whoever takes over or by somebody late, finds
+that it was. All operations are on single documents, and none is an upsert.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class MongoRollups:
             if not marks:
                 return Outcome.OK
             known = await self.marks(list(marks))
-            if any(known.get(task_id, 0) > since for task_id, (since, _) in marks.items()):
+            if any(known.get(task_id, 0) != since for task_id, (since, _) in marks.items()):
                 return Outcome.NO_MATCH
             batch = {
                 "_id": number + 1,

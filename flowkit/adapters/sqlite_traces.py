@@ -68,7 +68,7 @@ class SqliteTraces:
 
         def write(connection: sqlite3.Connection) -> list[Outcome]:
             # One transaction: what is counted is marked, and what is marked is not counted again.
-            if _marked_beyond(connection, marks):
+            if _marked_otherwise(connection, marks):
                 return [Outcome.NO_MATCH]
             for group, body in bodies.items():
                 for piece in body:
@@ -159,14 +159,14 @@ def _bodies(records: Sequence[AttemptRecord]) -> dict[Group, list[bytes]]:
     return {group: list(pieces(cells)) for group, cells in groups_of(filter(storable, records)).items()}
 
 
-def _marked_beyond(connection: sqlite3.Connection, since: Mapping[str, tuple[int, int]]) -> bool:
+def _marked_otherwise(connection: sqlite3.Connection, since: Mapping[str, tuple[int, int]]) -> bool:
     ids = list(since)
+    known: dict[str, int] = {}
     for start in range(0, len(ids), IDS_PER_READ):
         part = ids[start : start + IDS_PER_READ]
         sql = f"SELECT task_id, seq FROM indexed WHERE task_id IN ({marks(len(part))})"  # noqa: S608
-        if any(seq > since[task_id][0] for task_id, seq in connection.execute(sql, part)):
-            return True
-    return False
+        known.update(connection.execute(sql, part))
+    return any(known.get(task_id, 0) != of for task_id, (of, _) in since.items())
 
 
 def _add(connection: sqlite3.Connection, group: Group, piece: bytes) -> None:

@@ -188,12 +188,12 @@ class Cell:
         began = self.head.created_at if run is None and self.head is not None else run and run.ready_at
         return max(0.0, now - began) if began else 0.0
 
-    def remember(self, commit: Commit, facts: Sequence[Fact], *, whole: bool) -> None:
-        """A commit was acknowledged; `whole`: these are its facts, and not those of others too."""
+    def remember(self, commit: Commit, facts: Sequence[Fact]) -> None:
+        """A commit of these facts was acknowledged."""
         story, head, task = self.story, self.head, self.task
         if story is None or head is None or task is None:
             return
-        if not (whole and story.hear(head, task, commit.seq, commit.at, facts)):
+        if not story.hear(head, task, commit.seq, commit.at, facts):
             self.story = None
 
     def event_acknowledged(self, seq: int) -> None:

@@ -158,7 +158,7 @@ class Coordinator:
             await self._coordinate(runtime)
 
     async def _coordinate(self, runtime: CoordinatorRuntime) -> None:
-        runtime.engine.on_rest = self._monitor.note
+        runtime.engine.on_rest, runtime.engine.on_attempts = self._monitor.note, self._monitor.see
         await runtime.start()
         self._unmeasure = self.telemetry.measure(lambda: readings(runtime))
         try:

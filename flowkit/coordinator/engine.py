@@ -25,7 +25,7 @@ from flowkit.coordinator.memory import TaskMemory
 from flowkit.coordinator.poison import Poison
 from flowkit.coordinator.portions import Portions
 from flowkit.coordinator.rounds import PIECE, Opened, Rounds
-from flowkit.coordinator.story import Story
+from flowkit.coordinator.story import Listener, Story
 from flowkit.coordinator.strays import Strays
 from flowkit.coordinator.timers import Timers
 from flowkit.core import facts as f
@@ -40,6 +40,7 @@ from flowkit.core.reports import Accepted, Placed, Report, TimeReached
 from flowkit.core.sensitive import looks_secret
 from flowkit.ports import Clock, Head, Outcome, Store
 from flowkit.telemetry import Reloaded, Telemetry
+from flowkit.wire.facts import decode_facts
 
 MOST_AHEADS = 5
 MOST_AT_ONCE = 1000
@@ -77,6 +78,7 @@ class Engine:
         self.gate = Gate(clock, dispatcher)
         self.on_stray: Callable[[str], None] = lambda task_id: None
         self.on_rest: Callable[[Cell], None] | None = None
+        self.on_attempts: Listener | None = None
         self.detector: Detector = looks_secret
         self.on_question: Callable[[Cell, Question], None] = lambda cell, question: None
         self.on_output: Callable[[Keep], None] = lambda effect: None
@@ -107,8 +109,8 @@ class Engine:
             return
         cell = self.cells[head.task_id] = Cell(head.task_id, head.partition)
         cell.head, cell.task, cell.loading = head, new_task(head, graph, self._bounds), False
-        if self.on_rest is not None:
-            cell.story = Story()
+        if self.on_attempts is not None:
+            cell.story = Story(self.on_attempts)
         self.memory.add(cell, len(head.params))
         self.feed(cell, Item(Accepted(head.targets)))
 
@@ -293,7 +295,7 @@ class Engine:
         self.memory.add(cell, len(commit.body))
         cell.unfolded += len(commit.body)
         if cell.story is not None:
-            cell.remember(commit, flight.facts, whole=flight.whole)
+            cell.remember(commit, flight.facts if flight.whole else decode_facts(commit.body))
         if cell.unfolded > self._snapshot_bytes and cell.unfolded > cell.snapshot_size:
             self.on_outgrown(cell)
         if flight.commits:
@@ -370,8 +372,8 @@ class Engine:
             return
         task = past.task
         cell.acked, cell.prev = past.seq, past.commit_id
-        if not past.seq and self.on_rest is not None:
-            cell.story = Story()
+        if not past.seq and self.on_attempts is not None:
+            cell.story = Story(self.on_attempts)
         cell.snapshot, cell.snapshot_size, cell.unfolded = past.head.snapshot, past.snapshot_size, past.unfolded
         self.memory.add(cell, len(past.head.params) + past.snapshot_size + past.unfolded)
         cell.stored = (past.head.seq, past.head.published_seq)

@@ -1,22 +1,25 @@
-"""The attempts of a task as its coordinator saw them end: as long as that is at hand, nobody has to read its commits to
-count them."""
+"""The attempts of a task as its coordinator saw them end: whoever is told of them need not read its commits to count
+them. Of a task with many they are told in portions while it runs, so that no more than one is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowkit.core import facts as f
 from flowkit.core.derived import base_of
-from flowkit.monitor_ports import AttemptRecord
+from flowkit.monitor_ports import AttemptRecord, Seen
 from flowkit.ports import flow_name
 
 if TYPE_CHECKING:
     from flowkit.core.model import Task
     from flowkit.ports import Head
 
-MOST_RECORDS: Final = 2000
-"""A story that grows longer is given up: it can be read."""
+PORTION: Final = 2000
+"""So many attempts, and what else ended in the same commit, are told while the task runs."""
+
+Listener = Callable[[str, Seen], bool]
+"""Hears of some attempts of a task. False: it will not count them, so the rest of the story is of no use."""
 
 
 class _Open(NamedTuple):
@@ -27,20 +30,22 @@ class _Open(NamedTuple):
 
 
 class Story:
-    """The records of the attempts that ended in commits 1 to `seq`, in the order of their ends. They are the very ones
-    that a fold of these commits gives (`flowkit.trace.task_trace`)."""
+    """The records of the attempts that ended in commits 1 to `seq`, in the order of their ends, but for those that were
+    told. They are the very ones that a fold of these commits gives (`flowkit.trace.task_trace`)."""
 
-    __slots__ = ("_open", "records", "seq")
+    __slots__ = ("_open", "_records", "_since", "_tell", "seq")
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Listener) -> None:
         self.seq = 0
-        self.records: list[AttemptRecord] = []
+        self._tell = tell
+        self._since = 0
+        self._records: list[AttemptRecord] = []
         self._open: dict[str, _Open] = {}
 
     def hear(self, head: Head, task: Task, seq: int, at: float, facts: Sequence[f.Fact]) -> bool:
         """Commit `seq` with these facts was acknowledged; `task` is the state with them. False where the story ends
         here: it is to be forgotten."""
-        if seq != self.seq + 1 or len(self.records) > MOST_RECORDS:
+        if seq != self.seq + 1:
             return False
         self.seq = seq
         for fact in facts:
@@ -63,7 +68,13 @@ class Story:
                         self._end(head, task, node, at, "cancelled", status, 0.0, None)
                 case f.LeaseLost() | f.ChildStarted() | f.TaskRestarted():
                     return False
-        return True
+        return len(self._records) < PORTION or self._tell(head.task_id, self.take())
+
+    def take(self) -> Seen:
+        """What was not told yet. It counts as told from now on."""
+        seen = Seen(self._since, self.seq, self._records)
+        self._since, self._records = self.seq, []
+        return seen
 
     def _end(self, head: Head, task: Task, node: str, at: float, outcome: str, code: str, run_sec: float,
              usage: f.Usage | None) -> None:  # fmt: skip
@@ -71,7 +82,7 @@ class Story:
         if begun is None:
             return
         attempt, worker, ready_at, leased_at = begun
-        self.records.append(
+        self._records.append(
             AttemptRecord(
                 head.task_id, head.tenant, flow_name(head.flow) or head.name, node, base_of(node),
                 task.node(node).type, attempt, task.generation, outcome, code, worker, ready_at, leased_at, at, run_sec,

@@ -1,9 +1,10 @@
 """Counts the ended attempts of tasks that are over, and keeps records of them: behind their commits, from them.
 
-Whoever coordinates a task hears that it is at rest, and indexes it; what nobody heard of, because somebody died or
-there was too much, is found among the heads of ended tasks. Every step may be done again by anybody: a record has the
-same key and content each time, and what was counted is marked in the same moment and not counted again. It takes a
-small share of the time, nobody waits for it, and under a load that lasts it falls behind until there is less.
+Whoever coordinates a task hears that it is at rest, and indexes it, one with many attempts some at a time while it
+runs; what nobody heard of, because somebody died or there was too much, is found among the heads of ended tasks. Every
+step may be done again by anybody: a record has the same key and content each time, and what was counted is marked in
+the same moment and not counted again. It takes a small share of the time, nobody waits for it, and under a load that
+lasts it falls behind until there is less.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from flowkit.core.model import ENDED_TASK
-from flowkit.monitor_ports import AttemptRecord, TraceStore
+from flowkit.monitor_ports import AttemptRecord, Seen, TraceStore
 from flowkit.ports import Clock, Head, HeadFilter, Outcome, Store
 from flowkit.telemetry import Telemetry
 from flowkit.trace.task_trace import Recorded, read_ended
@@ -23,7 +24,9 @@ from flowkit.trace.traces import in_slices
 SHARE: Final = 0.1
 """The most of its time that a process spends on it, while there is little to do..."""
 BUSY_SHARE: Final = 0.25
-"""... and while there is more than one batch."""
+"""... while there is more than one batch..."""
+MANY_SHARE: Final = 0.5
+"""... and while there are many that were seen. Most of it is waiting for the store."""
 BATCH: Final = 500
 CROWD: Final = 5000
 """So many tasks that wait to be counted wait no longer: until then a burst of them is not held up by it."""
@@ -31,10 +34,12 @@ RECORDS: Final = 1000
 TRIES: Final = 3
 MOST_NOTED: Final = 100_000
 """Of more the heads tell."""
+MANY_SEEN: Final = 10_000
+"""So many attempts that were seen wait no longer, and are more than a little to do."""
 MOST_SEEN: Final = 20_000
-"""So many attempts are kept as their coordinator saw them; those of more tasks are read."""
+"""So many attempts are kept as their coordinator saw them; those of more tasks are read, once they have ended."""
 FRESH_SEC: Final = 120.0
-"""Of a task that was seen to end so long ago at most, nobody asks whether it is still there. It may have been deleted,
+"""Of a task that was seen so long ago at most, nobody asks whether it is still there. It may have been deleted,
 but what is left of it is removed only long after (`flowkit.coordinator.deletion`), with what was counted until then;
 and what it has done since is counted from there on."""
 MOST_COMMITS: Final = 1000
@@ -46,14 +51,6 @@ LATE_SEC: Final = 3600.0
 """... else those that ended since the round before began, or so long before: a head may be late."""
 
 LoadMany = Callable[[Sequence[str]], Awaitable[Mapping[str, Recorded]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The attempts of a task as its coordinator saw them, all that ended in its commits up to `seq`."""
-
-    seq: int
-    records: Sequence[AttemptRecord]
 
 
 class Indexer:
@@ -78,24 +75,40 @@ class Indexer:
         self._began = 0.0
         self._noted: dict[str, _Noted] = {}
         self._attempts = 0
-        self._rests_until = 0.0
+        self._spent = 0.0
+        self._stepped = 0.0
         self._round_at = clock.mono() + FIRST_ROUND_SEC
         self._pages: dict[str, tuple[float, str] | None] = {}
 
     def note(self, task_id: str, seen: Seen | None = None) -> None:
-        """The task has ended, and its head says so. `seen` are all its attempts, where they are at hand."""
-        now = self._clock.mono()
-        if not self._noted:
-            self._waits_until = now + self._linger_sec
+        """The task has ended, and its head says so. `seen` are its last attempts, where they are at hand, and where
+        all before them were `see`n."""
+        if seen is None or not self.see(task_id, seen):
+            self._put_down(task_id, _Noted(self._clock.mono()))
+
+    def see(self, task_id: str, seen: Seen) -> bool:
+        """Attempts of a task, which may go on. False: there are too many, these are not kept."""
+        known = self._noted.get(task_id)
+        follows = known is not None and known.seen and known.seen[-1].until == seen.since
+        kept = self._attempts - (0 if known is None or follows else known.attempts)
+        if kept + len(seen.records) > MOST_SEEN:
+            return False
+        if known is not None and follows:
+            self._attempts += len(seen.records)
+            known.seen.append(seen)
+            return True
+        return self._put_down(task_id, _Noted(self._clock.mono(), [seen]))
+
+    def _put_down(self, task_id: str, one: _Noted) -> bool:
+        """In the place of what was noted of the task before."""
         known = self._noted.get(task_id)
         if known is None and len(self._noted) >= MOST_NOTED:
-            return
-        self._attempts -= 0 if known is None else known.attempts
-        one = _Noted(now, seen)
-        if self._attempts + one.attempts > MOST_SEEN:
-            one = _Noted(now, None)
-        self._attempts += one.attempts
+            return False
+        if not self._noted:
+            self._waits_until = one.at + self._linger_sec
+        self._attempts += one.attempts - (0 if known is None else known.attempts)
         self._noted[task_id] = one
+        return True
 
     @property
     def idle(self) -> bool:
@@ -105,8 +118,8 @@ class Indexer:
     async def step(self) -> None:
         """Index some of what is noted, else go through some heads; if its share of the time is not spent."""
         began = self._clock.mono()
-        due = bool(self._noted) and (began >= self._waits_until or len(self._noted) >= CROWD)
-        if began < self._rests_until or not (due or began >= self._round_at):
+        due = bool(self._noted) and (began >= self._waits_until or len(self._noted) >= CROWD or self._many)
+        if not (due or began >= self._round_at) or began < self._stepped + self._spent / self._share:
             return
         try:
             if due:
@@ -114,22 +127,34 @@ class Indexer:
             else:
                 await self._go_through_heads()
         finally:
-            now = self._clock.mono()
-            share = BUSY_SHARE if len(self._noted) > BATCH else SHARE
-            self._rests_until = now + (now - began) / share
+            self._stepped = self._clock.mono()
+            self._spent = self._stepped - began
+
+    @property
+    def _many(self) -> bool:
+        return self._attempts >= MANY_SEEN
+
+    @property
+    def _share(self) -> float:
+        return MANY_SHARE if self._many else BUSY_SHARE if len(self._noted) > BATCH else SHARE
 
     # ------------------------------------------------------------------------------------------ how
 
     async def _index_noted(self) -> None:
         noted = dict(islice(self._noted.items(), BATCH))
         fresh = self._clock.mono() - FRESH_SEC
-        seen = {name: one.seen for name, one in noted.items() if one.seen is not None and one.at > fresh}
-        left = await self._index_seen(seen)
-        await self.index([*left, *(name for name in noted if name not in seen)])
+        seen = {name: tuple(one.seen) for name, one in noted.items()}
+        left = await self._index_seen({name: some for name, some in seen.items() if some and noted[name].at > fresh})
+        await self.index([*left, *(name for name, one in noted.items() if not seen[name] or one.at <= fresh)])
         for task_id, one in noted.items():
             if self._noted.get(task_id) is one:  # else it has ended once more meanwhile
-                del self._noted[task_id]
-                self._attempts -= one.attempts
+                self._forget(task_id, one, seen[task_id])
+
+    def _forget(self, task_id: str, one: _Noted, done: Sequence[Seen]) -> None:
+        self._attempts -= sum(len(some.records) for some in done)
+        one.seen, one.at = one.seen[len(done) :], self._clock.mono()
+        if not one.seen:
+            del self._noted[task_id]
 
     async def index(self, task_ids: Sequence[str]) -> None:
         """Count what is missing of these tasks. Raises `StoreUnavailable`, having done some of it."""
@@ -137,17 +162,31 @@ class Indexer:
             heads = await self._store.read_heads(task_ids)
             await self._index([head for head in heads if head.status in ENDED_TASK])
 
-    async def _index_seen(self, seen: Mapping[str, Seen]) -> list[str]:
-        """Count tasks from what their coordinator saw, as if nobody had counted any of them. The answer are those among
-        which somebody has: they are not counted."""
+    async def _index_seen(self, seen: Mapping[str, Sequence[Seen]]) -> list[str]:
+        """Count tasks from what their coordinator saw, as if nobody else had counted any of them. The answer are those
+        among which somebody has: they are not counted. Nothing is counted with some of a long task: it has to be whole.
+        """
         batch, left = _Batch(), list[str]()
-        for task_id, one in seen.items():
+        for task_id, some in seen.items():
+            if len(some) > 1 or some[0].since:
+                left += await self._put_long(task_id, some)
+                continue
+            (one,) = some
             if batch.records and len(batch.records) + len(one.records) > RECORDS:
                 left += await self._put_seen(batch)
                 batch = _Batch()
-            batch.marks[task_id] = (0, one.seq)
+            batch.marks[task_id] = (0, one.until)
             batch.records += one.records
         return left + await self._put_seen(batch) if batch.marks else left
+
+    async def _put_long(self, task_id: str, some: Sequence[Seen]) -> list[str]:
+        """Count all of it at once; or, where records are kept, no more at once than of others."""
+        batches = [[one] for one in some] if self._records else [some]
+        for batch in batches:
+            records = [record for one in batch for record in one.records]
+            if await self._put_seen(_Batch({task_id: (batch[0].since, batch[-1].until)}, records)):
+                return [task_id]
+        return []
 
     async def _put_seen(self, batch: _Batch) -> list[str]:
         return list(batch.marks) if await self._put(batch) is Outcome.NO_MATCH else []
@@ -232,16 +271,18 @@ class Indexer:
                 after = (page[-1].created_at, page[-1].task_id)
 
 
-class _Noted(NamedTuple):
-    """A task that has ended, noted at `at` (monotonic seconds)."""
+@dataclass(slots=True)
+class _Noted:
+    """A task of which something is to be counted, since `at` (monotonic seconds): what was seen of it, each behind the
+    one before, or nothing: then it has ended, and is read."""
 
     at: float
-    seen: Seen | None
+    seen: list[Seen] = field(default_factory=list)
 
     @property
     def attempts(self) -> int:
         """How many are kept."""
-        return 0 if self.seen is None else len(self.seen.records)
+        return sum(len(some.records) for some in self.seen)
 
 
 @dataclass(slots=True)

@@ -164,6 +164,8 @@ async def test_nothing_is_counted_where_one_of_them_was_counted_already(traces: 
     again = [record(1, task_id="a"), record(2, task_id="c")]
     assert await traces.count_attempts({"a": (0, 5), "c": (0, 2)}, again) is Outcome.NO_MATCH
     assert await traces.count_attempts({"a": (3, 9)}, again[:1]) is Outcome.NO_MATCH
+    assert await traces.count_attempts({"a": (6, 9)}, again[:1]) is Outcome.NO_MATCH  # nobody counted the sixth
+    assert await traces.count_attempts({"d": (1, 2)}, again[:1]) is Outcome.NO_MATCH
     assert (await counted(traces, HOUR_SEC), await traces.indexed(["a", "b", "c"])) == (was, {"a": 5, "b": 3})
 
     assert await traces.count_attempts({"a": (5, 9), "c": (0, 2)}, again) is OK

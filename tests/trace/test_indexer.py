@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from flowkit.adapters.memory import MemoryStore
 from flowkit.core import facts as f
-from flowkit.monitor_ports import HOUR_SEC, AttemptQuery, AttemptRecord
+from flowkit.errors import StoreUnavailable
+from flowkit.monitor_ports import HOUR_SEC, AttemptQuery, AttemptRecord, Seen
 from flowkit.ports import Head, HeadUpdate, Outcome
 from flowkit.telemetry import Telemetry
 from flowkit.trace.history import histograms_of
-from flowkit.trace.indexer import FRESH_SEC, LATE_SEC, MOST_SEEN, PAGE, RECORDS, ROUND_SEC, Indexer, Seen
+from flowkit.trace.indexer import FRESH_SEC, LATE_SEC, MANY_SEEN, MOST_SEEN, PAGE, RECORDS, ROUND_SEC, Indexer
 from flowkit.trace.task_trace import Recorded, read_ended
 from tests.core.builders import graph, node
 from tests.trace.histories import failed, finish, leased, recorded, succeeded
@@ -221,7 +226,7 @@ async def test_where_somebody_counted_some_meanwhile_the_others_are_counted() ->
 
 def seen(history: Recorded) -> Seen:
     """The attempts as their coordinator saw them."""
-    return Seen(history.seq, finish(read_ended(history)))
+    return Seen(0, history.seq, finish(read_ended(history)))
 
 
 @virtual
@@ -324,6 +329,171 @@ async def test_more_than_may_be_kept_in_mind_is_read() -> None:
     assert office.loads == [["t3"]]
     assert await office.counted() == 3 * len(names)
     assert office.indexer._attempts == 0
+
+
+class Long:
+    """A task that goes on for `commits` commits, each of which ends `ends` attempts, told in portions of one each."""
+
+    def __init__(self, office: Office, commits: int = 5, ends: int = 3) -> None:
+        self._office = office
+        names = [f"a{number}" for number in range(commits * ends)]
+        self.count = len(names)
+        told: list[tuple[float, list[f.Fact]]] = [(0.0, [f.TaskCreated(), *map(leased, names)])]
+        for turn in range(commits):
+            some = names[turn * ends : (turn + 1) * ends]
+            told.append((1.0 + turn, [succeeded(name, 0.5) for name in some]))
+        told[-1][1].append(f.TaskEnded("finished"))
+        office.histories["long"] = self.history = recorded(graph(*map(node, names)), *told, task_id="long")
+        self.records = finish(read_ended(self.history))
+        self.portions = [
+            Seen(seq - 1 if seq > 2 else 0, seq, [one for one in self.records if one.seq == seq])
+            for seq in range(2, commits + 2)
+        ]
+
+    async def begin(self) -> None:
+        await self._office.store.insert_heads([replace(self.history.head, status="running")])
+
+    async def end(self) -> None:
+        seq = self.history.seq
+        await self._office.store.update_heads(
+            [HeadUpdate("long", "finished", seq, seq, False, None, 1.0, ended_at=self._office.clock.wall())]
+        )
+
+    async def whole(self) -> bool:
+        """Each attempt is counted and recorded, once."""
+        found = sorted(await self._office.found(), key=lambda one: one.node)
+        return found == sorted(self.records, key=lambda one: one.node) and await self._office.counted() == self.count
+
+
+@virtual
+async def test_a_long_task_is_counted_while_it_goes_on_and_never_read() -> None:
+    office = Office()
+    long = Long(office)
+    await long.begin()
+    for number, portion in enumerate(long.portions[:-1], 1):
+        assert office.indexer.see("long", portion)
+        if number != 3:  # the third waits for the fourth
+            await office.rest(2)
+            assert await office.counted() == 3 * number
+    await long.end()
+    office.indexer.note("long", long.portions[-1])
+    await office.rest(2)
+
+    assert await long.whole()
+    assert await office.store.traces.indexed(["long"]) == {"long": 6}
+    assert (office.loads, office.indexer.idle, office.indexer._attempts) == ([], True, 0)
+
+
+@virtual
+async def test_what_is_seen_while_some_of_it_is_being_counted_is_counted_next() -> None:
+    office = Office()
+    long = Long(office)
+    await long.begin()
+    count, late = office.store.traces.count_attempts, long.portions[1:]
+
+    async def meanwhile(marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
+        if late:
+            assert office.indexer.see("long", late.pop(0))
+        return await count(marks, records)
+
+    office.store.traces.count_attempts = meanwhile  # type: ignore[method-assign]
+    assert office.indexer.see("long", long.portions[0])
+    await office.rest(10)
+    await long.end()
+    office.indexer.note("long", Seen(6, 6, []))
+    await office.rest(2)
+
+    assert await long.whole()
+    assert (office.loads, office.indexer._attempts) == ([], 0)
+
+
+@pytest.mark.parametrize("missing", range(5))
+@pytest.mark.parametrize("how", ["not heard of", "unknown", "unavailable"])
+@virtual
+async def test_where_a_portion_of_a_long_task_is_missing_it_is_read_at_its_end(missing: int, how: str) -> None:
+    office = Office()
+    long = Long(office)
+    await long.begin()
+    count = office.store.traces.count_attempts
+
+    async def lost(marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
+        if how == "unavailable":
+            raise StoreUnavailable("for a moment")
+        return Outcome.UNKNOWN
+
+    for number, portion in enumerate(long.portions):
+        heard = number != missing or how != "not heard of"
+        if number == missing and heard:
+            office.store.traces.count_attempts = lost  # type: ignore[method-assign]
+        if portion is long.portions[-1]:
+            await long.end()
+            office.indexer.note("long", portion if heard else None)
+        elif heard:
+            office.indexer.see("long", portion)
+        with suppress(StoreUnavailable):
+            await office.rest(2)
+        office.store.traces.count_attempts = count  # type: ignore[method-assign]
+        await office.rest(2)
+    await office.rest(ROUND_SEC + 10)
+
+    assert await long.whole()
+    assert len(office.loads) == (how != "unavailable")
+
+
+@virtual
+async def test_who_takes_a_long_task_over_counts_what_the_one_before_has_not() -> None:
+    office = Office()
+    long = Long(office)
+    await long.begin()
+    heir = office.fresh()
+    assert office.indexer.see("long", long.portions[0])
+    await office.rest(2)
+    assert await office.counted() == 3
+    await long.end()
+    heir.note("long")
+    await heir.step()
+    for portion in long.portions[1:]:  # the one before has seen more, and is late
+        office.indexer.see("long", portion)
+        await office.rest(2)
+
+    assert await long.whole()
+
+
+@virtual
+async def test_a_portion_of_a_long_task_is_never_counted_with_others() -> None:
+    office = Office()
+    long = Long(office)
+    await long.begin()
+    for number in range(3):
+        await office.end(f"t{number}")
+    await office.fresh().index(["t1"])
+    assert office.indexer.see("long", long.portions[0])
+    await office.rest(2)
+    for number in range(3):
+        office.indexer.note(f"t{number}", seen(office.histories[f"t{number}"]))
+    assert office.indexer.see("long", long.portions[1])
+    await office.rest(2)
+
+    assert await office.store.traces.indexed(["long"]) == {"long": 3}
+
+
+@virtual
+async def test_many_attempts_that_were_seen_do_not_wait_for_others_and_more_are_not_kept() -> None:
+    office = Office()
+    office.indexer = office.fresh(records=False, linger_sec=1e6)
+    office.indexer._round_at = 1e9
+    long = Long(office, commits=2 * MOST_SEEN // MANY_SEEN + 1, ends=MANY_SEEN // 2)
+    await long.begin()
+    assert office.indexer.see("long", long.portions[0])
+    await office.rest(30)
+    assert await office.counted() == 0
+    assert office.indexer.see("long", long.portions[1])
+    await office.rest(1)
+    assert (await office.counted(), office.indexer._attempts) == (MANY_SEEN, 0)
+
+    kept = [office.indexer.see("long", portion) for portion in long.portions[2:]]
+    assert kept == [True, True, True]
+    assert not office.indexer.see("long", Seen(6, 7, long.records[:MANY_SEEN]))
 
 
 @virtual
