@@ -13,7 +13,7 @@ ROOMY = 64
 
 
 class Place(Generic[T]):
-    """An item's place in a queue; whoever holds it may give it up."""
+    """An item's place in a queue; whoever holds it may give it up. Then it lets the item go, which may be large."""
 
     __slots__ = ("_line", "item", "key", "tenant", "waits")
 
@@ -93,6 +93,7 @@ class FairQueue(Generic[T]):
         if not place.waits:
             return
         place.waits = False
+        del place.item
         line = place._line
         line.size -= 1
         self._size -= 1
@@ -129,6 +130,7 @@ class FairQueue(Generic[T]):
             tag, _, line = turns[0]
             if not line.size:
                 heapq.heappop(turns)
+                line.heap.clear()
                 del self._lines[line.tenant]
                 self._remember(line.tenant, line.tag)
             elif tag < line.tag:
