@@ -14,7 +14,7 @@ from flowkit.coordinator.views import NodeView, TaskView
 from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.derived import COMPENSATE, base_of, group_of
 from flowkit.core.graph import Graph
-from flowkit.core.model import ENDED_NODE, NodeState
+from flowkit.core.node_run import ENDED_NODE, NodeState
 
 DEEPEST = 12
 ITEM, RUN, UNDO = "item", "run", "undone"

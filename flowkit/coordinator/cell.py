@@ -13,7 +13,8 @@ from flowkit.coordinator.offsets import Receipt
 from flowkit.core.effects import Effect
 from flowkit.core.facts import Fact
 from flowkit.core.immutable import immutable
-from flowkit.core.model import NodeRun, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeRun
 from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head

@@ -12,7 +12,8 @@ from flowkit.core.code import CODE, SECRETS_LABEL
 from flowkit.core.code_policy import Rules, stricter_lane, who_asks
 from flowkit.core.labels import Wanted, in_words, lacking
 from flowkit.core.lane import Lane, plain
-from flowkit.core.model import ENDED_NODE, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import ENDED_NODE
 from flowkit.errors import did_you_mean
 from flowkit.ports import Head
 

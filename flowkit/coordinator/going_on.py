@@ -11,7 +11,8 @@ from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.history import History, Past
 from flowkit.core.effects import Continue, Steer
-from flowkit.core.model import ENDED_TASK, NodeRun, TaskStatus
+from flowkit.core.model import ENDED_TASK, TaskStatus
+from flowkit.core.node_run import NodeRun
 from flowkit.core.payload import holds_artifacts
 from flowkit.core.reports import ChildGone
 from flowkit.core.scope import Unanswered

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.dispatcher import Dispatcher
-from flowkit.core.model import NodeRun
+from flowkit.core.node_run import NodeRun
 from flowkit.ports import Clock
 from flowkit.wire.seals import may_speak_for
 

@@ -5,7 +5,7 @@ Never from the state in memory, which may be ahead of what is acknowledged: a re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from flowkit.coordinator.cell import Cell
@@ -94,6 +94,7 @@ class Snapshots:
         past = (await self._history.load([cell.task_id])).get(cell.task_id)
         if past is None or past.task is None or past.task.ended:
             return
+        past = replace(past, commits=())  # as large as the state, and of no use any more
         data = await written(past)
         await taken_apart(past.task)
         ref = f"{cell.task_id}.{self._coordinator_id}.{next(self._numbers)}"  # never given twice, whoever writes

@@ -10,7 +10,8 @@ from typing import Any
 from flowkit.coordinator.streams import StreamView
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import output_of
-from flowkit.core.model import Group, NodeRun, NodeState, Task, TaskStatus
+from flowkit.core.model import Task, TaskStatus
+from flowkit.core.node_run import Group, NodeRun, NodeState
 from flowkit.core.payload import PLAIN
 from flowkit.core.permits import needs_of
 from flowkit.ports import Head

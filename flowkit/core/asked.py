@@ -9,7 +9,8 @@ from flowkit.core import reports as r
 from flowkit.core.desk import CANCEL_GRACE_SEC, Desk
 from flowkit.core.effects import Steer
 from flowkit.core.graph import Graph
-from flowkit.core.model import ENDED_NODE, TaskStatus
+from flowkit.core.model import TaskStatus
+from flowkit.core.node_run import ENDED_NODE
 from flowkit.core.payload import Payload
 from flowkit.core.problems import Problems, shown
 from flowkit.core.replan import RestartPlan, going_on, in_time, plan_restart, restarted

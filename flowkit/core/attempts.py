@@ -14,7 +14,8 @@ from flowkit.core.desk import UNFIT, Desk
 from flowkit.core.effects import Dispatch, Keep
 from flowkit.core.graph import Node
 from flowkit.core.inputs import node_inputs
-from flowkit.core.model import NodeRun, NodeState, TaskStatus
+from flowkit.core.model import TaskStatus
+from flowkit.core.node_run import NodeRun, NodeState
 from flowkit.core.opening import cache_key
 from flowkit.core.payload import Payload
 from flowkit.core.permits import Claim, claim_of, needs_of

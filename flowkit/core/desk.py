@@ -10,7 +10,8 @@ from flowkit.core import reports as r
 from flowkit.core.effects import Effect, Question, Revoke, Steer
 from flowkit.core.evolve import evolve
 from flowkit.core.lifecycle import members, told_to_end
-from flowkit.core.model import ENDED_NODE, NodeRun, Task, TaskStatus
+from flowkit.core.model import Task, TaskStatus
+from flowkit.core.node_run import ENDED_NODE, NodeRun
 from flowkit.core.opening import Detector
 from flowkit.core.problems import Problems, shown
 from flowkit.errors import ExprError, FunctionError, InputError

@@ -15,7 +15,8 @@ from flowkit.core import facts as f
 from flowkit.core import lifecycle
 from flowkit.core.derived import base_of, repetition_of
 from flowkit.core.lifecycle import end, ready, reconsider, unlease
-from flowkit.core.model import ENDED_NODE, NOT_NEEDED, Lease, NodeRun, NodeState, Task, TaskStatus, Timer
+from flowkit.core.model import NOT_NEEDED, Task, TaskStatus, Timer
+from flowkit.core.node_run import ENDED_NODE, Lease, NodeRun, NodeState
 from flowkit.core.payload import Payload
 from flowkit.core.restart import restart
 from flowkit.core.vars import apply

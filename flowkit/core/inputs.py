@@ -7,7 +7,8 @@ from typing import Any
 from flowkit.core.derived import COMPENSATE, base_of
 from flowkit.core.filling import unescape
 from flowkit.core.graph import MISSING, SUCCESS, Edge
-from flowkit.core.model import NodeState, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeState
 from flowkit.core.readiness import EdgeState, edge_state
 from flowkit.core.scope import Scope
 

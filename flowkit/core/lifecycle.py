@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 from flowkit.core.derived import base_of, compensation_of, group_of, item_of, number_of, repetition_of
-from flowkit.core.model import Group, NodeRun, NodeState, Task, Timer
+from flowkit.core.model import Task, Timer
+from flowkit.core.node_run import Group, NodeRun, NodeState
 from flowkit.core.readiness import Start, count, deferred, verdict
 from flowkit.core.selection import losers
 

@@ -6,25 +6,14 @@ import enum
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from flowkit.core.bounds import UNBOUNDED
 from flowkit.core.derived import base_of, steps_of
-from flowkit.core.facts import ErrorInfo, Usage
+from flowkit.core.facts import ErrorInfo
 from flowkit.core.graph import Graph, Node
+from flowkit.core.node_run import ENDED_NODE, NONE, NOTHING, NodeRun, NodeState
 from flowkit.core.payload import Payload
-
-
-class NodeState(enum.StrEnum):
-    PENDING = "pending"
-    READY = "ready"
-    RUNNING = "running"
-    WAITING = "waiting"
-    FINISHED = "finished"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    CANCELLED = "cancelled"
 
 
 class TaskStatus(enum.StrEnum):
@@ -39,157 +28,10 @@ class TaskStatus(enum.StrEnum):
 
 MOST_ATTEMPTS = 2**62
 
-NOTHING: Final[Any] = MappingProxyType({})
-"""Stands for what hardly any task has. To put something in: `task.held = task.held or {}` first. Of a thousand tasks a
-second, each with twenty containers of its own, these cost as much as a decision does."""
-NONE: Final[Any] = ()
-"""The same for lists."""
-
 NOT_NEEDED = "not_needed"
 """Why a node is skipped from which nothing leads to a target of its task."""
 
-ENDED_NODE = frozenset({NodeState.FINISHED, NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED})
 ENDED_TASK = frozenset({TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELLED})
-
-
-class Lease:
-    """A worker's right to one attempt. `started` once the worker said that it runs; `cancelling` once told to stop."""
-
-    __slots__ = ("accept_by", "cancelling", "incarnation", "leased_at", "started", "token", "worker")
-
-    def __init__(self, token: str, worker: str, incarnation: str, accept_by: float, leased_at: float) -> None:
-        self.token = token
-        self.worker = worker
-        self.incarnation = incarnation
-        self.accept_by = accept_by
-        self.leased_at = leased_at
-        self.started = False
-        self.cancelling = False
-
-
-class Group:
-    """The items or repetitions of one node.
-
-    There are `count` of them, of which those before `next` have begun to exist; `live` of these have not ended, and
-    `idle` of those have not begun. `failed` counts those that failed or were cancelled, `first_failed` is the number of
-    the first. `counted` are the numbers of those that finished, as long as the group needed more of them; where all are
-    needed it only counts them. `last` is the output of the last repetition; `closed`: the items that do not exist yet
-    never will.
-    """
-
-    __slots__ = ("closed", "count", "counted", "done", "failed", "first_failed", "idle", "last", "live", "next")
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.next = 0
-        self.live = 0
-        self.idle = 0
-        self.done = 0
-        self.failed = 0
-        self.first_failed = -1
-        self.counted: list[int] = []
-        self.last: Payload | None = None
-        self.closed = False
-
-
-class NodeRun:
-    """One node's part of the task's state.
-
-    `undecided`, `taken`, `broken` count its incoming edges and `unread` the sources that it reads without an edge: they
-    count down or up once per source's end, so readiness never looks at the graph again. `attempt` is the
-    last one's number and never repeats, over generations too; the budgets (`failures`, `budgets`, `losses`,
-    `declines`) begin anew with each generation. `born` is the generation in which it runs; `streaming`: the first of
-    its batches is in the store. `ready_at` is since when the next attempt waits to begin; `loser`: a
-    join went on without it; `turn` how often permits for its next attempts were given back. Times are epoch seconds.
-
-    `due`: everything that it waited for is there, and what its start means is to be decided. `opened`: its `when`
-    holds. `routes` are the targets of the conditional edges that were taken, None until that is decided. `child` is the
-    task that a sub-graph's attempt is, and `child_of` the attempt with which its last task came to be, 0 for none in
-    this generation: a node that has one before it begins goes on with that task. `signal` what it waits for;
-    `stopping`: it was told to end, and holds no lease. `usage` is what the program of its last attempt used, where a
-    program ran it. `peak` is the highest attempt among the nodes derived from this one, `floor` what it was when this
-    generation began.
-    """
-
-    __slots__ = (
-        "attempt",
-        "born",
-        "broken",
-        "budgets",
-        "by_failure",
-        "child",
-        "child_of",
-        "declines",
-        "due",
-        "ended_at",
-        "error",
-        "failures",
-        "floor",
-        "group",
-        "lease",
-        "loser",
-        "losses",
-        "next",
-        "opened",
-        "output",
-        "peak",
-        "ready_at",
-        "reason",
-        "routes",
-        "run_sec",
-        "signal",
-        "started_at",
-        "state",
-        "stopping",
-        "streaming",
-        "taken",
-        "turn",
-        "undecided",
-        "unread",
-        "usage",
-        "wake",
-    )
-
-    def __init__(self, undecided: int, unread: int, attempt: int = 0) -> None:
-        self.attempt = attempt
-        self.born = 0
-        self.peak = 0
-        self.floor = 0
-        self.reset(undecided, unread)
-
-    def reset(self, undecided: int, unread: int) -> None:
-        self.state = NodeState.PENDING
-        self.undecided = undecided
-        self.unread = unread
-        self.taken = 0
-        self.broken = 0
-        self.failures = 0
-        self.losses = 0
-        self.declines = 0
-        self.budgets: dict[str, int] | None = None
-        self.lease: Lease | None = None
-        self.output: Payload | None = None
-        self.next: tuple[str, ...] | None = None
-        self.error: ErrorInfo | None = None
-        self.reason = ""
-        self.by_failure = False
-        self.loser = False
-        self.streaming = False
-        self.wake: float | None = None
-        self.ready_at: float | None = None
-        self.started_at: float | None = None
-        self.ended_at: float | None = None
-        self.run_sec = 0.0
-        self.usage: Usage | None = None
-        self.due = False
-        self.opened = False
-        self.routes: tuple[str, ...] | None = None
-        self.group: Group | None = None
-        self.child = ""
-        self.child_of = 0
-        self.signal = ""
-        self.stopping = False
-        self.turn = 0
 
 
 class Runs(dict[str, NodeRun]):

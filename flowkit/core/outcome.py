@@ -8,7 +8,8 @@ from flowkit.core.derived import COMPENSATE
 from flowkit.core.facts import ErrorInfo, TaskEnded
 from flowkit.core.graph import SUCCESS, Edge
 from flowkit.core.inputs import task_output
-from flowkit.core.model import NodeState, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeState
 from flowkit.core.readiness import EdgeState, edge_state
 from flowkit.errors import ExprError, InputError
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 from flowkit.core.bounds import UNBOUNDED, Need
 from flowkit.core.graph import Limit
 from flowkit.core.immutable import immutable
-from flowkit.core.model import ENDED_NODE, NodeRun, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import ENDED_NODE, NodeRun
 
 Claim = tuple[int, int, int]
 """Generation, attempt, turn."""

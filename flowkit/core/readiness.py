@@ -6,7 +6,8 @@ import enum
 from collections.abc import Iterator
 
 from flowkit.core.graph import END, FAILURE, SUCCESS, Edge, Node
-from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import ENDED_NODE, NodeRun, NodeState
 
 
 class EdgeState(enum.Enum):

@@ -9,7 +9,8 @@ from flowkit.core import lifecycle
 from flowkit.core.derived import base_of, group_of, number_of
 from flowkit.core.graph import Edge, Graph
 from flowkit.core.lifecycle import reconsider
-from flowkit.core.model import Group, NodeState, Runs, Task, TaskStatus, Timer
+from flowkit.core.model import Runs, Task, TaskStatus, Timer
+from flowkit.core.node_run import Group, NodeState
 from flowkit.core.readiness import count, deferred
 from flowkit.core.selection import goes_on
 

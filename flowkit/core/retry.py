@@ -7,7 +7,7 @@ import zlib
 from flowkit.core.graph import RetryPolicy
 from flowkit.core.keys import RETRY_POLICY
 from flowkit.core.kinds import Door
-from flowkit.core.model import NodeRun
+from flowkit.core.node_run import NodeRun
 from flowkit.core.policies import retry_policy
 from flowkit.core.problems import Problems
 from flowkit.core.template import TemplateReader

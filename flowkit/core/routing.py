@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import error_output
-from flowkit.core.model import NodeState, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeState
 from flowkit.core.opening import holds
 from flowkit.core.readiness import deferred
 from flowkit.core.scope import Scope

@@ -11,7 +11,8 @@ from flowkit.core.derived import base_of, group_of, item_of, number_of
 from flowkit.core.effects import Fetch, Question
 from flowkit.core.expr import Expression, parse_expression
 from flowkit.core.graph import MISSING, Foreach
-from flowkit.core.model import NodeState, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeState
 from flowkit.core.payload import Artifact, holds_artifacts
 from flowkit.core.problems import shown
 from flowkit.errors import InputError

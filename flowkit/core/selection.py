@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from flowkit.core.derived import COMPENSATE, base_of, group_of, item_of_name
 from flowkit.core.graph import Graph
-from flowkit.core.model import ENDED_NODE, NOT_NEEDED, NodeRun, NodeState, Task
+from flowkit.core.model import NOT_NEEDED, Task
+from flowkit.core.node_run import ENDED_NODE, NodeRun, NodeState
 from flowkit.core.readiness import Start, count, skip_reason, verdict
 
 

@@ -13,7 +13,8 @@ from flowkit.core.effects import Continue, Spawn
 from flowkit.core.graph import SUCCESS
 from flowkit.core.inputs import node_inputs
 from flowkit.core.lifecycle import group_decided, members
-from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task, TaskStatus
+from flowkit.core.model import Task, TaskStatus
+from flowkit.core.node_run import ENDED_NODE, NodeRun, NodeState
 from flowkit.core.opening import child_params, continued_params, ending, holds, opening
 from flowkit.core.outcome import ended, handled, may_yet_be_handled, node_error
 from flowkit.core.readiness import Start, skip_reason, verdict

@@ -8,7 +8,8 @@ from typing import Any
 from flowkit.core import facts as f
 from flowkit.core.effects import Tell
 from flowkit.core.graph import SUCCESS, Graph, Node
-from flowkit.core.model import ENDED_NODE, NodeRun, NodeState, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import ENDED_NODE, NodeRun, NodeState
 from flowkit.core.readiness import Start, verdict
 from flowkit.core.stream import ALONE
 

@@ -15,7 +15,8 @@ from flowkit.core.derived import base_of, group_of
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import MISSING, Graph
 from flowkit.core.inputs import node_inputs, output_of
-from flowkit.core.model import NodeRun, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeRun
 from flowkit.core.payload import Payload, lift_artifacts, put_at
 from flowkit.monitor_ports import AttemptRecord
 from flowkit.ports import Commit, Head, flow_name

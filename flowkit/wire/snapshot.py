@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from flowkit.core import facts
-from flowkit.core.model import ENDED_NODE, Group, Lease, NodeRun, NodeState, Task, TaskStatus
+from flowkit.core.model import Task, TaskStatus
+from flowkit.core.node_run import ENDED_NODE, RARE, Group, Lease, NodeRun, NodeState
 from flowkit.errors import Corrupt
 from flowkit.wire.codec import UNFIT, dumps, loads
 from flowkit.wire.facts import read_payload, write_payload
@@ -32,7 +33,7 @@ LINE_BYTES = 128 * 1024
 
 def _mark() -> str:
     known = [(tag, [field.name for field in fields(kind)]) for tag, kind in facts.TAGS.items()]
-    form = repr((known, Task.__slots__, NodeRun.__slots__, Lease.__slots__, Group.__slots__))
+    form = repr((known, Task.__slots__, NodeRun.__slots__, [*RARE], Lease.__slots__, Group.__slots__))
     return f"{FORM}.{zlib.crc32(form.encode()):08x}"
 
 

@@ -14,7 +14,8 @@ from flowkit.core.dialect import parse_graph
 from flowkit.core.effects import Dispatch, Revoke
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import Graph
-from flowkit.core.model import Group, Lease, NodeRun, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import RARE, Group, Lease, NodeRun
 from flowkit.core.payload import Payload
 from flowkit.wire.facts import body_of, decode_facts, encode_facts
 from flowkit.wire.snapshot import decode_snapshot, encode_snapshot
@@ -91,7 +92,7 @@ def _part(task: Task, slot: str) -> Any:
 
 
 def _run(run: NodeRun) -> dict[str, Any]:
-    slots = {slot: getattr(run, slot) for slot in NodeRun.__slots__}
+    slots = {slot: getattr(run, slot) for slot in (*NodeRun.__slots__, *RARE) if slot != "_rare"}
     lease = slots["lease"]
     group = slots["group"]
     return slots | {

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from flowkit.core.graph import MISSING, Edge
-from flowkit.core.model import NodeRun, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeRun
 
 UNDECIDED, TAKEN, NOT_TAKEN, BROKEN = "undecided", "taken", "not taken", "broken"
 WAIT, START, SKIP = "wait", "start", "skip"

@@ -8,7 +8,8 @@ from flowkit.core import reports as r
 from flowkit.core.decide import decide
 from flowkit.core.dialect import parse_graph
 from flowkit.core.effects import Dispatch
-from flowkit.core.model import NodeState, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeState
 from flowkit.core.payload import Payload
 from flowkit.wire.snapshot import decode_snapshot, encode_snapshot
 

@@ -10,7 +10,8 @@ import pytest
 from flowkit.core import facts as f
 from flowkit.core.decide import decide
 from flowkit.core.evolve import evolve
-from flowkit.core.model import ENDED_NODE, ENDED_TASK, NodeState, TaskStatus, Timer
+from flowkit.core.model import ENDED_TASK, TaskStatus, Timer
+from flowkit.core.node_run import ENDED_NODE, NodeState
 from flowkit.core.payload import Payload
 from tests.core.builders import START, Play, graph, new_task, node
 

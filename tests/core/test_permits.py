@@ -8,7 +8,8 @@ import pytest
 
 from flowkit.core import facts as f
 from flowkit.core import reports as r
-from flowkit.core.model import NodeState, Task
+from flowkit.core.model import Task
+from flowkit.core.node_run import NodeState
 from flowkit.core.permits import claim_of, is_rate, needs_of, over
 from tests.core.builders import Play, graph, new_task, node, through_snapshot
 

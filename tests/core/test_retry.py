@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flowkit.core import facts as f
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import RetryPolicy, RetryRule
-from flowkit.core.model import NodeRun
+from flowkit.core.node_run import NodeRun
 from flowkit.core.retry import declined_wait, retry_at
 from tests.core.builders import START, Play, graph, node
 
