@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,29 @@ async def _at_rest(engine: flowkit.Embedded, task_id: str) -> None:
             if not head.active and head.published_seq == head.seq:
                 return
             await asyncio.sleep(0.05)
+
+
+async def test_a_task_that_has_ended_is_freed_at_once() -> None:
+    """Not only when Python looks at all objects, which it does when nothing else is to be done."""
+    items = [{"node_id": "make", "type": "make"}, {"node_id": "each", "type": "greet", "foreach": {"$from": "make"}}]
+    items[1] |= {"inputs": {"name": {"$item": ""}}}
+    freed: list[weakref.ref[Any]] = []
+    async with flowkit.Embedded(handlers={"greet": greet, "make": lambda: [str(n) for n in range(500)]}) as engine:
+        cells = engine.coordinator.runtime.engine
+        adopt = cells.adopt
+
+        def watched(head: Any, graph: Any) -> None:
+            adopt(head, graph)
+            freed.append(weakref.ref(cells.cells[head.task_id].task.runs))  # type: ignore[union-attr]
+
+        cells.adopt = watched  # type: ignore[method-assign]
+        gc.disable()
+        try:
+            for graph in (GRAPH, {"nodes": items}):
+                assert (await engine.wait_task((await engine.submit(graph)).id, 30)).ok
+            async with asyncio.timeout(10):
+                while any(one() is not None for one in freed):
+                    await asyncio.sleep(0.05)
+        finally:
+            gc.enable()
+    assert len(freed) == 2

@@ -15,7 +15,7 @@ ROOMY = 64
 class Place(Generic[T]):
     """An item's place in a queue; whoever holds it may give it up. Then it lets the item go, which may be large."""
 
-    __slots__ = ("_line", "item", "key", "tenant", "waits")
+    __slots__ = ("__weakref__", "_line", "item", "key", "tenant", "waits")
 
     def __init__(self, line: _Line[T], key: Key, item: T) -> None:
         self.tenant = line.tenant

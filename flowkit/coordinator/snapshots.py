@@ -92,11 +92,11 @@ class Snapshots:
     async def _take(self, cell: Cell) -> None:
         cell.snapshot_size = 2 * cell.unfolded  # unless it succeeds
         past = (await self._history.load([cell.task_id])).get(cell.task_id)
-        if past is None or past.task is None or past.task.ended:
+        if past is None or (task := past.task) is None or task.ended:
             return
         past = replace(past, commits=())  # as large as the state, and of no use any more
         data = await written(past)
-        await taken_apart(past.task)
+        await taken_apart(task)
         ref = f"{cell.task_id}.{self._coordinator_id}.{next(self._numbers)}"  # never given twice, whoever writes
         try:
             await self._store.put_blob(ref, data, kind="snapshot")

@@ -33,9 +33,10 @@ def take(queue: FairQueue[str], cost: int = 1) -> str:
     """Serve whose turn it is, with one unit."""
     head = queue.head()
     assert head is not None
+    item = head.item
     queue.remove(head)
     queue.charge(head.tenant, cost)
-    return head.item
+    return item
 
 
 def take_all(queue: FairQueue[str]) -> list[str]:
@@ -71,24 +72,46 @@ def test_who_comes_back_has_its_old_place() -> None:
     places = [queue.push("a", (0.0, n), str(n)) for n in range(3)]
 
     for place in places[:2]:
+        item = place.item
         queue.remove(place)
-        queue.push("a", place.key, place.item)
+        queue.push("a", place.key, item)
 
     assert take_all(queue) == ["0", "1", "2"]
 
 
-def test_places_that_were_given_up_do_not_pile_up() -> None:
-    class Heavy:
+def test_a_place_that_was_given_up_lets_its_item_go_at_once() -> None:
+    class Item:
         pass
 
-    queue: FairQueue[Heavy] = FairQueue(lambda tenant: 1.0)
-    queue.push("a", (-1.0, 0), Heavy())  # the head: nobody looks further
+    queue: FairQueue[Item] = FairQueue(lambda tenant: 1.0)
+    gc.disable()  # it would find cycles
+    try:
+        for others in (0, 1):
+            for number in range(others):
+                queue.push("a", (0.0, number), Item())
+            item = Item()
+            watched, place = weakref.ref(item), queue.push("a", (1.0, others), item)
+            del item
+            queue.remove(place)
+            assert watched() is None
+        line = weakref.ref(place)
+        queue.remove(next(iter(queue)))
+        assert queue.head() is None  # the tenant's line goes with its last place
+        del place
+        assert line() is None
+    finally:
+        gc.enable()
+
+
+def test_places_that_were_given_up_do_not_pile_up() -> None:
+    queue: FairQueue[int] = FairQueue(lambda tenant: 1.0)
+    queue.push("a", (-1.0, 0), 0)  # the head: nobody looks further
     given_up = []
     for n in range(1000):
-        item = Heavy()
-        given_up.append(weakref.ref(item))
-        queue.remove(queue.push("a", (0.0, n), item))
-        del item
+        place = queue.push("a", (0.0, n), n)
+        given_up.append(weakref.ref(place))
+        queue.remove(place)
+        del place
     gc.collect()
 
     assert sum(one() is not None for one in given_up) < 100
