@@ -8,6 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from flowkit.core.model import Task
+from flowkit.core.node_run import FIELDS, NodeRun
 from flowkit.errors import FlowKitError
 from flowkit.ports import DELETED, Commit, Head
 from flowkit.testing.evidence import Evidence, Frozen, Start, Violation
@@ -285,6 +286,8 @@ def state_of(value: object) -> object:
         return value
     if isinstance(value, dict):
         return [(key, state_of(item)) for key, item in value.items()]
+    if isinstance(value, NodeRun):
+        return [(name, state_of(getattr(value, name))) for name in FIELDS]
     if hasattr(type(value), "__slots__"):
         names = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
         return [(name, state_of(getattr(value, name))) for name in names if name not in APART]

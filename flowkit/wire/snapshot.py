@@ -19,7 +19,7 @@ import msgspec
 
 from flowkit.core import facts
 from flowkit.core.model import Task, TaskStatus
-from flowkit.core.node_run import ENDED_NODE, RARE, Group, Lease, NodeRun, NodeState
+from flowkit.core.node_run import ENDED_NODE, FIELDS, Group, Lease, NodeRun, NodeState
 from flowkit.errors import Corrupt
 from flowkit.wire.codec import UNFIT, dumps, loads
 from flowkit.wire.facts import read_payload, write_payload
@@ -33,7 +33,7 @@ LINE_BYTES = 128 * 1024
 
 def _mark() -> str:
     known = [(tag, [field.name for field in fields(kind)]) for tag, kind in facts.TAGS.items()]
-    form = repr((known, Task.__slots__, NodeRun.__slots__, [*RARE], Lease.__slots__, Group.__slots__))
+    form = repr((known, Task.__slots__, FIELDS, Lease.__slots__, Group.__slots__))
     return f"{FORM}.{zlib.crc32(form.encode()):08x}"
 
 

@@ -15,7 +15,7 @@ from flowkit.core.effects import Dispatch, Revoke
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import Graph
 from flowkit.core.model import Task
-from flowkit.core.node_run import RARE, Group, Lease, NodeRun
+from flowkit.core.node_run import FIELDS, Group, Lease, NodeRun
 from flowkit.core.payload import Payload
 from flowkit.wire.facts import body_of, decode_facts, encode_facts
 from flowkit.wire.snapshot import decode_snapshot, encode_snapshot
@@ -92,7 +92,7 @@ def _part(task: Task, slot: str) -> Any:
 
 
 def _run(run: NodeRun) -> dict[str, Any]:
-    slots = {slot: getattr(run, slot) for slot in (*NodeRun.__slots__, *RARE) if slot != "_rare"}
+    slots = {name: getattr(run, name) for name in FIELDS}
     lease = slots["lease"]
     group = slots["group"]
     return slots | {
