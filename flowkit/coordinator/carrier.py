@@ -240,12 +240,7 @@ def _surely_small(value: Any) -> bool:
     if value is None:
         return True
     if isinstance(value, dict):
-        if len(value) >= 16:
-            return False
-        for key, inner in value.items():  # a comprehension would take half as long again
-            if len(key) >= 256 or not _small_scalar(inner):
-                return False
-        return True
+        return len(value) < 16 and all([len(key) < 256 and _small_scalar(inner) for key, inner in value.items()])
     return _small_scalar(value)
 
 

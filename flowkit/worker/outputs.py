@@ -82,7 +82,7 @@ def to_json(value: Any, *, most_values: int | None = None) -> bytes:
 def _is_short(value: Any) -> bool:
     kind = type(value)
     if kind is int:
-        return -(2**63) <= value < 2**63
+        return int(value).bit_length() < 64
     return value is None or kind is bool or (kind is float and math.isfinite(value))
 
 
