@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from flowkit.coordinator.engine import Engine
 
 
+MOVES_LEASES = (f.AttemptLeased, f.AttemptSucceeded, f.AttemptFailed, f.LeaseLost, f.NodeFailed, f.NodeCancelled)
+
+
 class Accounts:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -21,12 +24,12 @@ class Accounts:
     def agree(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:
         """Make leases, learned run times and answered requests agree with the facts just acknowledged."""
         for fact in recorded:
+            if isinstance(fact, MOVES_LEASES):  # nearly all
+                if type(fact) is f.AttemptSucceeded:
+                    self._engine.dispatcher.observe(task.node(fact.node).type, fact.run_sec)
+                self._engine.leases.sync(cell, fact.node, task.runs[fact.node])
+                continue
             match fact:
-                case f.AttemptSucceeded(node=node, run_sec=run_sec):
-                    self._engine.dispatcher.observe(task.node(node).type, run_sec)
-                    self._engine.leases.sync(cell, node, task.runs[node])
-                case f.AttemptLeased() | f.AttemptFailed() | f.LeaseLost() | f.NodeFailed() | f.NodeCancelled():
-                    self._engine.leases.sync(cell, fact.node, task.runs[fact.node])
                 case f.RequestApplied(n=n):
                     cell.to_mark.append(n)
                 case f.TaskEnded() | f.ParentWaits() if task.ended and cell.head is not None and cell.head.parent:

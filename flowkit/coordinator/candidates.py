@@ -25,6 +25,15 @@ class Candidates:
         self.anywhere = anywhere
         self.home = None if lane.follows is None else self._find_home(lane.follows)
 
+    @property
+    def only(self) -> WorkerView | None:
+        """The worker that every node goes to as long as it has room, because there is no other."""
+        return self.views[0] if self._lane.follows is None and len(self.views) == 1 else None
+
+    def room_at(self, view: WorkerView, most: int) -> int:
+        """How many nodes it can take, of so many."""
+        return max(0, min(most, self._room.at(self._lane.role, view)))
+
     def choose(self) -> WorkerView | None:
         """The worker for the next node; None without room."""
         role, home = self._lane.role, self.home

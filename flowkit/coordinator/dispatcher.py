@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import count
+from itertools import count, islice
 
 from flowkit.coordinator.candidates import Candidates
 from flowkit.coordinator.cell import Cell
@@ -78,6 +78,10 @@ class Dispatcher:
         quota = self._newcomers_share(cell, lane) if wait is None else wait.share
         placed: list[Placed] = []
         taken: list[WorkerView] = []
+        names = iter(names)
+        if (only := candidates.only) is not None:  # so many in one go, as there is nothing to choose
+            placed = self._place_at(only, list(islice(names, candidates.room_at(only, quota))))
+            taken = [only] * len(placed)
         for name in names:
             view = candidates.choose() if len(placed) < quota else None
             if view is None and not placed and _has_nothing(cell):
@@ -86,7 +90,7 @@ class Dispatcher:
                 self._wait(wait or Wait(cell, lane), name, candidates.worker, len(placed))
                 break
             taken.append(view)
-            placed.append(self._placed(name, view))
+            placed += self._place_at(view, (name,))
         if taken:
             self._waiting.charge(cell.tenant, taken)
         return placed
@@ -122,10 +126,11 @@ class Dispatcher:
             found.sort(key=lambda pair: -pair[0].priority)
         return found
 
-    def _placed(self, name: str, view: WorkerView) -> Placed:
-        view.mine += 1
+    def _place_at(self, view: WorkerView, names: Sequence[str]) -> list[Placed]:
+        view.mine += len(names)
         accept_by = self._fleet.mono_of(view) + self._accept_sec
-        return Placed(name, self._new_token(), view.worker, view.incarnation, accept_by)
+        token, worker, incarnation = self._new_token, view.worker, view.incarnation
+        return [Placed(name, token(), worker, incarnation, accept_by) for name in names]
 
     def give_back(self, worker: str, incarnation: str) -> None:
         """An attempt that was placed with this worker is over, or never came to be."""

@@ -98,8 +98,11 @@ class Intake:
         if view is not None and view.incarnation == batch.incarnation and batch.held >= 0:
             view.note_held(batch.held)
         receipt = tracker.read(record.offset, len(batch.items))
+        engine, partition, signer = self._engine, record.partition, record.signer
         for item in batch.items:
-            if why := authority.of_item(record, item):
+            if type(item) is Told and not signer:  # nearly always
+                engine.feed(engine.get(item.task_id, partition), Item(item.report, receipt, item.tenant))
+            elif why := authority.of_item(record, item):
                 self._refuse(record, item, why, receipt)
             else:
                 self._hand_over(record, item, receipt)

@@ -57,7 +57,10 @@ class Leases:
                 lease.accept_by, lease.leased_at if run.ready_at is None else run.ready_at, lease.leased_at,
             )  # fmt: skip
             self.watches[lease.token] = watch
-            self._by_worker.setdefault(lease.worker, {})[lease.token] = watch
+            of_worker = self._by_worker.get(lease.worker)
+            if of_worker is None:
+                of_worker = self._by_worker[lease.worker] = {}
+            of_worker[lease.token] = watch
             cell.watches[node] = lease.token
             if found:
                 self._dispatcher.take(lease.worker, lease.incarnation)

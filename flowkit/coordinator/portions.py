@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import count
+from typing import Final
 
 from flowkit.coordinator.cell import Cell
 from flowkit.core import facts as f
 from flowkit.ports import Commit
 from flowkit.wire.facts import body_of, encode_body, encode_facts
 
-FEW_FACTS = 8
+SLICE: Final = 32
+"""So many facts are written at once."""
 
 
 class Portions:
@@ -27,10 +29,8 @@ class Portions:
 
         `at` is the time that the decision was made with: a replay must fold with the very same.
         """
-        if len(recorded) <= FEW_FACTS:  # nearly always: written in one go
-            body = encode_body(recorded)
-            if len(body) <= self._most_bytes:
-                return deque((self._next(cell, cell.acked + 1, cell.prev, at, body.decode()),))
+        if (body := self._in_one(recorded)) is not None:  # nearly always
+            return deque((self._next(cell, cell.acked + 1, cell.prev, at, body),))
         commits: deque[Commit] = deque()
         chunk: list[bytes] = []
         size, seq, prev = 0, cell.acked, cell.prev
@@ -46,6 +46,19 @@ class Portions:
                 commits.append(self._next(cell, seq, prev, at, body_of(chunk)))
                 prev, chunk, size = commits[-1].id, [], 0
         return commits
+
+    def _in_one(self, recorded: Sequence[f.Fact]) -> str | None:
+        """The body of a commit with all of them; None where it would be too large. Written in slices, so that no more
+        is written in vain than one commit holds, and another slice."""
+        slices: list[bytes] = []
+        left = self._most_bytes
+        for start in range(0, len(recorded), SLICE):
+            text = encode_body(recorded[start : start + SLICE])
+            left -= len(text)
+            if left < 0:
+                return None
+            slices.append(text[1:-1])
+        return body_of(slices)
 
     def _next(self, cell: Cell, seq: int, prev: str, at: float, body: str) -> Commit:
         commit_id = f"{self._by}.{next(self._ids)}"

@@ -55,8 +55,12 @@ class Publisher:
 
     def work(self, worker: str, incarnation: str, item: WorkItem) -> None:
         """Put an order for a worker into its next batch."""
-        self._work.setdefault((worker, incarnation), []).append(item)
-        self._wake.set()
+        to = worker, incarnation
+        items = self._work.get(to)
+        if items is None:
+            items = self._work[to] = []
+            self._wake.set()
+        items.append(item)
 
     def tell(self, partition: int, letter: Mail) -> None:
         """Put a letter to the owner of a partition of `facts` into the next batch. It is not sent again."""

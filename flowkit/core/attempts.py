@@ -45,6 +45,9 @@ class Attempts:
             return
 
         match TABLE[attempt_state(run, report.token)][type(report)]:
+            case Verdict.SUCCEEDS:
+                assert isinstance(report, r.Succeeded)
+                self.succeeded(run, report)
             case Verdict.STALE:
                 self.decision.stale += 1
             case Verdict.RUNS:
@@ -57,9 +60,6 @@ class Attempts:
                     self.desk.put(f.StreamBegun(report.node))
                 elif not told:
                     self.decision.stale += 1
-            case Verdict.SUCCEEDS:
-                assert isinstance(report, r.Succeeded)
-                self.succeeded(run, report)
             case Verdict.FAILS:
                 assert isinstance(report, r.Failed)
                 self.failed(run, report)

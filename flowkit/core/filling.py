@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Final
 
 from flowkit.core.graph import MISSING, Missing
-from flowkit.core.payload import Artifact, SecretHole
+from flowkit.core.payload import PLAIN, Artifact, SecretHole
 from flowkit.core.problems import LONGEST_NAME, Place, render, shown
 from flowkit.core.template import (
     COMPANY,
@@ -52,6 +52,8 @@ def resolve(template: Any, *, params: Any, output_of: Callable[[str], Any], know
 
 def unescape(template: Any) -> Any:
     """A constant template without its `$literal`s; one that has none is returned as it is."""
+    if type(template) is dict and FORMS.isdisjoint(template) and PLAIN.issuperset(map(type, template.values())):
+        return template  # that of nearly every node
     return _Resolver(None, nothing_there, ()).value(template, "inputs", 1)
 
 

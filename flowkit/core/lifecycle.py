@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from flowkit.core.derived import base_of, compensation_of, group_of, item_of, number_of, repetition_of
+from flowkit.core.graph import SUCCESS
 from flowkit.core.model import Task, Timer
 from flowkit.core.node_run import Group, NodeRun, NodeState
 from flowkit.core.readiness import Start, count, deferred, verdict
@@ -77,9 +78,11 @@ def reconsider(task: Task, name: str, run: NodeRun, at: float) -> None:
 
 def unlease(task: Task, name: str, run: NodeRun) -> None:
     """Nobody works at it, and nothing is waited for."""
-    run.lease = None
-    task.leased.pop(name, None)
-    task.unset_ready(name)
+    if run.lease is not None:  # then it does not wait for one
+        run.lease = None
+        task.leased.pop(name, None)
+    else:
+        task.unset_ready(name)
     if run.due:
         run.due = False
         task.due.pop(name, None)
@@ -131,6 +134,7 @@ def _note_done(task: Task, name: str) -> None:
 def tell_successors(task: Task, name: str, run: NodeRun, at: float) -> None:
     """Count the end of a node at all that waits for it; a condition has to be decided first."""
     wait = name in task.graph.choices
+    surely = not wait and run.state is NodeState.FINISHED and run.next is None
     for edge in task.graph.outgoing[name]:
         if wait and deferred(task, edge):
             run.routes = None
@@ -138,7 +142,11 @@ def tell_successors(task: Task, name: str, run: NodeRun, at: float) -> None:
                 task.consider(name)
             continue
         target = task.runs[edge.target]
-        count(task, edge, target)
+        if surely and edge.on == SUCCESS:  # nearly every edge: taken, whatever its target needs
+            target.undecided -= 1
+            target.taken += 1
+        else:
+            count(task, edge, target)
         reconsider(task, edge.target, target, at)
     for reader in task.graph.readers[name]:
         target = task.runs[reader]

@@ -25,10 +25,11 @@ class Start(enum.Enum):
 
 def edge_state(task: Task, edge: Edge) -> EdgeState:
     """What the end of its source made of an edge."""
-    state = _state_without_condition(task, edge)
+    run = task.runs[edge.source]
+    state = _state_without_condition(task, edge, run)
     if state is not EdgeState.TAKEN or not edge.conditional:
         return state
-    routes = task.runs[edge.source].routes
+    routes = run.routes
     if routes is None:
         return EdgeState.UNDECIDED
     return EdgeState.TAKEN if edge.target in routes else EdgeState.NOT_TAKEN
@@ -39,9 +40,7 @@ def deferred(task: Task, edge: Edge) -> bool:
     return edge.conditional and edge_state(task, edge) is EdgeState.UNDECIDED
 
 
-def _state_without_condition(task: Task, edge: Edge) -> EdgeState:
-    run = task.runs[edge.source]
-
+def _state_without_condition(task: Task, edge: Edge, run: NodeRun) -> EdgeState:
     if run.state not in ENDED_NODE:
         return EdgeState.UNDECIDED
     if edge.lenient:
@@ -79,7 +78,6 @@ def count(task: Task, edge: Edge, run: NodeRun) -> None:
 def verdict(task: Task, node: Node, run: NodeRun) -> Start:
     """Whether a pending node waits, starts, or can no longer run."""
     need = node.fan_in.need
-    edges = len(task.graph.incoming[node.node_id])
     early = 0 if node.stream is None else begun_sources(task, node, run)
 
     if need is None:
@@ -87,7 +85,7 @@ def verdict(task: Task, node: Node, run: NodeRun) -> Start:
             return Start.SKIP
         if run.undecided > early or run.unread:
             return Start.WAIT  # for what it reads too: whether a failure is behind a skip must not hang on the order
-        if edges and not (run.taken or early):
+        if not (run.taken or early) and task.graph.incoming[node.node_id]:
             return Start.SKIP
     elif run.taken + early < need:
         return Start.WAIT if run.undecided else Start.SKIP

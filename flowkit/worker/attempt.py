@@ -62,11 +62,12 @@ class Attempt:
     __slots__ = (
         "abandon", "announced", "base", "begun", "concluded_at", "context", "cover", "flow", "good_sec", "groups",
         "handler", "job", "limits", "lines", "lost", "order", "phase", "progress", "progress_at", "received_at",
-        "renewed", "role", "run_sec", "started_at", "stop_by", "streams", "task", "usage",
+        "renewed", "role", "run_sec", "started_at", "stop_by", "streams", "task", "token", "usage",
     )  # fmt: skip
 
     def __init__(self, job: Job, role: Role, base: float, received_at: float, good_sec: float = math.inf) -> None:
         self.job = job
+        self.token = job.token
         self.role = role
         self.base = base
         self.received_at = received_at
@@ -95,10 +96,6 @@ class Attempt:
         # Timers: those that bound its run, by name, and the one after which nobody waits for it any more.
         self.limits: dict[str, asyncio.TimerHandle] | None = None
         self.abandon: asyncio.TimerHandle | None = None
-
-    @property
-    def token(self) -> str:
-        return self.job.token
 
     @property
     def threaded(self) -> bool:

@@ -34,16 +34,12 @@ class Letter:
     @property
     def stale(self) -> bool:
         """That an attempt has started is no news once it has ended."""
-        return self._announces and self.attempt is not None and self.attempt.phase is Phase.DONE
+        return isinstance(self.told.report, NEWS) and self.attempt is not None and self.attempt.phase is Phase.DONE
 
     @property
     def ends(self) -> Attempt | None:
         """The attempt that need not be held any longer once this is acknowledged."""
-        return None if self._announces else self.attempt
-
-    @property
-    def _announces(self) -> bool:
-        return isinstance(self.told.report, NEWS)
+        return None if isinstance(self.told.report, NEWS) else self.attempt
 
 
 Parcel = tuple[Record, Sequence[Letter]]

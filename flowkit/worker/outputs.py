@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from flowkit.core.immutable import immutable
 from flowkit.core.payload import Artifact, Payload
 from flowkit.core.problems import render, shown
 from flowkit.core.values import INSTEAD, MAX_DEPTH
@@ -16,13 +16,15 @@ from flowkit.worker.outcome import AttemptFailure
 from flowkit.worker.results import Next
 
 LARGE_BYTES = 48 * 1024
+NUMBER_BYTES = 25
+"""What a number that msgspec can say takes up in JSON, at most; true, false and null are shorter."""
 AT_ONCE = 20_000
 """How many values may be looked at in the event loop; more are the business of a thread."""
 
 _ADVICE = {**INSTEAD, "bytes": "return them alone, or use ctx.artifacts.put_bytes()", "Enum": "use its value"}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Output:
     """An encoded output. `blob` is to be stored before `payload`, which then refers to it, is sent. `size` is what the
     payload takes up in a message, at most."""
@@ -58,6 +60,8 @@ def split(value: Any) -> tuple[Any, tuple[str, ...] | None]:
 def encode(value: Any, *, most_bytes: int, most_values: int | None = None) -> Output:
     """The output as it travels; it shares nothing with `value`. Raises `AttemptFailure` for what cannot be one, and
     `TooMuch` where it holds more than `most_values`."""
+    if _is_short(value) and most_bytes >= NUMBER_BYTES:  # what it takes up need not be measured
+        return Output(Payload(value), NUMBER_BYTES)
     if isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
         if most_values is not None and len(data) // 64 > most_values:
@@ -73,6 +77,13 @@ def to_json(value: Any, *, most_values: int | None = None) -> bytes:
     """The JSON text of a value. Raises `AttemptFailure` for what cannot be said, and `TooMuch` where it holds more than
     `most_values`."""
     return _copied(value, most_values)[1]
+
+
+def _is_short(value: Any) -> bool:
+    kind = type(value)
+    if kind is int:
+        return int(value).bit_length() < 64
+    return value is None or kind is bool or (kind is float and math.isfinite(value))
 
 
 def _copied(value: Any, most_values: int | None) -> tuple[Any, bytes]:

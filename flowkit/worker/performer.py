@@ -66,7 +66,9 @@ class Performer:
                 value, chosen = outputs.split(value)
                 if attempt.cover is not None:
                     value, chosen = await self._covered(attempt, value), await self._covered(attempt, chosen)
-                output = await self._encode(value, attempt.job.task_id)
+                output = self._encode_now(value)
+                if output is None or output.blob is not None:
+                    output = await self._keep(output, value, attempt.job.task_id)
                 if attempt.flow is not None:
                     await attempt.flow.end(output.payload, chosen)
             finally:
@@ -251,9 +253,18 @@ class Performer:
         return attempt.context
 
     async def _encode(self, value: Any, task_id: str) -> Output:
+        return await self._keep(self._encode_now(value), value, task_id)
+
+    def _encode_now(self, value: Any) -> Output | None:
+        """The output as it travels; None where that is too much for the loop."""
         try:
-            output = outputs.encode(value, most_bytes=self._max_output_bytes, most_values=outputs.AT_ONCE)
+            return outputs.encode(value, most_bytes=self._max_output_bytes, most_values=outputs.AT_ONCE)
         except TooMuch:
+            return None
+
+    async def _keep(self, output: Output | None, value: Any, task_id: str) -> Output:
+        """The output, once what does not travel with it is in the store; made in a thread if it is not there yet."""
+        if output is None:
             output = await self._kit.run_sync(lambda: outputs.encode(value, most_bytes=self._max_output_bytes))
         artifact, blob = output.payload.artifact, output.blob
         if artifact is not None and blob is not None:

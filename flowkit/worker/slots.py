@@ -310,7 +310,8 @@ class Slots:
     def _leave(self, attempt: Attempt) -> None:
         if self._running.pop(attempt.token, None) is None:
             return
-        self._parked.pop(attempt.token, None)
+        if self._parked:
+            self._parked.pop(attempt.token, None)
         if attempt.role.in_turn:
             self._queue.put_back(self._lanes.pop(attempt.role.name, ()))
         if not self._running and self._idle is not None and not self._idle.done():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from flowkit.core.payload import Artifact, Payload
-from flowkit.wire.codec import loads
+from flowkit.wire.codec import dumps, loads
 from flowkit.worker.outcome import AttemptFailure
 from flowkit.worker.outputs import AT_ONCE, LARGE_BYTES, Output, TooMuch, encode, split
 from flowkit.worker.results import Next
@@ -197,3 +197,25 @@ def test_many_values_are_not_looked_at_in_the_loop(value: Any) -> None:
 def test_next_is_split_from_the_output() -> None:
     assert split(Next(["a"], 5)) == (5, ("a",))
     assert split(5) == (5, None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, False, 0, -1, 2**63 - 1, -(2**63), 2**64 - 1, 1 - 2**64, 0.1, -1.7976931348623157e308, -5e-324],
+)
+def test_a_number_that_is_not_measured_takes_up_no_more_than_is_said(value: Any) -> None:
+    output = encode(value, most_bytes=MANY)
+    assert output.payload == Payload(value)
+    assert len(dumps(value)) <= output.size
+
+
+def test_where_hardly_anything_may_be_returned_a_number_is_measured_too() -> None:
+    assert encode(123, most_bytes=3).size == 3
+    with pytest.raises(AttemptFailure, match="the output has 4 bytes, at most 3 are allowed"):
+        encode(1234, most_bytes=3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_in_json_is_refused_however_short_it_is(value: float) -> None:
+    with pytest.raises(AttemptFailure, match="JSON has no"):
+        encode(value, most_bytes=MANY)

@@ -131,7 +131,7 @@ async def test_what_json_cannot_say_fails_for_good() -> None:
 async def test_a_fault_of_the_worker_itself_counts_as_a_failure() -> None:
     async with Stand([echo]) as stand:
         performer = stand.runtime._slots._performer
-        performer._encode = None  # type: ignore[method-assign, assignment]
+        performer._encode_now = None  # type: ignore[method-assign, assignment]
         report = await stand.run("echo")
         assert isinstance(report, Failed)
 
