@@ -4,7 +4,7 @@ them. Of a task with many they are told in portions while it runs, so that no mo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from flowkit.core import facts as f
 from flowkit.core.derived import base_of
@@ -22,18 +22,15 @@ Listener = Callable[[str, Seen], bool]
 """Hears of some attempts of a task. False: it will not count them, so the rest of the story is of no use."""
 
 
-class _Open(NamedTuple):
-    attempt: int
-    worker: str
-    ready_at: float
-    leased_at: float
+_Open = tuple[int, str, float, float]
+"""An attempt that has not ended: its number, its worker, since when it was ready, and since when leased."""
 
 
 class Story:
     """The records of the attempts that ended in commits 1 to `seq`, in the order of their ends, but for those that were
     told. They are the very ones that a fold of these commits gives (`flowkit.trace.task_trace`)."""
 
-    __slots__ = ("_open", "_records", "_since", "_tell", "seq")
+    __slots__ = ("_flow", "_open", "_records", "_since", "_tell", "seq")
 
     def __init__(self, tell: Listener) -> None:
         self.seq = 0
@@ -41,6 +38,7 @@ class Story:
         self._since = 0
         self._records: list[AttemptRecord] = []
         self._open: dict[str, _Open] = {}
+        self._flow = ""
 
     def hear(self, head: Head, task: Task, seq: int, at: float, facts: Sequence[f.Fact]) -> bool:
         """Commit `seq` with these facts was acknowledged; `task` is the state with them. False where the story ends
@@ -49,26 +47,33 @@ class Story:
             return False
         self.seq = seq
         for fact in facts:
-            match fact:
-                case f.AttemptLeased(node=node, attempt=attempt, worker=worker):
-                    ready_at = task.runs[node].ready_at
-                    self._open[node] = _Open(attempt, worker, at if ready_at is None else ready_at, at)
-                case f.AttemptSucceeded(node=node, run_sec=run_sec, usage=usage):
-                    self._end(head, task, node, at, "succeeded", "", run_sec, usage)
-                case f.AttemptFailed(node=node, error=error, run_sec=run_sec, usage=usage):
-                    self._end(head, task, node, at, "failed", str(error.get("code", "")), run_sec, usage)
-                case f.LeaseLost(node=node, why=why, usage=usage) if why != "released":
-                    self._end(head, task, node, at, "lost", why, 0.0, usage)
-                case f.NodeCancelled(node=node, reason=reason, usage=usage):
-                    self._end(head, task, node, at, "cancelled", reason, 0.0, usage)
-                case f.NodeFailed(node=node, error=error):
-                    self._end(head, task, node, at, "failed", str(error.get("code", "")), 0.0, None)
-                case f.TaskEnded(status=status) if self._open:
-                    for node in list(self._open):
-                        self._end(head, task, node, at, "cancelled", status, 0.0, None)
-                case f.LeaseLost() | f.ChildStarted() | f.TaskRestarted():
-                    return False
+            kind = type(fact)
+            if kind is f.AttemptSucceeded:  # with leases, nearly all
+                self._end(head, task, fact.node, at, "succeeded", "", fact.run_sec, fact.usage)  # type: ignore[union-attr]
+            elif kind is f.AttemptLeased:
+                ready_at = task.runs[fact.node].ready_at  # type: ignore[union-attr]
+                begun = fact.attempt, fact.worker, at if ready_at is None else ready_at, at  # type: ignore[union-attr]
+                self._open[fact.node] = begun  # type: ignore[union-attr]
+            elif not self._hear_rare(head, task, at, fact):
+                return False
         return len(self._records) < PORTION or self._tell(head.task_id, self.take())
+
+    def _hear_rare(self, head: Head, task: Task, at: float, fact: f.Fact) -> bool:
+        match fact:
+            case f.AttemptFailed(node=node, error=error, run_sec=run_sec, usage=usage):
+                self._end(head, task, node, at, "failed", str(error.get("code", "")), run_sec, usage)
+            case f.LeaseLost(node=node, why=why, usage=usage) if why != "released":
+                self._end(head, task, node, at, "lost", why, 0.0, usage)
+            case f.NodeCancelled(node=node, reason=reason, usage=usage):
+                self._end(head, task, node, at, "cancelled", reason, 0.0, usage)
+            case f.NodeFailed(node=node, error=error):
+                self._end(head, task, node, at, "failed", str(error.get("code", "")), 0.0, None)
+            case f.TaskEnded(status=status) if self._open:
+                for node in list(self._open):
+                    self._end(head, task, node, at, "cancelled", status, 0.0, None)
+            case f.LeaseLost() | f.ChildStarted() | f.TaskRestarted():
+                return False
+        return True
 
     def take(self) -> Seen:
         """What was not told yet. It counts as told from now on."""
@@ -81,11 +86,11 @@ class Story:
         begun = self._open.pop(node, None)
         if begun is None:
             return
+        self._flow = self._flow or flow_name(head.flow) or head.name
         attempt, worker, ready_at, leased_at = begun
         self._records.append(
             AttemptRecord(
-                head.task_id, head.tenant, flow_name(head.flow) or head.name, node, base_of(node),
-                task.node(node).type, attempt, task.generation, outcome, code, worker, ready_at, leased_at, at, run_sec,
-                self.seq, usage,
+                head.task_id, head.tenant, self._flow, node, base_of(node), task.node(node).type, attempt,
+                task.generation, outcome, code, worker, ready_at, leased_at, at, run_sec, self.seq, usage,
             )
         )  # fmt: skip
