@@ -1,7 +1,7 @@
 """`python -m bench.idle`: what processes take that have nothing to do, in percent of a core.
 
-A coordinator and a worker on a real Kafka and MongoDB (`--backend embedded`: one process on a file), after a few tasks, with
-nothing to do any more. The CPU is the scheduler's own account, in nanoseconds, for steps of 10 ms say little of it.
+A coordinator and a worker on a real Kafka and MongoDB (`--backend embedded`: one process on a file), after a few tasks,
+with nothing to do any more. The CPU is the scheduler's own account, in nanoseconds, for steps of 10 ms say little.
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ class Stand:
 
 
 def commit(name: str, seq: int, facts: list[f.Fact]) -> Commit:
-    return Commit(name, seq, f"{name}.{seq}", f"{name}.{seq - 1}" if seq > 1 else "", NOW, "c", body_of(encode_facts(facts)))
+    return Commit(
+        name, seq, f"{name}.{seq}", f"{name}.{seq - 1}" if seq > 1 else "", NOW, "c", body_of(encode_facts(facts))
+    )
 
 
 @pytest.fixture
