@@ -84,13 +84,14 @@ class MemoryStore:
         ids = (task_id for task_id in self.data.active[partition] if task_id > after)
         return [self.data.heads[task_id] for task_id in heapq.nsmallest(limit, ids)]
 
-    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int,
+                        after: float | None = None) -> list[Head]:  # fmt: skip
         await asyncio.sleep(0)
         due: list[tuple[float, str]] = []
         for partition in set(partitions):
             for task_id in self.data.active[partition]:
                 wake = unpublished_or_wake(self.data.heads[task_id])
-                if wake is not None and wake <= now:
+                if wake is not None and wake <= now and (after is None or wake > after):
                     due.append((wake, task_id))
         return [self.data.heads[task_id] for _, task_id in heapq.nsmallest(limit, due)]
 

@@ -107,10 +107,12 @@ class MongoStore:
         query = {"partition": partition, "active": True, "_id": {"$gt": after}}
         return await self._database.find("tasks", query, documents.doc_head, sort=[("_id", 1)], limit=limit)
 
-    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int,
+                        after: float | None = None) -> list[Head]:  # fmt: skip
         if not partitions:
             return []
-        query = {"partition": {"$in": sorted(set(partitions))}, "active": True, "wake": {"$lte": now}}
+        wake = {"$lte": now} if after is None else {"$lte": now, "$gt": after}
+        query = {"partition": {"$in": sorted(set(partitions))}, "active": True, "wake": wake}
         longest_due = [("wake", 1), ("_id", 1)]
         return await self._database.find("tasks", query, documents.doc_head, sort=longest_due, limit=limit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
@@ -108,11 +109,13 @@ class SqliteStore:
             ORDER BY task_id LIMIT ?"""  # noqa: S608
         return await self._file.read(sql, [partition, after, limit], tables.row_head, few=False)
 
-    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int,
+                        after: float | None = None) -> list[Head]:  # fmt: skip
         wanted = sorted(set(partitions))
         sql = f"""SELECT {tables.HEAD} FROM heads WHERE part IN ({tables.marks(len(wanted))}) AND active = 1
-            AND wake <= ? ORDER BY wake, task_id LIMIT ?"""  # noqa: S608
-        return await self._file.read(sql, [*wanted, now, limit], tables.row_head, few=False)
+            AND wake <= ? AND wake > ? ORDER BY wake, task_id LIMIT ?"""  # noqa: S608
+        values = [*wanted, now, -math.inf if after is None else after, limit]
+        return await self._file.read(sql, values, tables.row_head, few=False)
 
     async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
                           after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip

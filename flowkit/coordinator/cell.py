@@ -92,7 +92,7 @@ class Cell:
     0 without one: it counts as published only then, so that a crash in between is made good by whoever takes over.
     `unborn` is how many of its own children are about to be made, or looked for; `stirred_at` (monotonic seconds) is
     when something of it was last committed. `streams` is how far its streams are, as heartbeats
-    say.
+    say. `sight` is the head that told of a task which is to be loaded, and when (monotonic seconds) it was asked for.
     """
 
     __slots__ = (
@@ -117,6 +117,7 @@ class Cell:
         "published_beyond",
         "quarantine",
         "queue",
+        "sight",
         "since",
         "snapshot",
         "snapshot_size",
@@ -139,6 +140,7 @@ class Cell:
         self.task_id = task_id
         self.partition = partition
         self.head: Head | None = None
+        self.sight: tuple[Head, float] | None = None
         self.task: Task | None = None
         self.queue: deque[Item] = deque()
         self.letters = False

@@ -18,7 +18,7 @@ from flowkit.ports import Bus, Record, Tail
 from flowkit.wire.messages import Beacon, FleetMessage, Goodbye, Heartbeat, Held, Hello, Stop, decode_fleet
 from flowkit.wire.topics import Topics
 
-FETCH_SEC = 0.5
+FETCH_SEC = 2.0
 MOST_DOUBTS = 10_000
 
 

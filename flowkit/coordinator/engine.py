@@ -94,11 +94,13 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------ cells
 
-    def get(self, task_id: str, partition: int) -> Cell:
-        """The task's cell; a new one is loaded in the background."""
+    def get(self, task_id: str, partition: int, sight: tuple[Head, float] | None = None) -> Cell:
+        """The task's cell; a new one is loaded in the background. `sight` is its head, by whoever has just read it, and
+        when (monotonic seconds) the store was asked for it."""
         cell = self.cells.get(task_id)
         if cell is None:
             cell = self.cells[task_id] = Cell(task_id, partition)
+            cell.sight = sight
             self.to_load[task_id] = cell
             self.carrier.load_soon()
         return cell
@@ -366,7 +368,7 @@ class Engine:
             self.strays.not_ours(cell, past.head.partition)
             return
         cell.partition = past.head.partition  # whatever the message said that asked for it
-        cell.head, cell.task, cell.loading = past.head, past.task, False
+        cell.head, cell.task, cell.loading, cell.sight = past.head, past.task, False, None
         if past.task is None:
             self.poison.quarantine(cell, past.error)
             return

@@ -4,9 +4,10 @@ reader of a task sees through it."""
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 from flowkit.coordinator.graphs import Graphs
 from flowkit.coordinator.weight import weight_of
@@ -25,6 +26,7 @@ from flowkit.wire.snapshot import Place, at_once, edition_of, read_snapshot
 from flowkit.wire.tombstone import is_tombstone
 
 BEGINNING = Place(0, "")
+NONE_KNOWN: Mapping[str, Head] = MappingProxyType({})
 SLICE_WEIGHT = 100
 LARGE_BYTES = 256 * 1024
 RESTARTED = '["restarted"'
@@ -114,14 +116,19 @@ class History:
         batches = [batch async for batch in self.batches(task_ids, whole=whole)]
         return {past.head.task_id: past for batch in batches for past in batch if not past.deleted}
 
-    async def batches(self, task_ids: Sequence[str], *, whole: bool = False) -> AsyncIterator[list[Past]]:
+    async def batches(self, task_ids: Sequence[str], *, whole: bool = False,
+                      known: Mapping[str, Head] = NONE_KNOWN) -> AsyncIterator[list[Past]]:  # fmt: skip
         """As `load`, deleted tasks included: first all small tasks together, then the large ones, each when it is
         ready.
 
-        The heads are read first: a commit that arrives in between is then seen, never one without its head. Of a task
-        that is deleted in between the commits are still there for long enough, the last of them a tombstone.
+        The heads are read first, or are `known`, from a moment ago: a commit that arrives in between is then seen,
+        never one without its head. Of a task that is deleted in between the commits are still there for long enough,
+        the last of them a tombstone. A head with a snapshot is always read: the one that it names may have been
+        replaced.
         """
-        heads = {head.task_id: head for head in await self._store.read_heads(task_ids)}
+        heads = {task_id: known[task_id] for task_id in task_ids if task_id in known and not known[task_id].snapshot}
+        if unknown := [task_id for task_id in task_ids if task_id not in heads]:
+            heads |= {head.task_id: head for head in await self._store.read_heads(unknown)}
         if gone := [head for head in heads.values() if head.status == DELETED]:
             heads = {task_id: head for task_id, head in heads.items() if head.status != DELETED}
             yield [_no_more(head) for head in gone]

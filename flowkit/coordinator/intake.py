@@ -31,7 +31,7 @@ from flowkit.wire.messages import (
 )
 from flowkit.wire.topics import Topics
 
-FETCH_SEC = 0.5
+FETCH_SEC = 2.0
 FLUSH_SEC = 1.4
 LAST_OFFSETS_SEC = 0.4
 

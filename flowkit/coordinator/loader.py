@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.history import History, Past
+from flowkit.ports import Head
 
 BATCH = 500
+FRESH_SEC = 2.0
+"""A head that was read no longer ago is not read again. What became of its task since then, the commits tell, which are
+read afterwards."""
 
 
 class Loader:
@@ -27,13 +32,17 @@ class Loader:
         if not cells:
             return
         unknown = dict(cells)
-        async for batch in self._history.batches(list(cells)):
+        async for batch in self._history.batches(list(cells), known=self._seen(cells.values())):
             for past in batch:
                 self._hand_over(unknown.pop(past.head.task_id), past)
             self._engine.pump_dirty()
         for cell in unknown.values():
             self._hand_over(cell, None)
         self._engine.pump_dirty()
+
+    def _seen(self, cells: Iterable[Cell]) -> dict[str, Head]:
+        since = self._engine.clock.mono() - FRESH_SEC
+        return {cell.task_id: cell.sight[0] for cell in cells if cell.sight is not None and cell.sight[1] >= since}
 
     def _hand_over(self, cell: Cell, past: Past | None) -> None:
         if self._engine.to_load.get(cell.task_id) is cell:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from flowkit.coordinator.engine import Engine
 from flowkit.coordinator.requests import RequestReader
 from flowkit.ports import Clock, Head, Store
@@ -31,6 +33,8 @@ class Sweeper:
         self._rests_until = 0.0
         self._swept_at = clock.mono()
         self._looks_ahead_at = 0.0
+        self._seen_of = frozenset[int]()
+        self._seen_until = 0.0
         # Less than what would be evicted again at once.
         self._ahead_sec = min(AHEAD_SEC, evict_after_sec / 2)
 
@@ -54,28 +58,39 @@ class Sweeper:
         return self._clock.mono() - self._swept_at
 
     async def _sweep_heads(self, owned: frozenset[int]) -> int:
-        began = self._clock.mono()
+        began, now = self._clock.mono(), self._clock.wall()
         if began < self._rests_until:
             return 0
-        limit = PAGE + len(self._engine.cells)
-        heads = await self._store.due_heads(owned, self._clock.wall() + self._ahead(began), limit=limit)
-        woken = sum(self._wake(head) for head in heads if head.partition in self._engine.owned)
+        heads = await self._store.due_heads(owned, now, limit=self._limit)
+        woken = sum(self._wake(head, began) for head in heads if head.partition in self._engine.owned)
         if woken * 10 < len(heads):
             took = self._clock.mono() - began
             self._rests_until = began + min(LONGEST_REST_SEC, took / SHARE)
+        if self._engine.memory.full:
+            self._seen_until = 0.0  # who is fetched too early leaves at once
+        elif began >= self._looks_ahead_at:
+            woken += await self._look_ahead(owned, began, now)
         return woken
 
-    def _ahead(self, now: float) -> float:
-        """How far to look ahead this time: not in every sweep, for each finds all those again that were fetched."""
-        if now < self._looks_ahead_at or self._engine.memory.full:
-            return 0.0
-        self._looks_ahead_at = now + self._ahead_sec / 2
-        return self._ahead_sec
+    async def _look_ahead(self, owned: frozenset[int], began: float, now: float) -> int:
+        """Fetch those that will be due soon, but for those that a look before has found already."""
+        limit, until = self._limit, now + self._ahead_sec
+        known = owned <= self._seen_of and now < self._seen_until < until
+        heads = await self._store.due_heads(owned, until, limit=limit, after=self._seen_until if known else now)
+        self._seen_of, self._seen_until, self._looks_ahead_at = owned, until, began + self._ahead_sec / 2
+        if len(heads) == limit and (last := heads[-1].next_wake) is not None:
+            # There are more, perhaps of the very same moment: the next sweep goes on.
+            self._seen_until, self._looks_ahead_at = math.nextafter(last, 0.0), began
+        return sum(self._wake(head, began) for head in heads if head.partition in self._engine.owned)
 
-    def _wake(self, head: Head) -> bool:
+    @property
+    def _limit(self) -> int:
+        return PAGE + len(self._engine.cells)
+
+    def _wake(self, head: Head, asked_at: float) -> bool:
         cell = self._engine.cells.get(head.task_id)
         if cell is None:
-            self._engine.get(head.task_id, head.partition)
+            self._engine.get(head.task_id, head.partition, (head, asked_at))
             return True
         if cell.live and cell.flight is None and head.seq > cell.acked:
             self._engine.reload(cell, "behind", 0.0)

@@ -62,13 +62,14 @@ class Takeover:
                 if not asked:
                     await self._requests.hand_over(await self._store.open_requests({partition}, limit=MOST_REQUESTS))
                     asked = True
+                asked_at = self._engine.clock.mono()
                 heads = await self._store.active_heads(partition, limit=PAGE, after=after)
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_SEC)
                 continue
             for head in heads:
                 if partition in self._engine.owned:
-                    self._engine.get(head.task_id, partition)
+                    self._engine.get(head.task_id, partition, (head, asked_at))
             if len(heads) < PAGE:
                 return
             after = heads[-1].task_id

@@ -48,8 +48,10 @@ class Store(Protocol):
     async def active_heads(self, partition: int, *, limit: int, after: str = "") -> list[Head]:
         """Active heads of a partition in order of task_id, those greater than `after`."""
 
-    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
-        """Active heads whose `next_wake` <= now, or whose `published_seq` < `seq`; the longest due first."""
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int,
+                        after: float | None = None) -> list[Head]:  # fmt: skip
+        """Active heads whose `next_wake` <= now, or whose `published_seq` < `seq`; the longest due first. With `after`
+        only those that have nothing to publish, and whose `next_wake` > after."""
 
     async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,
                           after: tuple[float, str] | None = None) -> list[Head]:  # fmt: skip

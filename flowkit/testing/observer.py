@@ -124,6 +124,9 @@ class Observer:
                 self.stage.count(f"killed_{why}")
                 if why == "revoked":
                     self._judge_kill(token)
+                elif why == "no_renewal" and (lease := self._tokens.get(token)) is not None:
+                    # Its handler may have returned, but its batches were not in the store yet: there is no result.
+                    self.finished.pop(lease, None)
             case LoopFailed(error=error) if not isinstance(error, StoreUnavailable | BusUnavailable):
                 self.say("loop_failed", machine.name, f"{happening.owner}/{happening.loop}: {error!r}")
             case Quarantined(task_id=task_id, reason=reason):

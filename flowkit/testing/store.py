@@ -86,8 +86,9 @@ class FaultyStore:
         work = methodcaller("active_heads", partition, limit=limit, after=after)
         return await self._read(work)  # type: ignore[no-any-return]
 
-    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int) -> list[Head]:
-        work = methodcaller("due_heads", list(partitions), now, limit=limit)
+    async def due_heads(self, partitions: Collection[int], now: float, *, limit: int,
+                        after: float | None = None) -> list[Head]:  # fmt: skip
+        work = methodcaller("due_heads", list(partitions), now, limit=limit, after=after)
         return await self._read(work)  # type: ignore[no-any-return]
 
     async def ended_heads(self, partitions: Collection[int], status: str, before: float, *, limit: int,

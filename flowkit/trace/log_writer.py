@@ -19,7 +19,7 @@ from flowkit.wire.dead import dead_letter
 from flowkit.wire.logs import decode_logs
 from flowkit.wire.topics import Topics
 
-FETCH_SEC: Final = 0.5
+FETCH_SEC: Final = 2.0
 WRITE_BLOCKS: Final = 500
 WRITE_BYTES: Final = 4 * 1024 * 1024
 FIRST_PAUSE_SEC: Final = 0.1

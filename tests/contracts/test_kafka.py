@@ -17,6 +17,7 @@ from aiokafka import TopicPartition
 
 from deploy.local import KafkaServer
 from flowkit.adapters.kafka import KafkaBus
+from flowkit.adapters.kafka_client import LOOK_SEC, TAIL_WAIT_SEC
 from flowkit.adapters.kafka_readers import KafkaMember, KafkaTail
 from flowkit.errors import BusUnavailable, ConfigError
 from flowkit.ports import Member, Record, Tail, TopicSpec
@@ -87,6 +88,54 @@ async def publish_until_it_works(bus: KafkaBus, topic: str, value: bytes) -> Non
     async with asyncio.timeout(60):
         while not all(await bus.publish([Record(topic, partition, value) for partition in range(2)])):
             pass  # each try takes its timeout
+
+
+async def seconds_until(reader: Tail | Member, wanted: set[bytes | None]) -> float:
+    began = time.monotonic()
+    await drain(reader, wanted.issubset)
+    return time.monotonic() - began
+
+
+def looks_of(tail: KafkaTail, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When aiokafka looks what there is to fetch, from now on."""
+    fetcher, looks = tail._source.consumer._fetcher, list[float]()
+    really = fetcher._get_actions_per_node
+
+    def look(assignment: Any) -> Any:
+        looks.append(time.monotonic())
+        return really(assignment)
+
+    monkeypatch.setattr(fetcher, "_get_actions_per_node", look)
+    return looks
+
+
+async def test_readers_that_were_idle_have_what_comes_at_once_and_what_a_rebalance_brings(
+    bus: KafkaBus, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though aiokafka looks for partitions by itself only every `LOOK_SEC`, and the broker keeps an empty fetch."""
+    tail, lives = await tail_of(bus, topic), [Life(), Life()]
+    members = [await life.join(bus, topic) for life in lives]
+    async with asyncio.timeout(60):
+        while {life.told[-1][1] if life.told else None for life in lives} != {frozenset([0]), frozenset([1])}:
+            await asyncio.gather(*(member.fetch(0.1) for member in members))
+    stays, goes = sorted(zip(lives, members, strict=True), key=lambda pair: 0 not in pair[0].told[-1][1])
+    looks = looks_of(tail, monkeypatch)
+    assert await tail.fetch(TAIL_WAIT_SEC) == []
+    assert len(looks) <= 3
+
+    assert await bus.publish([Record(topic, 0, b"a"), Record(topic, 1, b"b")]) == [True] * 2
+    waits = await asyncio.gather(
+        seconds_until(tail, {b"a", b"b"}), seconds_until(stays[1], {b"a"}), seconds_until(goes[1], {b"b"})
+    )
+    assert max(waits) < TAIL_WAIT_SEC / 2
+
+    assert await goes[1].commit({1: 1})
+    await goes[1].stop()
+    async with asyncio.timeout(60):
+        while stays[0].told[-1] != ("assigned", frozenset([0, 1])):
+            assert await stays[1].fetch(0.1) == []
+    assert await bus.publish([Record(topic, 0, b"c"), Record(topic, 1, b"d")]) == [True] * 2
+    assert await seconds_until(stays[1], {b"c", b"d"}) < LOOK_SEC / 2
 
 
 @pytest.mark.slow
@@ -259,6 +308,7 @@ async def test_a_member_of_a_crashed_process_is_replaced_within_its_session(serv
     script = """
 import asyncio, sys
 from flowkit.adapters.kafka import KafkaBus
+from flowkit.adapters.kafka_client import LOOK_SEC, TAIL_WAIT_SEC
 from flowkit.ports import TopicSpec
 async def note(partitions):
     if partitions: print("owner", flush=True)

@@ -350,6 +350,9 @@ class TestLists:
         assert due == ["new", "unpublished", "past", "soon", "now"]
         assert [one.task_id for one in await store.due_heads([0], 100.0, limit=3)] == due[:3]
         assert [one.task_id for one in await store.due_heads([9], 100.0, limit=3)] == ["elsewhere"]
+        assert [one.task_id for one in await store.due_heads([0], 101.0, limit=3, after=99.0)] == ["now", "later"]
+        assert [one.task_id for one in await store.due_heads([0], 101.0, limit=1, after=98.5)] == ["soon"]
+        assert await store.due_heads([0], 99.0, limit=3, after=100.0) == []
 
         await store.update_heads([update("unpublished", 3, 3, next_wake=None)])
         assert "unpublished" not in [one.task_id for one in await store.due_heads([0], 1e6, limit=10)]

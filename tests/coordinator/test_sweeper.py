@@ -57,7 +57,9 @@ async def test_and_not_looked_for_in_every_sweep() -> None:
     clock = ManualClock(NOW)
     runtime = await begun(sleeper("a", NOW + 1), clock=clock)
     await runtime.sweeper.step()
-    await runtime.store.insert_heads([sleeper("b", NOW + AHEAD_SEC), sleeper("c", NOW + 1.5), sleeper("d", NOW + 60)])
+    await runtime.store.insert_heads(
+        [sleeper("b", NOW + AHEAD_SEC + 1), sleeper("c", NOW + 1.5), sleeper("d", NOW + 60)]
+    )
 
     found = []
     for _ in range(int(AHEAD_SEC / 2)):
@@ -66,6 +68,78 @@ async def test_and_not_looked_for_in_every_sweep() -> None:
         found.append("".join(sorted(runtime.engine.cells)))
 
     assert found == ["a", "ac", "ac", "ac", "abc"]
+
+
+def reads_of(runtime: CoordinatorRuntime, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The tasks that each read of what is due gives from now on, those without any left out."""
+    read, found = runtime.store.due_heads, list[list[str]]()
+
+    async def noting(*args: Any, **options: Any) -> list[Head]:
+        heads = await read(*args, **options)
+        if heads:
+            found.append([head.task_id for head in heads])
+        return heads
+
+    monkeypatch.setattr(runtime.store, "due_heads", noting)
+    return found
+
+
+async def test_who_was_found_ahead_is_not_read_again_before_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock(NOW)
+    sleepers = [sleeper("a", NOW + AHEAD_SEC), sleeper("b", NOW + AHEAD_SEC), sleeper("c", NOW + AHEAD_SEC + 2)]
+    runtime = await begun(*sleepers, clock=clock)
+    reads = reads_of(runtime, monkeypatch)
+
+    for _ in range(int(AHEAD_SEC)):
+        await runtime.sweeper.step()
+        clock.advance(1.0)
+
+    assert reads == [["a", "b"], ["c"]]
+    await runtime.sweeper.step()
+    assert reads[2] == ["a", "b"]  # due now: whoever has them in memory may have been overtaken
+
+
+async def test_those_of_one_moment_who_are_too_many_for_a_read_are_fetched_by_the_next_sweeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowkit.coordinator.sweeper.PAGE", 2)
+    clock = ManualClock(NOW)
+    names = [f"s{i}" for i in range(7)]
+    runtime = await begun(*(sleeper(name, NOW + AHEAD_SEC / 2) for name in names), clock=clock)
+
+    for _ in range(4):
+        await runtime.sweeper.step()
+        clock.advance(1.0)
+
+    assert set(runtime.engine.cells) == set(names)
+
+
+async def test_who_was_passed_over_in_a_full_memory_is_fetched_once_there_is_room() -> None:
+    clock = ManualClock(NOW)
+    runtime = await begun(clock=clock, cache_bytes=1000)
+    await runtime.sweeper.step()
+    about_to_wake = resting(runtime, "large", NOW + 1.5, 2000)
+    await runtime.store.insert_heads([sleeper("soon", NOW + AHEAD_SEC - 1)])
+    clock.advance(1.0)
+    await runtime.sweeper.step()
+    runtime.engine.drop(about_to_wake)
+
+    clock.advance(AHEAD_SEC / 2)
+    await runtime.sweeper.step()
+
+    assert set(runtime.engine.cells) == {"soon"}
+
+
+async def test_with_a_new_partition_all_of_it_is_looked_at() -> None:
+    clock = ManualClock(NOW)
+    runtime = await begun(sleeper("other", NOW + AHEAD_SEC - 1, partition=1), clock=clock)
+    await runtime.sweeper.step()
+    runtime.engine.owned = {0, 1}
+
+    clock.advance(AHEAD_SEC / 2)
+    await runtime.sweeper.step()
+
+    assert set(runtime.engine.cells) == {"other"}
 
 
 async def test_but_not_before_they_would_be_evicted_again() -> None:
