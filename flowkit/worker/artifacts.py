@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flowkit.ports import Store
 from flowkit.wire.codec import loads
+from flowkit.worker.covering import Covered
 from flowkit.worker.inputs import patiently
 from flowkit.worker.outputs import to_json
-
-Covered = Callable[[Any], Awaitable[Any]]
 
 
 class Artifacts:

@@ -18,8 +18,9 @@ from flowkit.errors import Cancelled
 from flowkit.ports import Store
 from flowkit.telemetry import Telemetry
 from flowkit.wire.codec import loads
-from flowkit.worker.artifacts import Artifacts, Covered
+from flowkit.worker.artifacts import Artifacts
 from flowkit.worker.attempt import Attempt
+from flowkit.worker.covering import covering
 from flowkit.worker.inputs import RunSync
 from flowkit.worker.log_pipe import LogPipe
 from flowkit.worker.logger import AttemptLogger
@@ -86,7 +87,7 @@ class Context:
         self.cancel_flag = asyncio.Event()
         self.last_progress: tuple[float | None, float | None, str | None] | None = None
         self.stream = StreamContext(attempt.flow)
-        self.artifacts = Artifacts(kit.store, job.task_id, job.node, self._covering(attempt, kit))
+        self.artifacts = Artifacts(kit.store, job.task_id, job.node, covering(attempt, kit.run_sync))
         self._attempt = attempt
         self._kit = kit
         self._loop = asyncio.get_running_loop()
@@ -95,17 +96,6 @@ class Context:
         self._paths: list[Path] = []
         if attempt.order is not None:
             self.cancel_flag.set()
-
-    @staticmethod
-    def _covering(attempt: Attempt, kit: Kit) -> Covered | None:
-        cover = attempt.cover
-        if cover is None:
-            return None
-
-        async def covered(value: Any) -> Any:
-            return await kit.run_sync(lambda: cover.output(value))
-
-        return covered
 
     @property
     def traceparent(self) -> str:

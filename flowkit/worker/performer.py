@@ -18,6 +18,7 @@ from flowkit.worker import generators, outputs
 from flowkit.worker.attempt import Attempt
 from flowkit.worker.attempt_secrets import HandlerSecrets
 from flowkit.worker.context import LONGEST_PROGRESS, Context, Kit
+from flowkit.worker.covering import covering
 from flowkit.worker.inputs import Inputs, patiently
 from flowkit.worker.logger import speaker
 from flowkit.worker.outcome import AttemptFailure, Hide, as_it_is, clean, failed
@@ -64,8 +65,8 @@ class Performer:
                 if isinstance(value, Ended):
                     return Succeeded(job.node, job.attempt, job.token, value.payload, value.chosen), value.size
                 value, chosen = outputs.split(value)
-                if attempt.cover is not None:
-                    value, chosen = await self._covered(attempt, value), await self._covered(attempt, chosen)
+                if (covered := covering(attempt, self._kit.run_sync)) is not None:
+                    value, chosen = await covered(value), await covered(chosen)
                 output = self._encode_now(value)
                 if output is None or output.blob is not None:
                     output = await self._keep(output, value, attempt.job.task_id)
@@ -140,15 +141,6 @@ class Performer:
         inputs, cover = await self._secrets.fill(attempt.job, inputs, said, self._kit.run_sync)
         attempt.hide(cover)
         return inputs
-
-    async def _covered(self, attempt: Attempt, value: Any) -> Any:
-        """What a handler gives, without the secrets of its attempt."""
-        cover = attempt.cover
-        if cover is None or value is None:
-            return value
-        if isinstance(value, tuple):
-            return tuple([await self._covered(attempt, one) for one in value])
-        return await self._kit.run_sync(lambda: cover.output(value))
 
     def _last_look(self, attempt: Attempt) -> None:
         """Right before user code begins: the process may have stood still since the lease was last looked at, and by
@@ -225,7 +217,7 @@ class Performer:
         kit = self._kit
         return StreamFlow(plan=plan, job=attempt.job, store=kit.store, hub=kit.hub,
                           encode=lambda value: self._encode(value, attempt.job.task_id),
-                          covered=None if attempt.cover is None else partial(self._covered, attempt),
+                          covered=covering(attempt, kit.run_sync),
                           hide=_hide_of(attempt),
                           parked=partial(self.on_parked, attempt), said=partial(self._said, attempt))  # fmt: skip
 

@@ -180,7 +180,7 @@ def test_a_worker_that_is_killed_leaves_no_program_behind() -> None:
 
 async def test_nothing_is_leaked_by_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # others run programs beside this test
-    before = len(os.listdir("/proc/self/fd"))
+    before, children = len(os.listdir("/proc/self/fd")), _children()
 
     for _ in range(3):
         done = await asyncio.gather(*(run(python("import os; print(os.getcwd())")) for _ in range(5)))
@@ -188,8 +188,11 @@ async def test_nothing_is_leaked_by_many(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert len(os.listdir("/proc/self/fd")) <= before + 1
     assert list(tmp_path.glob("flowkit-program-*")) == []
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        assert file.read().split() == []
+    assert _children() <= children  # there may be servers that other tests need
+
+
+def _children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 def _lives(pid: int) -> bool:
