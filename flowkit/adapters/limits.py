@@ -148,13 +148,23 @@ def _log(block: LogBlock) -> bool:
 
 
 def _attempt(one: AttemptRecord) -> bool:
+    # Each said, and all texts at once, as of a commit: of a wide task there are thousands a second.
+    texts = f"{one.task_id}{one.tenant}{one.flow}{one.node}{one.base}{one.role}{one.outcome}{one.code}{one.worker}"
     return (
-        _text(one.task_id, one.tenant, one.flow, one.node, one.base, one.role, one.outcome, one.code, one.worker)
-        and _whole(one.attempt, one.generation, one.seq)
-        and _number(one.ready_at, one.leased_at, one.ended_at, one.run_sec)
-        and abs(one.ended_at) < MAX_INT
+        ((texts.isascii() and len(texts) <= MAX_TEXT) or _attempt_texts(one))
+        and -MAX_INT <= one.attempt <= MAX_INT
+        and -MAX_INT <= one.generation <= MAX_INT
+        and -MAX_INT <= one.seq <= MAX_INT
+        and one.ready_at == one.ready_at
+        and one.leased_at == one.leased_at
+        and one.run_sec == one.run_sec
+        and -MAX_INT < one.ended_at < MAX_INT
         and (one.usage is None or _usage(one.usage))
     )
+
+
+def _attempt_texts(one: AttemptRecord) -> bool:
+    return _text(one.task_id, one.tenant, one.flow, one.node, one.base, one.role, one.outcome, one.code, one.worker)
 
 
 def _usage(usage: Mapping[str, object]) -> bool:

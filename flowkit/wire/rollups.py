@@ -74,6 +74,12 @@ _encoder = msgspec.json.Encoder()
 def groups_of(records: Iterable[AttemptRecord], spans: Sequence[int] = SPANS) -> dict[Group, Cells]:
     """The records counted, by flow, hour and day, and by node."""
     found: dict[Group, Cells] = {}
+    count_into(found, records, spans)
+    return found
+
+
+def count_into(found: dict[Group, Cells], records: Iterable[AttemptRecord], spans: Sequence[int] = SPANS) -> None:
+    """Count some more, as `groups_of`."""
     for record in records:
         for span in spans:
             group = (record.tenant, record.flow, span, int(record.ended_at // span) * span)
@@ -82,7 +88,6 @@ def groups_of(records: Iterable[AttemptRecord], spans: Sequence[int] = SPANS) ->
             if cell is None:
                 cell = cells[record.base] = Cell([{} for _ in OUTCOMES], [[] for _ in MEASURES])
             _count(cell, record)
-    return found
 
 
 def pieces(cells: Cells) -> Iterator[bytes]:
