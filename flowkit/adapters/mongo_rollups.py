@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Final
 
 from flowkit.adapters import missing
-from flowkit.adapters.limits import storable
+from flowkit.adapters.attempt_counts import bodies_of
 from flowkit.errors import StoreUnavailable
 from flowkit.monitor_ports import DAY_SEC, HOUR_SEC, AttemptQuery, AttemptRecord, Rollup
 from flowkit.ports import Outcome
 from flowkit.slices import in_slices
 from flowkit.wire.codec import dumps
-from flowkit.wire.rollups import OPEN_BYTES, Cells, Group, added, count_into, pieces
+from flowkit.wire.rollups import OPEN_BYTES, Group, added
 
 try:
     from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, UpdateOne
@@ -41,8 +41,6 @@ ROLLUP_INDEXES: Final = {
     ],
 }
 IDS_PER_READ: Final = 500
-SLICE: Final = 200
-"""So many attempts are counted while nobody else has a turn: in less than a millisecond."""
 TRIES: Final = 8
 FIRST_PAUSE_SEC: Final = 0.02
 DUPLICATE_KEY: Final = 11000
@@ -75,7 +73,9 @@ class MongoRollups:
         return found
 
     async def count(self, marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
-        bodies = await in_slices(_bodies(records))
+        # Those of the days are the same ones, added up.
+        groups = await in_slices(bodies_of(records, (HOUR_SEC,)))
+        bodies = [(_key(group), body) for group, some in groups.items() for body in some]
         packed = await asyncio.to_thread(lambda: [zlib.compress(body, 1) for _, body in bodies])
         pause = FIRST_PAUSE_SEC
         for _ in range(TRIES):
@@ -217,19 +217,9 @@ class MongoRollups:
         return docs
 
 
-def _bodies(records: Sequence[AttemptRecord]) -> Generator[None, None, list[tuple[Key, bytes]]]:
-    """The bodies of the hours: those of the days are the same ones, added up. In slices, and not in a thread, which
-    would keep the loop waiting for longer each time that it has waited itself."""
-    found: dict[Group, Cells] = {}
-    for start in range(0, len(records), SLICE):
-        count_into(found, filter(storable, records[start : start + SLICE]), spans=(HOUR_SEC,))
-        yield
-    bodies: list[tuple[Key, bytes]] = []
-    for (tenant, flow, span, begins), cells in found.items():
-        for body in pieces(cells):
-            bodies.append(((tenant, span, flow, begins), body))
-            yield
-    return bodies
+def _key(group: Group) -> Key:
+    tenant, flow, span, start = group
+    return tenant, span, flow, start
 
 
 def _day_of(hour: Key) -> Key:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowkit.adapters.limits import storable
+from flowkit.adapters.attempt_counts import bodies_of
 from flowkit.adapters.sqlite_rows import Row, marks
 from flowkit.adapters.sqlite_writer import write_rows
 from flowkit.monitor_ports import DAY_SEC, RUN, AttemptQuery, AttemptRecord, Bins, Histogram, Rollup, bin_of
 from flowkit.ports import Outcome
+from flowkit.slices import in_slices
 from flowkit.wire.codec import dumps, loads
-from flowkit.wire.rollups import OPEN_BYTES, Group, added, groups_of, pieces
+from flowkit.wire.rollups import OPEN_BYTES, Group, added
 
 IDS_PER_READ = 500
 RECORD = (
@@ -64,7 +64,7 @@ class SqliteTraces:
         return found
 
     async def count_attempts(self, marks: Mapping[str, tuple[int, int]], records: Sequence[AttemptRecord]) -> Outcome:
-        bodies = await asyncio.to_thread(_bodies, records)
+        bodies = await in_slices(bodies_of(records))
 
         def write(connection: sqlite3.Connection) -> list[Outcome]:
             # One transaction: what is counted is marked, and what is marked is not counted again.
@@ -153,10 +153,6 @@ def _row(record: AttemptRecord) -> Row:
 def _record(row: Row) -> AttemptRecord:
     usage = None if row[-1] is None else loads(row[-1])
     return AttemptRecord(*(*row[:-1], usage))
-
-
-def _bodies(records: Sequence[AttemptRecord]) -> dict[Group, list[bytes]]:
-    return {group: list(pieces(cells)) for group, cells in groups_of(filter(storable, records)).items()}
 
 
 def _marked_otherwise(connection: sqlite3.Connection, since: Mapping[str, tuple[int, int]]) -> bool:
