@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import dataclasses
 import sys
 from pathlib import Path
 
 from bench.measure import Measure
-from bench.processes import BenchFailed
+from bench.processes import exit_code_of
 from bench.report import print_tables, write_json
 from bench.stage import ClusterStage, EmbeddedStage, Stage
 from bench.workloads import ALL, FULL, MAPS, QUICK, SIMPLE
@@ -61,14 +60,5 @@ async def bench(given: argparse.Namespace) -> None:
         write_json(given.json, measure.runs, given.backend, quick=given.quick, profiled=bool(given.profile))
 
 
-def main() -> int:
-    try:
-        asyncio.run(bench(options()))
-    except BenchFailed as error:
-        print(f"the benchmark failed: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(exit_code_of(bench(options())))

@@ -22,7 +22,7 @@ import msgspec
 from bench import hop_stages, notes, stretches
 from bench.counters import Counts
 from bench.measure import RUN_SEC, SETTLE_SEC, WARM_UP, at_quantile
-from bench.processes import BenchFailed
+from bench.processes import BenchFailed, exit_code_of
 from bench.report import machine
 from bench.stage import FLOWKIT, ClusterStage
 from bench.workloads import FULL, QUICK
@@ -86,15 +86,6 @@ def _figures(nodes: int, answer: dict[str, Any], counts: Counts) -> str:
     )
 
 
-def main() -> int:
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(bench(options(), Path(folder)))
-    except BenchFailed as error:
-        print(f"the benchmark failed: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with tempfile.TemporaryDirectory() as FOLDER:
+        raise SystemExit(exit_code_of(bench(options(), Path(FOLDER))))

@@ -10,13 +10,12 @@ import argparse
 import asyncio
 import os
 import statistics
-import sys
 from pathlib import Path
 
 import msgspec
 
 from bench.measure import RUN_SEC
-from bench.processes import BenchFailed
+from bench.processes import exit_code_of
 from bench.stage import FLOWKIT, ClusterStage, EmbeddedStage, Stage
 from bench.workloads import QUICK
 
@@ -57,14 +56,5 @@ def ran_sec(pid: int) -> float:
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
-def main() -> int:
-    try:
-        asyncio.run(bench(options()))
-    except BenchFailed as error:
-        print(f"the benchmark failed: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(exit_code_of(bench(options())))

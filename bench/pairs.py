@@ -84,7 +84,8 @@ async def side(tree: Path, backend: str) -> AsyncIterator[Side]:
 
 
 async def serve(backend: str) -> None:
-    """Play the workloads that standard input names, and say what each took."""
+    """Play the workloads that standard input names, and say what each took. All that this module imports comes from the
+    other tree then: it must be what older ones have, too."""
     stage: Stage = EmbeddedStage() if backend == "embedded" else ClusterStage(floor=False)
     async with stage:
         driver = stage.drivers[FLOWKIT]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,16 @@ GRACE_SEC = 15.0
 
 class BenchFailed(RuntimeError):
     """A process failed, answered an error, or hangs; the message says which and why."""
+
+
+def exit_code_of(measuring: Coroutine[Any, Any, None]) -> int:
+    """Measure; 1, and why on standard error, where that failed."""
+    try:
+        asyncio.run(measuring)
+    except BenchFailed as error:
+        print(f"the benchmark failed: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 class Child:

@@ -21,7 +21,6 @@ PORTION: Final = 2000
 Listener = Callable[[str, Seen], bool]
 """Hears of some attempts of a task. False: it will not count them, so the rest of the story is of no use."""
 
-
 _Open = tuple[int, str, float, float]
 """An attempt that has not ended: its number, its worker, since when it was ready, and since when leased."""
 
@@ -47,13 +46,11 @@ class Story:
             return False
         self.seq = seq
         for fact in facts:
-            kind = type(fact)
-            if kind is f.AttemptSucceeded:  # with leases, nearly all
-                self._end(head, task, fact.node, at, "succeeded", "", fact.run_sec, fact.usage)  # type: ignore[union-attr]
-            elif kind is f.AttemptLeased:
-                ready_at = task.runs[fact.node].ready_at  # type: ignore[union-attr]
-                begun = fact.attempt, fact.worker, at if ready_at is None else ready_at, at  # type: ignore[union-attr]
-                self._open[fact.node] = begun  # type: ignore[union-attr]
+            if type(fact) is f.AttemptSucceeded:  # with leases, nearly all
+                self._end(head, task, fact.node, at, "succeeded", "", fact.run_sec, fact.usage)
+            elif type(fact) is f.AttemptLeased:
+                ready_at = task.runs[fact.node].ready_at
+                self._open[fact.node] = (fact.attempt, fact.worker, at if ready_at is None else ready_at, at)
             elif not self._hear_rare(head, task, at, fact):
                 return False
         return len(self._records) < PORTION or self._tell(head.task_id, self.take())
