@@ -23,6 +23,7 @@ def main() -> int:
         if options.command == "install":
             kafka.find_java()
             print(f"mongod {mongo.install()}\nkafka  {kafka.install()}\nbao    {openbao.install()}")
+            kafka.archive_classes()
         else:
             _up(options.kafka_port, options.mongo_port)
     except ServiceUnavailable as error:

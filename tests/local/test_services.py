@@ -25,6 +25,7 @@ pytestmark = pytest.mark.xdist_group("servers_of_their_own")
 
 @pytest.fixture(scope="module")
 def broker(kafka_address: str) -> Iterator[KafkaServer]:
+    kafka.archive_classes()  # as an installation does
     with KafkaServer() as own:
         yield own
 
@@ -56,6 +57,14 @@ async def test_kafka_keeps_its_address_and_records_over_a_restart(broker: KafkaS
     await asyncio.to_thread(broker.restart)
 
     assert await _consume(broker.address, "restart", 1) == [b"before"]
+
+
+@pytest.mark.kafka
+def test_kafka_starts_with_the_classes_that_its_installation_has_loaded(broker: KafkaServer) -> None:
+    archive = kafka.archive_classes()
+
+    assert archive.stat().st_size > 10**7
+    assert str(archive.resolve()) in Path(f"/proc/{broker.pid}/maps").read_text()
 
 
 @pytest.mark.kafka
