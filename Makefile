@@ -8,7 +8,7 @@
 VENV        ?= .venv
 PYTHON      ?=
 PYTEST_ARGS ?=
-JOBS        ?= 3
+JOBS        ?= 4
 BIN         := $(VENV)/bin
 BASE        := $(VENV)/.installed-base
 DEV         := $(VENV)/.installed-dev
@@ -22,7 +22,9 @@ SEEDED      := tests/world tests/core tests/wire
 # No limit per test but a generous one: these are the long runs.
 SLOW        := $(BIN)/python -m pytest --timeout 3600 $(PYTEST_ARGS)
 
-.PHONY: help run test check counts bench nightly $(PARTS:%=nightly-%) services install-services install-bubblewrap install-node clean
+CHECKS      := check-types check-tests check-code
+
+.PHONY: help run test check $(CHECKS) counts bench nightly $(PARTS:%=nightly-%) services install-services install-bubblewrap install-node clean
 .SILENT:
 
 help:
@@ -31,16 +33,24 @@ help:
 run: $(BASE)
 	$(BIN)/python examples/quickstart.py
 
-# Three at a time, for two cores: much of the time one of them waits. Tests that share servers of their own stay
+# Four at a time, for two cores: much of the time two of them wait. Tests that share servers of their own stay
 # together (`xdist_group`), all others go to whoever is free: a file may take minutes.
 test: install-services install-bubblewrap install-node
 	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
+# The two of mypy, which take longest, beside each other; each with a memory of its own.
 check: $(DEV)
+	$(MAKE) --no-print-directory --jobs 2 --output-sync $(CHECKS)
+
+check-types: $(DEV)
+	$(BIN)/mypy
+
+check-tests: $(DEV)
+	$(BIN)/mypy --config-file tests/mypy.ini --cache-dir .mypy_cache/tests
+
+check-code: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 
 # Messages, documents and round trips per node: counts do not depend on the machine, so they can be held to.

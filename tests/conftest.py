@@ -41,11 +41,16 @@ engine.MAX_SHRINKING_SECONDS = 60
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# What is imported and collected now is there to stay.
+gc.disable()
+
 if place := place_of_data():
     os.environ.setdefault("FLOWKIT_TEST_DATA", place)
 
 # Whoever waits most comes last, beside the one test that keeps the machine busy by itself.
 LAST = "integration"
+# The files of it that have tests, or a group of tests, of more than ten seconds.
+LONG = ("test_transit", "test_children", "test_durability", "test_canaries", "test_limits", "test_streams")
 
 SERVICES = ("kafka", "mongo", "openbao")
 FIXTURE_OF = {"kafka": "kafka_address", "mongo": "mongo_url", "openbao": "openbao"}
@@ -177,16 +182,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Thousands of tests, and all modules that they import, last to the end: a test that collects garbage, or makes
     much of it, need not have them looked at again."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
 
 def turn_of(item: pytest.Item) -> int:
     """Processes take tests from the front. What needs the whole machine, and measures how long things take, begins when
-    only those are left that wait for real servers, real deaths and real time."""
+    only those are left that wait for real servers, real deaths and real time; of them, the longest begin first, so that
+    nobody works alone in the end."""
     if LAST not in item.path.parts:
         return 0
-    return 1 if item.get_closest_marker("crowd") else 2
+    if item.get_closest_marker("crowd"):
+        return 1
+    return 2 if item.path.stem in LONG else 3
 
 
 @pytest.hookimpl(wrapper=True)

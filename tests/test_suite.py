@@ -56,7 +56,8 @@ def runs_until_it_is_told() -> int:
     [
         ("tests/core/test_decide.py", [], 0),
         ("tests/integration/test_kills.py", ["crowd"], 1),
-        ("tests/integration/test_end_to_end.py", [], 2),
+        ("tests/integration/test_durability.py", [], 2),
+        ("tests/integration/test_end_to_end.py", [], 3),
     ],
 )
 def test_what_waits_comes_last_beside_what_needs_the_whole_machine(path: str, marks: list[str], turn: int) -> None:
@@ -112,5 +113,6 @@ def test_servers_keep_their_data_in_memory_where_there_is_plenty(
 
 
 def test_the_suite_itself_is_not_collected_again_and_what_it_starts_compiles_once() -> None:
+    assert gc.isenabled()
     assert gc.get_freeze_count() > 10_000
     assert "PYTHONDONTWRITEBYTECODE" not in os.environ

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from flowkit.core.bounds import Need
 from flowkit.core.permits import Claim
+from flowkit.records import dataclass
 
 
 @dataclass(slots=True)

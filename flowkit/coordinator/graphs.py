@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
 from flowkit.errors import Corrupt, GraphError, Problem
 from flowkit.ports import Clock, Store
+from flowkit.records import dataclass
 from flowkit.wire.codec import dumps_in_parts, loads
 
 CACHED_NODES = 500_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from flowkit.core import selection
@@ -14,6 +14,7 @@ from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.core.moments import show_moment
 from flowkit.core.problems import Problems, shown
+from flowkit.records import dataclass
 
 
 class RestartOptions(TypedDict, total=False):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final
+
+from flowkit.records import dataclass
 
 READY: Final = "ready"
 FIRST_BATCH: Final = "first_batch"

@@ -6,8 +6,9 @@ developed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from flowkit.records import dataclass
 
 SCOPE: Final = "flowkit"
 """The instrumentation scope of all of them."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from flowkit.core.secret_refs import read_allowed
 from flowkit.ports import AuditRow, SealedSecret
+from flowkit.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

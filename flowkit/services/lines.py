@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from flowkit.records import dataclass
 
 MB: Final = 1024 * 1024
 ROOM_MB: Final = 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
+
+from flowkit.records import dataclass
 
 ROLE = "work"
 MAX_ATTEMPTS = 3

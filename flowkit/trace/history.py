@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from flowkit.monitor_ports import BAD, Bins, Histogram, Rollup, seconds_of
+from flowkit.records import dataclass
 from flowkit.wire.rollups import add_bins, counts_in
 
 

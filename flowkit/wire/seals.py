@@ -13,11 +13,12 @@ import hmac
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
 from flowkit.errors import ConfigError
 from flowkit.ports import Record
+from flowkit.records import dataclass
 from flowkit.wire.topics import Topics
 
 HEADER = "flowkit-seal"

@@ -6,10 +6,11 @@ text does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 from flowkit.core.expr.failure import Span
+from flowkit.records import dataclass
 
 NOWHERE: Span = (0, 0)
 
