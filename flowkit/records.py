@@ -37,10 +37,13 @@ def _dataclass(
 
 
 def _made(cls: type[Any], frozen: bool, eq: bool, unsafe_hash: bool) -> type[Any]:
-    if cls.__doc__ is None:  # else it becomes the signature, which costs more than all the rest
-        cls.__doc__ = f"{cls.__name__}."
     own = set(vars(cls))
+    said, cls.__doc__ = (
+        cls.__doc__,
+        cls.__doc__ or ".",
+    )  # one that says nothing would get its signature, which takes long
     made: type[Any] = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True)(cls)
+    made.__doc__ = said
     every = dataclasses.fields(made)
     new: dict[str, Any] = {"__init__": _init(made, every, frozen), "__repr__": _repr(every)}
     if eq:

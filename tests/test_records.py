@@ -137,6 +137,7 @@ def test_a_class_is_what_it_would_be(name: str) -> None:
     assert (ours.__hash__ is None) is (original.__hash__ is None)
     assert [item.name for item in dataclasses.fields(ours)] == [item.name for item in dataclasses.fields(original)]
     assert dataclasses.is_dataclass(ours)
+    assert ours.__doc__ == (None if name != "Base" else "In the text of its own.")
 
 
 def test_one_without_fields_equals_another() -> None:
@@ -155,7 +156,9 @@ def test_one_that_holds_itself_is_shown() -> None:
 
 
 def test_nothing_of_a_frozen_one_changes_in_a_class_below_it() -> None:
-    class Below(OURS["One"]):  # type: ignore[misc]
+    kind: Any = OURS["One"]
+
+    class Below(kind):  # type: ignore[misc]
         pass
 
     one = Below(1)
