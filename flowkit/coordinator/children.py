@@ -368,9 +368,9 @@ class Children:
                 self._feed(cell, await self._ending(past.head, past.task))
         elif told_to_end(run):
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "cancel", run.reason, None))
-        elif task.paused and head.status == TaskStatus.RUNNING:
+        elif (paused := task.paused or bool(task.held_by(name))) and head.status == TaskStatus.RUNNING:
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "pause", task.reason))
-        elif not task.paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
+        elif not paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "resume", ""))
 
     def _make_again(self, cell: Cell, task: Task, name: str) -> None:

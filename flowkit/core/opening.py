@@ -108,9 +108,10 @@ def _signal(task: Task, name: str) -> f.Fact:
 
 
 def signal_name(task: Task, name: str) -> str:
-    """The name of the signal that a node waits for: what its inputs say, else its id."""
+    """The name of the signal that a node waits for: what its inputs say, else its id, and that of an item its own. The
+    runs of a repetition wait for the same one after the other."""
     said = _object(task, name) if task.node(name).inputs is not MISSING else {}
-    wanted = said.get("name", name)
+    wanted = said.get("name", name.partition("#")[0])
     if not isinstance(wanted, str) or not wanted:
         raise InputError(f"inputs.name: expected the name of a signal, found {shown(wanted)}")
     return wanted

@@ -11,9 +11,12 @@ from flowkit.core import selection
 from flowkit.core.derived import base_of, group_of, item_of_name
 from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
+from flowkit.core.lifecycle import members
 from flowkit.core.model import Task
 from flowkit.core.moments import show_moment
+from flowkit.core.node_run import NodeState
 from flowkit.core.problems import Problems, shown
+from flowkit.core.restart import conditions
 
 
 class RestartOptions(TypedDict, total=False):
@@ -121,7 +124,7 @@ def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
         again, why = _from_node(task, name)
     elif args.get("failed_only"):
         again = selection.unfinished_business(task)
-        why = "" if again - out else "nothing in it failed"
+        why = "" if again - out else _nothing_failed(task)
     else:
         return RestartPlan(every - out, frozenset(out), whole=not out)
     if why:
@@ -129,6 +132,17 @@ def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
     again = again - out
     within = selection.within(task, task.graph, again) if name is None else set()
     return RestartPlan(frozenset(again), every - again, within=frozenset(within))
+
+
+def _nothing_failed(task: Task) -> str:
+    """Why a restart of what failed has nothing to do, and what would have."""
+    if (task.error or {}).get("code") == "bad_output":
+        return "nothing in it failed but its own output: restart it with a graph whose `output` is right"
+    collecting = (name for name, node in task.graph.nodes.items() if node.foreach is not None and node.foreach.collect)
+    items = (item for name in collecting for item in members(task, name))
+    failed = next((item for item in items if task.runs[item].state is not NodeState.FINISHED), "")
+    hint = f"; items that did were collected: from_node={failed!r} runs one of them again" if failed else ""
+    return f"nothing in it failed{hint}"
 
 
 def _from_node(task: Task, name: Any) -> tuple[set[str], str]:
@@ -150,6 +164,7 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
     old = task.graph
     new = graph.nodes.keys() - old.nodes.keys()
     changed = {name for name in graph.nodes.keys() & old.nodes.keys() if _changed(old, graph, name)}
+    changed |= _otherwise(old, graph) & old.nodes.keys()
     seeds = new | changed
     name = args.get("from_node")
     if name is not None:
@@ -159,7 +174,7 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
     unfinished = {base_of(one) for one in selection.unfinished_business(task)}
     seeds |= (unfinished | selection.undone(task)) & graph.nodes.keys()
     again = selection.descendants(graph, seeds)
-    if not again:
+    if not again and graph.output == old.output:
         return RestartPlan(refused="nothing in it is new, was changed or did not finish; say from_node")
     within = selection.within(task, graph, again) - new - changed if args.get("failed_only") and name is None else set()
     return RestartPlan(
@@ -169,6 +184,12 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
         removed=frozenset(old.nodes.keys() - graph.nodes.keys()),
         within=frozenset(within),
     )
+
+
+def _otherwise(old: Graph, new: Graph) -> set[str]:
+    """The nodes that are led to where no condition holds, of sources of which the conditions are others now."""
+    others = (name for name in new.choices & old.nodes.keys() if conditions(old, name) != conditions(new, name))
+    return {edge.target for name in others for edge in new.outgoing[name] if edge.otherwise}
 
 
 def _changed(old: Graph, new: Graph, name: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flowkit.core import policies
-from flowkit.core.derived import compensation_of
+from flowkit.core.derived import compensation_of, group_of
 from flowkit.core.functions import FUNCTIONS
 from flowkit.core.graph import BUILT_INS, MISSING, Cache, Foreach, Node, Reference, Repeat
 from flowkit.core.lane import WORKERLESS, of_role
@@ -128,12 +128,23 @@ def _merged(first: tuple[Reference, ...], more: Any) -> tuple[Reference, ...]:
 
 def signal_of(node: Node) -> str:
     """The name of the signal that a node waits for; empty where that is known only when it starts."""
+    own = "" if node.foreach is not None else node.node_id
     if node.inputs is MISSING:
-        return "" if node.body is not None else node.node_id
+        return own
     if not node.constant or not isinstance(node.inputs, dict):
         return ""
-    name = node.inputs.get("name", "" if node.body is not None else node.node_id)
+    name = node.inputs.get("name", own)
     return name if isinstance(name, str) else ""
+
+
+def may_be_called(node: Node, name: str) -> bool:
+    """Whether a node whose signal is known only when it starts, or one of its items, may wait for one of this name."""
+    said = node.inputs
+    if node.foreach is None or (
+        isinstance(said, dict) and ("name" in said or any(key.startswith("$") for key in said))
+    ):
+        return True
+    return group_of(name) == node.node_id and name.endswith("]")
 
 
 # ---------------------------------------------------------------------------------------------- what is wrong

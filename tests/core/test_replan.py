@@ -130,3 +130,33 @@ def test_a_graph_in_which_nothing_would_run_is_refused() -> None:
 
     assert "say from_node" in plan(play, graph(node("a"))).refused
     assert plan(play, graph(node("a")), from_node="a").again == {"a"}
+
+
+def test_where_no_condition_holds_is_decided_anew_once_the_conditions_are_others() -> None:
+    """Another edge's condition says whether it is led to."""
+
+    def choice(condition: str) -> dict[str, Any]:
+        edges = [edge("a", "b") | {"when": condition}, edge("a", "c") | {"otherwise": True}]
+        return graph(node("a"), node("b"), node("c"), node("d", "c"), edges=edges)
+
+    play = Play(choice("output > 1"))
+    play.succeed("a", output=2)
+    play.succeed("b")
+    assert (play.status, play.state("c")) == ("finished", "skipped")
+    assert plan(play, choice("output > 2")).again == {"b", "c", "d"}
+
+    restart(play, choice("output > 2"))
+    assert (play.ready(), play.state("b")) == (["c"], "skipped")
+
+
+def test_an_output_that_was_wrong_is_put_right_without_running_anything() -> None:
+    play = Play(graph(node("a"), output={"n": {"$from": "a.m"}}))
+    play.succeed("a", output={"n": 1})
+    assert (play.task.error or {})["code"] == "bad_output"
+    why = "nothing in it failed but its own output: restart it with a graph whose `output` is right"
+    assert play.ask("restart", failed_only=True) == why
+
+    right = graph(node("a"), output={"n": {"$from": "a.n"}})
+    assert (plan(play, right).again, plan(play, right).kept) == (set(), {"a"})
+    assert restart(play, right) == ""
+    assert (play.status, task_output(play.task), play.attempt("a")) == ("finished", {"n": 1}, 1)
