@@ -16,6 +16,7 @@ from flowkit.core.functions import run_function
 from flowkit.core.graph import MISSING, Node
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import Task
+from flowkit.core.moments import show_moment
 from flowkit.core.payload import Payload
 from flowkit.core.problems import shown
 from flowkit.core.scope import Scope, Unanswered
@@ -80,13 +81,20 @@ def _size(task: Task, name: str) -> int:
 
 
 def _sleep(task: Task, name: str, now: float) -> f.Fact:
-    said = _object(task, name)
+    at = wakes_at(_object(task, name), now)
+    if at - now > LONGEST_SLEEP_SEC:
+        raise InputError(f"inputs.until: {show_moment(at)} is more than {LONGEST_SLEEP_SEC:,.0f} seconds away")
+    return f.NodeWaiting(name, at)
+
+
+def wakes_at(said: dict[str, Any], now: float) -> float:
+    """When a sleep with these inputs is over, which begins `now`. Raises `InputError`."""
     if "until" in said:
-        return f.NodeWaiting(name, _moment(said["until"]))
+        return _moment(said["until"])
     seconds = said.get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_SLEEP_SEC:
         raise InputError(f"inputs.seconds: expected seconds from 0 to {LONGEST_SLEEP_SEC:,.0f}, found {shown(seconds)}")
-    return f.NodeWaiting(name, now + seconds)
+    return now + seconds
 
 
 def _moment(value: Any) -> float:
@@ -111,7 +119,11 @@ def signal_name(task: Task, name: str) -> str:
     """The name of the signal that a node waits for: what its inputs say, else its id, and that of an item its own. The
     runs of a repetition wait for the same one after the other."""
     said = _object(task, name) if task.node(name).inputs is not MISSING else {}
-    wanted = said.get("name", name.partition("#")[0])
+    return named(said.get("name", name.partition("#")[0]))
+
+
+def named(wanted: Any) -> str:
+    """The name of a signal, if it is one. Raises `InputError`."""
     if not isinstance(wanted, str) or not wanted:
         raise InputError(f"inputs.name: expected the name of a signal, found {shown(wanted)}")
     return wanted

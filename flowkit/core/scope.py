@@ -101,7 +101,7 @@ class Scope:
             foreach = self._task.node(group).foreach
             assert foreach is not None
             value = self.fill(foreach.items, place="foreach")
-            known[group] = _as_list(self._fetched(value) if isinstance(value, Artifact) else value)
+            known[group] = as_list(self._fetched(value) if isinstance(value, Artifact) else value)
         return known[group]
 
     # ------------------------------------------------------------------------------------------ items, repetitions
@@ -189,7 +189,8 @@ def _item_place(name: str) -> tuple[str, int] | None:
     return base, number_of(name[:stop])
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """What a `foreach` came to, if it is a list. Raises `InputError`, which says what to do."""
     if not isinstance(value, list):
         raise InputError(f"foreach: expected a list, found {_found(value)}")
     return value

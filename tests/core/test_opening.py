@@ -39,7 +39,14 @@ def test_a_sleep_lasts_as_long_as_it_says(inputs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "inputs", [{"seconds": -1}, {"seconds": "5"}, {"until": "soon"}, {"seconds": {"$param": "missing"}}]
+    "inputs",
+    [
+        {"seconds": {"$expr": "0 - params.n"}},
+        {"seconds": {"$expr": "string(params.n)"}},
+        {"seconds": {"$param": "missing"}},
+        {"until": {"$expr": "'soon'"}},
+        {"until": START + 1e9 + 1},
+    ],
 )
 def test_a_sleep_that_makes_no_sense_fails(inputs: dict[str, Any]) -> None:
     play = sleep(**inputs)
