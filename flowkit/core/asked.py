@@ -106,7 +106,9 @@ class Asked:
         if not able:
             known = ", ".join(map(shown, filter(None, task.graph.signals))) or "none"
             hint = Problems().suggest(name, task.graph.signals)
-            return f"none of its nodes waits for a signal {shown(name)}{hint}; they wait for: {known}"
+            say = f"none of its nodes waits for a signal {shown(name)}{hint}; they wait for: {known}"
+            child = next((node for node, said in task.graph.nodes.items() if said.type == "task"), "")
+            return f"{say}; sub-graphs are tasks of their own: signal that of {child!r}, if it waits" if child else say
         able = [node for node in able if task.runs[node].state not in ENDED_NODE]
         kept = len(task.signals.get(name, ()))
         if not able:

@@ -351,7 +351,7 @@ class Task:
 
 
 def earlier(one: float | None, other: float | None) -> float | None:
-    """The earlier of two moments, where None is never."""
+    """The earlier of two moments, or the shorter of two times, where None is never."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)

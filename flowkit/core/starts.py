@@ -22,6 +22,12 @@ INPUTS: Final[dict[str, frozenset[str]]] = {
     "signal": frozenset({"name", "schema"}),
     "end": frozenset({"output", "status"}),
 }
+UNTIMED: Final = {
+    "sleep": ("timeout_sec", "run_sec", "queued_sec", "heartbeat_sec"),
+    "signal": ("timeout_sec", "run_sec", "queued_sec", "heartbeat_sec"),
+    "task": ("queued_sec", "heartbeat_sec"),
+}
+"""The times that nodes of a type do not have."""
 OF_ITEMS: Final = ("max_parallel", "gather", "on_item_failure")
 
 
@@ -223,6 +229,8 @@ def _check_workerless(kind: str, fields: dict[str, Any], place: Place, problems:
         problems.add("E_KEY_CONFLICT", place, "a node that ends the task runs once: leave `foreach` and `repeat` out")
     if "cache" in fields and kind != "task":
         problems.add("E_KEY_CONFLICT", (place, "cache"), f"a node of type {kind!r} has no output worth keeping")
+    if kind in UNTIMED:
+        _check_times(kind, fields, place, problems)
     inputs = fields.get("inputs")
     known = INPUTS.get(kind)
     if known is None:
@@ -244,6 +252,16 @@ def _check_workerless(kind: str, fields: dict[str, Any], place: Place, problems:
             say = f"a node of type {kind!r} takes {', '.join(sorted(known))}, not {shown(name)}"
             problems.add("E_INPUTS", ((place, "inputs"), name), say + problems.suggest(name, known))
     _check_values(kind, value, (place, "inputs"), problems)
+
+
+def _check_times(kind: str, fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    """What bounds the work of a worker bounds nothing where there is none."""
+    named = [(place, "timeout_sec")] if "timeout_sec" in fields else []
+    named += [((place, "timeouts"), name) for name in fields.get("timeouts", {})]
+    for where in named:
+        if where[1] in UNTIMED[kind]:
+            say = f"no worker runs a node of type {kind!r}, so this bounds nothing: write `timeouts.total_sec`"
+            problems.add("E_KEY_CONFLICT", where, say)
 
 
 def _check_values(kind: str, value: dict[str, Any], place: Place, problems: Problems) -> None:

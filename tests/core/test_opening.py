@@ -124,6 +124,12 @@ def test_a_signal_that_nobody_can_take_is_refused_with_the_nearest_name() -> Non
     assert "did you mean 'approval'?" in play.ask("signal", name="aproval", payload=1)
 
 
+def test_a_signal_for_a_sub_graph_says_whose_task_to_signal() -> None:
+    why = Play(graph(node("c", type="task", graph=graph(node("ok", type="signal"))))).ask("signal", name="ok")
+
+    assert why.endswith("sub-graphs are tasks of their own: signal that of 'c', if it waits")
+
+
 def test_a_signal_that_nobody_waits_for_any_more_is_refused() -> None:
     play = signal(inputs={"name": "go"})
     play.ask("signal", name="go")
