@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowkit.core.bounds import UNBOUNDED
-from flowkit.core.derived import base_of, group_of, steps_of
+from flowkit.core.derived import COMPENSATE, base_of, group_of, steps_of
 from flowkit.core.facts import ErrorInfo
 from flowkit.core.graph import Graph, Node
 from flowkit.core.node_run import ENDED_NODE, NONE, NOTHING, NodeRun, NodeState
@@ -240,7 +240,10 @@ class Task:
         return self.runs[base].floor if base in self.graph.nodes else MOST_ATTEMPTS
 
     def deadline_of(self, name: str) -> float | None:
-        """When a node must have ended: its own deadline, that of the node it derives from, or the task's."""
+        """When a node must have ended: its own deadline, that of the node it derives from, or the task's. What undoes
+        another has none: it is the more wanted for being late."""
+        if name.endswith(COMPENSATE):
+            return None
         if not self.deadlines:
             return self.deadline
         return earlier(self.deadline, self.deadlines.get(base_of(name)))

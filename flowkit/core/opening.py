@@ -34,7 +34,7 @@ def opening(task: Task, name: str, now: float, detector: Detector = looks_secret
     """The facts that a node's start is, at `now` (epoch seconds). Raises `InputError`, `ExprError` and `FunctionError`
     for what fails the node, `Unanswered` for what must be read first."""
     node = task.node(name)
-    if node.when is not None and not holds(Scope(task, name), node.when):
+    if node.when is not None and not _is_wanted(task, name, node.when):
         return [f.NodeSkipped(name, "condition", False)]
     if node.foreach is not None:
         return [f.NodeExpanded(name, _size(task, name))]
@@ -68,6 +68,13 @@ def holds(scope: Scope, condition: Expression) -> bool:
     if not isinstance(value, bool):
         raise ExprError(f"{condition.text!r} is {shown(value)}, and a condition is true or false: compare it")
     return value
+
+
+def _is_wanted(task: Task, name: str, when: Expression) -> bool:
+    try:
+        return holds(Scope(task, name), when)
+    except ExprError as error:
+        raise error.at("when") from None
 
 
 # ---------------------------------------------------------------------------------------------- each kind
@@ -197,7 +204,10 @@ def _from_cache(task: Task, name: str, key: Expression) -> f.Fact:
 
 def cache_key(task: Task, name: str, key: Expression) -> str:
     """The name under which an output is kept: of the tenant, the role, and what the key says."""
-    value = Scope(task, name).evaluate(key)
+    try:
+        value = Scope(task, name).evaluate(key)
+    except ExprError as error:
+        raise error.at("cache.key") from None
     text = json.dumps([task.tenant, task.node(name).type, value], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

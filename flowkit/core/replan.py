@@ -173,7 +173,9 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
         seeds.add(name)
     unfinished = {base_of(one) for one in selection.unfinished_business(task)}
     seeds |= (unfinished | selection.undone(task)) & graph.nodes.keys()
-    again = selection.descendants(graph, seeds)
+    out = _still_left_out(task, graph)
+    seeds |= (selection.left_out(task) & graph.nodes.keys()) - out
+    again = selection.descendants(graph, seeds) - out
     if not again and graph.output == old.output:
         return RestartPlan(refused="nothing in it is new, was changed or did not finish; say from_node")
     within = selection.within(task, graph, again) - new - changed if args.get("failed_only") and name is None else set()
@@ -184,6 +186,12 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
         removed=frozenset(old.nodes.keys() - graph.nodes.keys()),
         within=frozenset(within),
     )
+
+
+def _still_left_out(task: Task, graph: Graph) -> set[str]:
+    """The nodes that the task's targets did not need, but for those that lead now to what they did, or to new ones."""
+    out = selection.left_out(task)
+    return out & set(selection.not_needed(graph, graph.nodes.keys() - out)) if out else out
 
 
 def _otherwise(old: Graph, new: Graph) -> set[str]:

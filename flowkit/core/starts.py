@@ -193,6 +193,9 @@ def _check_uses(fields: dict[str, Any], place: Place, problems: Problems) -> Non
             needed = "repeat" if name == "previous" else "foreach"
             if needed not in fields:
                 problems.add("E_TEMPLATE", where, f"`{name}` means something only in a node with `{needed}`")
+    if "previous" in _uses(fields.get("compensate", {}).get("inputs")) and "repeat" in fields:
+        say = "`previous` has no value where a run is undone; without `inputs`, what undoes it is given its output"
+        problems.add("E_TEMPLATE", ((place, "compensate"), "inputs"), say)
     for name in sorted(_uses(fields.get("foreach"))):
         say = f"`{name}` has no value before there are items: a list is made of params and of what other nodes gave"
         problems.add("E_TEMPLATE", (place, "foreach"), say)

@@ -160,3 +160,20 @@ def test_an_output_that_was_wrong_is_put_right_without_running_anything() -> Non
     assert (plan(play, right).again, plan(play, right).kept) == (set(), {"a"})
     assert restart(play, right) == ""
     assert (play.status, task_output(play.task), play.attempt("a")) == ("finished", {"n": 1}, 1)
+
+
+def test_what_the_targets_did_not_need_is_left_out_of_an_edited_graph_too_unless_it_is_needed_now() -> None:
+    def edited(*before_a: str, **of_a: Any) -> dict[str, Any]:
+        return graph(node("a", *before_a, **of_a), node("b", inputs={"x": 1}), node("c", "a", inputs={"x": 1}))
+
+    play = Play(graph(node("a"), node("b"), node("c", "a")), targets=["a"])
+    play.succeed("a")
+    assert plan(play, edited()).refused
+    assert plan(play, edited(inputs={"x": 2})).again == {"a"}
+    assert plan(play, edited("b")).again == {"a", "b"}
+
+    restart(play, edited("b"))
+    assert play.states == {"a": "pending", "b": "ready", "c": "skipped"}
+    play.succeed("b")
+    play.succeed("a")
+    assert (play.status, play.state("c")) == ("finished", "skipped")

@@ -202,6 +202,25 @@ def test_an_expression_that_has_no_value_fails_its_node() -> None:
     assert (play.task.runs["a"].error or {})["code"] == "expr_error"
 
 
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ({"when": "params.x.y"}, "when: in `params.x.y`"),
+        ({"inputs": {"q": [{"$expr": "params.x.y"}]}}, "inputs.q[0].$expr: in `params.x.y`"),
+        ({"foreach": {"$expr": "params.x.y"}}, "foreach.$expr: in `params.x.y`"),
+        ({"type": "sleep", "inputs": {"seconds": {"$expr": "params.x.y"}}}, "inputs.seconds.$expr: in `params.x.y`"),
+        ({"cache": {"key": "params.x.y", "ttl_sec": 1}}, "cache.key: in `params.x.y`"),
+    ],
+)
+def test_an_expression_without_a_value_says_where_it_stands(said: dict[str, Any], place: str) -> None:
+    play = Play(graph(node("a") | said), params={"x": 1})
+    if play.ready():
+        play.place("a")
+
+    error = play.task.runs["a"].error or {}
+    assert (error["code"], error["message"].partition(": found")[0]) == ("expr_error", place)
+
+
 # At the door.
 
 
@@ -223,6 +242,11 @@ def test_an_expression_that_has_no_value_fails_its_node() -> None:
         (graph(node("a", inputs={"x": {"$previous": ""}})), "E_TEMPLATE", "nodes[0].inputs"),
         (
             graph(node("a", compensate={"type": "work", "inputs": {"$item": ""}})),
+            "E_TEMPLATE",
+            "nodes[0].compensate.inputs",
+        ),
+        (
+            graph(node("a", repeat={"until": "true"}, compensate={"type": "work", "inputs": {"$previous": ""}})),
             "E_TEMPLATE",
             "nodes[0].compensate.inputs",
         ),
