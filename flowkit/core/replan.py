@@ -17,6 +17,7 @@ from flowkit.core.moments import show_moment
 from flowkit.core.node_run import NodeState
 from flowkit.core.problems import Problems, shown
 from flowkit.core.restart import conditions
+from flowkit.core.scope import compiled
 
 
 class RestartOptions(TypedDict, total=False):
@@ -129,9 +130,37 @@ def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
         return RestartPlan(every - out, frozenset(out), whole=not out)
     if why:
         return RestartPlan(refused=why)
-    again = again - out
+    again = _with_loose_maps(task, again - out, params=args.get("params") is not None)
     within = selection.within(task, task.graph, again) if name is None else set()
     return RestartPlan(frozenset(again), every - again, within=frozenset(within))
+
+
+def _with_loose_maps(task: Task, again: set[str], *, params: bool) -> set[str]:
+    """A map of which some items are to run again runs as a whole where something before it runs again, or its list is
+    made of `params` that are others now: it may be of other items then, and none may run before its list is there."""
+    graph = task.graph
+    loose = set[str]()
+    for name in {group_of(name) for name in again if name not in graph.nodes}:
+        foreach = graph.nodes[name].foreach
+        anew = params and foreach is not None and _reads_params(foreach.items)
+        if anew or not again.isdisjoint(selection.sources(graph, name)):
+            loose.add(name)
+    return {name for name in again if name in graph.nodes or group_of(name) not in loose} if loose else again
+
+
+def _reads_params(template: Any) -> bool:
+    match template:
+        case {"$literal": _}:
+            return False
+        case {"$param": _}:
+            return True
+        case {"$expr": str(text)}:
+            return "params" in compiled(text).roots
+        case dict():
+            return any(map(_reads_params, template.values()))
+        case list():
+            return any(map(_reads_params, template))
+    return False
 
 
 def _nothing_failed(task: Task) -> str:

@@ -177,3 +177,56 @@ def test_what_the_targets_did_not_need_is_left_out_of_an_edited_graph_too_unless
     play.succeed("b")
     play.succeed("a")
     assert (play.status, play.state("c")) == ("finished", "skipped")
+
+
+def mapped(**more: Any) -> Play:
+    """`m` maps over what `a` gave and has failed, or `z` behind it has; `a` can be undone."""
+    undo = {"compensate": {"type": "undo"}} if more.pop("undone", False) else {}
+    play = Play(
+        graph(node("a", **undo), once("m", foreach={"$from": "a"}, inputs={"x": {"$item": ""}}), once("z", "m"))
+    )
+    play.succeed("a", output=[1, 2, 3])
+    play.succeed("m[0]", "m[2]")
+    if more.get("failing") == "z":
+        play.succeed("m[1]")
+        play.fail_for_good("z")
+    else:
+        play.fail_for_good("m[1]")
+    if undo:
+        play.succeed("a/compensate")
+    assert play.status == "failed"
+    return play
+
+
+@pytest.mark.parametrize(("failing", "how"), [("m", {"failed_only": True}), ("z", {"from_node": "m[1]"})])
+def test_items_do_not_run_again_before_what_makes_their_list_does(failing: str, how: dict[str, Any]) -> None:
+    assert plan(mapped(failing=failing), **how).again == {"m", "m[1]", "z"}
+    play = mapped(failing=failing, undone=True)
+    assert plan(play, **how).again == {"a", "m", "z"}
+
+    play.ask("restart", **how)
+    assert (play.ready(), play.state("m")) == (["a"], "pending")
+    play.succeed("a", output=[7])
+    assert play.inputs("m[0]") == {"x": 7}
+    play.succeed("m[0]", output=8)
+    play.succeed("z")
+    assert play.status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("items", "again"),
+    [
+        ({"$param": "list"}, {"m"}),
+        ([{"$expr": "params.list[0]"}, 2], {"m"}),
+        ([1, 2], {"m", "m[1]"}),
+        ([1, {"$literal": {"$param": "list"}}], {"m", "m[1]"}),
+        ({"$expr": "[1, 2]"}, {"m", "m[1]"}),
+    ],
+)
+def test_a_map_over_params_that_are_others_now_runs_as_a_whole(items: Any, again: set[str]) -> None:
+    play = Play(graph(once("m", foreach=items, inputs={"x": {"$item": ""}})), params={"list": [1, 2]})
+    play.succeed("m[0]")
+    play.fail_for_good("m[1]")
+
+    assert plan(play, failed_only=True).again == {"m", "m[1]"}
+    assert plan(play, failed_only=True, params={"list": [3]}).again == again
