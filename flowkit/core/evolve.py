@@ -73,8 +73,8 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
             if task.due:
                 task.due.pop(name, None)
             ready(task, name, run, at)
-        case f.NodeExpanded(node=name, count=count):
-            lifecycle.expand(task, name, count, at)
+        case f.NodeExpanded(node=name, count=count, items=items):
+            lifecycle.expand(task, name, count, items, at)
         case f.NodeRepeated(node=name, n=n, at=start):
             lifecycle.repeat(task, name, n, start, at)
         case f.NodeGathered(node=name):

@@ -4,7 +4,7 @@ belongs to, what is undone after it. O(1) per node and edge touched."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from flowkit.core.derived import base_of, compensation_of, group_of, item_of, number_of, repetition_of
 from flowkit.core.graph import SUCCESS
@@ -186,10 +186,11 @@ def stop(task: Task, name: str, run: NodeRun, reason: str, at: float, until: flo
 # ---------------------------------------------------------------------------------------------- groups
 
 
-def expand(task: Task, name: str, size: int, at: float) -> None:
+def expand(task: Task, name: str, size: int, items: list[Any] | None, at: float) -> None:
     """A node becomes a group of `size` items."""
     run = task.runs[name]
     run.group = Group(size)
+    run.group.items = items
     run.state = NodeState.RUNNING
     begin(task, name, run, at)
     task.open += size

@@ -53,8 +53,8 @@ class Group:
     `idle` of those have not begun. `failed` counts those that failed or were cancelled, `first_failed` is the number of
     the first. `counted` are the numbers of those that finished, as long as the group needed more of them; where all are
     needed it only counts them. `again` are the numbers of those that a restart runs again and that may not begin yet,
-    the next one last. `last` is the output of the last repetition; `closed`: the items that do not exist yet never
-    will.
+    the next one last. `items` are what they are, where that cannot be told from the graph again. `last` is the output
+    of the last repetition; `closed`: the items that do not exist yet never will.
     """
 
     __slots__ = (
@@ -66,6 +66,7 @@ class Group:
         "failed",
         "first_failed",
         "idle",
+        "items",
         "last",
         "live",
         "next",
@@ -81,6 +82,7 @@ class Group:
         self.first_failed = -1
         self.counted: list[int] = []
         self.again: dict[int, None] = NOTHING
+        self.items: list[Any] | None = None
         self.last: Payload | None = None
         self.closed = False
 

@@ -17,13 +17,14 @@ from flowkit.core.graph import MISSING, Node
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import Task
 from flowkit.core.moments import show_moment
-from flowkit.core.payload import Payload
+from flowkit.core.payload import Payload, holds_artifacts
 from flowkit.core.problems import shown
-from flowkit.core.scope import Scope, Unanswered
+from flowkit.core.scope import Scope, Unanswered, depends_on
 from flowkit.core.sensitive import looks_secret
 from flowkit.errors import ExprError, InputError
 
 MOST_ITEMS: Final = 100_000
+MOST_KEPT: Final = 256 * 1024
 LONGEST_SLEEP_SEC: Final = 1e9
 ENDINGS: Final = ("finished", "failed", "cancelled")
 
@@ -37,7 +38,7 @@ def opening(task: Task, name: str, now: float, detector: Detector = looks_secret
     if node.when is not None and not _is_wanted(task, name, node.when):
         return [f.NodeSkipped(name, "condition", False)]
     if node.foreach is not None:
-        return [f.NodeExpanded(name, _size(task, name))]
+        return [_expanded(task, name, node.foreach.items)]
     if node.repeat is not None:
         return [f.NodeRepeated(name, 1, now)]
     match node.type:
@@ -80,11 +81,17 @@ def _is_wanted(task: Task, name: str, when: Expression) -> bool:
 # ---------------------------------------------------------------------------------------------- each kind
 
 
-def _size(task: Task, name: str) -> int:
-    size = len(Scope(task, name).items(name))
+def _expanded(task: Task, name: str, template: Any) -> f.Fact:
+    items = Scope(task, name).items(name)
+    size = len(items)
     if size > MOST_ITEMS:
         raise InputError(f"foreach: the list has {size:,} items, and {MOST_ITEMS:,} are the most: map over parts of it")
-    return size
+    if not depends_on(template, "vars"):
+        return f.NodeExpanded(name, size)
+    if holds_artifacts(items) or len(json.dumps(items)) > MOST_KEPT:
+        say = f"foreach: a list that is made of variables has at most {MOST_KEPT:,} bytes, as it is kept with its map"
+        raise InputError(f"{say}: read a larger one by $from")
+    return f.NodeExpanded(name, size, items)
 
 
 def _sleep(task: Task, name: str, now: float) -> f.Fact:

@@ -17,7 +17,7 @@ from flowkit.core.moments import show_moment
 from flowkit.core.node_run import NodeState
 from flowkit.core.problems import Problems, shown
 from flowkit.core.restart import conditions
-from flowkit.core.scope import compiled
+from flowkit.core.scope import depends_on
 
 
 class RestartOptions(TypedDict, total=False):
@@ -142,25 +142,10 @@ def _with_loose_maps(task: Task, again: set[str], *, params: bool) -> set[str]:
     loose = set[str]()
     for name in {group_of(name) for name in again if name not in graph.nodes}:
         foreach = graph.nodes[name].foreach
-        anew = params and foreach is not None and _reads_params(foreach.items)
+        anew = params and foreach is not None and depends_on(foreach.items, "params")
         if anew or not again.isdisjoint(selection.sources(graph, name)):
             loose.add(name)
     return {name for name in again if name in graph.nodes or group_of(name) not in loose} if loose else again
-
-
-def _reads_params(template: Any) -> bool:
-    match template:
-        case {"$literal": _}:
-            return False
-        case {"$param": _}:
-            return True
-        case {"$expr": str(text)}:
-            return "params" in compiled(text).roots
-        case dict():
-            return any(map(_reads_params, template.values()))
-        case list():
-            return any(map(_reads_params, template))
-    return False
 
 
 def _nothing_failed(task: Task) -> str:

@@ -120,7 +120,7 @@ def _reopen(task: Task, name: str, items: list[str], goes_on_with: Mapping[str, 
     assert old is not None
     group = run.group = Group(old.count)
     fresh = set(items)
-    group.next = old.next
+    group.next, group.items = old.next, old.items
     group.counted = [number for number in old.counted if item_of(name, number) not in fresh]
     group.again = dict.fromkeys(sorted(map(number_of, items), reverse=True))
     run.state, run.started_at = NodeState.RUNNING, at

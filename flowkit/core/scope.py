@@ -17,6 +17,7 @@ from flowkit.core.payload import Artifact, holds_artifacts
 from flowkit.core.problems import shown
 from flowkit.errors import InputError
 
+_FORM_OF = {"params": "$param", "vars": "$var"}
 ROOTS = ("params", "output", "nodes", "vars", "item", "index", "previous", "task")
 
 
@@ -96,6 +97,9 @@ class Scope:
 
     def items(self, group: str) -> list[Any]:
         """The list that a group's `foreach` gives. Raises `InputError`, `ExprError`, `Unanswered`."""
+        run = self._task.runs[group]
+        if run.group is not None and run.group.items is not None:
+            return run.group.items
         known: dict[str, list[Any]] = self._task.fetched("items")
         if group not in known:
             foreach = self._task.node(group).foreach
@@ -141,6 +145,20 @@ class Scope:
         if found is MISSING:
             raise InputError(f"the output has {filling.lack(value, artifact.path)}")
         return found
+
+
+def depends_on(template: Any, root: str) -> bool:
+    """Whether what a template gives depends on `root`, which is `params` or `vars`."""
+    match template:
+        case {"$literal": _}:
+            return False
+        case {"$expr": str(text)}:
+            return root in compiled(text).roots
+        case dict():
+            return _FORM_OF[root] in template or any(depends_on(part, root) for part in template.values())
+        case list():
+            return any(depends_on(part, root) for part in template)
+    return False
 
 
 class _Nodes(Mapping[str, Any]):

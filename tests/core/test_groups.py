@@ -262,6 +262,32 @@ def test_a_list_that_is_large_is_read_first() -> None:
     assert play.inputs("m[1]") == {"x": 2}
 
 
+@pytest.mark.parametrize("items", [{"$var": "l"}, {"$expr": "vars.l"}, [{"$var": "l[0]"}, {"$var": "l[1]"}]])
+def test_the_items_of_a_list_made_of_variables_stay_what_they_were(items: Any) -> None:
+    """Whoever loads the task later cannot ask the variables any more."""
+    setting: dict[str, Any] = {"type": "coordinator_fn"}
+    first = node("v", io={"fn": "vars.set", "fn_args": {"kv": {"l": [1, 2]}}}, **setting)
+    other = node("o", "w", io={"fn": "vars.set", "fn_args": {"kv": {"l": [9]}}}, **setting)
+    once = {"retry_policy": {"max": 1}, "inputs": {"x": {"$item": ""}}}
+    play = Play(graph(first, node("m", "v", foreach=items, max_parallel=1, **once), node("w"), other))
+    play.succeed("m[0]", output=1)
+    play.succeed("w")
+    assert play.task.vars == {"l": [9]}
+    play.task.memo = {}
+
+    assert play.inputs("m[1]") == {"x": 2}
+    play.fail_for_good("m[1]")
+    play.ask("restart", from_node="m[1]")
+    assert play.inputs("m[1]") == {"x": 2}
+
+
+def test_a_list_made_of_variables_that_is_too_large_to_keep_fails_the_map() -> None:
+    setting = {"type": "coordinator_fn", "io": {"fn": "vars.set", "fn_args": {"kv": {"l": ["x" * 60_000]}}}}
+    play = Play(graph(node("v", **setting), node("m", "v", foreach=[{"$var": "l"}] * 5)))
+
+    assert "at most 262,144 bytes" in (play.task.runs["m"].error or {})["message"]
+
+
 def test_what_an_item_chooses_is_refused() -> None:
     play = play_of()
     play.succeed("m[0]", next=["z"])
