@@ -230,3 +230,17 @@ def test_a_map_over_params_that_are_others_now_runs_as_a_whole(items: Any, again
 
     assert plan(play, failed_only=True).again == {"m", "m[1]"}
     assert plan(play, failed_only=True, params={"list": [3]}).again == again
+
+
+@pytest.mark.parametrize(
+    ("how", "count"), [({}, 1), ({"from_node": "z"}, 1), ({"from_node": "n"}, 2), ({"failed_only": True}, 1)]
+)
+def test_variables_begin_anew_only_where_everything_does(how: dict[str, Any], count: int) -> None:
+    counting = node("n", type="coordinator_fn", io={"fn": "vars.incr", "fn_args": {"key": "n", "by": 1}})
+    play = Play(graph(node("a"), counting, once("z", "n"), node("left", "a")), targets=["z", "a"])
+    play.succeed("a")
+    play.fail_for_good("z")
+    assert (play.status, play.task.vars) == ("failed", {"n": 1})
+
+    play.ask("restart", **how)
+    assert play.task.vars == {"n": count}
