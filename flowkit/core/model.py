@@ -242,7 +242,7 @@ class Task:
     def deadline_of(self, name: str) -> float | None:
         """When a node must have ended: its own deadline, that of the node it derives from, or the task's. What undoes
         another has none: it is the more wanted for being late."""
-        if name.endswith(COMPENSATE):
+        if (self.deadline is None and not self.deadlines) or name.endswith(COMPENSATE):
             return None
         if not self.deadlines:
             return self.deadline
@@ -263,14 +263,12 @@ class Task:
 
     def held_by(self, name: str) -> str:
         """What was paused so that a node may not start: itself, or the group that it is one of; empty: nothing."""
-        if self.held:
-            while name and name not in self.held:
-                name = group_of(name)
-            return name
-        return ""
+        while name and name not in self.held:
+            name = group_of(name)
+        return name
 
     def set_ready(self, name: str) -> None:
-        if self.held_by(name):
+        if self.held and self.held_by(name):
             return
         node = self.node(name)
         if node.limits or (self.bounds is not UNBOUNDED and self.bounds.of(node.type)):

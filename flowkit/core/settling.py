@@ -113,7 +113,7 @@ class Settling:
         if not task.due or not task.placing or self.desk.out_of_budget():
             return False
         for name in list(task.due):
-            if name not in task.due or task.held_by(name):
+            if name not in task.due or (task.held and task.held_by(name)):
                 continue
             if self.started - before >= MOST_STARTS or self.started >= MOST_STARTS:
                 self.decision.more = True
