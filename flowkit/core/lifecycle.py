@@ -50,9 +50,14 @@ def begin(task: Task, name: str, run: NodeRun, at: float) -> None:
     run.started_at = at
     if name not in task.graph.nodes and (owner := group_of(name)):
         group = task.runs[owner].group
-        if group is not None:
+        if group is None:
+            return
+        if group.again and number_of(name) in group.again:  # it began all the same: an earlier version did not wait
+            del group.again[number_of(name)]
+            group.live += 1
+        else:
             group.idle -= 1
-            release(task, owner, at)
+        release(task, owner, at)
 
 
 def reconsider(task: Task, name: str, run: NodeRun, at: float) -> None:

@@ -106,10 +106,10 @@ async def test_the_children_of_one_graph_are_made_together_and_stay_until_they_a
     taken = 0
     take = stand.runtime.graphs.take
 
-    async def counted(raw: Any) -> Any:
+    async def counted(raw: Any, **how: Any) -> Any:
         nonlocal taken
         taken += 1
-        return await take(raw)
+        return await take(raw, **how)
 
     stand.runtime.graphs.take = counted  # type: ignore[method-assign]
     await stand.children.step()

@@ -8,7 +8,9 @@ import pytest
 
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
+from flowkit.core.decide import decide
 from flowkit.core.effects import Revoke
+from flowkit.core.evolve import evolve
 from flowkit.core.inputs import output_of, task_output
 from flowkit.core.payload import Artifact, Payload
 from flowkit.core.reports import Fetched, Succeeded
@@ -371,6 +373,24 @@ def test_items_that_wait_for_their_turn_after_a_restart_can_be_cancelled(how: st
 
     assert play.state("m[2]") == "cancelled"
     assert (play.status, play.task.open) == ({"task": "cancelled", "map": "finished"}.get(how, "failed"), 0)
+
+
+def test_a_history_in_which_restarted_items_began_together_is_still_read() -> None:
+    """Versions before this one let all of them begin."""
+    play = play_of(max_parallel=1)
+    for number in range(3):
+        play.fail_for_good(f"m[{number}]")
+    play.ask("restart", failed_only=True)
+    for number in range(3):
+        evolve(play.task, f.AttemptLeased(f"m[{number}]", 2, f"m[{number}]#2", "w", "i", 99.0, ()), play.now)
+    group = play.task.runs["m"].group
+    assert group is not None
+    assert (group.live, group.idle, group.again) == (3, 0, {})
+    for number in range(3):
+        evolve(play.task, f.AttemptSucceeded(f"m[{number}]", 2, f"m[{number}]#2", Payload(number)), play.now)
+
+    assert (group.live, group.done, play.task.open) == (0, 3, 2)
+    assert [fact for fact in decide(play.task, [], play.now).recorded if isinstance(fact, f.NodeGathered)]
 
 
 def test_items_that_wait_for_their_turn_after_a_restart_survive_another() -> None:
