@@ -27,7 +27,7 @@ from flowkit.core.code_policy import NOTHING_SAID, CodePolicies, inherited, own_
 from flowkit.core.effects import Continue, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.lifecycle import told_to_end
-from flowkit.core.model import ENDED_TASK, Task, TaskStatus
+from flowkit.core.model import ENDED_TASK, Task, TaskStatus, earlier
 from flowkit.core.payload import Artifact, Payload, holds_artifacts
 from flowkit.core.reports import ChildEnded, ChildGone
 from flowkit.core.settling import continue_of, spawn_of
@@ -166,6 +166,7 @@ class Children:
             labels=parent.labels, priority=parent.priority, created_at=now, next_wake=now, updated_at=now, flow=flow,
             parent=parent.task_id, parent_node=spawn.name, parent_attempt=spawn.attempt, depth=parent.depth + 1,
             deadline=spawn.deadline, traceparent=self._traceparent(parent, spawn),
+            timeout_sec=earlier(spawn.node.timeouts.run_sec, graph.timeout_sec),
         )  # fmt: skip
         return head, graph
 
@@ -369,9 +370,9 @@ class Children:
                 self._feed(cell, await self._ending(past.head, past.task))
         elif told_to_end(run):
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "cancel", run.reason, None))
-        elif task.paused and head.status == TaskStatus.RUNNING:
+        elif (paused := task.paused or bool(task.held_by(name))) and head.status == TaskStatus.RUNNING:
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "pause", task.reason))
-        elif not task.paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
+        elif not paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "resume", ""))
 
     def _make_again(self, cell: Cell, task: Task, name: str) -> None:

@@ -154,10 +154,11 @@ class NodeOpened:
 
 @immutable
 class NodeExpanded:
-    """A node with `foreach` became so many items."""
+    """A node with `foreach` became so many items: these, where they were made of variables, which may change later."""
 
     node: str
     count: int
+    items: list[Any] | None = None
 
 
 @immutable

@@ -25,7 +25,7 @@ from flowkit.core.template import (
     split_reference,
 )
 from flowkit.core.values import MAX_DEPTH
-from flowkit.errors import InputError, did_you_mean
+from flowkit.errors import ExprError, InputError, did_you_mean
 
 NOUNS: Final[Mapping[type, str]] = {
     str: "a string", int: "a number", float: "a number", bool: "a boolean", Artifact: "an artifact",
@@ -92,7 +92,10 @@ class _Resolver:
             raise InputError(f"{render(place)}: no template that this release knows")
         match name:
             case "$expr":
-                return self._evaluate(form[EXPR])
+                try:
+                    return self._evaluate(form[EXPR])
+                except ExprError as error:
+                    raise error.at(render((place, name))) from None
             case "$from":
                 value, explain = self._from(form[FROM])
             case "$param":

@@ -88,6 +88,17 @@ NODE_ROOTS: Final = ("params", "nodes", "vars", "task")
 KEY_ROOTS: Final = (*NODE_ROOTS, "item", "index", "previous")
 UNTIL_ROOTS: Final = ("output", *KEY_ROOTS)
 
+
+def _each(names: str, say: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), say)
+
+
+EDGE_MEANT: Final = {
+    **_each("source start upstream", "`from`"),
+    **_each("target end downstream", "`to`"),
+    **_each("condition if", "`when`"),
+    **_each("default else", "`otherwise`"),
+}
 EDGE: Final = Record("edge", "an edge", {
     "from": Key(Text(1_000, says="a node id"), "The source.", required=True),
     "to": Key(Text(1_000, says="a node id"), "The target, which waits for the source.", required=True),
@@ -95,7 +106,7 @@ EDGE: Final = Record("edge", "an edge", {
     "when": Key(Formula(EDGE_ROOTS), "The condition under which it is taken; `output` is the source's."),
     "otherwise": Key(Flag(), "Whether it is taken when no `when` edge of its source is."),
     "meta": Key(META, "Notes of your own."),
-})  # fmt: skip
+}, EDGE_MEANT)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +252,6 @@ BUDGET: Final = Record("budget", "a budget", {
 })  # fmt: skip
 
 FLOW_RULE: Final = re.compile(r"(?!\.+$)[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.:-]+)?")
-
-
-def _each(names: str, say: str) -> dict[str, str]:
-    return dict.fromkeys(names.split(), say)
 
 
 NODE_MEANT: Final = {

@@ -17,6 +17,7 @@ from flowkit.core.payload import Artifact, holds_artifacts
 from flowkit.core.problems import shown
 from flowkit.errors import InputError
 
+_FORM_OF = {"params": "$param", "vars": "$var"}
 ROOTS = ("params", "output", "nodes", "vars", "item", "index", "previous", "task")
 
 
@@ -96,12 +97,15 @@ class Scope:
 
     def items(self, group: str) -> list[Any]:
         """The list that a group's `foreach` gives. Raises `InputError`, `ExprError`, `Unanswered`."""
+        run = self._task.runs[group]
+        if run.group is not None and run.group.items is not None:
+            return run.group.items
         known: dict[str, list[Any]] = self._task.fetched("items")
         if group not in known:
             foreach = self._task.node(group).foreach
             assert foreach is not None
             value = self.fill(foreach.items, place="foreach")
-            known[group] = _as_list(self._fetched(value) if isinstance(value, Artifact) else value)
+            known[group] = as_list(self._fetched(value) if isinstance(value, Artifact) else value)
         return known[group]
 
     # ------------------------------------------------------------------------------------------ items, repetitions
@@ -141,6 +145,20 @@ class Scope:
         if found is MISSING:
             raise InputError(f"the output has {filling.lack(value, artifact.path)}")
         return found
+
+
+def depends_on(template: Any, root: str) -> bool:
+    """Whether what a template gives depends on `root`, which is `params` or `vars`."""
+    match template:
+        case {"$literal": _}:
+            return False
+        case {"$expr": str(text)}:
+            return root in compiled(text).roots
+        case dict():
+            return _FORM_OF[root] in template or any(depends_on(part, root) for part in template.values())
+        case list():
+            return any(depends_on(part, root) for part in template)
+    return False
 
 
 class _Nodes(Mapping[str, Any]):
@@ -189,7 +207,8 @@ def _item_place(name: str) -> tuple[str, int] | None:
     return base, number_of(name[:stop])
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """What a `foreach` came to, if it is a list. Raises `InputError`, which says what to do."""
     if not isinstance(value, list):
         raise InputError(f"foreach: expected a list, found {_found(value)}")
     return value

@@ -113,7 +113,7 @@ class Settling:
         if not task.due or not task.placing or self.desk.out_of_budget():
             return False
         for name in list(task.due):
-            if name in task.held or name not in task.due:
+            if name not in task.due or (task.held and task.held_by(name)):
                 continue
             if self.started - before >= MOST_STARTS or self.started >= MOST_STARTS:
                 self.decision.more = True
@@ -131,6 +131,9 @@ class Settling:
         except UNFIT as error:
             facts = [f.NodeFailed(name, {"code": error.code, "message": str(error)})]
         self.started += 1
+        attempt = isinstance(facts[0], f.ChildStarted | f.ChildContinued)
+        if attempt and self.desk.out_of_budget(one_more=True):
+            return
         for fact in facts:
             self.desk.put(fact)
             if isinstance(fact, f.ChildStarted):

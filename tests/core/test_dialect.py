@@ -758,8 +758,15 @@ def test_names_of_other_tools_for_the_whole_are_told_too() -> None:
         parse_graph({"steps": [], "nodes": [node("a")]})
 
 
+def test_names_of_other_tools_for_an_edge_are_told_too() -> None:
+    with pytest.raises(GraphError, match="an edge has no key 'if'; write `when`"):
+        parse_graph(graph(node("a"), node("b"), edges=[{"from": "a", "to": "b", "if": "true"}]))
+
+
 def test_every_name_that_is_to_be_written_instead_is_a_key() -> None:
-    for record, meant in ((keys.NODE, keys.NODE_MEANT), (keys.GRAPH, keys.GRAPH_MEANT)):
+    for record, meant in (
+        (keys.NODE, keys.NODE_MEANT), (keys.GRAPH, keys.GRAPH_MEANT), (keys.EDGE, keys.EDGE_MEANT),
+    ):  # fmt: skip
         assert not record.keys.keys() & meant.keys()
         for say in meant.values():
             named = [name for name in re.findall(r"`(\w+)`", say) if name not in ("edges", "type")]

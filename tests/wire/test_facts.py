@@ -48,7 +48,7 @@ ROWS = {
     "resumed": ["resumed"],
     "routed": ["routed", "a", ["b"]],
     "opened": ["opened", "a"],
-    "expanded": ["expanded", "a", 3],
+    "expanded": ["expanded", "a", 3, [1, "x", None]],
     "repeated": ["repeated", "a", 2, 12.5],
     "gathered": ["gathered", "a"],
     "waiting": ["waiting", "a", 12.5, "approval"],
@@ -252,6 +252,7 @@ WRONG: dict[str, list[Any]] = {
     "ErrorInfo | None": [1, "x", []],
     "Usage | None": [1, "x", []],
     "list[Any]": [None, 1, "x", {}],
+    "list[Any] | None": [1, "x", {}],
     "tuple[str, ...]": [None, 1, "ab", {}, [1], [None], ["a", 1]],
     "tuple[str, ...] | None": [1, "ab", {}, [1], [None], ["a", 1]],
 }
