@@ -8,7 +8,7 @@
 VENV        ?= .venv
 PYTHON      ?=
 PYTEST_ARGS ?=
-JOBS        ?= 4
+JOBS        ?= 3
 BIN         := $(VENV)/bin
 BASE        := $(VENV)/.installed-base
 DEV         := $(VENV)/.installed-dev
@@ -33,7 +33,7 @@ help:
 run: $(BASE)
 	$(BIN)/python examples/quickstart.py
 
-# Four at a time, for two cores: much of the time two of them wait. Tests that share servers of their own stay
+# Three at a time, for two cores: much of the time one of them waits. Tests that share servers of their own stay
 # together (`xdist_group`), all others go to whoever is free: a file may take minutes.
 test: install-services install-bubblewrap install-node
 	$(REQUIRED) $(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
