@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowkit.coordinator.bids import Bid, Bids
+from flowkit.coordinator.bids import Bid, Bids, Waiting
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.core import facts as f
@@ -135,7 +135,7 @@ class Gate:
         for name in anew:
             if name in task.gated and name not in bids.by_node:
                 line = _line(task, name, needs_of(task, name))
-                bids.waiting.setdefault(line, deque()).append(name)
+                bids.waiting.setdefault(line, Waiting()).push(name, _priority(task, name))
         self._advance(cell, task, bids)
 
     # ------------------------------------------------------------------------------------------ time
@@ -186,16 +186,17 @@ class Gate:
         need = needs[0 if bid is None else bid.got]
         limit = need.limit
         size = f"max {limit.most}" if limit.most is not None else f"{limit.rate:g} per {limit.per_sec:g} s"
+        takes = f", it takes {limit.weight}" if limit.weight > 1 else ""
         if bid is None:
             line = _line(task, name, needs)
             served = self._dispatcher.serves(line[1])
             why = "after others of its task" if served else f"once a worker serves {line[1]!r}"
-            return f"limit {need.key!r} ({size}): it will ask {why}"
+            return f"limit {need.key!r} ({size}{takes}): it will ask {why}"
         if bid.place is None:
-            return f"limit {need.key!r} ({size})"
+            return f"limit {need.key!r} ({size}{takes})"
         place, held = bid.place
         out = f", {held} held" if limit.most is not None else ""
-        return f"limit {need.key!r} ({size}{out}): {place} come before it"
+        return f"limit {need.key!r} ({size}{out}{takes}): {place} come before it"
 
     # ------------------------------------------------------------------------------------------ letters
 
@@ -255,7 +256,7 @@ class Gate:
         for line in list(bids.waiting):
             names = bids.waiting[line]
             while names and bids.asking[line] < MOST_ASKED and self._dispatcher.serves(line[1]):
-                name = names.popleft()
+                name = names.pop()
                 if name in task.gated and name not in bids.by_node:
                     self._start(cell, task, bids, name, needs_of(task, name))
             if not names:
@@ -271,11 +272,11 @@ class Gate:
         assert cell.head is not None
         bid.asked_at, bid.tries = self._clock.mono(), bid.tries + 1
         need = bid.needs[bid.got]
-        limit, lane = need.limit, task.node(bid.node).lane
+        limit = need.limit
         run = task.runs[bid.node] if task.created else None  # before that, what it waits for is its task's beginning
         wanted = PermitWanted(
             cell.task_id, cell.partition, bid.node, bid.claim, limit.most, limit.weight, limit.rate, limit.per_sec,
-            limit.burst, cell.head.priority + (0 if lane is None else lane.priority),
+            limit.burst, cell.head.priority + _priority(task, bid.node),
             cell.waited(run, self._clock.wall()),
         )  # fmt: skip
         self.to_limit(need.limit_id, task.tenant, wanted)
@@ -313,6 +314,11 @@ def _parted(queue: deque[Item], these: Callable[[Item], bool]) -> tuple[list[Ite
 
 def _is_letter(item: Item) -> bool:
     return isinstance(item.report, PermitGranted | PermitDelayed | PermitAsked)
+
+
+def _priority(task: Task, name: str) -> int:
+    lane = task.node(name).lane
+    return 0 if lane is None else lane.priority
 
 
 def _line(task: Task, name: str, needs: Sequence[Need]) -> tuple[str, str]:
