@@ -192,6 +192,18 @@ def test_a_source_that_fails_for_good_ends_its_reader() -> None:
     assert play.task.status == "failed"
 
 
+@pytest.mark.parametrize("only", [{}, {"node_id": "c"}])
+def test_a_reader_that_was_told_to_end_is_cancelled_though_its_source_ends_first(only: dict[str, str]) -> None:
+    play = pair()
+    begin(play, "p")
+    play.place("c")
+    play.ask("cancel", grace_sec=5.0, **only)
+    play.fail_for_good("p")
+    assert (play.state("p"), play.state("c")) == ("failed" if only else "cancelled", "running")
+    play.release("c")
+    assert play.state("c") == "cancelled"
+
+
 def test_a_reader_that_has_not_been_placed_is_skipped_too() -> None:
     play = pair()
     begin(play, "p")
