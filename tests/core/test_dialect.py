@@ -744,6 +744,12 @@ def test_what_is_to_be_written_is_said_as_json() -> None:
         ("if", "write `when`"),
         ("for_each", "write `foreach`, such as"),
         ("on_failure", "write an edge:"),
+        ("concurrency", "write `limits`, such as"),
+        ("rate_limit", "write `limits`, such as"),
+        ("labels", 'write `worker_labels`, such as {"zone": "eu"}'),
+        ("cache_key", "write `cache`, such as"),
+        ("priority_weight", "write `priority`"),
+        ("tags", "notes of your own go under `meta` or `x-...`"),  # and no key that is only dropped
     ],
 )
 def test_a_name_that_other_tools_have_says_what_it_is_called_here(key: str, write: str) -> None:
@@ -759,7 +765,8 @@ def test_names_of_other_tools_for_the_whole_are_told_too() -> None:
 
 
 def test_every_name_that_is_to_be_written_instead_is_a_key() -> None:
-    for record, meant in ((keys.NODE, keys.NODE_MEANT), (keys.GRAPH, keys.GRAPH_MEANT)):
+    for record, meant in ((keys.NODE, keys.NODE_MEANT), (keys.GRAPH, keys.GRAPH_MEANT),
+                          (keys.LIMIT_ENTRY, keys.LIMIT_MEANT)):  # fmt: skip
         assert not record.keys.keys() & meant.keys()
         for say in meant.values():
             named = [name for name in re.findall(r"`(\w+)`", say) if name not in ("edges", "type")]
