@@ -371,7 +371,17 @@ REFUSED: list[tuple[Any, str, str]] = [
     (one(io={"input_inline": []}), "E_TYPE", "nodes[0].io.input_inline"),
     (one(io={"input_inline": {"x": {1}}}), "E_VALUE", "nodes[0].io.input_inline.x"),
     (one(io={"input_inline": {"x": 1}}, inputs=1), "E_KEY_CONFLICT", "nodes[0].io.input_inline"),
+    (one(io={"fn": "vars.set"}, inputs={"x": 1}, type="coordinator_fn"), "E_KEY_CONFLICT", "nodes[0].inputs"),
+    (one(io={"input_inline": {"input_adapter": "pull.artifacts", "input_args": {"from_nodes": ["a1"]}}}),
+     "E_PARENT_UNKNOWN", "nodes[0].io.input_args.from_nodes[0]"),
 ]  # fmt: skip
+
+
+def test_an_old_input_of_a_coordinator_function_means_nothing_as_ever() -> None:
+    old = one(type="coordinator_fn", io={"fn": "vars.set", "fn_args": {"x": 1}, "input_inline": {"y": 2}})
+    stored = normalise(old)["nodes"][0]
+    assert stored["io"] == {"fn": "vars.set", "fn_args": {"x": 1}}
+    assert "inputs" not in stored
 
 
 @pytest.mark.parametrize(("raw", "code", "place"), REFUSED, ids=[f"{code}-{place}"[:60] for _, code, place in REFUSED])
