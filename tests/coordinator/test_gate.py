@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
+
+import pytest
 
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.gate import AGAIN_SEC, FIRST_AGAIN_SEC, MOST_ASKED, UNSERVED_SEC, UNUSED_SEC, Gate
@@ -260,6 +263,41 @@ async def test_a_paused_task_gives_its_permits_back_soon() -> None:
     assert hall.taken() == []
     hall.decide(Requested(2, "r2", "resume"))
     assert hall.wanted() == ["n0"]
+
+
+@pytest.mark.parametrize("loaded_since", [False, True])
+@pytest.mark.parametrize("pause", [{}, {"node_id": "n0"}])
+async def test_what_comes_to_a_paused_node_is_given_back_at_once(pause: dict[str, str], loaded_since: bool) -> None:
+    hall = Hall(DB, API)
+    db, api = hall.needs()
+    first = hall.claim()
+    hall.decide(Requested(1, "r", "pause", args=pause))
+    if loaded_since:
+        hall.cell.bids = None
+    hall.taken()
+    hall.hear(PermitGranted(db, "n0", first))
+    [report] = hall.fed
+    assert hall.taken() == []  # it is no one else's before that is recorded
+    assert hall.decide(report)
+    told = [(limit_id, letter) for limit_id, letter in hall.taken() if isinstance(letter, PermitOver)]
+    assert (db, PermitOver("t", "n0", first)) in told
+    assert {limit_id for limit_id, _ in told} <= {db, api}
+    hall.decide(Requested(2, "r2", "resume", args=pause))
+    assert hall.wanted() == ["n0"]
+    assert hall.claim() > first
+
+
+async def test_those_that_are_ready_since_the_same_moment_are_told_to_have_waited_equally() -> None:
+    hall = Hall(DB, width=3, worker=False)
+    clock = hall.stand.clock
+    wall = clock.wall
+    assert hall.task is not None
+    for run in hall.task.runs.values():
+        run.ready_at = wall() - 50.0
+    clock.wall = lambda: wall() + next(ticks) / 1e6  # type: ignore[method-assign]
+    ticks = count()
+    await hall.later(5.0)
+    assert len({letter.waited for _, letter in hall.taken() if isinstance(letter, PermitWanted)}) == 1
 
 
 async def test_what_a_node_waits_for_is_told_with_its_place() -> None:
