@@ -135,6 +135,19 @@ def test_without_more_a_reader_starts_when_its_source_has_finished() -> None:
     assert play.state("c") == "ready"
 
 
+def test_who_also_reads_the_output_of_its_source_waits_for_that() -> None:
+    inputs = {"rows": {"$stream": "p"}, "count": {"$from": "p.batches"}}
+    for fan_in in ({}, {"fan_in": "any"}):
+        play = Play(graph(node("p"), node("c", inputs=inputs, **EARLY, **fan_in)))
+        play.place("p")
+        begin(play, "p")
+        assert play.state("c") == "pending"
+        play.succeed("p", output={"batches": 3})
+        assert play.state("c") == "ready"
+        play.place("c")
+        assert play.dispatches()["c"].inputs["count"] == 3
+
+
 def test_a_first_batch_starts_a_reader_while_its_source_runs() -> None:
     play = pair()
     decision = begin(play, "p")

@@ -100,6 +100,31 @@ async def test_a_failure_is_told_though_the_store_does_not_take_what_was_made_be
 
 
 @virtual
+async def test_an_async_handler_that_reads_as_a_plain_one_does_is_told_so_and_stops_nobody() -> None:
+    async def blocking(rows: Any) -> list[int]:
+        return [row for row in rows]
+
+    async with Stand([blocking]) as stand:
+        await write(stand, "p", 1, 2)
+        report = await run(stand, "c", "blocking", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert (report.error["code"], report.permanent) == ("TypeError", True)
+        assert "an async handler reads a stream by `async for`" in report.error["message"]
+
+
+async def test_a_list_is_read_like_a_stream_in_either_way() -> None:
+    def plainly(rows: flowkit.Stream) -> list[Any]:
+        return [[row, rows.index, rows.uid] for row in rows]
+
+    async def otherwise(rows: flowkit.Stream) -> list[Any]:
+        return [[row, rows.index, rows.uid] async for row in rows]
+
+    async with Stand([plainly, otherwise]) as stand:
+        for role in ("plainly", "otherwise"):
+            report = await run(stand, role, role, None, {"rows": ["a", "b"]})
+            assert report.output.value == [["a", 0, "0"], ["b", 1, "1"]]
+
+
+@virtual
 async def test_nobody_who_reads_means_that_nothing_is_kept() -> None:
     async with Stand([count_up]) as stand:
         report = await run(stand, "p", "count_up", None, {"n": 5})
