@@ -24,6 +24,8 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         task.deadline = fact.deadline
     if fact.params is not None:
         task.params, task.edited_params = fact.params, True
+    if fact.forget:
+        task.vars = {}
     graph = task.graph
     again = set(graph.nodes) if fact.nodes is None else {name for name in fact.nodes if name in graph.nodes}
     items = [] if fact.nodes is None else [name for name in fact.nodes if name not in graph.nodes]
