@@ -262,8 +262,10 @@ NODE_MEANT: Final = {
     **_each("timeout timeout_seconds", "`timeout_sec`"),
     **_each("condition if", "`when`"),
     **_each("expand for_each items loop map with_items", '`foreach`, such as {"$param": "rows"}'),
-    **_each("concurrency concurrency_key concurrency_limit max_concurrency pool rate_limit rate_limits throttle",
-            '`limits`, such as [{"key": "db", "max": 3}] or [{"key": "api", "rate": 10, "per_sec": 60}]'),
+    **_each(
+        "concurrency concurrency_key concurrency_limit max_concurrency pool rate_limit rate_limits throttle",
+        '`limits`, such as [{"key": "db", "max": 3}] or [{"key": "api", "rate": 10, "per_sec": 60}]',
+    ),
     **_each("affinity desired_worker_labels labels node_selector", '`worker_labels`, such as {"zone": "eu"}'),
     **_each("cache_key cache_key_fn cache_policy memoize", '`cache`, such as {"key": "params.day", "ttl_sec": 3600}'),
     **_each("priority_weight", "`priority`"),

@@ -300,7 +300,11 @@ class Record:
             door.literals.copy(name, (place, name))
             return door.literals.copy(item, (place, name))
         else:
-            meant = f"; write {self._meant[name]}" if name in self._meant else door.problems.suggest(name, self._worth_naming)
+            meant = (
+                f"; write {self._meant[name]}"
+                if name in self._meant
+                else door.problems.suggest(name, self._worth_naming)
+            )
             hint = meant or "; notes of your own go under `meta` or `x-...`"
             door.problems.add("E_KEY_UNKNOWN", (place, name), f"{self.says} has no key {shown(name)}{hint}")
         return MISSING

@@ -57,7 +57,9 @@ class Desk:
         return found.output
 
 
-@pytest.mark.parametrize("value", [None, 0, "tea", {"a": [1, None]}, "x" * (LARGE_CHARS + 1), b"", b"\x00\xff" * 30_000])
+@pytest.mark.parametrize(
+    "value", [None, 0, "tea", {"a": [1, None]}, "x" * (LARGE_CHARS + 1), b"", b"\x00\xff" * 30_000]
+)
 async def test_an_output_is_found_again_whatever_it_is(value: Any) -> None:
     desk = Desk()
     assert await desk.look() is None

@@ -35,7 +35,10 @@ def test_a_limit_is_how_many_at_a_time_or_how_many_per_time() -> None:
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
-        ([{"key": "k", "max": 0}], "nodes[0].limits[0].max: expected a whole number from 1, at most 1,000,000, found 0"),
+        (
+            [{"key": "k", "max": 0}],
+            "nodes[0].limits[0].max: expected a whole number from 1, at most 1,000,000, found 0",
+        ),
         ([{"key": "k", "rat": 10}], "nodes[0].limits[0].rat: a limit has no key 'rat' (did you mean 'rate'?)"),
         ([{"key": "k", "limit": 3}], "nodes[0].limits[0].limit: a limit has no key 'limit'; write `max`"),
         ([{"key": "k", "rate": 1, "per": 9}], "nodes[0].limits[0].per: a limit has no key 'per'; write `per_sec`"),
