@@ -122,6 +122,30 @@ def test_a_refused_stream_says_what_to_do_instead(nodes: list[Any], says: str) -
     assert [problem.message for problem in refused.value.problems if problem.code == "E_STREAM"] == [says]
 
 
+def test_a_reader_that_its_source_would_keep_from_starting_is_refused() -> None:
+    def both(of_source: dict[str, Any], of_reader: dict[str, Any], **more: Any) -> dict[str, Any]:
+        limits = [{"key": "db", **of_source}], [{"key": "db", **of_reader}]
+        return graph(node("p", limits=limits[0]), reading("c", "p", limits=limits[1], **(EARLY | more)))
+
+    with pytest.raises(GraphError) as refused:
+        parse_graph(both({"max": 5, "weight": 2}, {"max": 3, "weight": 2}))
+    [problem] = refused.value.problems
+    assert (problem.code, problem.place) == ("E_LIMIT", "nodes[1].limits")
+    assert problem.message == (
+        "'p', whose batches it reads, holds 2 of 'db' while it runs, so 'c' could not begin before that ends: "
+        "raise `max` to 4, or leave out `start_when`"
+    )
+    assert problems(both({"max": 1}, {"max": 1})) == [("E_LIMIT", "nodes[1].limits")]
+    for fine in (
+        both({"max": 2}, {"max": 2}),
+        both({"max": 1}, {"max": 1}, start_when="ready"),
+        both({"rate": 1}, {"rate": 1}),
+        both({"max": 1}, {"max": 1, "key": "other"}),
+    ):
+        parse_graph(fine)
+    parse_graph(both({"max": 1}, {"max": 1}), accepted=True)  # by a version that did not ask
+
+
 # ---------------------------------------------------------------------------------------------- starting
 
 
