@@ -32,6 +32,8 @@ class Progress:
     def __str__(self) -> str:
         count = "" if self.done is None else f"{self.done:g}"
         count += "" if self.total is None else f" of {self.total:g}"
+        if count and self.message.startswith(f"{count} "):
+            return self.message  # it says so itself, as that of a node with streams does
         return ": ".join(part for part in (count.strip(), self.message) if part)
 
 

@@ -17,10 +17,11 @@ from flowkit.core.graph import MISSING, Node
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import Task
 from flowkit.core.moments import show_moment
-from flowkit.core.payload import Payload, holds_artifacts
+from flowkit.core.payload import Artifact, Payload, holds_artifacts
 from flowkit.core.problems import shown
 from flowkit.core.scope import Scope, Unanswered, depends_on
 from flowkit.core.sensitive import looks_secret
+from flowkit.core.vars import MOST_BYTES
 from flowkit.errors import ExprError, InputError
 
 MOST_ITEMS: Final = 100_000
@@ -148,6 +149,8 @@ def child_params(task: Task, name: str) -> Any:
     inputs = node_inputs(task, name)
     if inputs is None:
         return {}
+    if isinstance(inputs, Artifact) and inputs.kind == "json":
+        return inputs  # whoever makes the task sees what it is
     if not isinstance(inputs, dict):
         raise InputError(f"inputs: the params of a sub-graph are an object, found {shown(inputs)}")
     return inputs
@@ -168,7 +171,8 @@ def child_id(task_id: str, name: str, attempt: int) -> str:
 
 
 def _function(task: Task, name: str, node: Node, detector: Detector) -> f.Fact:
-    args = Scope(task, name).fill(node.fn_args or {}, place="io.fn_args")
+    scope = Scope(task, name)
+    args = scope.plain(scope.fill(node.fn_args or {}, place="io.fn_args"))
     result = run_function(node.fn, args, vars=task.vars, output_of=_plain_outputs(task), detector=detector, node=name)
     return f.FunctionApplied(name, list(result.operations), Payload(result.output))
 
@@ -186,14 +190,21 @@ def _plain_outputs(task: Task) -> Callable[[str], Any]:
 
 
 def _end(task: Task, name: str) -> f.Fact:
+    ending(task, name)
     said = _object(task, name) if task.node(name).inputs is not MISSING else {}
-    ending(said)
     output = said.get("output")
-    return f.NodeFinished(name, Payload(output))
+    if isinstance(output, Artifact):
+        return f.NodeFinished(name, Payload(None, output))
+    plain = Scope(task, name).plain(output)
+    if plain is not output and (size := len(json.dumps(plain))) > MOST_BYTES:
+        say = f"inputs.output: with the outputs in it, it has {size:,} bytes, at most {MOST_BYTES:,}"
+        raise InputError(f"{say}: make it in a node, and give that node's output")
+    return f.NodeFinished(name, Payload(plain))
 
 
-def ending(said: dict[str, Any]) -> str:
-    """How an `end` node ends its task. Raises `InputError`."""
+def ending(task: Task, name: str) -> str:
+    """How an `end` node ends its task. Raises `InputError`, `ExprError`, `Unanswered`."""
+    said = _object(task, name) if task.node(name).inputs is not MISSING else {}
     status = said.get("status", "finished")
     if status not in ENDINGS:
         raise InputError(f"inputs.status: expected one of {', '.join(ENDINGS)}, found {shown(status)}")
@@ -220,8 +231,10 @@ def cache_key(task: Task, name: str, key: Expression) -> str:
 
 
 def _object(task: Task, name: str) -> dict[str, Any]:
-    """A built-in node's inputs."""
-    said = node_inputs(task, name)
+    """A built-in node's inputs, with what `Artifact`s stand for; but the output that an `end` gives may hold some."""
+    scope, said = Scope(task, name), node_inputs(task, name)
+    if isinstance(said, Artifact):
+        said = scope.plain(said)
     if not isinstance(said, dict):
         raise InputError(f"inputs: expected an object, found {shown(said)}")
-    return said
+    return {key: value if key == "output" else scope.plain(value) for key, value in said.items()}

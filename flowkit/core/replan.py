@@ -116,7 +116,14 @@ def restarted(task: Task, plan: RestartPlan, *, graph: str = "", params: dict[st
     """The plan as the fact to record."""
     nodes = None if plan.whole else tuple(sorted(plan.again))
     within = {name if name in task.graph.nodes else group_of(name) for name in plan.within}
-    return TaskRestarted(task.generation + 1, nodes, graph, params, tuple(sorted(within)), for_attempt, deadline)
+    forget = bool(task.vars) and _begins_anew(task, plan)
+    return TaskRestarted(task.generation + 1, nodes, graph, params, tuple(sorted(within)), for_attempt, deadline,
+                         forget)  # fmt: skip
+
+
+def _begins_anew(task: Task, plan: RestartPlan) -> bool:
+    """Whether all that ran runs again, every item of it."""
+    return not plan.kept - selection.left_out(task) and all(name == base_of(name) for name in plan.again)
 
 
 def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:

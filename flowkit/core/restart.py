@@ -9,7 +9,7 @@ from flowkit.core import lifecycle
 from flowkit.core.derived import base_of, group_of, item_of, number_of
 from flowkit.core.graph import Edge, Graph
 from flowkit.core.lifecycle import reconsider
-from flowkit.core.model import NOT_NEEDED, Runs, Task, TaskStatus, Timer
+from flowkit.core.model import Runs, Task, TaskStatus, Timer
 from flowkit.core.node_run import Group, NodeState
 from flowkit.core.readiness import count, deferred
 from flowkit.core.selection import goes_on
@@ -24,6 +24,8 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         task.deadline = fact.deadline
     if fact.params is not None:
         task.params, task.edited_params = fact.params, True
+    if fact.forget:
+        task.vars = {}
     graph = task.graph
     again = set(graph.nodes) if fact.nodes is None else {name for name in fact.nodes if name in graph.nodes}
     items = [] if fact.nodes is None else [name for name in fact.nodes if name not in graph.nodes]
@@ -35,8 +37,6 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         if (name if name in graph.nodes else group_of(name)) in fact.within and goes_on(task.runs[name])
     }
 
-    if not items and all(task.runs[name].reason == NOT_NEEDED for name in graph.nodes if name not in again):
-        task.vars = {}  # all that set them runs again
     _begin_generation(task, fact)
     _forget_derived(task, again - kept, set(items))
     task.open = len(again)

@@ -11,7 +11,6 @@ from flowkit.core.derived import repetition_of
 from flowkit.core.desk import CANCEL_GRACE_SEC, UNFIT, Desk
 from flowkit.core.effects import Continue, Spawn
 from flowkit.core.graph import SUCCESS
-from flowkit.core.inputs import node_inputs
 from flowkit.core.lifecycle import group_decided, members
 from flowkit.core.model import Task, TaskStatus
 from flowkit.core.node_run import ENDED_NODE, NodeRun, NodeState
@@ -145,8 +144,7 @@ class Settling:
 
     def end_by(self, name: str) -> None:
         """An `end` node ends the task."""
-        said = node_inputs(self.task, name) if not self.task.node(name).constant else self.task.node(name).inputs
-        outcome = ending(said) if isinstance(said, dict) else "finished"
+        outcome = ending(self.task, name)
         reason = f"node {name!r} ended the task"
         error = None if outcome == "finished" else {"code": outcome, "message": reason, "node_id": name}
         self.desk.cancel_all(reason, outcome, CANCEL_GRACE_SEC, error, name)

@@ -222,6 +222,9 @@ def _check_function(fields: dict[str, Any], place: Place, problems: Problems) ->
     if "fn" not in io:
         say = f'a node of type "coordinator_fn" needs `io.fn`, such as "vars.set"; there are {", ".join(FUNCTIONS)}'
         problems.add("E_KEY_MISSING", (place, "io"), say)
+    if "inputs" in fields:
+        say = "a coordinator function reads no `inputs`; write its arguments as `io.fn_args`"
+        problems.add("E_KEY_CONFLICT", (place, "inputs"), say)
     args = io.get("fn_args")
     if args is not None and not isinstance(args.value, dict):
         problems.add("E_TYPE", ((place, "io"), "fn_args"), f"expected an object, found {shown(args.value)}")

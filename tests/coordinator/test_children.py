@@ -17,12 +17,13 @@ from flowkit.coordinator import children
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.history import Past
 from flowkit.coordinator.runtime import CoordinatorRuntime
-from flowkit.core.reports import ChildEnded, TimeReached
+from flowkit.core.payload import Artifact, Payload
+from flowkit.core.reports import ChildEnded, Fetched, Succeeded, TimeReached
 from flowkit.ports import Head, HeadFilter, Outcome, Record, Request
-from flowkit.wire.codec import dumps
+from flowkit.wire.codec import dumps, loads
 from flowkit.wire.messages import Told, decode_facts_batch
 from flowkit.wire.topics import partition_of
-from tests.core.builders import graph, new_task, node
+from tests.core.builders import Play, graph, new_task, node
 
 CHILDREN = 40
 INNER = graph(node("in", inputs={}))
@@ -161,6 +162,27 @@ async def test_a_flow_that_does_not_exist_fails_its_node_in_the_end(monkeypatch:
             await stand.children.step()
     await stand.commit(cell)
     assert (cell.task.runs["one"].error or {})["code"] == "E_FLOW_UNKNOWN"
+
+
+async def test_a_child_that_a_crash_left_unmade_is_made_with_what_a_large_output_says() -> None:
+    """What was read of it for the decision is gone with whoever decided."""
+    inputs = {"n": {"$expr": "nodes['big'].output.n"}, "more": {"$from": "big.nope", "default": 0}}
+    play = Play(graph(node("big"), node("sub", type="task", graph=INNER, inputs=inputs)))
+    play.place("big")
+    play.tell(Succeeded(*play.attempt_of("big"), Payload(None, Artifact("large", 100_000, "json"))))
+    play.tell(Fetched("large", {"n": 5}))
+    stand = Stand()
+    await stand.store.put_blob("large", dumps({"n": 5}), kind="artifact", for_task="p")
+    stand.engine.owned.add(0)
+    cell = stand.engine.get("p", 0)
+    stand.engine.loaded(cell, Past(Head("p", 0, "ref", active=True), play.task, seq=1))
+
+    await stand.children._check(cell)
+    await stand.children.step()
+    [head] = await stand.store.list_heads(HeadFilter(parent="p"), limit=10)
+    assert (head.parent_node, loads(head.params)) == ("sub", {"n": 5, "more": 0})
+    assert cell.task is not None
+    assert cell.task.runs["sub"].error is None
 
 
 async def test_a_parent_leaves_memory_only_when_none_of_its_children_has_ended_for_a_while() -> None:

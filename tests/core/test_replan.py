@@ -244,3 +244,52 @@ def test_variables_begin_anew_only_where_everything_does(how: dict[str, Any], co
 
     play.ask("restart", **how)
     assert play.task.vars == {"n": count}
+
+
+def counts(name: str, *parents: str, **more: Any) -> dict[str, Any]:
+    io = {"fn": "vars.incr", "fn_args": {"key": "n"}}
+    return node(name, *parents, type="coordinator_fn", io=io, **more)
+
+
+@pytest.mark.parametrize(
+    ("asked", "then"),
+    [
+        ({}, 2),  # the whole: as if it had never run
+        ({"from_node": "a"}, 2),
+        ({"from_node": "b"}, 3),  # what `a` has counted is kept, and `b` counts again
+        ({"from_node": "z"}, 2),
+    ],
+)
+def test_variables_begin_anew_where_all_that_ran_runs_again(asked: dict[str, Any], then: int) -> None:
+    play = Play(graph(counts("a"), counts("b", "a"), node("z", "b")))
+    play.succeed("z")
+    assert play.task.vars == {"n": 2}
+
+    assert play.ask("restart", **asked) == ""
+
+    assert play.task.vars == {"n": then}
+    play.check()
+
+
+def test_variables_begin_anew_though_some_nodes_are_not_needed() -> None:
+    play = Play(graph(counts("a"), node("z", "a"), node("other")), targets=["z"])
+    play.succeed("z")
+    assert play.ask("restart") == ""
+    assert play.task.vars == {"n": 1}
+
+
+def test_the_variables_that_kept_items_have_set_are_kept() -> None:
+    io = {"fn": "vars.incr", "fn_args": {"key": "n", "by": {"$item": ""}}}
+    play = Play(graph(node("m", type="coordinator_fn", foreach=[5, "x"], io=io)))
+    assert (play.task.vars, play.states) == ({"n": 5}, {"m": "failed", "m[0]": "finished", "m[1]": "failed"})
+    play.ask("restart", failed_only=True)
+    assert play.task.vars == {"n": 5}
+    play.ask("restart")
+    assert play.task.vars == {"n": 5}  # once more
+
+
+def test_an_edited_graph_whose_nodes_are_all_new_begins_with_no_variables() -> None:
+    play = Play(graph(counts("a"), node("z", "a")))
+    play.succeed("z")
+    assert restart(play, graph(counts("b"), node("y", "b"))) == ""
+    assert play.task.vars == {"n": 1}

@@ -60,7 +60,7 @@ ROWS = {
     "node_released": ["node_released", "a"],
     "undo": ["undo", ["a"], "failed", {"code": "x"}],
     "cancelling": ["cancelling", "why", "cancelled", 12.5, {"code": "timeout"}, "stop"],
-    "restarted": ["restarted", 1, ["a"], "ref", {"p": 1}, ["a"], 2, 12.5],
+    "restarted": ["restarted", 1, ["a"], "ref", {"p": 1}, ["a"], 2, 12.5, True],
     "ended": ["ended", "failed", {"code": "x"}],
     "stream_begun": ["stream_begun", "a"],
     "permits_returned": ["permits_returned", "a"],
