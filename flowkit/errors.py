@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-
-from flowkit.records import dataclass
+from dataclasses import dataclass
 
 
 class FlowKitError(Exception):

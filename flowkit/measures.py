@@ -5,9 +5,8 @@ Labels are few and bounded: roles, outcomes, verbs. No task, node or worker is o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal
-
-from flowkit.records import dataclass
 
 Kind = Literal["counter", "gauge", "histogram"]
 

@@ -6,9 +6,8 @@ Times are epoch seconds by the clock of the process that observed; of what was c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from flowkit.records import dataclass
 
 if TYPE_CHECKING:
     from flowkit.core.model import Task

@@ -12,9 +12,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-
-from flowkit.records import dataclass
 
 if TYPE_CHECKING:
     from flowkit.observations import Observation, Reading

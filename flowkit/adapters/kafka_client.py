@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.errors import BusUnavailable
-from flowkit.records import dataclass
 
 try:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer

@@ -7,6 +7,7 @@ import ssl
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.conn import collect_hosts, create_conn
@@ -18,8 +19,6 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from aiokafka.protocol.metadata import MetadataRequest
-
-from flowkit.records import dataclass
 
 API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 STEP_SEC = 2.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from aiokafka import errors
 
 from flowkit.adapters.kafka_client import FAILURES, Clients, discard_producer
 from flowkit.ports import Record
-from flowkit.records import dataclass
 
 MAX_BYTES_WAITING = 64 * 1024 * 1024
 RETRY_SEC = 0.2

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import field
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
 from flowkit.errors import ConfigError, did_you_mean
-from flowkit.records import dataclass
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")

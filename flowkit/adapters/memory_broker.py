@@ -7,13 +7,12 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flowkit.adapters.rebalance import tell
 from flowkit.errors import ConfigError
 from flowkit.ports import Rebalanced, Record, TopicSpec
-from flowkit.records import dataclass
 
 KEEP = 200_000
 # Of a partition that nobody has ever read: a group may still come and want the earliest.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowkit.adapters.memory_secrets import MemorySecretData
@@ -23,7 +23,6 @@ from flowkit.ports import (
     Request,
     StreamId,
 )
-from flowkit.records import dataclass
 
 
 @dataclass(slots=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from flowkit.adapters.limits import storable
 from flowkit.ports import AuditFilter, AuditRow, Outcome, Rewrap, SealedSecret
-from flowkit.records import dataclass
 from flowkit.wire.audit import Mark, chained, mark_of
 
 

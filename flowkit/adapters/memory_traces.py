@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from flowkit.adapters.limits import storable
 from flowkit.monitor_ports import RUN, AttemptQuery, AttemptRecord, Bins, Histogram, Rollup, bin_of
 from flowkit.ports import Outcome
-from flowkit.records import dataclass
 from flowkit.wire.rollups import OPEN_BYTES, Group, added, groups_of, pieces
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.adapters import missing
 from flowkit.errors import ConfigError
-from flowkit.records import dataclass
 
 try:
     import pymongo

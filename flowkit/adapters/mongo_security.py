@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.errors import ConfigError
-from flowkit.records import dataclass
 
 USUAL = "is it running, and is the address right?"
 NOISE = re.compile(r" \(configured timeouts|, Timeout:|, full error:")

@@ -9,12 +9,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from flowkit.adapters.sqlite_rows import Row
 from flowkit.alarms import Alarms
 from flowkit.ports import Outcome
-from flowkit.records import dataclass
 
 Write = Callable[[sqlite3.Connection], list[Outcome]]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from flowkit.cli.console import one_line
 from flowkit.coordinator.views import NodeView, TaskView
@@ -15,7 +15,6 @@ from flowkit.coordinator.watch import TaskEvent
 from flowkit.core.derived import COMPENSATE, base_of, group_of
 from flowkit.core.graph import Graph
 from flowkit.core.node_run import ENDED_NODE, NodeState
-from flowkit.records import dataclass
 
 DEEPEST = 12
 ITEM, RUN, UNDO = "item", "run", "undone"

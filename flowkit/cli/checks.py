@@ -7,11 +7,11 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from flowkit import __version__
-from flowkit.records import dataclass
 
 DISTRIBUTION = "flowkit-engine"
 PYTHON, SQLITE = (3, 11), (3, 37, 0)

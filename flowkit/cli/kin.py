@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.cli.board import DEEPEST
@@ -13,7 +13,6 @@ from flowkit.cli.times import show_seconds
 from flowkit.cli.tree import branches
 from flowkit.client import Client
 from flowkit.ports import Head
-from flowkit.records import dataclass
 
 MOST = 1000
 PAGE = 500

@@ -8,7 +8,7 @@ import sys
 import time
 from argparse import Namespace
 from contextlib import redirect_stdout, suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from flowkit.coordinator.views import TaskResult, TaskView
 from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import Graph
 from flowkit.errors import FlowKitError, RequestRefused, WaitTimeout
-from flowkit.records import dataclass
 
 DRAIN_SEC = 5.0
 LAST_EVENTS_SEC = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from flowkit.config import CoordinatorConfig, WorkerConfig
 from flowkit.coordinator.coordinator import Coordinator
 from flowkit.hurry import done_before
 from flowkit.observing import observing_of
-from flowkit.records import dataclass
 from flowkit.worker.worker import Worker
 
 WITHOUT_HANDLERS = frozenset({"echo", "code"})

@@ -7,7 +7,7 @@ import os
 import tomllib
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 from flowkit.config import CommonSettings, CoordinatorConfig, WorkerConfig
 from flowkit.errors import ConfigError, did_you_mean
-from flowkit.records import dataclass
 
 S = TypeVar("S", bound=CommonSettings)
 FILE = "pyproject.toml"

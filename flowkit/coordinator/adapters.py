@@ -7,6 +7,7 @@ recorded with the rest. A user's own is called like a handler, in the coordinato
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from flowkit.coordinator.detector import SensitiveDetectorProto
@@ -14,7 +15,6 @@ from flowkit.core.functions import FUNCTIONS
 from flowkit.core.keys import TYPE_RULE
 from flowkit.core.starts import function_role
 from flowkit.errors import ConfigError, FunctionError
-from flowkit.records import dataclass
 
 __all__ = ["AdapterError", "CoordinatorAdapters", "SensitiveDetectorProto", "default_adapters"]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +23,6 @@ from flowkit.core.starts import function_role
 from flowkit.core.traceparent import read_traceparent
 from flowkit.core.values import Copier
 from flowkit.errors import GraphError, InputError, Problem, did_you_mean
-from flowkit.records import dataclass
 from flowkit.telemetry import current_traceparent
 from flowkit.wire.codec import dumps
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from flowkit.core.bounds import Need
 from flowkit.core.permits import Claim
-from flowkit.records import dataclass
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowkit.coordinator.bids import Bids
@@ -17,7 +18,6 @@ from flowkit.core.node_run import NodeRun
 from flowkit.core.permits import ToTask
 from flowkit.core.reports import Placed, Report
 from flowkit.ports import Commit, Head
-from flowkit.records import dataclass
 
 if TYPE_CHECKING:
     from flowkit.coordinator.story import Story

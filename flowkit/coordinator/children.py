@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from flowkit.coordinator.admission import checked_params
 from flowkit.coordinator.artifacts import answered, materialise, output_of_ended
@@ -33,7 +33,6 @@ from flowkit.core.reports import ChildEnded, ChildGone
 from flowkit.core.settling import continue_of, spawn_of
 from flowkit.errors import Corrupt, ExprError, FlowKitError, FlowNotFound, GraphError, InputError, StoreUnavailable
 from flowkit.ports import DELETED, Bus, Clock, Head, Outcome, Record, Store
-from flowkit.records import dataclass
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
 from flowkit.wire.messages import Knock, Told, encode_facts_batch

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from flowkit.coordinator.flows import Flows
 from flowkit.coordinator.graphs import Graphs
 from flowkit.core.graph import Graph
 from flowkit.errors import GraphError, Problem
-from flowkit.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from flowkit.coordinator.lease_times import dangers, fresh_sec
 from flowkit.core.signature import Signature, read_signature
 from flowkit.ports import Clock
-from flowkit.records import dataclass
 from flowkit.telemetry import LeaseTimesDiffer, Telemetry, WorkerSeen
 from flowkit.wire.messages import Goodbye, Heartbeat, Hello
 

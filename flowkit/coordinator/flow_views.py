@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flowkit.core.flow_refs import LATEST
 from flowkit.ports import FlowVersion
-from flowkit.records import dataclass
 
 
 class Pinned(NamedTuple):

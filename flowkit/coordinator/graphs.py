@@ -7,6 +7,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,6 @@ from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
 from flowkit.errors import Corrupt, FlowKitError, GraphError, Problem
 from flowkit.ports import Clock, Store
-from flowkit.records import dataclass
 from flowkit.wire.codec import dumps_in_parts, loads
 
 CACHED_NODES = 500_000

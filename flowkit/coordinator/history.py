@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
 
@@ -17,7 +18,6 @@ from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.errors import Corrupt, GraphError, StoreUnavailable, UnknownFact
 from flowkit.ports import DELETED, Commit, Head, Store
-from flowkit.records import dataclass
 from flowkit.slices import in_slices
 from flowkit.telemetry import SnapshotLoaded, SnapshotUnusable, Telemetry
 from flowkit.wire.codec import loads

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.core.node_run import NodeRun
 from flowkit.ports import Clock
-from flowkit.records import dataclass
 from flowkit.wire.seals import may_speak_for
 
 Progress = tuple[float | None, float | None, str]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import count
 
 from flowkit.coordinator.dispatcher import AGEING_SEC
@@ -14,7 +14,6 @@ from flowkit.core.limiter import Limiter, Want, Who
 from flowkit.core.permits import PermitAsked, PermitDelayed, PermitGranted, PermitOver, PermitWanted, ToLimit, ToTask
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.ports import Clock, LimitRecord, LimitSwap, Outcome, Store
-from flowkit.records import dataclass
 from flowkit.telemetry import LimitReloaded, LimitUnreadable, Telemetry
 from flowkit.wire.limits import decode_limiter, encode_limiter
 from flowkit.wire.topics import partition_of

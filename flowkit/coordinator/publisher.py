@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from flowkit.ports import Bus, Clock, Record
-from flowkit.records import dataclass
 from flowkit.service import Supervisor
 from flowkit.telemetry import DeadLettered, Telemetry
 from flowkit.wire.dead import dead_letter

@@ -4,11 +4,11 @@ before is on its way, and piece by piece. A task of a hundred thousand nodes mus
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowkit.coordinator.cell import Cell, Flight
 from flowkit.core.decide import Deciding
-from flowkit.records import dataclass
 from flowkit.slices import give_way
 
 if TYPE_CHECKING:

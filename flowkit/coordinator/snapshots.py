@@ -5,7 +5,7 @@ Never from the state in memory, which may be ahead of what is acknowledged: a re
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 from flowkit.coordinator.cell import Cell
@@ -14,7 +14,6 @@ from flowkit.coordinator.history import History, Past, place_of
 from flowkit.core.model import Task
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Clock, Store
-from flowkit.records import dataclass
 from flowkit.slices import give_way
 from flowkit.telemetry import SnapshotTaken, Telemetry
 from flowkit.wire.snapshot import write_snapshot

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from flowkit.coordinator.carrier import Carrier
 from flowkit.coordinator.cell import Cell
 from flowkit.core.model import Task
 from flowkit.ports import Clock
-from flowkit.records import dataclass
 from flowkit.wire.events import EdgeProgress, Event
 from flowkit.wire.messages import Flowing
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from flowkit.core.model import Task
 from flowkit.ports import Block, Store, StreamId
-from flowkit.records import dataclass
 from flowkit.wire.stream import Cursor, read_mark
 
 AT_ONCE = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from flowkit.coordinator.acceptance import Acceptance
@@ -39,7 +39,6 @@ from flowkit.core.replan import RestartOptions, RestartPlan
 from flowkit.errors import did_you_mean
 from flowkit.paging import checked_limit
 from flowkit.ports import DELETED, Bus, Clock, Commit, Head, HeadFilter, Record, Store
-from flowkit.records import dataclass
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.wire.topics import Topics

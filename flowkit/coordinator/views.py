@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.coordinator.streams import StreamView
@@ -16,7 +16,6 @@ from flowkit.core.node_run import Group, NodeRun, NodeState
 from flowkit.core.payload import PLAIN
 from flowkit.core.permits import needs_of
 from flowkit.ports import Head
-from flowkit.records import dataclass
 
 SLICE = 2000
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.coordinator.history import History
@@ -14,7 +14,6 @@ from flowkit.core.evolve import evolve
 from flowkit.core.model import Task
 from flowkit.errors import Corrupt, TaskNotFound
 from flowkit.ports import Commit
-from flowkit.records import dataclass
 from flowkit.wire.events import Event
 from flowkit.wire.facts import decode_facts, row_of
 from flowkit.wire.tombstone import is_tombstone

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from flowkit.core.problems import Place, Problems, shown, written
-from flowkit.records import dataclass
 
 CODE: Final = "code"
 OOM: Final = "oom"

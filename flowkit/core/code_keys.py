@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.code import (
@@ -19,7 +20,6 @@ from flowkit.core.code import (
 from flowkit.core.graph import MISSING
 from flowkit.core.kinds import Choice, Door, Key, ListOf, Number, Record, Text
 from flowkit.core.problems import LONGEST_NAME, Place, shown
-from flowkit.records import dataclass
 
 MOST_ENTRIES: Final = 200
 MOST_SECRETS: Final = 64

@@ -4,6 +4,7 @@ flow, and a graph of itself. All rules that are about a node hold together, so t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -12,7 +13,6 @@ from flowkit.core.graph import Graph, Node
 from flowkit.core.labels import Wanted
 from flowkit.core.lane import Lane
 from flowkit.core.problems import Place, Problems, shown
-from flowkit.records import dataclass
 
 COVER: Final = "cover"
 FAIL: Final = "fail"

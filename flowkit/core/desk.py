@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flowkit.core import facts as f
@@ -15,7 +15,6 @@ from flowkit.core.node_run import ENDED_NODE, NodeRun
 from flowkit.core.opening import Detector
 from flowkit.core.problems import Problems, shown
 from flowkit.errors import ExprError, FunctionError, InputError
-from flowkit.records import dataclass
 
 CANCEL_GRACE_SEC: Final = 30.0
 UNFIT: Final = (InputError, ExprError, FunctionError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
 from flowkit.core import code, legacy, limits, policies, starts
@@ -19,7 +19,6 @@ from flowkit.core.stream_rules import StreamRules
 from flowkit.core.template import Template, TemplateReader
 from flowkit.core.topology import Some, Topology
 from flowkit.core.values import Copier
-from flowkit.records import dataclass
 
 SCHEMA_VERSION: Final = "2"
 NO_TEMPLATE: Final = Template(MISSING)

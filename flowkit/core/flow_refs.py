@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from flowkit.core.keys import ID_RULE
 from flowkit.core.problems import LONGEST_NAME, shown
 from flowkit.errors import FlowNameError
-from flowkit.records import dataclass
 
 DEFAULT: Final = "default"
 """The tag of the version that the name alone means; where nobody has set it, that is the newest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core import vars as variables
@@ -12,7 +13,6 @@ from flowkit.core.problems import shown
 from flowkit.core.sensitive import looks_secret
 from flowkit.core.vars import Operation
 from flowkit.errors import FunctionError, did_you_mean
-from flowkit.records import dataclass
 
 OutputOf = Callable[[str], Any]
 Detector = Callable[[str, Any], bool]

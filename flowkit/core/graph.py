@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flowkit.core.code import Code
 from flowkit.core.expr import Expression
 from flowkit.core.lane import Lane
 from flowkit.core.stream import Streaming
-from flowkit.records import dataclass
 
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.graph import SUCCESS
-from flowkit.records import dataclass
 
 PARTS: Final = frozenset({"nodes", "edges"})
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar, dataclass_transform
-
-from flowkit.records import dataclass
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.code_keys import CODE_KEYS, OwnPolicy
@@ -26,7 +27,6 @@ from flowkit.core.kinds import (
 from flowkit.core.lane_keys import PRIORITY, LabelsKind, StickyKind
 from flowkit.core.problems import LONGEST_NAME, Place, shown
 from flowkit.core.stream import FIRST_BATCH, MAX_BATCHES, MAX_BYTES, READY, SPILL_BYTES
-from flowkit.records import dataclass
 
 MOST: Final = 1_000_000
 LONGEST_WAIT_SEC: Final = 1e9

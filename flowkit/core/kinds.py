@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from flowkit.core.conditions import read_expression
@@ -14,7 +15,6 @@ from flowkit.core.problems import Place, Problems, shown, written
 from flowkit.core.template import TemplateReader
 from flowkit.core.values import Copier
 from flowkit.errors import InputError
-from flowkit.records import dataclass
 
 EXTENSION: Final = "x-"
 LONGEST_EXPRESSION: Final = 4096

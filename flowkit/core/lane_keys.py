@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.graph import MISSING
 from flowkit.core.kinds import Door, Key, Number, Record, Text
 from flowkit.core.lane import TASK
 from flowkit.core.problems import LONGEST_NAME, Place, shown, written
-from flowkit.records import dataclass
 
 LONGEST_VALUE: Final = 256
 MOST_LABELS: Final = 32

@@ -9,14 +9,13 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from math import inf
 from typing import Final
 
 from flowkit.core.immutable import immutable
 from flowkit.core.permits import Claim, PermitWanted
-from flowkit.records import dataclass
 
 MOST_HOLDERS: Final = 2000
 """So many permits of one limit are out at a time, whatever its `max`: they stand in one record."""

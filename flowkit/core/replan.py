@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from flowkit.core import selection
@@ -18,7 +18,6 @@ from flowkit.core.node_run import NodeState
 from flowkit.core.problems import Problems, shown
 from flowkit.core.restart import conditions
 from flowkit.core.scope import depends_on
-from flowkit.records import dataclass
 
 
 class RestartOptions(TypedDict, total=False):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
 from flowkit.core.problems import shown
 from flowkit.errors import SecretNameError
-from flowkit.records import dataclass
 
 LONGEST_NAME: Final = 128
 NAME_RULE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")

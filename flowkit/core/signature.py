@@ -6,6 +6,7 @@ Only what is certain is said: a node that is refused here would fail with `bad_i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core import template
@@ -13,7 +14,6 @@ from flowkit.core.filling import unescape
 from flowkit.core.graph import MISSING, Graph, Node
 from flowkit.core.problems import Place, Problems, render, shown
 from flowkit.errors import Problem, did_you_mean
-from flowkit.records import dataclass
 
 BY_NAME: Final = "x-flowkit-by-name"
 """The key of a schema whose properties are parameters: their names, each with the JSON type that is all that its

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
-
-from flowkit.records import dataclass
 
 READY: Final = "ready"
 FIRST_BATCH: Final = "first_batch"

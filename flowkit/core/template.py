@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.code import SECRET_RULE
@@ -17,7 +18,6 @@ from flowkit.core.graph import Reference
 from flowkit.core.problems import LONGEST_NAME, Place, Problems, shown, written
 from flowkit.core.values import DECLINED, Copier
 from flowkit.errors import nearest
-from flowkit.records import dataclass
 
 FROM: Final = "$from"
 PARAM: Final = "$param"

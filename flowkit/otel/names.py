@@ -6,9 +6,8 @@ developed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
-
-from flowkit.records import dataclass
 
 SCOPE: Final = "flowkit"
 """The instrumentation scope of all of them."""

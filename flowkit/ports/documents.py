@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 from flowkit.core.immutable import immutable
-from flowkit.records import dataclass
 
 FOREVER: Final = math.inf
 

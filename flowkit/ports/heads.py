@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Final
 
 from flowkit.core.immutable import immutable
-from flowkit.records import dataclass
 
 DELETED: Final = "deleted"
 """The status of the head of a deleted task: nobody sees the task any more, and what is left of it will be removed."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from flowkit.errors import ConfigError
-from flowkit.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from flowkit.errors import FlowKitError, TicketRefused
 from flowkit.ports import Clock, SecretUse
-from flowkit.records import dataclass
 from flowkit.secrets.manager import SecretManager
 from flowkit.wire.tickets import LEEWAY_SEC, Ticket, check_use, read_ticket
 

@@ -7,10 +7,10 @@ master key. So nothing that is stored opens in another place, and another master
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Final
 
 from flowkit.errors import ConfigError, SecretTampered, how_to_install
-from flowkit.records import dataclass
 
 try:
     from cryptography.exceptions import InvalidTag

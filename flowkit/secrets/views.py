@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from flowkit.core.secret_refs import read_allowed
 from flowkit.ports import AuditRow, SealedSecret
-from flowkit.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.code import WHOLE
 from flowkit.core.keys import ID_RULE
 from flowkit.core.problems import LONGEST_NAME
 from flowkit.errors import Permanent, did_you_mean
-from flowkit.records import dataclass
 from flowkit.services.door import Refusal
 from flowkit.services.unit import names_in
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flowkit.core.redaction import Redactor
 from flowkit.errors import did_you_mean
 from flowkit.npu_control import DONE, ERROR
-from flowkit.records import dataclass
 from flowkit.services.door import Refusal
 from flowkit.services.passes import Pass
 from flowkit.services.secret_values import SecretValues

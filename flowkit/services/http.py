@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flowkit.errors import Corrupt, ServiceUnavailable
-from flowkit.records import dataclass
 from flowkit.wire.codec import dumps, loads
 
 LARGEST_ANSWER: Final = 32 * 1024 * 1024

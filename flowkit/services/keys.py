@@ -10,11 +10,11 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from flowkit.errors import ConfigError
-from flowkit.records import dataclass
 
 OPERATOR: Final = "operator"
 SHORTEST: Final = 16

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Final
-
-from flowkit.records import dataclass
 
 MB: Final = 1024 * 1024
 ROOM_MB: Final = 1

@@ -8,12 +8,12 @@ import hmac
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from flowkit.core.code import SECRET_RULE
 from flowkit.errors import ConfigError
-from flowkit.records import dataclass
 from flowkit.services.names import NAME_RULE
 
 USUAL_SEC: Final = 24 * 3600.0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flowkit.records import dataclass
 from flowkit.services.door import Refusal
 
 SILENT_SEC: Final = 10.0

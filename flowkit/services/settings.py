@@ -6,13 +6,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from flowkit.errors import ConfigError, did_you_mean
-from flowkit.records import dataclass
 
 LARGEST_FILE: Final = 64 * 1024
 FILE: Final = ".env"

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,6 @@ from flowkit.core.code import LONGEST_SOURCE, PLACEHOLDER
 from flowkit.core.redaction import Redactor
 from flowkit.errors import ConfigError, FlowKitError
 from flowkit.npu_control import DONE, ERROR
-from flowkit.records import dataclass
 from flowkit.sandbox.errors import CannotStart
 from flowkit.sandbox.languages import program_for
 from flowkit.sandbox.outcome import Outcome, usage_of

@@ -6,10 +6,10 @@ It knows the graph's rules by itself, and asks nothing of the fold.
 from __future__ import annotations
 
 from collections.abc import Collection, Set
+from dataclasses import dataclass
 
 from flowkit.core.derived import base_of, group_of
 from flowkit.core.graph import END, FAILURE, SUCCESS, Edge, Graph
-from flowkit.records import dataclass
 
 ENDS = frozenset({"done", "failed", "skipped", "cancelled"})
 

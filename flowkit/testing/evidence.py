@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flowkit.core.graph import Graph
 from flowkit.errors import FlowKitError
 from flowkit.ports import Commit, Head, HeadFilter, Request, Store
-from flowkit.records import dataclass
 from flowkit.wire.codec import loads
 
 UNKNOWN: Final = object()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from flowkit.records import dataclass
 from flowkit.testing import removals as r
 
 Instead = Callable[[Any], Any]

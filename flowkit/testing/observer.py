@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from flowkit.core.evolve import evolve
 from flowkit.core.model import Task
 from flowkit.core.reports import Failed, Succeeded
 from flowkit.errors import BusUnavailable, StoreUnavailable
 from flowkit.ports import Record, Renewal
-from flowkit.records import dataclass
 from flowkit.telemetry import AttemptKilled, DeadLettered, Happening, LeaseExpired, LoopFailed, Quarantined
 from flowkit.testing.bus import Broker
 from flowkit.testing.evidence import Start, Violation

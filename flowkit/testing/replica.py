@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,6 @@ from flowkit.ports import (
     Request,
     StreamId,
 )
-from flowkit.records import dataclass
 from flowkit.testing.machine import MONGO, Machine
 from flowkit.testing.stage import Stage
 

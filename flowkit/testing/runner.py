@@ -11,9 +11,8 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 
-from flowkit.records import dataclass
 from flowkit.testing.faults import INJECTED
 from flowkit.testing.guards import removed
 from flowkit.testing.world import Report

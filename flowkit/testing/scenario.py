@@ -5,10 +5,8 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-from flowkit.records import dataclass
 
 ROLE = "work"
 MAX_ATTEMPTS = 3

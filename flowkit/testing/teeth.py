@@ -6,11 +6,10 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from flowkit.records import dataclass
 from flowkit.testing.guards import GUARDS, HARMLESS, find
 from flowkit.testing.runner import run_seeds
 

@@ -6,7 +6,7 @@ It keeps its own book of the nodes and believes neither the coordinator nor the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.core import facts as f
@@ -22,7 +22,6 @@ from flowkit.core.scope import Unanswered
 from flowkit.core.selection import sources
 from flowkit.errors import ExprError, InputError
 from flowkit.ports import Commit, Head
-from flowkit.records import dataclass
 from flowkit.testing.book import ENDS, Node, Nodes
 from flowkit.testing.evidence import UNKNOWN, Evidence, Start
 from flowkit.wire.facts import decode_facts

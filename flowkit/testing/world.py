@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +18,6 @@ from flowkit.core.graph import Graph
 from flowkit.core.model import Task
 from flowkit.errors import BusUnavailable, StoreUnavailable
 from flowkit.ports import DELETED, Bus
-from flowkit.records import dataclass
 from flowkit.telemetry import Telemetry
 from flowkit.testing import faults
 from flowkit.testing.bus import Broker, FaultyBus

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.core.derived import group_of, number_of, repetition_of
 from flowkit.monitor_ports import RUN, AttemptRecord, measure_of
-from flowkit.records import dataclass
 from flowkit.trace.resources import Resources, resources_of
 from flowkit.trace.task_trace import AttemptTrace, NodeTrace, TaskTrace
 

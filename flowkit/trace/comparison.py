@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from flowkit.monitor_ports import AttemptRecord
-from flowkit.records import dataclass
 from flowkit.trace.analysis import critical_path
 from flowkit.trace.resources import Resources, resources_of
 from flowkit.trace.task_trace import TaskTrace

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from flowkit.monitor_ports import BAD, Bins, Histogram, Rollup, seconds_of
-from flowkit.records import dataclass
 from flowkit.wire.rollups import add_bins, counts_in
 
 

@@ -10,14 +10,13 @@ lasts it falls behind until there is less.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from flowkit.core.model import ENDED_TASK
 from flowkit.monitor_ports import AttemptRecord, Seen, TraceStore
 from flowkit.ports import Clock, Head, HeadFilter, Outcome, Store
-from flowkit.records import dataclass
 from flowkit.telemetry import Telemetry
 from flowkit.trace.task_trace import Recorded, read_ended
 from flowkit.trace.traces import in_slices

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Final
 
 from flowkit.core.model import ENDED_TASK
@@ -12,7 +13,6 @@ from flowkit.errors import TaskNotFound, did_you_mean
 from flowkit.monitor_ports import LogBlock, LogQuery, LogStore, Place
 from flowkit.paging import checked_limit
 from flowkit.ports import DELETED, Clock, Head, Store
-from flowkit.records import dataclass
 from flowkit.wire.logs import LEVELS, LogLine, lines_of
 
 BLOCKS: Final = 50

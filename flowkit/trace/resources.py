@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.monitor_ports import AttemptRecord
-from flowkit.records import dataclass
 
 MB: Final = 1024 * 1024
 CPU_BOUND: Final = 0.8

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from flowkit.core import facts as f
@@ -21,7 +21,6 @@ from flowkit.core.node_run import NodeRun
 from flowkit.core.payload import Payload, lift_artifacts, put_at
 from flowkit.monitor_ports import AttemptRecord
 from flowkit.ports import Commit, Head, flow_name
-from flowkit.records import dataclass
 from flowkit.wire.codec import loads
 from flowkit.wire.facts import decode_facts
 from flowkit.wire.tombstone import is_tombstone

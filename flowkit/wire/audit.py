@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from flowkit.ports import AuditRow
-from flowkit.records import dataclass
 
 _DOMAIN: Final = b"flowkit audit v1\x00"
 _TEXTS: Final = struct.Struct(">I")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +18,6 @@ from flowkit.core.derived import base_of
 from flowkit.core.traceparent import trace_of
 from flowkit.errors import Corrupt, UnknownFact
 from flowkit.monitor_ports import LogBlock
-from flowkit.records import dataclass
 from flowkit.wire.codec import UNFIT, dumps, loads
 from flowkit.wire.seals import may_speak_for
 

@@ -13,12 +13,11 @@ import hmac
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Self
 
 from flowkit.errors import ConfigError
 from flowkit.ports import Record
-from flowkit.records import dataclass
 from flowkit.wire.topics import Topics
 
 HEADER = "flowkit-seal"

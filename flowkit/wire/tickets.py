@@ -12,11 +12,11 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flowkit.errors import TicketRefused
 from flowkit.ports import Clock, SecretUse
-from flowkit.records import dataclass
 
 FORM: Final = "fk1"
 OF_THE_ATTEMPT: Final = ("tenant", "task_id", "node", "attempt", "token", "worker")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 
 from flowkit.ports import TopicSpec
-from flowkit.records import dataclass
 
 FLEET_PARTITIONS = 4
 WORK_PARTITIONS = 8

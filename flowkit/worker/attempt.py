@@ -6,11 +6,11 @@ import asyncio
 import enum
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowkit.core.facts import Usage
 from flowkit.core.reports import AttemptReport, Failed, Released
-from flowkit.records import dataclass
 from flowkit.wire.messages import Flowing, Held, Job
 from flowkit.worker.registry import Kind, Role
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from flowkit.records import dataclass
 from flowkit.wire.codec import dumps
 from flowkit.wire.logs import LEVELS, encode_line
 from flowkit.wire.messages import Job

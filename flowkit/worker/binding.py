@@ -6,12 +6,12 @@ import functools
 import inspect
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from flowkit.core.signature import misfit
 from flowkit.errors import ConfigError, InputError
-from flowkit.records import dataclass
 from flowkit.worker.stream import Stream, as_stream
 
 CONTEXT_NAMES = frozenset({"Context", "RunContext"})

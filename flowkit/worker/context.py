@@ -9,13 +9,13 @@ import math
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from flowkit.clock import Clock
 from flowkit.errors import Cancelled
 from flowkit.ports import Store
-from flowkit.records import dataclass
 from flowkit.telemetry import Telemetry
 from flowkit.wire.codec import loads
 from flowkit.worker.artifacts import Artifacts

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 
 from flowkit.ports import Bus, Clock, Outcome, Record, Renewal
-from flowkit.records import dataclass
 from flowkit.service import Supervisor
 from flowkit.telemetry import Telemetry
 from flowkit.wire.messages import Heartbeat, Hello, encode_message

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flowkit.core.stream import named_nodes
 from flowkit.errors import ConfigError, InputError, did_you_mean
-from flowkit.records import dataclass
 from flowkit.worker import stream_adapters
 from flowkit.worker.binding import Binding, binding_of
 from flowkit.worker.handlers.base import Batch

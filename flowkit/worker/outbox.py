@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 from flowkit.core.reports import AttemptReport, Declined, Failed, Released, Started, Streams, Succeeded
 from flowkit.ports import Bus, Record
-from flowkit.records import dataclass
 from flowkit.service import Supervisor
 from flowkit.wire.codec import dumps
 from flowkit.wire.messages import Job, Told, encode_facts_batch

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowkit.core.facts import ErrorInfo
 from flowkit.core.reports import Failed
 from flowkit.errors import FlowKitError, InputError, Permanent, Retry
-from flowkit.records import dataclass
 from flowkit.sandbox.outcome import Failure
 from flowkit.wire.codec import dumps
 

@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
@@ -16,7 +16,6 @@ from flowkit.core.dialect import parse_graph
 from flowkit.core.graph import BUILT_INS
 from flowkit.core.starts import function_role
 from flowkit.errors import ConfigError, GraphError, did_you_mean
-from flowkit.records import dataclass
 from flowkit.worker.binding import Binding, binding_of
 
 F = TypeVar("F", bound=Callable[..., Any])

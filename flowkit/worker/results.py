@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from flowkit.records import dataclass
 
 MOST_NEXT = 1000
 LONGEST_NEXT = 16 * 1024

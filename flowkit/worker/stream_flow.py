@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from flowkit.core.payload import Payload
 from flowkit.errors import StoreUnavailable
 from flowkit.ports import Store, StreamId
-from flowkit.records import dataclass
 from flowkit.wire.codec import dumps, loads
 from flowkit.wire.facts import read_payload, write_artifact, write_payload
 from flowkit.wire.messages import Flowing, Job

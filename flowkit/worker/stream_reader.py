@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from flowkit.core.payload import Payload
 from flowkit.ports import Block, Outcome, Store, StreamId
-from flowkit.records import dataclass
 from flowkit.wire.facts import write_payload
 from flowkit.wire.stream import Cursor, Mark, Ring, read_body, write_body
 from flowkit.worker.ending import end

@@ -6,10 +6,10 @@ It is known by rings, and by a look at what they have written, for rings may be 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from flowkit.ports import Store, StreamId
-from flowkit.records import dataclass
 from flowkit.wire.stream import Cursor, Plan, Ring, read_mark
 from flowkit.worker.inputs import patiently
 from flowkit.worker.outcome import AttemptFailure

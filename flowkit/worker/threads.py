@@ -8,9 +8,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from typing import Any
-
-from flowkit.records import dataclass
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.core.expr.compiler import Compiler
@@ -14,7 +14,6 @@ from flowkit.core.expr.literals import measure
 from flowkit.core.expr.parser import Parser
 from flowkit.core.expr.paths import Run
 from flowkit.core.expr.values import SCALARS
-from flowkit.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,10 @@ text does.
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from flowkit.core.expr.failure import Span
-from flowkit.records import dataclass
 
 NOWHERE: Span = (0, 0)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final, TypeAlias
-
-from flowkit.records import dataclass
 
 Range: TypeAlias = "tuple[int, int]"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from flowkit.core.expr.regex import classes
 from flowkit.core.expr.regex.charset import CATEGORIES, LAST, Range
 from flowkit.core.expr.regex.problem import PatternError
 from flowkit.core.problems import shown
-from flowkit.records import dataclass
 
 CODE: Final = re.compile(r"\\(?:x\{([0-9a-fA-F]{1,8})\}|x([0-9a-fA-F]{2})|([1-7][0-7]{1,2}|0[0-7]{0,2}))")
 CATEGORY: Final = re.compile(r"\\([pP])(?:\{(\^?)([A-Za-z_ ]{1,40})\}|([A-Za-z]))")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from flowkit.core.expr.limits import MAX_DEPTH, MAX_PATTERN
@@ -12,7 +12,6 @@ from flowkit.core.expr.regex.charset import Charset, Range, all_but, charset, li
 from flowkit.core.expr.regex.escapes import Escape, read_category, read_escape
 from flowkit.core.expr.regex.problem import PatternError
 from flowkit.core.expr.regex.syntax import Alternatives, Edge, Pattern, Repeat, Sequence
-from flowkit.records import dataclass
 
 MOST: Final = 1000  # repetitions, as in RE2
 COUNTS: Final = re.compile(r"\{([0-9]{1,9})(?:(,)([0-9]{1,9})?)?\}")

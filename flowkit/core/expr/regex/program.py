@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from flowkit.core.expr.limits import MAX_PROGRAM
 from flowkit.core.expr.regex.charset import Charset
 from flowkit.core.expr.regex.problem import PatternError
 from flowkit.core.expr.regex.syntax import Alternatives, Edge, Pattern, Repeat, Sequence
-from flowkit.records import dataclass
 
 MATCH: Final = 0  # the number of `Done`
 

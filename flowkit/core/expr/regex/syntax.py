@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
 from flowkit.core.expr.regex.charset import Charset
-from flowkit.records import dataclass
 
 
 class Edge(Enum):
