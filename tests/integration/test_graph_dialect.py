@@ -87,6 +87,7 @@ async def test_the_first_example_says_hello(place: Place) -> None:
 
 async def test_whoever_waits_for_a_role_that_nobody_serves_is_told(place: Place) -> None:
     async with running(place, {"greeter": greet}) as coordinator:
+        await until("the worker is known", lambda: coordinator.runtime.fleet.workers)
         told: asyncio.Queue[str] = asyncio.Queue()
         handle = coordinator.task(await coordinator.create_task(graph={"nodes": [{"node_id": "hi", "type": "greet"}]}))
         waiting = asyncio.create_task(handle.result(timeout=WAIT_SEC, on_wait=told.put_nowait))
