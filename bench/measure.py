@@ -22,6 +22,8 @@ SETTLE_SEC = 1.5
 RUN_SEC = 120.0
 MAP_SEC = 600.0
 MAP_SETTLE_SEC = 5.0
+WRITTEN_RUNS, WRITTEN = 5, "W3 before W8"
+"""Before each run of W8 so many of W3: its nodes are written down, and a machine's speed changes within minutes."""
 NAP_SETTLE_SEC = 3.0
 NAP_SPARE_SEC = 2.0
 WARM_UP = ("W1", "W2", "W3", "W4b")
@@ -150,11 +152,15 @@ class Measure:
         )  # fmt: skip
 
     async def maps(self, name: str) -> None:
-        """W8 and W9: as they are, and how much memory each item takes, and what each further run leaves behind: after
-        the first the process has what it keeps for the next, buffers and free lists."""
-        work, first, peaks = simple(name, self._sizes), await self._at_rest(), 0.0
+        """W8 and W9: as they are, W8 with W3 before it; and how much memory each item takes, and what each further run
+        leaves behind: after the first the process has what it keeps for the next, buffers and free lists."""
+        work, first, peaks = simple(name, self._sizes), 0.0, 0.0
         rests: list[float] = []
         for turn in range(self._repeat):
+            if name == "W8":
+                await self._written(turn)
+            if turn == 0:
+                first = await self._at_rest()
             watch = asyncio.create_task(self._highest())
             try:
                 run = await self._run(FLOWKIT, work, "run", turn, workload=name, sizes=_plain(self._sizes))
@@ -166,6 +172,11 @@ class Measure:
             run.more["peak_bytes_per_item"] = (peaks - first) * 2**20 / work.items
             if turn:
                 run.more["left_bytes_per_item"] = (rests[-1] - rests[0]) * 2**20 / (turn * work.items)
+
+    async def _written(self, turn: int) -> None:
+        for _ in range(WRITTEN_RUNS):
+            work, sizes = simple("W3", self._sizes), _plain(self._sizes)
+            await self._run(FLOWKIT, work, "run", turn, workload="W3", sizes=sizes, label=WRITTEN)
 
     async def _at_rest(self) -> float:
         """MB of the process that drives, when it holds only what it needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.measure import WRITTEN
 from bench.summary import Summary
 
 Figure = Callable[[Summary], float | None]
@@ -127,8 +128,8 @@ def _maps(found: Mapping[str, Summary]) -> list[Verdict]:
     verdicts: list[Verdict] = []
     more = found["W8"].more if "W8" in found else {}
     if "peak_bytes_per_item" in more:  # else its counts were taken, with few items
-        if "W3" in found:
-            share = found["W8"].rate.median / found["W3"].rate.median
+        if WRITTEN in found:
+            share = found["W8"].rate.median / found[WRITTEN].rate.median
             verdicts.append(_verdict("W8", "nodes/s, by those of W3", share, MAP_SHARE, False))
         taken, left = more["peak_bytes_per_item"], more.get("left_bytes_per_item")
         verdicts.append(_verdict("W8", "bytes of memory per item", taken, BYTES_PER_ITEM, True))

@@ -178,7 +178,7 @@ class Children:
             # What is said of a flow is said of the graphs in it; as tasks of their own they are of no flow.
             own = () if cell.task is None else own_rules(cell.task.graph.policy)
             rules = (*self._policies.of_flow(parent.flow), *own) if parent.flow else own
-            return "", await self._graphs.take(inherited(spawn.node.child, rules))
+            return "", await self._graphs.take(inherited(spawn.node.child, rules), accepted=True)
         pinned = await self._flows.resolve(parent.tenant, spawn.node.flow)
         return str(pinned), (pinned.graph_ref, await self._graphs.get(pinned.graph_ref))
 

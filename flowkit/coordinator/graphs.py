@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from flowkit.coordinator.off_loop import off_loop
 from flowkit.coordinator.schemas import check_schemas
 from flowkit.core.dialect import parse_graph, read_graph
 from flowkit.core.graph import Graph
-from flowkit.errors import Corrupt, GraphError, Problem
+from flowkit.errors import Corrupt, FlowKitError, GraphError, Problem
 from flowkit.ports import Clock, Store
 from flowkit.wire.codec import dumps_in_parts, loads
 
@@ -90,15 +91,15 @@ class Graphs:
         if not done.cancelled() and done.exception() is None:
             self._keep(ref, done.result())
 
-    async def take(self, raw: Any, *, for_task: str = "") -> tuple[str, Graph]:
+    async def take(self, raw: Any, *, for_task: str = "", accepted: bool = False) -> tuple[str, Graph]:
         """Read what a user wrote and store it, durably: its reference, and the graph. What comes again as it came
-        before is known by its looks. `for_task` is a task that will name it otherwise than in its head. Raises
-        `GraphError`, `StoreUnavailable`."""
-        looks = _looks(raw) if not for_task else None
+        before is known by its looks. `for_task` is a task that will name it otherwise than in its head; `accepted` is
+        what was part of an accepted graph. Raises `GraphError`, `StoreUnavailable`."""
+        looks = _looks(raw, accepted) if not for_task else None
         if looks is not None and (ref := self._refs.get(looks)) is not None and self._stands(ref):
             self._refs.move_to_end(looks)
             return ref, self._cache[ref]
-        read = await read_raw(raw)
+        read = await read_raw(raw, accepted=accepted)
         await self.put(read, for_task=for_task)
         if looks is not None:
             self._refs[looks] = read.ref
@@ -130,13 +131,13 @@ class Graphs:
             self._nodes -= len(dropped.nodes)
 
 
-def _looks(raw: Any) -> bytes | None:
+def _looks(raw: Any, accepted: bool) -> bytes | None:
     """A hash that two raw graphs share only if they are written the same: unlike JSON text it tells a NaN from a null
     and a number as a key from its text, so that what must be refused is not taken for what was accepted."""
     if not isinstance(raw, dict) or _node_count(raw) > LARGEST_LOOKS:
         return None
     try:
-        return hashlib.sha256(repr(raw).encode("utf-8", "surrogatepass")).digest()
+        return hashlib.sha256(repr((accepted, raw)).encode("utf-8", "surrogatepass")).digest()
     except Exception:  # too deep, or an object that cannot be shown: whoever reads it says what is wrong
         return None
 
@@ -146,10 +147,10 @@ def _node_count(raw: Mapping[Any, Any]) -> int:
     return len(nodes) if isinstance(nodes, list | tuple) else 0
 
 
-async def read_raw(raw: Any) -> ReadGraph:
-    """Read what a user wrote. Raises `GraphError`."""
+async def read_raw(raw: Any, *, accepted: bool = False) -> ReadGraph:
+    """Read what a user wrote, or what was accepted with the graph that it was part of. Raises `GraphError`."""
     large = isinstance(raw, Mapping) and _node_count(raw) > LARGE_NODES
-    return await off_loop(partial(_read_raw, raw)) if large else _read_raw(raw)
+    return await off_loop(partial(_read_raw, raw, accepted)) if large else _read_raw(raw, accepted)
 
 
 async def parse_text(data: bytes) -> Graph:
@@ -157,9 +158,13 @@ async def parse_text(data: bytes) -> Graph:
     return await off_loop(partial(_parse, data)) if len(data) > LARGE_BYTES else _parse(data)
 
 
-def _read_raw(raw: Any) -> ReadGraph:
-    graph, normal = read_graph(raw)
-    check_schemas(graph)
+def _read_raw(raw: Any, accepted: bool) -> ReadGraph:
+    if accepted:
+        with _made_sense():
+            graph, normal = read_graph(raw, accepted=True)
+    else:
+        graph, normal = read_graph(raw)
+        check_schemas(graph)
     try:
         text = dumps_in_parts(normal)
     except (ValueError, TypeError) as error:  # a number of thousands of digits, say
@@ -168,4 +173,16 @@ def _read_raw(raw: Any) -> ReadGraph:
 
 
 def _parse(data: bytes) -> Graph:
-    return parse_graph(loads(data))
+    with _made_sense():
+        return parse_graph(loads(data), accepted=True)
+
+
+@contextmanager
+def _made_sense() -> Iterator[None]:
+    """What was accepted is not asked whether it makes sense; if it never did, somebody changed it in the store."""
+    try:
+        yield
+    except FlowKitError:
+        raise
+    except Exception as error:
+        raise Corrupt(f"the stored graph makes no sense: {type(error).__name__}: {error}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowkit.core import facts as f
 from flowkit.core.derived import base_of
+from flowkit.core.ending import ending_of
 from flowkit.monitor_ports import AttemptRecord, Seen
 from flowkit.ports import flow_name
 
@@ -23,6 +24,9 @@ Listener = Callable[[str, Seen], bool]
 
 _Open = tuple[int, str, float, float]
 """An attempt that has not ended: its number, its worker, since when it was ready, and since when leased."""
+
+_ONLY_FOLDED: Final = frozenset({f.ChildStarted, f.TaskRestarted})
+"""What follows them, only a fold of all commits can tell."""
 
 
 class Story:
@@ -46,31 +50,18 @@ class Story:
             return False
         self.seq = seq
         for fact in facts:
-            if type(fact) is f.AttemptSucceeded:  # with leases, nearly all
-                self._end(head, task, fact.node, at, "succeeded", "", fact.run_sec, fact.usage)
-            elif type(fact) is f.AttemptLeased:
+            if type(fact) is f.AttemptLeased:
                 ready_at = task.runs[fact.node].ready_at
                 self._open[fact.node] = (fact.attempt, fact.worker, at if ready_at is None else ready_at, at)
-            elif not self._hear_rare(head, task, at, fact):
+            elif type(fact) in _ONLY_FOLDED:
                 return False
+            elif (ending := ending_of(fact)) is not None:
+                node, outcome, code, run_sec, usage = ending
+                if code == "released" and outcome == "lost":
+                    return False
+                for each in (node,) if node else list(self._open):
+                    self._end(head, task, each, at, outcome, code, run_sec, usage)
         return len(self._records) < PORTION or self._tell(head.task_id, self.take())
-
-    def _hear_rare(self, head: Head, task: Task, at: float, fact: f.Fact) -> bool:
-        match fact:
-            case f.AttemptFailed(node=node, error=error, run_sec=run_sec, usage=usage):
-                self._end(head, task, node, at, "failed", str(error.get("code", "")), run_sec, usage)
-            case f.LeaseLost(node=node, why=why, usage=usage) if why != "released":
-                self._end(head, task, node, at, "lost", why, 0.0, usage)
-            case f.NodeCancelled(node=node, reason=reason, usage=usage):
-                self._end(head, task, node, at, "cancelled", reason, 0.0, usage)
-            case f.NodeFailed(node=node, error=error):
-                self._end(head, task, node, at, "failed", str(error.get("code", "")), 0.0, None)
-            case f.TaskEnded(status=status) if self._open:
-                for node in list(self._open):
-                    self._end(head, task, node, at, "cancelled", status, 0.0, None)
-            case f.LeaseLost() | f.ChildStarted() | f.TaskRestarted():
-                return False
-        return True
 
     def take(self) -> Seen:
         """What was not told yet. It counts as told from now on."""

@@ -13,7 +13,7 @@ from flowkit.core.keys import EDGE, GRAPH, NODE
 from flowkit.core.kinds import EXTENSION, Door, Key
 from flowkit.core.lane import anchors, lanes
 from flowkit.core.moments import read_moment
-from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.problems import Place, Problems, Unheard, shown
 from flowkit.core.stream import FIRST_BATCH, Streaming, streaming, with_parents
 from flowkit.core.stream_rules import StreamRules
 from flowkit.core.template import Template, TemplateReader
@@ -41,12 +41,13 @@ class Reading(Generic[N]):
     topology: Topology
 
 
-def parse_graph(raw: object) -> Graph:
-    """The graph that `raw` (decoded JSON) describes; it shares nothing with `raw`.
+def parse_graph(raw: object, *, accepted: bool = False) -> Graph:
+    """The graph that `raw` (decoded JSON) describes; it shares nothing with `raw`. One that was `accepted` is not asked
+    again whether it makes sense, for the version that accepted it may have asked for less; only whether it can be read.
 
     Raises `GraphError` with all problems.
     """
-    reading = _read(raw, _node)
+    reading = _read(raw, _node, accepted)
     return _graph(reading.fields, reading.nodes, reading.topology)
 
 
@@ -59,9 +60,9 @@ def normalise(raw: object) -> dict[str, Any]:
     return _graph_text(reading.fields, reading.nodes, reading.topology)
 
 
-def read_graph(raw: object) -> tuple[Graph, dict[str, Any]]:
+def read_graph(raw: object, *, accepted: bool = False) -> tuple[Graph, dict[str, Any]]:
     """`parse_graph` and `normalise` in one reading."""
-    reading = _read(raw, _node_and_text)
+    reading = _read(raw, _node_and_text, accepted)
     nodes, texts = [node for node, _ in reading.nodes], [text for _, text in reading.nodes]
     return _graph(reading.fields, nodes, reading.topology), _graph_text(reading.fields, texts, reading.topology)
 
@@ -147,17 +148,18 @@ def _graph_text(fields: dict[str, Any], nodes: list[dict[str, Any]], topology: T
 # Reading.
 
 
-def _read(raw: object, keep: Callable[[dict[str, Any]], N]) -> Reading[N]:
+def _read(raw: object, keep: Callable[[dict[str, Any]], N], accepted: bool = False) -> Reading[N]:
     problems = Problems()
-    reading = _read_at(raw, keep, "", problems, 1)
+    reading = _read_at(raw, keep, "", problems, Unheard() if accepted else problems, 1)
     problems.raise_any()
     assert reading is not None
     return reading
 
 
 def _read_at(raw: object, keep: Callable[[dict[str, Any]], N], base: Place, problems: Problems,
-             depth: int) -> Reading[N] | None:  # fmt: skip
-    """Read the graph that stands at `base`, inside `depth - 1` others; None after noting what is wrong with it."""
+             sense: Problems, depth: int) -> Reading[N] | None:  # fmt: skip
+    """Read the graph that stands at `base`, inside `depth - 1` others; None after noting what is wrong with it. `sense`
+    is told of what can be read and means nothing."""
     before = len(problems)
     if not isinstance(raw, dict):
         text = isinstance(raw, str) and raw.lstrip().startswith("{")
@@ -170,7 +172,7 @@ def _read_at(raw: object, keep: Callable[[dict[str, Any]], N], base: Place, prob
     def subgraph(value: object, place: Place) -> Any:
         if depth == DEEPEST:
             problems.stop("E_DEPTH", place, f"graphs stand more than {DEEPEST} deep inside each other; use flows")
-        inside = _read_at(value, _node_text, place, problems, depth + 1)
+        inside = _read_at(value, _node_text, place, problems, sense, depth + 1)
         # One with problems is there all the same: that the node has a graph is not another problem.
         return {} if inside is None else _graph_text(inside.fields, inside.nodes, inside.topology)
 
@@ -180,10 +182,10 @@ def _read_at(raw: object, keep: Callable[[dict[str, Any]], N], base: Place, prob
     early = topology.add_early(fields.pop("edges_ex", ()))
     if "output" in fields and fields["output"].streams:
         say = "`$stream` is for a node's inputs; an output is read by `$from`"
-        problems.add("E_TEMPLATE", (base, "output"), say)
+        sense.add("E_TEMPLATE", (base, "output"), say)
     if "output" in fields:
-        code.check_elsewhere({(base, "output"): fields["output"]}, problems)
-    nodes = _read_nodes(texts, keep, topology, door, base, early)
+        code.check_elsewhere({(base, "output"): fields["output"]}, sense)
+    nodes = _read_nodes(texts, keep, topology, door, sense, base, early)
     return None if len(problems) > before else Reading(fields, nodes, topology)
 
 
@@ -211,7 +213,7 @@ def _index(texts: list[Any], base: Place, problems: Problems) -> dict[str, int]:
 
 
 def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology: Topology, door: Door,
-                base: Place, early: Container[str] = ()) -> list[N]:  # fmt: skip
+                sense: Problems, base: Place, early: Container[str] = ()) -> list[N]:  # fmt: skip
     nodes: list[N] = []
     references: dict[str, tuple[Reference, ...]] = {}
     counts: list[tuple[str, int, Place]] = []
@@ -224,7 +226,9 @@ def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology:
             continue
         if fields.get("node_id") in early:
             fields["start_when"] = FIRST_BATCH
-        _check_node(fields, place, door.problems)
+        if not PLAIN.issuperset(fields):
+            legacy.modernise(fields, place, door.problems)
+        _check_sense(fields, place, sense)
         if "node_id" in fields:
             _declare(fields, place, topology, rules)
             if PLAIN.issuperset(fields):
@@ -239,18 +243,16 @@ def _read_nodes(texts: list[Any], keep: Callable[[dict[str, Any]], N], topology:
             nodes.append(keep(fields))
 
     topology.connect(references)
-    rules.check(topology, door.problems)
+    rules.check(topology, sense)
     for name, need, place in counts:
-        topology.check_count(name, need, place)
+        topology.check_count(name, need, place, sense)
     return nodes
 
 
-def _check_node(fields: dict[str, Any], place: Place, problems: Problems) -> None:
-    kind = fields.get("type")
+def _check_sense(fields: dict[str, Any], place: Place, problems: Problems) -> None:
     if not PLAIN.issuperset(fields):
-        legacy.modernise(fields, place, problems)
         policies.check(fields, place, problems)
-    if kind in BUILT_INS or not PLAIN.issuperset(fields) or _uses(fields):
+    if fields.get("type") in BUILT_INS or not PLAIN.issuperset(fields) or _uses(fields):
         starts.check(fields, place, problems)
         code.check(fields, place, problems)
         code.check_elsewhere(_templates(fields, place), problems)

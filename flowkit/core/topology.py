@@ -93,12 +93,12 @@ class Topology:
         self._check_cycles()
         self._check_named()
 
-    def check_count(self, target: str, need: int, place: Place) -> None:
+    def check_count(self, target: str, need: int, place: Place, problems: Problems) -> None:
         """Report a `fan_in` that can never be reached."""
         edges = len(self.incoming.get(target, ()))
         if need > edges and target not in self._incomplete:
             say = f"waits for {need} edges and has {edges}; lower the count or add edges"
-            self._problems.add("E_FAN_IN", place, say)
+            problems.add("E_FAN_IN", place, say)
 
     def check_known(self, code: str, name: str, place: Place) -> None:
         """Report a name that is no node's."""

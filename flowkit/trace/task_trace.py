@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from flowkit.core import facts as f
 from flowkit.core.derived import base_of, group_of
+from flowkit.core.ending import Ending, ending_of
 from flowkit.core.evolve import evolve
 from flowkit.core.graph import MISSING, Graph
 from flowkit.core.inputs import node_inputs, output_of
@@ -175,22 +176,24 @@ class _Fold:
             case f.AttemptStarted(node=node):
                 if (of := self.open.get(node)) is not None:
                     of.started_at = commit.at
-            case f.AttemptSucceeded(node=node, output=output, next=chosen, run_sec=run_sec, usage=usage):
-                self._end(node, commit, "succeeded", run_sec=run_sec, usage=usage, output=output, chosen=chosen)
-            case f.AttemptFailed(node=node, error=error, retry_at=retry_at, run_sec=run_sec, usage=usage):
-                code = str(error.get("code", ""))
-                self._end(node, commit, "failed", code, run_sec=run_sec, usage=usage, error=error, retry_at=retry_at)
-            case f.LeaseLost(node=node, why=why, retry_at=retry_at, error=error, usage=usage):
-                stopped = why == "released" and _was_told(self.task.runs.get(node))
-                outcome = "cancelled" if stopped else "lost"
-                self._end(node, commit, outcome, why, usage=usage, error=error, retry_at=retry_at)
-            case f.NodeCancelled(node=node, reason=reason, usage=usage):
-                self._end(node, commit, "cancelled", reason, usage=usage)
-            case f.NodeFailed(node=node, error=error):
-                self._end(node, commit, "failed", str(error.get("code", "")), error=error)
-            case f.TaskEnded(status=status):
-                for node in list(self.open):
-                    self._end(node, commit, "cancelled", status)
+        if (ending := ending_of(fact)) is not None:
+            self._note_end(fact, commit, ending)
+
+    def _note_end(self, fact: f.Fact, commit: Commit, ending: Ending) -> None:
+        match fact:
+            case f.AttemptSucceeded(output=output, next=chosen):
+                self._end(commit, ending, output=output, chosen=chosen)
+            case f.AttemptFailed(error=error, retry_at=retry_at):
+                self._end(commit, ending, error=error, retry_at=retry_at)
+            case f.LeaseLost(node=node, why=why, retry_at=retry_at, error=error):
+                if why == "released" and _was_told(self.task.runs.get(node)):
+                    ending = (node, "cancelled", *ending[2:])
+                self._end(commit, ending, error=error, retry_at=retry_at)
+            case f.NodeFailed(error=error):
+                self._end(commit, ending, error=error)
+            case _:
+                for node in (ending[0],) if ending[0] else list(self.open):
+                    self._end(commit, (node, *ending[1:]))
 
     def _begin(self, fact: f.AttemptLeased | f.ChildStarted, worker: str, ready_at: float | None, at: float) -> None:
         task, name = self.task, fact.node
@@ -212,9 +215,10 @@ class _Fold:
         except Exception as error:  # what a decision had to ask the store for is not in the commits
             return Values(note=f"its inputs are not in the history: {type(error).__name__}: {error}")
 
-    def _end(self, name: str, commit: Commit, outcome: str, code: str = "", *, run_sec: float = 0.0,
-             usage: f.Usage | None = None, error: f.ErrorInfo | None = None, retry_at: float | None = None,
-             output: Payload | None = None, chosen: tuple[str, ...] | None = None) -> None:  # fmt: skip
+    def _end(self, commit: Commit, ending: Ending, *, error: f.ErrorInfo | None = None,
+             retry_at: float | None = None, output: Payload | None = None,
+             chosen: tuple[str, ...] | None = None) -> None:  # fmt: skip
+        name, outcome, code, run_sec, usage = ending
         of = self.open.pop(name, None)
         if of is None:
             return

@@ -141,7 +141,7 @@ async def test_a_graph_is_stored_as_its_normal_form_and_read_back_the_same(size:
 async def test_while_a_large_graph_is_read_the_loop_is_let_in_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sys.getswitchinterval()
     seen = []
-    monkeypatch.setattr(module, "_read_raw", lambda raw: seen.append(sys.getswitchinterval()))
+    monkeypatch.setattr(module, "_read_raw", lambda *_: seen.append(sys.getswitchinterval()))
     large = {"nodes": [{}] * (module.LARGE_NODES + 1)}
 
     await asyncio.gather(module.read_raw(large), module.read_raw(large))
@@ -183,3 +183,55 @@ async def test_what_cannot_even_be_looked_at_is_refused_by_whoever_reads_it() ->
 
     with pytest.raises(GraphError):
         await Graphs(Counting()).take(graph(node("a", inputs={"x": deep})))
+
+
+SENSELESS = graph(
+    node("nap", type="sleep", inputs={"seconds": 1, "unit": "s"}),
+    node("call", losers="cancel"),
+    output={"$stream": "call"},
+)
+"""What can be read, and is refused by those who ask whether it means something."""
+
+
+async def test_what_an_earlier_version_accepted_goes_on_though_this_one_would_refuse_it() -> None:
+    store = MemoryStore()
+    with pytest.raises(GraphError):
+        await Graphs(store).take(SENSELESS)
+    await store.put_blob("old", dumps(SENSELESS), kind="graph", at=0.0)
+    found = await Graphs(store).get("old")
+    assert list(found.nodes) == ["nap", "call"]
+    assert found.nodes["nap"].inputs == {"seconds": 1, "unit": "s"}
+
+    graphs = Graphs(store)
+    ref, part = await graphs.take(SENSELESS, accepted=True)
+    assert list((await Graphs(store).get(ref)).nodes) == list(part.nodes)
+    with pytest.raises(GraphError):
+        await graphs.take(SENSELESS)  # that it was known as a part of another makes it no better
+
+
+@pytest.mark.parametrize("broken", [
+    {"nodes": [{"node_id": "a", "type": "t", "inputs": {"$from": "b"}}], "edges": []},
+    {"nodes": [{"node_id": "a", "type": "t"}], "edges": [["a", "b"]]},
+    {"nodes": [{"node_id": "a", "type": "t", "timeout_sec": "soon"}], "edges": []},
+    {"nodes": [{"type": "t"}], "edges": []},
+])  # fmt: skip
+async def test_what_cannot_be_read_is_told_whoever_accepted_it(broken: dict[str, Any]) -> None:
+    store = MemoryStore()
+    await store.put_blob("broken", dumps(broken), kind="graph", at=0.0)
+    with pytest.raises(GraphError, match=r"nodes|edges"):
+        await Graphs(store).get("broken")
+
+
+async def test_what_never_made_sense_is_corrupt_and_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_sense(raw: Any, **_: Any) -> Any:
+        raise KeyError("code")
+
+    monkeypatch.setattr(module, "parse_graph", no_sense)
+    monkeypatch.setattr(module, "read_graph", no_sense)
+    store = MemoryStore()
+    await store.put_blob("never", text(1), kind="graph", at=0.0)
+    graphs = Graphs(store)
+    with pytest.raises(Corrupt, match="makes no sense: KeyError"):
+        await graphs.get("never")
+    with pytest.raises(Corrupt, match="makes no sense: KeyError"):
+        await graphs.take(module.loads(text(1)), accepted=True)
