@@ -178,6 +178,10 @@ class ExprError(FlowKitError):
         self.part = part
         self.position = position
 
+    def at(self, place: str) -> ExprError:
+        """The same, which also says where the expression stands."""
+        return ExprError(f"{place}: {self}", part=self.part, position=self.position)
+
 
 class ExprSyntaxError(FlowKitError, ValueError):
     """An expression cannot be read, or uses what it may not use where it stands.

@@ -58,6 +58,12 @@ def natural(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
 
 
+def whole(text: str) -> int:
+    with suppress(ValueError):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+
+
 def _near(word: str, known: list[str]) -> str:
     from flowkit.errors import did_you_mean
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
 from flowkit import __version__
-from flowkit.cli.arguments import Parser, count, natural, rows, seconds
+from flowkit.cli.arguments import Parser, count, natural, rows, seconds, whole
 from flowkit.cli.parser_service import add_service
 
 NEVER = argparse.SUPPRESS
@@ -101,6 +101,8 @@ def _run(commands: Any) -> None:
         "--target", action="append", default=[], metavar="NODE", help="run only what it needs; repeatable"
     )
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label the task; repeatable")
+    parser.add_argument("--priority", type=whole, metavar="N",
+                        help="a higher one goes first where workers are short, or a limit is (default: 0)")  # fmt: skip
     parser.add_argument("--idempotency-key", metavar="KEY", help="the same key of the same db gives the same task")
     parser.add_argument("--detach", action="store_true", help="only create the task, and print its id")
     parser.add_argument("--timeout", type=seconds, metavar="SEC", help="wait no longer; the exit code is then 3")
@@ -143,8 +145,9 @@ def _tasks(commands: Any) -> None:
     cancel = _verb(verbs, "cancel", "cancel a task, or one node of it")
     cancel.add_argument("--node", metavar="NODE", help="only this node")
     cancel.add_argument("--reason", default="user_request", metavar="TEXT")
+    cancel.add_argument("--grace", type=seconds, metavar="SEC", help="how long what runs has to stop (default: 30)")
     pause = _verb(verbs, "pause", "place no more nodes of a task; what runs goes on")
-    pause.add_argument("--node", metavar="NODE", help="only this node, which does not start")
+    pause.add_argument("--node", metavar="NODE", help="only this node: it, or what of it has not begun")
     pause.add_argument("--reason", default="", metavar="TEXT")
     _verb(verbs, "resume", "undo pause").add_argument("--node", metavar="NODE", help="only this node")
     signal = _verb(verbs, "signal", "give a signal to the node that waits for it, or will")

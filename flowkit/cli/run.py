@@ -102,8 +102,8 @@ def _read(args: Namespace) -> Job:
 
 
 def _check_resume(args: Namespace, db: str | None) -> None:
-    for option in ("param", "params", "target", "label", "idempotency_key", "deadline"):
-        if getattr(args, option):
+    for option in ("param", "params", "target", "label", "priority", "idempotency_key", "deadline"):
+        if getattr(args, option) not in (None, []):
             raise UsageError(f"--{option.replace('_', '-')} does not go with --resume: the task has its own")
     _check_place(db, "--resume", "task")
 
@@ -137,7 +137,7 @@ async def _detach(job: Job, db: Path | str | None) -> int:
 async def create(verbs: Client | Coordinator, job: Job) -> str:
     return await verbs.create_task(
         graph=job.raw, flow=job.args.flow, params=job.params, targets=job.args.target, labels=job.labels,
-        idempotency_key=job.args.idempotency_key,
+        priority=job.args.priority or 0, idempotency_key=job.args.idempotency_key,
         deadline=None if job.args.deadline is None else read_deadline(job.args.deadline, time.time()),
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ async def _cancel(client: Client, args: Namespace) -> None:
     if view.ended_at is not None and not args.json:
         put(f"task {args.task} is {view.status} already: nothing is left to stop")
         return
-    if not await client.cancel_task(args.task, node_id=args.node, reason=args.reason):
+    if not await client.cancel_task(args.task, node_id=args.node, reason=args.reason, grace_sec=args.grace):
         raise TaskNotFound(f"there is no task {args.task!r}")
     await _answer(client, args, f"{_what(args)} is asked to stop", None)
 

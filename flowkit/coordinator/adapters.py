@@ -43,6 +43,8 @@ class CoordinatorAdapters:
     """
 
     def __init__(self, functions: Mapping[str, Callable[..., Any]] | None = None) -> None:
+        if not isinstance(functions, Mapping | None):
+            raise ConfigError(f"`adapters` says a name for each function: {{'vars.echo': echo}}, not {functions!r}")
         self._functions = default_adapters() if functions is None else dict(functions)
         for name, function in self._functions.items():
             _check(name, function)

@@ -127,7 +127,7 @@ class Admission:
         if function:
             if self._functions is None or function in self._functions:
                 return None
-            hint = did_you_mean(function, self._functions) or f"; there are {', '.join(self._functions)}"
+            hint = did_you_mean(function, self._functions) or f"; there are {', '.join(self._functions) or 'none'}"
             say = f"this coordinator has no function {function!r}{hint}"
             return Problem("E_ADAPTER_UNKNOWN", f"nodes[{place}].io.fn", say)
         if not self._roles or node.type in self._roles or node.type in BUILT_INS:

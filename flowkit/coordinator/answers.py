@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from base64 import b64decode, b64encode
 from typing import Any
 
 from flowkit.coordinator.artifacts import materialise
@@ -23,6 +24,8 @@ RETRY_SEC = 0.5
 LARGE_CHARS = 40 * 1024
 MOST_CHARS = 1024 * 1024
 """An output that takes up more is not kept: it would be read, whole, for every node that comes with its key."""
+BYTES = "bytes:"
+"""So begins what is kept of an output that is bytes, in Base64; no JSON begins like that."""
 
 
 class Answers:
@@ -82,12 +85,16 @@ class Answers:
         kept = await self._store.find_kept(key, self._clock.wall())
         if kept is None:
             return None
+        if kept.body.startswith(BYTES):
+            return await self._stored(cell, b64decode(kept.body[len(BYTES) :]), "bytes")
         if len(kept.body) <= LARGE_CHARS:
             return Payload(loads(kept.body))
-        data = kept.body.encode()
+        return await self._stored(cell, kept.body.encode(), "json")
+
+    async def _stored(self, cell: Cell, data: bytes, kind: str) -> Payload:
         ref = hashlib.sha256(data).hexdigest()
         await self._store.put_blob(ref, data, kind="artifact", for_task=cell.task_id)
-        return Payload(None, Artifact(ref, len(data), "json"))
+        return Payload(None, Artifact(ref, len(data), kind))
 
     def keep(self, effect: Keep) -> None:
         """Keep an output: in the background, and for nobody's harm if that fails."""
@@ -96,8 +103,8 @@ class Answers:
     async def _keep(self, effect: Keep) -> None:
         try:
             value = await materialise(self._store, effect.output.get())
-            body = "" if isinstance(value, bytes) else dumps(value).decode()
-            if body and len(body) <= MOST_CHARS:
+            body = BYTES + b64encode(value).decode() if isinstance(value, bytes) else dumps(value).decode()
+            if len(body) <= MOST_CHARS:
                 await self._store.keep(Kept(effect.key, body, self._clock.wall() + effect.ttl_sec))
             else:
                 self._telemetry.count("outputs_too_large_to_keep")

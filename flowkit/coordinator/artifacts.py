@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from flowkit.core.effects import Fetch
 from flowkit.core.filling import follow, lack
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import task_output
@@ -13,6 +15,8 @@ from flowkit.core.scope import Unanswered
 from flowkit.errors import Corrupt
 from flowkit.ports import Store
 from flowkit.wire.codec import loads
+
+T = TypeVar("T")
 
 
 async def materialise(store: Store, value: Any) -> Any:
@@ -41,12 +45,20 @@ async def read_artifact(store: Store, artifact: Artifact) -> Any:
 
 async def output_of_ended(store: Store, task: Task) -> Any:
     """The output of a task that finished; may hold `Artifact`s. Raises `InputError`, `ExprError`, `Corrupt`."""
+    return await answered(store, task, lambda: task_output(task))
+
+
+async def answered(store: Store, task: Task, make: Callable[[], T]) -> T:
+    """What `make` makes of a task, outside of a decision: what must be read of its large outputs first is read. Raises
+    what `make` raises, and `StoreUnavailable`."""
     try:
         while True:
             try:
-                return task_output(task)
+                return make()
             except Unanswered as unanswered:
-                ref = getattr(unanswered.question, "ref", "")
+                if not isinstance(unanswered.question, Fetch):
+                    raise
+                ref = unanswered.question.ref
                 try:
                     value, error = loads(await store.get_blob(ref, kind="artifact")), ""
                 except (KeyError, Corrupt) as why:

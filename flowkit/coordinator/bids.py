@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import heapq
+from collections import Counter
 from dataclasses import dataclass, field
 
 from flowkit.core.bounds import Need
@@ -31,6 +32,26 @@ class Bid:
         return self.got == len(self.needs)
 
 
+class Waiting:
+    """Nodes of one line that may not ask yet: the highest priority first, then whoever has waited for longest."""
+
+    __slots__ = ("_count", "_heap")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, str]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, name: str, priority: int) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (-priority, self._count, name))
+
+    def pop(self) -> str:
+        return heapq.heappop(self._heap)[2]
+
+
 @dataclass(slots=True)
 class Bids:
     """A task's. `waiting` are the nodes that may not ask yet, by line: the first limit and the role; `asking` how many
@@ -38,5 +59,5 @@ class Bids:
 
     by_node: dict[str, Bid] = field(default_factory=dict)
     complete: dict[str, None] = field(default_factory=dict)
-    waiting: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
+    waiting: dict[tuple[str, str], Waiting] = field(default_factory=dict)
     asking: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flowkit.coordinator.admission import checked_params
-from flowkit.coordinator.artifacts import materialise, output_of_ended
+from flowkit.coordinator.artifacts import answered, materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.engine import Engine
@@ -27,7 +27,7 @@ from flowkit.core.code_policy import NOTHING_SAID, CodePolicies, inherited, own_
 from flowkit.core.effects import Continue, Spawn, Steer
 from flowkit.core.graph import Graph
 from flowkit.core.lifecycle import told_to_end
-from flowkit.core.model import ENDED_TASK, Task, TaskStatus
+from flowkit.core.model import ENDED_TASK, Task, TaskStatus, earlier
 from flowkit.core.payload import Artifact, Payload, holds_artifacts
 from flowkit.core.reports import ChildEnded, ChildGone
 from flowkit.core.settling import continue_of, spawn_of
@@ -165,6 +165,7 @@ class Children:
             labels=parent.labels, priority=parent.priority, created_at=now, next_wake=now, updated_at=now, flow=flow,
             parent=parent.task_id, parent_node=spawn.name, parent_attempt=spawn.attempt, depth=parent.depth + 1,
             deadline=spawn.deadline, traceparent=self._traceparent(parent, spawn),
+            timeout_sec=earlier(spawn.node.timeouts.run_sec, graph.timeout_sec),
         )  # fmt: skip
         return head, graph
 
@@ -362,23 +363,29 @@ class Children:
         if (deleted or goes_on(run)) and (why := await self._going_on.why_not(head, past)):
             self._feed(cell, ChildGone(name, run.attempt, run.child, why))
         elif head is None or (was_not_asked(run, past) and not told_to_end(run)):
-            self._make_again(cell, task, name)
+            await self._make_again(cell, task, name)
         elif head.status in ENDED_TASK and not was_not_asked(run, past):
             if past is not None and past.task is not None and past.task.ended:
                 self._feed(cell, await self._ending(past.head, past.task))
         elif told_to_end(run):
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "cancel", run.reason, None))
-        elif task.paused and head.status == TaskStatus.RUNNING:
+        elif (paused := task.paused or bool(task.held_by(name))) and head.status == TaskStatus.RUNNING:
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "pause", task.reason))
-        elif not task.paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
+        elif not paused and head.status == TaskStatus.PAUSED and await self._paused_by(cell, head):
             self.carry_out(cell, Steer(name, run.attempt, head.task_id, "resume", ""))
 
-    def _make_again(self, cell: Cell, task: Task, name: str) -> None:
+    async def _make_again(self, cell: Cell, task: Task, name: str) -> None:
         """Make sure of a child once more, as it was when its node began."""
         run = task.runs[name]
+        child = run.child
+
+        def again() -> Spawn | Continue:
+            return replace(continue_of(task, name), unheard=True) if goes_on(run) else spawn_of(task, name)
+
         try:
-            again = replace(continue_of(task, name), unheard=True) if goes_on(run) else spawn_of(task, name)
-            self.carry_out(cell, again)
+            effect = await answered(self._store, task, again)
+            if not cell.dead and task.runs[name].child == child:
+                self.carry_out(cell, effect)
         except UNMADE as error:
             info = {"code": "bad_input", "message": f"the child's params cannot be made again: {error}"}
             self._feed(cell, ChildEnded(name, run.attempt, run.child, "failed", Payload(), info))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowkit.coordinator.bids import Bid, Bids
+from flowkit.coordinator.bids import Bid, Bids, Waiting
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.dispatcher import Dispatcher
 from flowkit.core import facts as f
@@ -89,10 +89,10 @@ class Gate:
         roots = task.graph.roots
         if len(roots) > MOST_ASKED or not all(task.node(name).plain and task.is_limited(name) for name in roots):
             return False
-        bids = self._bids(cell, task)
+        bids, now = self._bids(cell, task), self._clock.wall()
         for name in roots:
             if name not in bids.by_node:
-                self._start(cell, task, bids, name, needs_of(task, name))
+                self._start(cell, task, bids, name, needs_of(task, name), now)
         return not bids.complete
 
     def open(self, cell: Cell, task: Task) -> None:
@@ -114,12 +114,15 @@ class Gate:
 
     def note(self, cell: Cell, task: Task, recorded: Iterable[f.Fact]) -> None:
         """These facts were just acknowledged: say of every claim that they ended that it is over."""
-        if cell.bids is None or not cell.bids.by_node:
-            return
+        bids = {} if cell.bids is None else cell.bids.by_node
         for fact in recorded:
             match fact:
+                case f.PermitsReturned() if fact.node not in bids:
+                    self._returned(cell, task, fact.node)
+                case _ if not bids:
+                    continue
                 case f.TaskCancelling() | f.TaskEnded() | f.TaskRestarted():
-                    for name in list(cell.bids.by_node):
+                    for name in list(bids):
                         self._check(cell, task, name)
                 case _:
                     self._check(cell, task, getattr(fact, "node", ""))
@@ -135,7 +138,7 @@ class Gate:
         for name in anew:
             if name in task.gated and name not in bids.by_node:
                 line = _line(task, name, needs_of(task, name))
-                bids.waiting.setdefault(line, deque()).append(name)
+                bids.waiting.setdefault(line, Waiting()).push(name, _priority(task, name))
         self._advance(cell, task, bids)
 
     # ------------------------------------------------------------------------------------------ time
@@ -152,20 +155,19 @@ class Gate:
                 await asyncio.sleep(0)
 
     def _again(self, cell: Cell, task: Task, bids: Bids) -> None:
-        now = self._clock.mono()
+        now, wall = self._clock.mono(), self._clock.wall()
         running = task.placing or not task.created
         for bid in list(bids.by_node.values()):
             if bid.leased:
                 continue
-            usable = bid.node in task.gated or not task.created
-            served = running and usable and self._dispatcher.serves(bid.line[1])
+            served = _usable(task, bid.node) and self._dispatcher.serves(bid.line[1])
             if bid.got and now - bid.held_since > (UNUSED_SEC if served else UNSERVED_SEC):
                 bid.held_since = now
                 self.feed(cell, Item(PermitsUnused(bid.node, bid.claim)))
             elif (
                 running and not bid.complete and now - bid.asked_at > (AGAIN_SEC if bid.tries > 1 else FIRST_AGAIN_SEC)
             ):
-                self._ask(cell, task, bid)
+                self._ask(cell, task, bid, wall)
         if running:
             self._advance(cell, task, bids)
 
@@ -186,31 +188,34 @@ class Gate:
         need = needs[0 if bid is None else bid.got]
         limit = need.limit
         size = f"max {limit.most}" if limit.most is not None else f"{limit.rate:g} per {limit.per_sec:g} s"
+        takes = f", it takes {limit.weight}" if limit.weight > 1 else ""
         if bid is None:
             line = _line(task, name, needs)
             served = self._dispatcher.serves(line[1])
             why = "after others of its task" if served else f"once a worker serves {line[1]!r}"
-            return f"limit {need.key!r} ({size}): it will ask {why}"
+            return f"limit {need.key!r} ({size}{takes}): it will ask {why}"
         if bid.place is None:
-            return f"limit {need.key!r} ({size})"
+            return f"limit {need.key!r} ({size}{takes})"
         place, held = bid.place
         out = f", {held} held" if limit.most is not None else ""
-        return f"limit {need.key!r} ({size}{out}): {place} come before it"
+        return f"limit {need.key!r} ({size}{out}{takes}): {place} come before it"
 
     # ------------------------------------------------------------------------------------------ letters
 
     def _granted(self, cell: Cell, task: Task, letter: PermitGranted) -> None:
         bid = self._bid(cell, letter)
-        if bid is None:
+        if bid is None or not _usable(task, letter.node):
             if over(task, letter.node, letter.claim, letter.limit_id):
                 self._say_over(cell, letter)
+            elif not _usable(task, letter.node) and (bid is not None or not self._bids_for(cell, letter)):
+                self._unused(cell, letter)
             return
         if bid.got == 0:
             bid.held_since = self._clock.mono()
         bid.got += 1
         bid.place, bid.tries = None, 0
         if not bid.complete:
-            self._ask(cell, task, bid)
+            self._ask(cell, task, bid, self._clock.wall())
             return
         assert cell.bids is not None
         cell.bids.complete[bid.node] = None
@@ -219,9 +224,12 @@ class Gate:
     def _asked(self, cell: Cell, task: Task, letter: PermitAsked) -> None:
         if over(task, letter.node, letter.claim, letter.limit_id):
             self._say_over(cell, letter)
-        elif not (task.placing and letter.node in task.gated) and not self._bids_for(cell, letter):
-            # A permit that was asked for before a pause, which may last.
-            self.feed(cell, Item(PermitsUnused(letter.node, letter.claim)))
+        elif not _usable(task, letter.node) and not self._bids_for(cell, letter):
+            self._unused(cell, letter)
+
+    def _unused(self, cell: Cell, letter: PermitGranted | PermitAsked) -> None:
+        """A permit that was asked for before a pause, which may last."""
+        self.feed(cell, Item(PermitsUnused(letter.node, letter.claim)))
 
     def _bid(self, cell: Cell, letter: PermitGranted | PermitDelayed) -> Bid | None:
         """The bid that waits for this very permit."""
@@ -252,33 +260,43 @@ class Gate:
         return cell.bids
 
     def _advance(self, cell: Cell, task: Task, bids: Bids) -> None:
+        now = self._clock.wall()  # one for all: those that are ready since the same moment stay in their order
         for line in list(bids.waiting):
             names = bids.waiting[line]
             while names and bids.asking[line] < MOST_ASKED and self._dispatcher.serves(line[1]):
-                name = names.popleft()
+                name = names.pop()
                 if name in task.gated and name not in bids.by_node:
-                    self._start(cell, task, bids, name, needs_of(task, name))
+                    self._start(cell, task, bids, name, needs_of(task, name), now)
             if not names:
                 del bids.waiting[line]
 
-    def _start(self, cell: Cell, task: Task, bids: Bids, name: str, needs: tuple[Need, ...]) -> None:
+    def _start(self, cell: Cell, task: Task, bids: Bids, name: str, needs: tuple[Need, ...], now: float) -> None:
         bid = Bid(name, claim_of(task, task.runs[name]), needs, _line(task, name, needs))
         bids.by_node[name] = bid
         bids.asking[bid.line] += 1
-        self._ask(cell, task, bid)
+        self._ask(cell, task, bid, now)
 
-    def _ask(self, cell: Cell, task: Task, bid: Bid) -> None:
+    def _ask(self, cell: Cell, task: Task, bid: Bid, now: float) -> None:
         assert cell.head is not None
         bid.asked_at, bid.tries = self._clock.mono(), bid.tries + 1
         need = bid.needs[bid.got]
-        limit, lane = need.limit, task.node(bid.node).lane
+        limit = need.limit
         run = task.runs[bid.node] if task.created else None  # before that, what it waits for is its task's beginning
         wanted = PermitWanted(
             cell.task_id, cell.partition, bid.node, bid.claim, limit.most, limit.weight, limit.rate, limit.per_sec,
-            limit.burst, cell.head.priority + (0 if lane is None else lane.priority),
-            cell.waited(run, self._clock.wall()),
+            limit.burst, cell.head.priority + _priority(task, bid.node),
+            cell.waited(run, now),
         )  # fmt: skip
         self.to_limit(need.limit_id, task.tenant, wanted)
+
+    def _returned(self, cell: Cell, task: Task, name: str) -> None:
+        """What was given to a node that no bid is known of was given back: one of before the state was loaded."""
+        run = task.runs.get(name)
+        if run is None:
+            return
+        generation, attempt, turn = claim_of(task, run)
+        for need in needs_of(task, name):
+            self.to_limit(need.limit_id, task.tenant, PermitOver(cell.task_id, name, (generation, attempt, turn - 1)))
 
     def _check(self, cell: Cell, task: Task, name: str) -> None:
         """What was acknowledged of a node may have used its permits, or ended their claim."""
@@ -313,6 +331,16 @@ def _parted(queue: deque[Item], these: Callable[[Item], bool]) -> tuple[list[Ite
 
 def _is_letter(item: Item) -> bool:
     return isinstance(item.report, PermitGranted | PermitDelayed | PermitAsked)
+
+
+def _usable(task: Task, name: str) -> bool:
+    """Whether a permit would let the node begin: neither it nor its task is paused, and it has not begun."""
+    return (task.placing and name in task.gated) or not task.created
+
+
+def _priority(task: Task, name: str) -> int:
+    lane = task.node(name).lane
+    return 0 if lane is None else lane.priority
 
 
 def _line(task: Task, name: str, needs: Sequence[Need]) -> tuple[str, str]:

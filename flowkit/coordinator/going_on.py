@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from flowkit.coordinator.artifacts import materialise, output_of_ended
+from flowkit.coordinator.artifacts import answered, materialise, output_of_ended
 from flowkit.coordinator.asking import Asking
 from flowkit.coordinator.cell import Cell
 from flowkit.coordinator.history import History, Past
@@ -99,7 +99,7 @@ class GoingOn:
         if task is None or run is None or (run.child, run.attempt) != (effect.child, effect.attempt):
             return True  # nobody waits for it any more
         try:
-            await self._ask(cell, head, continue_of(task, effect.name))
+            await self._ask(cell, head, await answered(self._store, task, lambda: continue_of(task, effect.name)))
         except (StoreUnavailable, *UNMADE):
             return False
         return True

@@ -21,6 +21,7 @@ from flowkit.coordinator.hub import Hub
 from flowkit.coordinator.schemas import check_signal
 from flowkit.coordinator.states import States
 from flowkit.core.graph import Graph
+from flowkit.core.problems import shown
 from flowkit.core.replan import RestartOptions, RestartPlan, in_time, plan_restart
 from flowkit.errors import GraphError, Problem, RequestRefused, TaskNotFound, did_you_mean
 from flowkit.ports import DELETED, Clock, Request, Store
@@ -95,6 +96,7 @@ class Steering:
     async def _restart_args(
         self, task_id: str, options: RestartOptions, *, for_task: str = ""
     ) -> tuple[dict[str, Any], Graph | None]:
+        _check_options(options)
         args: dict[str, Any] = {
             "from_node": options.get("from_node"),
             "failed_only": bool(options.get("failed_only")),
@@ -118,7 +120,11 @@ class Steering:
         if graph is None:
             head, task, _ = await self._states.state(task_id)
             graph = await self._graphs.written(task.edition or head.graph_ref)
-        nodes = [dict(node) for node in graph.get("nodes", ())]
+        if not isinstance(inputs, Mapping):
+            raise GraphError([Problem("E_TYPE", "inputs", f"expected inputs by node id, found {shown(inputs)}")])
+        if not isinstance(graph, Mapping):
+            raise GraphError([Problem("E_TYPE", "graph", f"a graph is an object with `nodes`; found {shown(graph)}")])
+        nodes = [dict(node) for node in graph.get("nodes", ()) if isinstance(node, Mapping)]
         known = {node.get("node_id"): node for node in nodes}
         problems = [
             Problem("E_NODE_UNKNOWN", f"inputs[{name!r}]", f"no node {name!r}{did_you_mean(name, map(str, known))}")
@@ -173,3 +179,16 @@ class Steering:
 _PAST = {
     "pause": "paused", "resume": "resumed", "restart": "restarted", "cancel": "cancelled", "signal": "signalled",
 }  # fmt: skip
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raises `TypeError` for an option that there is none of, as for any misspelt argument: the whole task would run
+    again. Raises `GraphError` where two contradict each other."""
+    known = RestartOptions.__annotations__
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise TypeError(f"a restart has no option {name!r}{hint}; there are {', '.join(sorted(known))}")
+    if options.get("from_node") is not None and options.get("failed_only"):
+        say = "give a node to start from, or failed_only, not both"
+        raise GraphError([Problem("E_KEY_CONFLICT", "from_node", say)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.coordinator.streams import StreamView
+from flowkit.core.derived import group_of
 from flowkit.core.graph import MISSING
 from flowkit.core.inputs import output_of
 from flowkit.core.model import Task, TaskStatus
@@ -30,6 +31,8 @@ class Progress:
     def __str__(self) -> str:
         count = "" if self.done is None else f"{self.done:g}"
         count += "" if self.total is None else f" of {self.total:g}"
+        if count and self.message.startswith(f"{count} "):
+            return self.message  # it says so itself, as that of a node with streams does
         return ": ".join(part for part in (count.strip(), self.message) if part)
 
 
@@ -206,12 +209,17 @@ def waits_for(task: Task, name: str) -> Reason | None:
     """Why a node that has not started does not start, as far as the task's own state tells."""
     run, node = task.runs[name], task.node(name)
     match run.state:
-        case NodeState.PENDING | NodeState.READY if name in task.held:
-            return Reason(name, "paused", f"node {name!r} is paused; resume_task(..., node_id={name!r}) lets it start")
+        case NodeState.PENDING | NodeState.READY if held := task.held_by(name):
+            it = "it" if held == name else repr(name)
+            say = f"node {held!r} is paused; resume_task(..., node_id={held!r}) lets {it} start"
+            return Reason(name, "paused", say)
         case NodeState.PENDING if run.due and task.paused:
             return Reason(name, "paused", f"node {name!r} may start; the task is paused")
         case NodeState.PENDING if run.due:
             return Reason(name, "deciding", f"node {name!r} may start; what it needs is being read")
+        case NodeState.PENDING if name not in task.graph.nodes:
+            say = f"node {name!r} waits for others of {group_of(name)!r} to end: {_most(task, name)} may run at a time"
+            return Reason(name, "waiting_for", say)
         case NodeState.PENDING:
             open_sources = [e.source for e in task.graph.incoming[name] if task.runs[e.source].ended_at is None]
             open_sources += [s for s in task.graph.reads[name] if task.runs[s].ended_at is None]
@@ -234,6 +242,14 @@ def waits_for(task: Task, name: str) -> Reason | None:
         case NodeState.RUNNING if run.lease is not None:
             state = "runs on" if run.lease.started else "is leased to"
             return Reason(name, "leased", f"node {name!r} {state} worker {run.lease.worker}, attempt {run.attempt}")
+        case NodeState.RUNNING if run.child and (held := task.held_by(name)):
+            say = (
+                f"node {name!r} is task {run.child}, which is paused; resume_task(..., node_id={held!r}) lets it go on"
+            )
+            return Reason(name, "paused", say)
+        case NodeState.RUNNING if run.group is not None and (held := task.held_by(name)):
+            say = f"node {held!r} is paused; resume_task(..., node_id={held!r}) lets it go on"
+            return Reason(name, "paused", f"{_group(name, run.group, items=node.foreach is not None)}; {say}")
         case NodeState.RUNNING if run.child:
             return Reason(name, "child", f"node {name!r} is task {run.child}, attempt {run.attempt}")
         case NodeState.RUNNING if run.group is not None:
@@ -246,6 +262,11 @@ def limited(task: Task, name: str) -> Reason:
     """What is ready but for its limits, as whoever does not know their lines sees it."""
     keys = ", ".join(repr(need.key) for need in needs_of(task, name))
     return Reason(name, "limit", f"node {name!r} waits for limit {keys}")
+
+
+def _most(task: Task, item: str) -> str:
+    foreach = task.node(group_of(item)).foreach
+    return f"{foreach.most:,}" if foreach is not None and foreach.most is not None else "so many"
 
 
 def _group(name: str, group: Group, *, items: bool) -> str:

@@ -9,12 +9,14 @@ from flowkit.core import reports as r
 from flowkit.core.desk import CANCEL_GRACE_SEC, Desk
 from flowkit.core.effects import Steer
 from flowkit.core.graph import Graph
+from flowkit.core.lifecycle import all_of
 from flowkit.core.model import TaskStatus
 from flowkit.core.node_run import ENDED_NODE
 from flowkit.core.payload import Payload
 from flowkit.core.problems import Problems, shown
 from flowkit.core.replan import RestartPlan, going_on, in_time, plan_restart, restarted
 from flowkit.core.retry import LONGEST_WAIT_SEC
+from flowkit.core.starts import may_be_called
 
 MOST_REASON: Final = 1000
 MOST_SIGNALS: Final = 1000
@@ -69,14 +71,18 @@ class Asked:
                 self.go_on(request.args)
 
     def pause_or_resume(self, request: r.Requested) -> None:
-        name, reason = request.args.get("node_id"), _text(request.args.get("reason"))
+        task, name, reason = self.task, request.args.get("node_id"), _text(request.args.get("reason"))
+        pause = request.kind == "pause"
         if name is not None:
-            self.desk.put(f.NodeHeld(name, reason) if request.kind == "pause" else f.NodeReleased(name))
-            return
-        self.desk.put(f.TaskPaused(reason) if request.kind == "pause" else f.TaskResumed())
+            self.desk.put(f.NodeHeld(name, reason) if pause else f.NodeReleased(name))
+            concerned = [one for one in all_of(task, name) if one in task.children] if pause or not task.paused else []
+        else:
+            self.desk.put(f.TaskPaused(reason) if pause else f.TaskResumed())
+            concerned = list(task.children)
         self.decision.effects += [
-            Steer(child_node, self.task.runs[child_node].attempt, child, request.kind, reason)
-            for child_node, child in self.task.children.items()
+            Steer(one, task.runs[one].attempt, task.children[one], request.kind, reason)
+            for one in concerned
+            if pause or not task.held_by(one)
         ]
 
     def refuse_hold(self, name: Any) -> str:
@@ -95,14 +101,21 @@ class Asked:
             return f"{shown(name)} is no name of a signal"
         if task.waiting.get(name):
             return ""
-        able = [*task.graph.signals.get(name, ()), *task.graph.signals.get("", ())]
+        unnamed = task.graph.signals.get("", ())
+        able = [*task.graph.signals.get(name, ()), *(node for node in unnamed if may_be_called(task.node(node), name))]
         if not able:
             known = ", ".join(map(shown, filter(None, task.graph.signals))) or "none"
             hint = Problems().suggest(name, task.graph.signals)
-            return f"none of its nodes waits for a signal {shown(name)}{hint}; they wait for: {known}"
-        if all(task.runs[node].state in ENDED_NODE for node in able):
+            say = f"none of its nodes waits for a signal {shown(name)}{hint}; they wait for: {known}"
+            child = next((node for node, said in task.graph.nodes.items() if said.type == "task"), "")
+            return f"{say}; sub-graphs are tasks of their own: signal that of {child!r}, if it waits" if child else say
+        able = [node for node in able if task.runs[node].state not in ENDED_NODE]
+        kept = len(task.signals.get(name, ()))
+        if not able:
             return f"no node waits for a signal {shown(name)} any more"
-        if len(task.signals.get(name, ())) >= MOST_SIGNALS:
+        if kept >= len(able) and all(task.node(node).body is None for node in able):
+            return f"no node waits for another signal {shown(name)}: what came is enough for all that will"
+        if kept >= MOST_SIGNALS:
             return f"{MOST_SIGNALS:,} signals {shown(name)} wait to be taken already"
         return ""
 

@@ -166,7 +166,7 @@ class Attempts:
         node = task.node(placed.node)
         needs = needs_of(task, placed.node) if task.limited else ()
         permitted = not needs or placed.permits == tuple(need.limit_id for need in needs)
-        startable = run.state is NodeState.READY and task.placing and placed.node not in task.held
+        startable = run.state is NodeState.READY and task.placing and not (task.held and task.held_by(placed.node))
         if not (startable and permitted) or (task.graph.budget is not None and self.desk.out_of_budget()):
             self.decision.unused.append(placed)
             return

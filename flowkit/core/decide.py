@@ -96,7 +96,8 @@ class Deciding:
                     self.desk.put(f.NodeCancelled(name, run.reason, run.loser))
                 case Timer.QUEUED:
                     limit = task.node(name).timeouts.queued_sec
-                    self._out_of_time(name, "queue_timeout", f"no worker took it within {limit:g} s")
+                    lacked = "its limits gave it no permit, or " if task.is_limited(name) else ""
+                    self._out_of_time(name, "queue_timeout", f"{lacked}no worker took it within {limit:g} s")
                 case Timer.TOTAL:
                     limit = task.node(name).timeouts.total_sec
                     self._out_of_time(name, "total_timeout", f"{self._what_took(name)} longer than {limit:g} s")

@@ -90,12 +90,14 @@ class Desk:
                 self.revoke(name, reason, grace)
         self.put(f.TaskCancelling(reason, outcome, self.now + grace, error, by))
 
-    def out_of_budget(self) -> bool:
-        """Whether the task has used up what it may; if so, it is cancelled."""
+    def out_of_budget(self, *, one_more: bool = False) -> bool:
+        """Whether the task needs more than it may use up; if so, it is cancelled. `one_more`: a sub-graph is to start,
+        which is an attempt. What starts without one, such as an `end` or a node that its condition skips, is free."""
         task, budget = self.task, self.task.graph.budget
         if budget is None or task.undo is not None or task.status is TaskStatus.CANCELLING:
             return False
-        if budget.attempts is not None and task.attempts >= budget.attempts and (task.ready or task.due):
+        wanted = one_more or task.ready or task.gated
+        if budget.attempts is not None and task.attempts >= budget.attempts and wanted:
             say = f"its budget of {budget.attempts:,} attempts is used up"
         elif budget.run_sec is not None and task.spent_sec >= budget.run_sec and task.open:
             say = f"its budget of {budget.run_sec:g} s of run time is used up"

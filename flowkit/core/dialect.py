@@ -290,7 +290,7 @@ def _declare(fields: dict[str, Any], place: Place, topology: Topology, rules: St
     stream = streaming(fields)
     rules.note(fields, stream, place)
     if stream is not None:
-        said = (place, "inputs") if stream.reads else ((place, "io"), "input_args")
+        said = (place, "inputs") if stream.reads else (((place, "io"), "input_args"), "from_nodes")
         topology.add_parents(fields["node_id"], list(stream.sources), said)
 
 

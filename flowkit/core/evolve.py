@@ -73,8 +73,8 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
             if task.due:
                 task.due.pop(name, None)
             ready(task, name, run, at)
-        case f.NodeExpanded(node=name, count=count):
-            lifecycle.expand(task, name, count, at)
+        case f.NodeExpanded(node=name, count=count, items=items):
+            lifecycle.expand(task, name, count, items, at)
         case f.NodeRepeated(node=name, n=n, at=start):
             lifecycle.repeat(task, name, n, start, at)
         case f.NodeGathered(node=name):
@@ -94,14 +94,16 @@ def _evolve_start(task: Task, fact: f.Fact, at: float) -> None:
             apply(task.vars, operations)
             _finished(task, name, at, output)
         case f.NodeHeld(node=name):
-            task.unset_ready(name)
+            for one in lifecycle.all_of(task, name):
+                task.unset_ready(one)
             task.held = task.held or {}
             task.held[name] = None
         case f.NodeReleased(node=name):
             if task.held:
                 task.held.pop(name, None)
-            if task.runs[name].state is NodeState.READY:
-                task.set_ready(name)
+            for one in lifecycle.all_of(task, name):
+                if task.runs[one].state is NodeState.READY:
+                    task.set_ready(one)
         case f.PermitsReturned(node=name):
             task.unset_ready(name)
             task.runs[name].turn += 1
@@ -265,9 +267,12 @@ def _finished(task: Task, name: str, at: float, output: Payload) -> None:
 
 def _gathered(task: Task, name: str, at: float) -> None:
     run = task.runs[name]
-    if run.group is not None and task.node(name).foreach is None:
-        run.output = run.group.last
-        run.next = task.runs[repetition_of(name, run.group.next)].next
+    if (foreach := task.node(name).foreach) is None:
+        if run.group is not None:
+            run.output = run.group.last
+            run.next = task.runs[repetition_of(name, run.group.next)].next
+    elif foreach.need is not None:
+        lifecycle.fill_up(task, name, foreach.need)
     end(task, name, run, NodeState.FINISHED, at)
 
 

@@ -154,10 +154,11 @@ class NodeOpened:
 
 @immutable
 class NodeExpanded:
-    """A node with `foreach` became so many items."""
+    """A node with `foreach` became so many items: these, where they were made of variables, which may change later."""
 
     node: str
     count: int
+    items: list[Any] | None = None
 
 
 @immutable
@@ -296,7 +297,8 @@ class TaskRestarted:
     reference of the edited graph, empty for the same as before; `params` are the new ones, None for the same. `within`
     are the nodes of the graph whose children, if they failed or were cancelled, go on where they had ended; for a group
     these are the children of its items among `nodes`. `for_attempt`: the restart is a part of that attempt of the
-    parent's node; 0: of none. `deadline` (epoch seconds) is the task's new one, None for the same."""
+    parent's node; 0: of none. `deadline` (epoch seconds) is the task's new one, None for the same. `forget`: the
+    variables begin anew, as nothing that may have set them is kept."""
 
     generation: int
     nodes: tuple[str, ...] | None = None
@@ -305,6 +307,7 @@ class TaskRestarted:
     within: tuple[str, ...] = ()
     for_attempt: int = 0
     deadline: float | None = None
+    forget: bool = False
 
 
 @immutable

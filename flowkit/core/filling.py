@@ -25,7 +25,7 @@ from flowkit.core.template import (
     split_reference,
 )
 from flowkit.core.values import MAX_DEPTH
-from flowkit.errors import InputError, did_you_mean
+from flowkit.errors import ExprError, InputError, did_you_mean
 
 NOUNS: Final[Mapping[type, str]] = {
     str: "a string", int: "a number", float: "a number", bool: "a boolean", Artifact: "an artifact",
@@ -39,15 +39,16 @@ def nothing_there(name: str) -> Any:
 
 def resolve(template: Any, *, params: Any, output_of: Callable[[str], Any], known: Container[str],
             roots: Callable[[str], Any] = nothing_there, evaluate: Callable[[str], Any] = nothing_there,
-            place: str = "inputs") -> Any:  # fmt: skip
+            holds: Callable[[Artifact], bool] = bool, place: str = "inputs") -> Any:  # fmt: skip
     """The template with its holes filled; a template without any is returned as it is.
 
     `output_of(node_id)` gives an output or MISSING; it is asked for the longest id among `known` that a
     reference begins with. `roots` gives `item`, `index`, `previous` and `vars`, or MISSING; `evaluate` what an
-    expression says. A path into an `Artifact` gives an `Artifact` of that path. Raises `InputError` for a value that is
-    not there and has no default, and what `evaluate` raises.
+    expression says. A path into an `Artifact` gives an `Artifact` of that path; where there is a default, `holds` says
+    whether it leads to anything. Raises `InputError` for a value that is not there and has no default, and what
+    `evaluate` and `holds` raise.
     """
-    return _Resolver(params, output_of, known, roots, evaluate).value(template, place, 1)
+    return _Resolver(params, output_of, known, roots, evaluate, holds).value(template, place, 1)
 
 
 def unescape(template: Any) -> Any:
@@ -59,13 +60,14 @@ def unescape(template: Any) -> Any:
 
 class _Resolver:
     def __init__(self, params: Any, output_of: Callable[[str], Any], known: Container[str],
-                 roots: Callable[[str], Any] = nothing_there,
-                 evaluate: Callable[[str], Any] = nothing_there) -> None:  # fmt: skip
+                 roots: Callable[[str], Any] = nothing_there, evaluate: Callable[[str], Any] = nothing_there,
+                 holds: Callable[[Artifact], bool] = bool) -> None:  # fmt: skip
         self._params = params
         self._output_of = output_of
         self._known = known
         self._roots = roots
         self._evaluate = evaluate
+        self._holds = holds
 
     def value(self, template: Any, place: Place, depth: int) -> Any:
         if not isinstance(template, dict | list):
@@ -92,7 +94,10 @@ class _Resolver:
             raise InputError(f"{render(place)}: no template that this release knows")
         match name:
             case "$expr":
-                return self._evaluate(form[EXPR])
+                try:
+                    return self._evaluate(form[EXPR])
+                except ExprError as error:
+                    raise error.at(render((place, name))) from None
             case "$from":
                 value, explain = self._from(form[FROM])
             case "$param":
@@ -101,6 +106,8 @@ class _Resolver:
                 value, explain = self._roots("index"), lambda: "there is no item here"
             case _:
                 value, explain = self._root(PATHS[name], form[name])
+        if DEFAULT in form and isinstance(value, Artifact) and value.path and not self._holds(value):
+            return form[DEFAULT]
         if value is not MISSING:
             return value
         if DEFAULT in form:

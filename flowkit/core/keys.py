@@ -53,6 +53,10 @@ LOSERS: Final = Choice(("ignore", "cancel"))
 VERSION: Final = Text(8, VERSION_RULE, '"2" (or "1.0" for older graphs)', "E_VERSION")
 
 
+def _each(names: str, say: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), say)
+
+
 FAN_IN_WORDS: Final = Choice(("all", "any"))
 FAN_IN_COUNT: Final = Record("fan_in", "a fan-in", {
     "count": Key(COUNT, "How many taken edges start it.", required=True),
@@ -88,6 +92,13 @@ NODE_ROOTS: Final = ("params", "nodes", "vars", "task")
 KEY_ROOTS: Final = (*NODE_ROOTS, "item", "index", "previous")
 UNTIL_ROOTS: Final = ("output", *KEY_ROOTS)
 
+
+EDGE_MEANT: Final = {
+    **_each("source start upstream", "`from`"),
+    **_each("target end downstream", "`to`"),
+    **_each("condition if", "`when`"),
+    **_each("default else", "`otherwise`"),
+}
 EDGE: Final = Record("edge", "an edge", {
     "from": Key(Text(1_000, says="a node id"), "The source.", required=True),
     "to": Key(Text(1_000, says="a node id"), "The target, which waits for the source.", required=True),
@@ -95,7 +106,7 @@ EDGE: Final = Record("edge", "an edge", {
     "when": Key(Formula(EDGE_ROOTS), "The condition under which it is taken; `output` is the source's."),
     "otherwise": Key(Flag(), "Whether it is taken when no `when` edge of its source is."),
     "meta": Key(META, "Notes of your own."),
-})  # fmt: skip
+}, EDGE_MEANT)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +220,12 @@ CACHE: Final = Record("cache", "`cache`", {
     "ttl_sec": Key(LIMIT, "For how long.", required=True),
 })  # fmt: skip
 
+LIMIT_MEANT: Final = {
+    **_each("concurrency limit max_runs permits slots", "`max`"),
+    **_each("duration interval per period unit window", "`per_sec`"),
+    **_each("cost tokens units", "`weight`"),
+    **_each("name tag", "`key`"),
+}
 LIMIT_ENTRY: Final = Record("limit", "a limit", {
     "key": Key(Text(LONGEST_KEY, says="a key such as \"db:{tenant}\""), "Whose nodes share it: `{tenant}` and "
                "`{params.name}` are filled in.", required=True),
@@ -217,7 +234,7 @@ LIMIT_ENTRY: Final = Record("limit", "a limit", {
     "per_sec": Key(LIMIT, "The seconds that `rate` is for (default 1)."),
     "burst": Key(COUNT, "How many permits of a rate may be given out at once (default 1: evenly spaced)."),
     "weight": Key(COUNT, "How many permits an attempt takes (default 1)."),
-})  # fmt: skip
+}, LIMIT_MEANT, sound=True)  # fmt: skip
 PLACING: Final = {
     "priority": Key(PRIORITY, "Added to the task's: a higher one is placed first when workers are short."),
     "worker_labels": Key(LabelsKind(), "Labels that its worker must have; of a list, any."),
@@ -243,10 +260,6 @@ BUDGET: Final = Record("budget", "a budget", {
 FLOW_RULE: Final = re.compile(r"(?!\.+$)[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.:-]+)?")
 
 
-def _each(names: str, say: str) -> dict[str, str]:
-    return dict.fromkeys(names.split(), say)
-
-
 NODE_MEANT: Final = {
     **_each("id name step task_id", "`node_id`"),
     **_each("action function handler operator task uses", "`type`, the name of the handler"),
@@ -256,6 +269,13 @@ NODE_MEANT: Final = {
     **_each("timeout timeout_seconds", "`timeout_sec`"),
     **_each("condition if", "`when`"),
     **_each("expand for_each items loop map with_items", '`foreach`, such as {"$param": "rows"}'),
+    **_each(
+        "concurrency concurrency_key concurrency_limit max_concurrency pool rate_limit rate_limits throttle",
+        '`limits`, such as [{"key": "db", "max": 3}] or [{"key": "api", "rate": 10, "per_sec": 60}]',
+    ),
+    **_each("affinity desired_worker_labels labels node_selector", '`worker_labels`, such as {"zone": "eu"}'),
+    **_each("cache_key cache_key_fn cache_policy memoize", '`cache`, such as {"key": "params.day", "ttl_sec": 3600}'),
+    **_each("priority_weight", "`priority`"),
     **_each("run script source", '`code`, such as {"source": "def main(inputs): ..."}, in a node of type "code"'),
     **_each("on_failure on_success", 'an edge: {"from": ..., "to": ..., "on": "failure"} in `edges`'),
 }

@@ -111,7 +111,7 @@ class Number:
 
     def _says(self) -> str:
         noun = "a whole number" if self.whole else "a number"
-        return f"{noun} {'above' if self.above else 'from'} {self.low:g}, at most {self.high:,.0f}"
+        return f"{noun} {'above' if self.above else 'from'} {self.low:,.0f}, at most {self.high:,.0f}"
 
     def schema(self) -> dict[str, Any]:
         low = "exclusiveMinimum" if self.above else "minimum"
@@ -146,7 +146,8 @@ class ListOf:
 
     def read(self, value: object, place: Place, door: Door) -> Any:
         if not isinstance(value, list | tuple):
-            hint = f"; write [{written(value)}]" if isinstance(value, str) else ""
+            hint = f"; write [{written(value)}]" if isinstance(value, str) and isinstance(self.kind, Text) else ""
+            hint = "; write [{...}]" if isinstance(value, dict) and isinstance(self.kind, Record) else hint
             door.problems.add("E_TYPE", place, f"expected {self.says}, found {shown(value)}{hint}")
             return MISSING
         read = self.kind.read
@@ -254,15 +255,19 @@ class Ignored:
 class Record:
     """An object with known keys; beside them, keys that start with `x-` hold any JSON. Gives what was set."""
 
-    __slots__ = ("_meant", "_required", "keys", "name", "says")
+    __slots__ = ("_meant", "_required", "_sound", "_worth_naming", "keys", "name", "says")
 
-    def __init__(self, name: str, says: str, keys: Mapping[str, Key], meant: Mapping[str, str] | None = None) -> None:
-        """`meant`: what to write instead of a name that other tools have for it."""
+    def __init__(self, name: str, says: str, keys: Mapping[str, Key], meant: Mapping[str, str] | None = None, *,
+                 sound: bool = False) -> None:  # fmt: skip
+        """`meant`: what to write instead of a name that other tools have for it. `sound`: gives MISSING where anything
+        inside is wrong, so that nobody asks what the rest means together."""
         self.name = name
         self.says = says
         self.keys = keys
         self._meant = meant or {}
+        self._sound = sound
         self._required = [name for name, key in keys.items() if key.required]
+        self._worth_naming = [name for name, key in keys.items() if not isinstance(key.kind, Ignored)]
 
     def read(self, value: object, place: Place, door: Door) -> Any:
         if not isinstance(value, dict):
@@ -271,7 +276,7 @@ class Record:
             return MISSING
 
         fields = {}
-        keys = self.keys
+        keys, before = self.keys, len(door.problems)
         for name, item in value.items():
             key = keys.get(name) if isinstance(name, str) else None
             if key is None:
@@ -286,7 +291,7 @@ class Record:
         for name in self._required:
             if name not in fields and value.get(name) is None:
                 door.problems.add("E_KEY_MISSING", place, f"{self.says} needs the key `{name}`")
-        return fields
+        return MISSING if self._sound and len(door.problems) > before else fields
 
     def _read_other(self, name: object, item: object, place: Place, door: Door) -> Any:
         if not isinstance(name, str):
@@ -295,7 +300,11 @@ class Record:
             door.literals.copy(name, (place, name))
             return door.literals.copy(item, (place, name))
         else:
-            meant = f"; write {self._meant[name]}" if name in self._meant else door.problems.suggest(name, self.keys)
+            meant = (
+                f"; write {self._meant[name]}"
+                if name in self._meant
+                else door.problems.suggest(name, self._worth_naming)
+            )
             hint = meant or "; notes of your own go under `meta` or `x-...`"
             door.problems.add("E_KEY_UNKNOWN", (place, name), f"{self.says} has no key {shown(name)}{hint}")
         return MISSING

@@ -25,7 +25,7 @@ def modernise(fields: dict[str, Any], place: Place, problems: Problems) -> None:
         io |= {name: inline[name] for name in ADAPTER if name in inline}
         _check_adapter(io, (place, "io"), problems)
         inline = {name: value for name, value in inline.items() if name not in ADAPTER}
-    if inline:
+    if inline and fields.get("type") != "coordinator_fn":  # of which it meant nothing
         _move_inputs(inline, fields, ((place, "io"), "input_inline"), problems)
 
     kept = {name: value for name, value in io.items() if name not in OLD_IO}

@@ -3,7 +3,8 @@ belongs to, what is undone after it. O(1) per node and edge touched."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 from flowkit.core.derived import base_of, compensation_of, group_of, item_of, number_of, repetition_of
 from flowkit.core.graph import SUCCESS
@@ -49,9 +50,14 @@ def begin(task: Task, name: str, run: NodeRun, at: float) -> None:
     run.started_at = at
     if name not in task.graph.nodes and (owner := group_of(name)):
         group = task.runs[owner].group
-        if group is not None:
+        if group is None:
+            return
+        if group.again and number_of(name) in group.again:  # it began all the same: an earlier version did not wait
+            del group.again[number_of(name)]
+            group.live += 1
+        else:
             group.idle -= 1
-            release(task, owner, at)
+        release(task, owner, at)
 
 
 def reconsider(task: Task, name: str, run: NodeRun, at: float) -> None:
@@ -185,10 +191,11 @@ def stop(task: Task, name: str, run: NodeRun, reason: str, at: float, until: flo
 # ---------------------------------------------------------------------------------------------- groups
 
 
-def expand(task: Task, name: str, size: int, at: float) -> None:
+def expand(task: Task, name: str, size: int, items: list[Any] | None, at: float) -> None:
     """A node becomes a group of `size` items."""
     run = task.runs[name]
     run.group = Group(size)
+    run.group.items = items
     run.state = NodeState.RUNNING
     begin(task, name, run, at)
     task.open += size
@@ -226,12 +233,19 @@ def release(task: Task, name: str, at: float) -> None:
     if group is None or foreach is None or group.closed or run.stopping:
         return
     most, floor = foreach.most, task.runs[base_of(name)].floor
-    while group.next < group.count and group.idle < LOOKAHEAD and (most is None or group.live < most):
-        member = item_of(name, group.next)
-        group.next += 1
+    while group.idle < LOOKAHEAD and (most is None or group.live < most):
+        if group.again:
+            member = item_of(name, group.again.popitem()[0])
+            its = task.runs[member]
+        elif group.next < group.count:
+            member = item_of(name, group.next)
+            its = task.runs.derive(member, floor)
+            group.next += 1
+        else:
+            return
         group.live += 1
         group.idle += 1
-        ready(task, member, task.runs.derive(member, floor), at)
+        ready(task, member, its, at)
 
 
 def _member_ended(task: Task, owner: str, name: str, run: NodeRun, at: float) -> None:
@@ -239,9 +253,12 @@ def _member_ended(task: Task, owner: str, name: str, run: NodeRun, at: float) ->
     group = group_run.group
     if group is None:
         return
-    group.live -= 1
-    if run.started_at is None:
-        group.idle -= 1
+    if group.again and number_of(name) in group.again:
+        del group.again[number_of(name)]
+    else:
+        group.live -= 1
+        if run.started_at is None:
+            group.idle -= 1
     foreach = task.node(owner).foreach
     if run.state is NodeState.FINISHED:
         group.done += 1
@@ -256,6 +273,20 @@ def _member_ended(task: Task, owner: str, name: str, run: NodeRun, at: float) ->
     release(task, owner, at)
     if group_run.state is NodeState.RUNNING and (foreach is None or not group.live or group_decided(task, owner)):
         task.consider(owner)
+
+
+def fill_up(task: Task, name: str, need: int) -> None:
+    """A group that has enough without an item which a restart ran again: others that finished count in its place."""
+    group = task.runs[name].group
+    assert group is not None
+    if len(group.counted) >= need:
+        return
+    known = set(group.counted)
+    for index in range(group.next):
+        if len(group.counted) >= need:
+            return
+        if index not in known and task.runs[item_of(name, index)].state is NodeState.FINISHED:
+            group.counted.append(index)
 
 
 def group_decided(task: Task, name: str) -> NodeState | None:
@@ -313,6 +344,13 @@ def members(task: Task, name: str) -> list[str]:
     if task.node(name).foreach is not None:
         return [item_of(name, index) for index in range(group.next)]
     return [repetition_of(name, number) for number in range(1, group.next + 1)]
+
+
+def all_of(task: Task, name: str) -> Iterator[str]:
+    """A node, and all that exists of its group."""
+    yield name
+    for member in members(task, name):
+        yield from all_of(task, member)
 
 
 def told_to_end(run: NodeRun) -> bool:

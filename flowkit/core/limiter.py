@@ -20,7 +20,7 @@ from flowkit.core.permits import Claim, PermitWanted
 MOST_HOLDERS: Final = 2000
 """So many permits of one limit are out at a time, whatever its `max`: they stand in one record."""
 SLACK_SEC: Final = 0.1
-"""How late a rate's owner may be without the rate being lower for it."""
+"""How late a rate's owner may be, while somebody waits, without the rate being lower for it."""
 
 Who = tuple[str, str, Claim]
 """Task, node, claim: for whom a permit is."""
@@ -165,12 +165,14 @@ class Line:
 
 @dataclass(slots=True)
 class Limiter:
-    """One limit. `paid_until`: a rate's theoretical arrival time (GCRA), in epoch seconds of whoever was its owner."""
+    """One limit. `paid_until`: a rate's theoretical arrival time (GCRA), in epoch seconds of whoever was its owner;
+    `waited`: whether somebody was left waiting by the last grant."""
 
     holders: dict[Who, Holder]
     line: Line
     paid_until: float = 0.0
     held: int = 0
+    waited: bool = False
 
     @classmethod
     def of(cls, holders: Iterable[Holder], paid_until: float = 0.0) -> Limiter:
@@ -207,6 +209,7 @@ class Limiter:
             self.holders[want.who] = Holder(want.who, said.partition, want.tenant, said.weight)
             self.held += said.weight
             granted.append(want)
+        self.waited = want is not None
         return granted
 
     def wake_at(self, now: float) -> float | None:
@@ -228,8 +231,9 @@ class Limiter:
         return self._paid(said, now) - _ahead(said) <= now
 
     def _paid(self, said: PermitWanted, now: float) -> float:
-        # Up to when the rate is used up once this one is let through.
-        return max(self.paid_until, now - SLACK_SEC) + said.weight * said.per_sec / said.rate
+        # Up to when the rate is used up once this one is let through. After a pause nobody is late.
+        since = now - SLACK_SEC if self.waited else now
+        return max(self.paid_until, since) + said.weight * said.per_sec / said.rate
 
 
 def _ahead(said: PermitWanted) -> float:

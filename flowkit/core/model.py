@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowkit.core.bounds import UNBOUNDED
-from flowkit.core.derived import base_of, steps_of
+from flowkit.core.derived import COMPENSATE, base_of, group_of, steps_of
 from flowkit.core.facts import ErrorInfo
 from flowkit.core.graph import Graph, Node
 from flowkit.core.node_run import ENDED_NODE, NONE, NOTHING, NodeRun, NodeState
@@ -118,17 +118,18 @@ class Task:
     whoever asks for them; `applied` the number of the last request answered. `timers` is a heap of (at, generation,
     kind, node).
 
-    `due` are the nodes whose start is to be decided; `held` those that were paused one by one; `children` those whose
-    attempt is a task of its own. `vars` are what coordinator functions keep; `signals` came before a node waited for
-    them; `waiting` are the nodes that wait for a signal, by its name. `attempts` and `spent_sec` are what was used up
-    in this generation. Where a node says how to undo it, `done` are those that finished, in order, and `undo` what is
-    still to be undone, the next one last (None: nothing is). `ended_by` is the `end` node that gives the task's output.
-    `edition` is the reference of the graph that a restart brought, empty for the first; `editions` are the graphs of
-    those that its facts name, and `edited_params` says that `params` are not those of the head. `memo` holds what was
-    fetched for decisions, and is no part of the state; nor are `bounds`, which its coordinator has set. `ran_on` are
-    the workers of the graph's anchors. `for_attempt` is the attempt of the parent's node that waits for the task's end,
-    0 in a task that is nobody's child; `again` says how the task begins again once it has been cancelled, None: it does
-    not. `deadline` (epoch seconds) is when the task must have ended, None: never; `deadlines` say so of nodes.
+    `due` are the nodes whose start is to be decided; `held` those that were paused one by one, a group with all of it;
+    `children` those whose attempt is a task of its own. `vars` are what coordinator functions keep; `signals` came
+    before a node waited for them; `waiting` are the nodes that wait for a signal, by its name. `attempts` and
+    `spent_sec` are what was used up in this generation. Where a node says how to undo it, `done` are those that
+    finished, in order, and `undo` what is still to be undone, the next one last (None: nothing is). `ended_by` is the
+    `end` node that gives the task's output. `edition` is the reference of the graph that a restart brought, empty for
+    the first; `editions` are the graphs of those that its facts name, and `edited_params` says that `params` are not
+    those of the head. `memo` holds what was fetched for decisions, and is no part of the state; nor are `bounds`, which
+    its coordinator has set. `ran_on` are the workers of the graph's anchors. `for_attempt` is the attempt of the
+    parent's node that waits for the task's end, 0 in a task that is nobody's child; `again` says how the task begins
+    again once it has been cancelled, None: it does not. `deadline` (epoch seconds) is when the task must have ended,
+    None: never; `deadlines` say so of nodes.
     """
 
     __slots__ = (
@@ -239,7 +240,10 @@ class Task:
         return self.runs[base].floor if base in self.graph.nodes else MOST_ATTEMPTS
 
     def deadline_of(self, name: str) -> float | None:
-        """When a node must have ended: its own deadline, that of the node it derives from, or the task's."""
+        """When a node must have ended: its own deadline, that of the node it derives from, or the task's. What undoes
+        another has none: it is the more wanted for being late."""
+        if (self.deadline is None and not self.deadlines) or name.endswith(COMPENSATE):
+            return None
         if not self.deadlines:
             return self.deadline
         return earlier(self.deadline, self.deadlines.get(base_of(name)))
@@ -257,8 +261,14 @@ class Task:
     def created(self) -> bool:
         return self.status is not TaskStatus.QUEUED
 
+    def held_by(self, name: str) -> str:
+        """What was paused so that a node may not start: itself, or the group that it is one of; empty: nothing."""
+        while name and name not in self.held:
+            name = group_of(name)
+        return name
+
     def set_ready(self, name: str) -> None:
-        if name in self.held:
+        if self.held and self.held_by(name):
             return
         node = self.node(name)
         if node.limits or (self.bounds is not UNBOUNDED and self.bounds.of(node.type)):
@@ -342,7 +352,7 @@ class Task:
 
 
 def earlier(one: float | None, other: float | None) -> float | None:
-    """The earlier of two moments, where None is never."""
+    """The earlier of two moments, or the shorter of two times, where None is never."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)

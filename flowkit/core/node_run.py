@@ -52,11 +52,25 @@ class Group:
     There are `count` of them, of which those before `next` have begun to exist; `live` of these have not ended, and
     `idle` of those have not begun. `failed` counts those that failed or were cancelled, `first_failed` is the number of
     the first. `counted` are the numbers of those that finished, as long as the group needed more of them; where all are
-    needed it only counts them. `last` is the output of the last repetition; `closed`: the items that do not exist yet
-    never will.
+    needed it only counts them. `again` are the numbers of those that a restart runs again and that may not begin yet,
+    the next one last. `items` are what they are, where that cannot be told from the graph again. `last` is the output
+    of the last repetition; `closed`: the items that do not exist yet never will.
     """
 
-    __slots__ = ("closed", "count", "counted", "done", "failed", "first_failed", "idle", "last", "live", "next")
+    __slots__ = (
+        "again",
+        "closed",
+        "count",
+        "counted",
+        "done",
+        "failed",
+        "first_failed",
+        "idle",
+        "items",
+        "last",
+        "live",
+        "next",
+    )
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -67,6 +81,8 @@ class Group:
         self.failed = 0
         self.first_failed = -1
         self.counted: list[int] = []
+        self.again: dict[int, None] = NOTHING
+        self.items: list[Any] | None = None
         self.last: Payload | None = None
         self.closed = False
 

@@ -16,13 +16,16 @@ from flowkit.core.functions import run_function
 from flowkit.core.graph import MISSING, Node
 from flowkit.core.inputs import node_inputs
 from flowkit.core.model import Task
-from flowkit.core.payload import Payload
+from flowkit.core.moments import show_moment
+from flowkit.core.payload import Artifact, Payload, holds_artifacts
 from flowkit.core.problems import shown
-from flowkit.core.scope import Scope, Unanswered
+from flowkit.core.scope import Scope, Unanswered, depends_on
 from flowkit.core.sensitive import looks_secret
+from flowkit.core.vars import MOST_BYTES
 from flowkit.errors import ExprError, InputError
 
 MOST_ITEMS: Final = 100_000
+MOST_KEPT: Final = 256 * 1024
 LONGEST_SLEEP_SEC: Final = 1e9
 ENDINGS: Final = ("finished", "failed", "cancelled")
 
@@ -33,10 +36,10 @@ def opening(task: Task, name: str, now: float, detector: Detector = looks_secret
     """The facts that a node's start is, at `now` (epoch seconds). Raises `InputError`, `ExprError` and `FunctionError`
     for what fails the node, `Unanswered` for what must be read first."""
     node = task.node(name)
-    if node.when is not None and not holds(Scope(task, name), node.when):
+    if node.when is not None and not _is_wanted(task, name, node.when):
         return [f.NodeSkipped(name, "condition", False)]
     if node.foreach is not None:
-        return [f.NodeExpanded(name, _size(task, name))]
+        return [_expanded(task, name, node.foreach.items)]
     if node.repeat is not None:
         return [f.NodeRepeated(name, 1, now)]
     match node.type:
@@ -69,24 +72,44 @@ def holds(scope: Scope, condition: Expression) -> bool:
     return value
 
 
+def _is_wanted(task: Task, name: str, when: Expression) -> bool:
+    try:
+        return holds(Scope(task, name), when)
+    except ExprError as error:
+        raise error.at("when") from None
+
+
 # ---------------------------------------------------------------------------------------------- each kind
 
 
-def _size(task: Task, name: str) -> int:
-    size = len(Scope(task, name).items(name))
+def _expanded(task: Task, name: str, template: Any) -> f.Fact:
+    items = Scope(task, name).items(name)
+    size = len(items)
     if size > MOST_ITEMS:
         raise InputError(f"foreach: the list has {size:,} items, and {MOST_ITEMS:,} are the most: map over parts of it")
-    return size
+    if not depends_on(template, "vars"):
+        return f.NodeExpanded(name, size)
+    if holds_artifacts(items) or len(json.dumps(items)) > MOST_KEPT:
+        say = f"foreach: a list that is made of variables has at most {MOST_KEPT:,} bytes, as it is kept with its map"
+        raise InputError(f"{say}: read a larger one by $from")
+    return f.NodeExpanded(name, size, items)
 
 
 def _sleep(task: Task, name: str, now: float) -> f.Fact:
-    said = _object(task, name)
+    at = wakes_at(_object(task, name), now)
+    if at - now > LONGEST_SLEEP_SEC:
+        raise InputError(f"inputs.until: {show_moment(at)} is more than {LONGEST_SLEEP_SEC:,.0f} seconds away")
+    return f.NodeWaiting(name, at)
+
+
+def wakes_at(said: dict[str, Any], now: float) -> float:
+    """When a sleep with these inputs is over, which begins `now`. Raises `InputError`."""
     if "until" in said:
-        return f.NodeWaiting(name, _moment(said["until"]))
+        return _moment(said["until"])
     seconds = said.get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_SLEEP_SEC:
         raise InputError(f"inputs.seconds: expected seconds from 0 to {LONGEST_SLEEP_SEC:,.0f}, found {shown(seconds)}")
-    return f.NodeWaiting(name, now + seconds)
+    return now + seconds
 
 
 def _moment(value: Any) -> float:
@@ -108,9 +131,14 @@ def _signal(task: Task, name: str) -> f.Fact:
 
 
 def signal_name(task: Task, name: str) -> str:
-    """The name of the signal that a node waits for: what its inputs say, else its id."""
+    """The name of the signal that a node waits for: what its inputs say, else its id, and that of an item its own. The
+    runs of a repetition wait for the same one after the other."""
     said = _object(task, name) if task.node(name).inputs is not MISSING else {}
-    wanted = said.get("name", name)
+    return named(said.get("name", name.partition("#")[0]))
+
+
+def named(wanted: Any) -> str:
+    """The name of a signal, if it is one. Raises `InputError`."""
     if not isinstance(wanted, str) or not wanted:
         raise InputError(f"inputs.name: expected the name of a signal, found {shown(wanted)}")
     return wanted
@@ -121,6 +149,8 @@ def child_params(task: Task, name: str) -> Any:
     inputs = node_inputs(task, name)
     if inputs is None:
         return {}
+    if isinstance(inputs, Artifact) and inputs.kind == "json":
+        return inputs  # whoever makes the task sees what it is
     if not isinstance(inputs, dict):
         raise InputError(f"inputs: the params of a sub-graph are an object, found {shown(inputs)}")
     return inputs
@@ -141,7 +171,8 @@ def child_id(task_id: str, name: str, attempt: int) -> str:
 
 
 def _function(task: Task, name: str, node: Node, detector: Detector) -> f.Fact:
-    args = Scope(task, name).fill(node.fn_args or {}, place="io.fn_args")
+    scope = Scope(task, name)
+    args = scope.plain(scope.fill(node.fn_args or {}, place="io.fn_args"))
     result = run_function(node.fn, args, vars=task.vars, output_of=_plain_outputs(task), detector=detector, node=name)
     return f.FunctionApplied(name, list(result.operations), Payload(result.output))
 
@@ -159,14 +190,21 @@ def _plain_outputs(task: Task) -> Callable[[str], Any]:
 
 
 def _end(task: Task, name: str) -> f.Fact:
+    ending(task, name)
     said = _object(task, name) if task.node(name).inputs is not MISSING else {}
-    ending(said)
     output = said.get("output")
-    return f.NodeFinished(name, Payload(output))
+    if isinstance(output, Artifact):
+        return f.NodeFinished(name, Payload(None, output))
+    plain = Scope(task, name).plain(output)
+    if plain is not output and (size := len(json.dumps(plain))) > MOST_BYTES:
+        say = f"inputs.output: with the outputs in it, it has {size:,} bytes, at most {MOST_BYTES:,}"
+        raise InputError(f"{say}: make it in a node, and give that node's output")
+    return f.NodeFinished(name, Payload(plain))
 
 
-def ending(said: dict[str, Any]) -> str:
-    """How an `end` node ends its task. Raises `InputError`."""
+def ending(task: Task, name: str) -> str:
+    """How an `end` node ends its task. Raises `InputError`, `ExprError`, `Unanswered`."""
+    said = _object(task, name) if task.node(name).inputs is not MISSING else {}
     status = said.get("status", "finished")
     if status not in ENDINGS:
         raise InputError(f"inputs.status: expected one of {', '.join(ENDINGS)}, found {shown(status)}")
@@ -184,14 +222,19 @@ def _from_cache(task: Task, name: str, key: Expression) -> f.Fact:
 
 def cache_key(task: Task, name: str, key: Expression) -> str:
     """The name under which an output is kept: of the tenant, the role, and what the key says."""
-    value = Scope(task, name).evaluate(key)
+    try:
+        value = Scope(task, name).evaluate(key)
+    except ExprError as error:
+        raise error.at("cache.key") from None
     text = json.dumps([task.tenant, task.node(name).type, value], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _object(task: Task, name: str) -> dict[str, Any]:
-    """A built-in node's inputs."""
-    said = node_inputs(task, name)
+    """A built-in node's inputs, with what `Artifact`s stand for; but the output that an `end` gives may hold some."""
+    scope, said = Scope(task, name), node_inputs(task, name)
+    if isinstance(said, Artifact):
+        said = scope.plain(said)
     if not isinstance(said, dict):
         raise InputError(f"inputs: expected an object, found {shown(said)}")
-    return said
+    return {key: value if key == "output" else scope.plain(value) for key, value in said.items()}

@@ -25,6 +25,7 @@ Claim = tuple[int, int, int]
 
 MOST_PRIORITY: Final = 2**63
 
+TENANT: Final = "{tenant}"
 HOLE: Final = re.compile(r"\{(tenant|params\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\}")
 
 
@@ -42,11 +43,14 @@ def needs_of(task: Task, name: str) -> tuple[Need, ...]:
 
 
 def need_of(limit: Limit, tenant: str, params: Mapping[str, Any]) -> Need:
-    """A limit with the holes of its key filled; a param that is not there reads as null."""
+    """A limit with the holes of its key filled; a param that is not there reads as null. One with `{tenant}` in its key
+    is of that tenant alone, though another may write a key that reads the same."""
     key = HOLE.sub(lambda hole: _text(value_in(hole[1], tenant, params)), limit.key)
     kind = "rate" if limit.most is None else "limit"
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-    return Need(f"{kind}:{digest[:32]}", key, limit)
+    own = TENANT in limit.key
+    said = json.dumps([tenant, key]) if own else key
+    digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    return Need(f"{kind}:{'of-' if own else ''}{digest[:32]}", key, limit)
 
 
 def value_in(hole: str, tenant: str, params: Mapping[str, Any]) -> Any:

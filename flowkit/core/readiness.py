@@ -97,14 +97,19 @@ def verdict(task: Task, node: Node, run: NodeRun) -> Start:
 
 def begun_sources(task: Task, node: Node, run: NodeRun) -> int:
     """How many undecided edges of a node that starts with a first batch need not be waited for: once one of its streams
-    has begun, all of them where it needs all its edges, else those that have begun."""
+    has begun, all of them where it needs all its edges, else those that have begun. None of a source whose output it
+    reads, too: that comes with its end."""
     stream = node.stream
     if stream is None or not (stream.first_batch and run.undecided):
         return 0
+    read = {reference.source for reference in node.references}
     undecided = [
         task.runs[edge.source]
         for edge in task.graph.incoming[node.node_id]
-        if edge.on != FAILURE and edge.source in stream.sources and task.runs[edge.source].state not in ENDED_NODE
+        if edge.on != FAILURE
+        and edge.source in stream.sources
+        and edge.source not in read
+        and task.runs[edge.source].state not in ENDED_NODE
     ]
     if node.fan_in.need is not None:
         return sum(source.streaming for source in undecided)

@@ -11,9 +11,13 @@ from flowkit.core import selection
 from flowkit.core.derived import base_of, group_of, item_of_name
 from flowkit.core.facts import TaskRestarted
 from flowkit.core.graph import Graph
+from flowkit.core.lifecycle import members
 from flowkit.core.model import Task
 from flowkit.core.moments import show_moment
+from flowkit.core.node_run import NodeState
 from flowkit.core.problems import Problems, shown
+from flowkit.core.restart import conditions
+from flowkit.core.scope import depends_on
 
 
 class RestartOptions(TypedDict, total=False):
@@ -111,7 +115,14 @@ def restarted(task: Task, plan: RestartPlan, *, graph: str = "", params: dict[st
     """The plan as the fact to record."""
     nodes = None if plan.whole else tuple(sorted(plan.again))
     within = {name if name in task.graph.nodes else group_of(name) for name in plan.within}
-    return TaskRestarted(task.generation + 1, nodes, graph, params, tuple(sorted(within)), for_attempt, deadline)
+    forget = bool(task.vars) and _begins_anew(task, plan)
+    return TaskRestarted(task.generation + 1, nodes, graph, params, tuple(sorted(within)), for_attempt, deadline,
+                         forget)  # fmt: skip
+
+
+def _begins_anew(task: Task, plan: RestartPlan) -> bool:
+    """Whether all that ran runs again, every item of it."""
+    return not plan.kept - selection.left_out(task) and all(name == base_of(name) for name in plan.again)
 
 
 def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
@@ -121,14 +132,38 @@ def _of_same_graph(task: Task, args: Mapping[str, Any]) -> RestartPlan:
         again, why = _from_node(task, name)
     elif args.get("failed_only"):
         again = selection.unfinished_business(task)
-        why = "" if again - out else "nothing in it failed"
+        why = "" if again - out else _nothing_failed(task)
     else:
         return RestartPlan(every - out, frozenset(out), whole=not out)
     if why:
         return RestartPlan(refused=why)
-    again = again - out
+    again = _with_loose_maps(task, again - out, params=args.get("params") is not None)
     within = selection.within(task, task.graph, again) if name is None else set()
     return RestartPlan(frozenset(again), every - again, within=frozenset(within))
+
+
+def _with_loose_maps(task: Task, again: set[str], *, params: bool) -> set[str]:
+    """A map of which some items are to run again runs as a whole where something before it runs again, or its list is
+    made of `params` that are others now: it may be of other items then, and none may run before its list is there."""
+    graph = task.graph
+    loose = set[str]()
+    for name in {group_of(name) for name in again if name not in graph.nodes}:
+        foreach = graph.nodes[name].foreach
+        anew = params and foreach is not None and depends_on(foreach.items, "params")
+        if anew or not again.isdisjoint(selection.sources(graph, name)):
+            loose.add(name)
+    return {name for name in again if name in graph.nodes or group_of(name) not in loose} if loose else again
+
+
+def _nothing_failed(task: Task) -> str:
+    """Why a restart of what failed has nothing to do, and what would have."""
+    if (task.error or {}).get("code") == "bad_output":
+        return "nothing in it failed but its own output: restart it with a graph whose `output` is right"
+    collecting = (name for name, node in task.graph.nodes.items() if node.foreach is not None and node.foreach.collect)
+    items = (item for name in collecting for item in members(task, name))
+    failed = next((item for item in items if task.runs[item].state is not NodeState.FINISHED), "")
+    hint = f"; items that did were collected: from_node={failed!r} runs one of them again" if failed else ""
+    return f"nothing in it failed{hint}"
 
 
 def _from_node(task: Task, name: Any) -> tuple[set[str], str]:
@@ -150,6 +185,7 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
     old = task.graph
     new = graph.nodes.keys() - old.nodes.keys()
     changed = {name for name in graph.nodes.keys() & old.nodes.keys() if _changed(old, graph, name)}
+    changed |= _otherwise(old, graph) & old.nodes.keys()
     seeds = new | changed
     name = args.get("from_node")
     if name is not None:
@@ -158,8 +194,10 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
         seeds.add(name)
     unfinished = {base_of(one) for one in selection.unfinished_business(task)}
     seeds |= (unfinished | selection.undone(task)) & graph.nodes.keys()
-    again = selection.descendants(graph, seeds)
-    if not again:
+    out = _still_left_out(task, graph)
+    seeds |= (selection.left_out(task) & graph.nodes.keys()) - out
+    again = selection.descendants(graph, seeds) - out
+    if not again and graph.output == old.output:
         return RestartPlan(refused="nothing in it is new, was changed or did not finish; say from_node")
     within = selection.within(task, graph, again) - new - changed if args.get("failed_only") and name is None else set()
     return RestartPlan(
@@ -169,6 +207,18 @@ def _of_edited_graph(task: Task, args: Mapping[str, Any], graph: Graph) -> Resta
         removed=frozenset(old.nodes.keys() - graph.nodes.keys()),
         within=frozenset(within),
     )
+
+
+def _still_left_out(task: Task, graph: Graph) -> set[str]:
+    """The nodes that the task's targets did not need, but for those that lead now to what they did, or to new ones."""
+    out = selection.left_out(task)
+    return out & set(selection.not_needed(graph, graph.nodes.keys() - out)) if out else out
+
+
+def _otherwise(old: Graph, new: Graph) -> set[str]:
+    """The nodes that are led to where no condition holds, of sources of which the conditions are others now."""
+    others = (name for name in new.choices & old.nodes.keys() if conditions(old, name) != conditions(new, name))
+    return {edge.target for name in others for edge in new.outgoing[name] if edge.otherwise}
 
 
 def _changed(old: Graph, new: Graph, name: str) -> bool:

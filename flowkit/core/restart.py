@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
-from flowkit.core.derived import base_of, group_of, number_of
+from flowkit.core.derived import base_of, group_of, item_of, number_of
 from flowkit.core.graph import Edge, Graph
 from flowkit.core.lifecycle import reconsider
 from flowkit.core.model import Runs, Task, TaskStatus, Timer
@@ -24,6 +24,8 @@ def restart(task: Task, fact: f.TaskRestarted, at: float) -> None:
         task.deadline = fact.deadline
     if fact.params is not None:
         task.params, task.edited_params = fact.params, True
+    if fact.forget:
+        task.vars = {}
     graph = task.graph
     again = set(graph.nodes) if fact.nodes is None else {name for name in fact.nodes if name in graph.nodes}
     items = [] if fact.nodes is None else [name for name in fact.nodes if name not in graph.nodes]
@@ -67,7 +69,7 @@ def _edit(task: Task, ref: str) -> None:
     for name in old:
         if name in new.nodes and dict.__contains__(old, name):
             runs[name] = old[name]
-            if _conditions(before, name) != _conditions(new, name):
+            if conditions(before, name) != conditions(new, name):
                 runs[name].routes = None  # decided anew
         elif name not in new.nodes and base_of(name) in new.nodes and name in old.derived:
             runs.put_derived(name, old[name])
@@ -86,7 +88,8 @@ def _arm_deadlines(task: Task, fact: f.TaskRestarted) -> None:
         task.arm(when, Timer.DEADLINE, name)
 
 
-def _conditions(graph: Graph, name: str) -> list[Edge]:
+def conditions(graph: Graph, name: str) -> list[Edge]:
+    """The edges of a node that are decided together once it has ended."""
     return [edge for edge in graph.outgoing[name] if edge.conditional]
 
 
@@ -118,24 +121,23 @@ def _reopen(task: Task, name: str, items: list[str], goes_on_with: Mapping[str, 
     old = run.group
     assert old is not None
     group = run.group = Group(old.count)
-    group.next, group.counted = old.next, []
+    fresh = set(items)
+    group.next, group.items = old.next, old.items
+    group.counted = [number for number in old.counted if item_of(name, number) not in fresh]
+    group.again = dict.fromkeys(sorted(map(number_of, items), reverse=True))
     run.state, run.started_at = NodeState.RUNNING, at
+    if (total := task.node(name).timeouts.total_sec) is not None:
+        task.arm(at + total, Timer.TOTAL, name)
     task.open += len(items) + (group.count - group.next)
-    fresh = dict.fromkeys(items)
     for member in lifecycle.members(task, name):
         its = task.runs[member]
         if member in fresh:
             its.reset(0, 0)
             its.child_of = goes_on_with.get(member, 0)
-            group.live += 1
-            group.idle += 1
         elif its.state is NodeState.FINISHED:
             group.done += 1
-            group.counted.append(number_of(member))
         else:
             group.failed += 1
-    for member in items:
-        lifecycle.ready(task, member, task.runs[member], at)
     lifecycle.release(task, name, at)
     if not group.live:
         task.consider(name)

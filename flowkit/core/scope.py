@@ -17,6 +17,7 @@ from flowkit.core.payload import Artifact, holds_artifacts
 from flowkit.core.problems import shown
 from flowkit.errors import InputError
 
+_FORM_OF = {"params": "$param", "vars": "$var"}
 ROOTS = ("params", "output", "nodes", "vars", "item", "index", "previous", "task")
 
 
@@ -46,7 +47,7 @@ class Scope:
         """A template with its holes filled; may hold `Artifact`s. Raises `InputError`, `ExprError`, `Unanswered`."""
         return filling.resolve(
             holes, params=self._task.params, output_of=self.output_of, known=self._task.graph.nodes, roots=self.root,
-            evaluate=lambda text: self.evaluate(compiled(text)), place=place,
+            evaluate=lambda text: self.evaluate(compiled(text)), holds=self._holds, place=place,
         )  # fmt: skip
 
     def evaluate(self, expression: Expression) -> Any:
@@ -56,7 +57,7 @@ class Scope:
             if root == "nodes":
                 values[root] = _Nodes(self, expression.nodes)
             elif (value := self.root(root)) is not MISSING:
-                values[root] = self._plain(value)
+                values[root] = self.plain(value)
         return expression.evaluate(values)
 
     def root(self, root: str) -> Any:
@@ -92,16 +93,19 @@ class Scope:
 
     def plain_output_of(self, name: str) -> Any:
         """The same with everything in it, or MISSING. Raises `Unanswered`."""
-        return self._plain(self.output_of(name))
+        return self.plain(self.output_of(name))
 
     def items(self, group: str) -> list[Any]:
         """The list that a group's `foreach` gives. Raises `InputError`, `ExprError`, `Unanswered`."""
+        run = self._task.runs[group]
+        if run.group is not None and run.group.items is not None:
+            return run.group.items
         known: dict[str, list[Any]] = self._task.fetched("items")
         if group not in known:
             foreach = self._task.node(group).foreach
             assert foreach is not None
             value = self.fill(foreach.items, place="foreach")
-            known[group] = _as_list(self._fetched(value) if isinstance(value, Artifact) else value)
+            known[group] = as_list(self._fetched(value) if isinstance(value, Artifact) else value)
         return known[group]
 
     # ------------------------------------------------------------------------------------------ items, repetitions
@@ -123,24 +127,49 @@ class Scope:
 
     # ------------------------------------------------------------------------------------------ artifacts
 
-    def _plain(self, value: Any) -> Any:
+    def plain(self, value: Any) -> Any:
+        """A value with what the `Artifact`s in it stand for; itself, if there are none. Raises `InputError`,
+        `Unanswered`."""
         if isinstance(value, Artifact):
             return self._fetched(value)
         if isinstance(value, dict | list) and holds_artifacts(value):
             return _replaced(value, self._fetched)
         return value
 
+    def _holds(self, artifact: Artifact) -> bool:
+        """Whether the path of an artifact leads to anything. Raises `InputError`, `Unanswered`."""
+        return artifact.kind == "json" and filling.follow(self._content(artifact), artifact.path) is not MISSING
+
     def _fetched(self, artifact: Artifact) -> Any:
+        value = self._content(artifact)
+        found = filling.follow(value, artifact.path)
+        if found is MISSING:
+            raise InputError(f"the output has {filling.lack(value, artifact.path)}")
+        return found
+
+    def _content(self, artifact: Artifact) -> Any:
+        """What an artifact holds, whatever its path."""
         fetched: dict[str, Any] = self._task.fetched("values")
         if artifact.ref not in fetched:
             raise Unanswered(Fetch(artifact.ref, artifact.kind))
         value, error = fetched[artifact.ref]
         if error:
             raise InputError(f"artifact {artifact.ref[:12]} cannot be read: {error}")
-        found = filling.follow(value, artifact.path)
-        if found is MISSING:
-            raise InputError(f"the output has {filling.lack(value, artifact.path)}")
-        return found
+        return value
+
+
+def depends_on(template: Any, root: str) -> bool:
+    """Whether what a template gives depends on `root`, which is `params` or `vars`."""
+    match template:
+        case {"$literal": _}:
+            return False
+        case {"$expr": str(text)}:
+            return root in compiled(text).roots
+        case dict():
+            return _FORM_OF[root] in template or any(depends_on(part, root) for part in template.values())
+        case list():
+            return any(depends_on(part, root) for part in template)
+    return False
 
 
 class _Nodes(Mapping[str, Any]):
@@ -189,7 +218,8 @@ def _item_place(name: str) -> tuple[str, int] | None:
     return base, number_of(name[:stop])
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """What a `foreach` came to, if it is a list. Raises `InputError`, which says what to do."""
     if not isinstance(value, list):
         raise InputError(f"foreach: expected a list, found {_found(value)}")
     return value

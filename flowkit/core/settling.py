@@ -11,7 +11,6 @@ from flowkit.core.derived import repetition_of
 from flowkit.core.desk import CANCEL_GRACE_SEC, UNFIT, Desk
 from flowkit.core.effects import Continue, Spawn
 from flowkit.core.graph import SUCCESS
-from flowkit.core.inputs import node_inputs
 from flowkit.core.lifecycle import group_decided, members
 from flowkit.core.model import Task, TaskStatus
 from flowkit.core.node_run import ENDED_NODE, NodeRun, NodeState
@@ -113,7 +112,7 @@ class Settling:
         if not task.due or not task.placing or self.desk.out_of_budget():
             return False
         for name in list(task.due):
-            if name in task.held or name not in task.due:
+            if name not in task.due or (task.held and task.held_by(name)):
                 continue
             if self.started - before >= MOST_STARTS or self.started >= MOST_STARTS:
                 self.decision.more = True
@@ -131,6 +130,9 @@ class Settling:
         except UNFIT as error:
             facts = [f.NodeFailed(name, {"code": error.code, "message": str(error)})]
         self.started += 1
+        attempt = isinstance(facts[0], f.ChildStarted | f.ChildContinued)
+        if attempt and self.desk.out_of_budget(one_more=True):
+            return
         for fact in facts:
             self.desk.put(fact)
             if isinstance(fact, f.ChildStarted):
@@ -142,8 +144,7 @@ class Settling:
 
     def end_by(self, name: str) -> None:
         """An `end` node ends the task."""
-        said = node_inputs(self.task, name) if not self.task.node(name).constant else self.task.node(name).inputs
-        outcome = ending(said) if isinstance(said, dict) else "finished"
+        outcome = ending(self.task, name)
         reason = f"node {name!r} ended the task"
         error = None if outcome == "finished" else {"code": outcome, "message": reason, "node_id": name}
         self.desk.cancel_all(reason, outcome, CANCEL_GRACE_SEC, error, name)

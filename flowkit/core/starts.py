@@ -6,19 +6,28 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flowkit.core import policies
-from flowkit.core.derived import compensation_of
+from flowkit.core.derived import compensation_of, group_of
+from flowkit.core.expr import Expression
 from flowkit.core.functions import FUNCTIONS
 from flowkit.core.graph import BUILT_INS, MISSING, Cache, Foreach, Node, Reference, Repeat
 from flowkit.core.lane import WORKERLESS, of_role
-from flowkit.core.opening import ENDINGS
+from flowkit.core.opening import ENDINGS, named, wakes_at
 from flowkit.core.problems import Place, Problems, shown
+from flowkit.core.scope import as_list
 from flowkit.core.template import Template, expression_references
+from flowkit.errors import InputError
 
 INPUTS: Final[dict[str, frozenset[str]]] = {
     "sleep": frozenset({"seconds", "until"}),
     "signal": frozenset({"name", "schema"}),
     "end": frozenset({"output", "status"}),
 }
+UNTIMED: Final = {
+    "sleep": ("timeout_sec", "run_sec", "queued_sec", "heartbeat_sec"),
+    "signal": ("timeout_sec", "run_sec", "queued_sec", "heartbeat_sec"),
+    "task": ("queued_sec", "heartbeat_sec"),
+}
+"""The times that nodes of a type do not have."""
 OF_ITEMS: Final = ("max_parallel", "gather", "on_item_failure")
 
 
@@ -128,12 +137,23 @@ def _merged(first: tuple[Reference, ...], more: Any) -> tuple[Reference, ...]:
 
 def signal_of(node: Node) -> str:
     """The name of the signal that a node waits for; empty where that is known only when it starts."""
+    own = "" if node.foreach is not None else node.node_id
     if node.inputs is MISSING:
-        return "" if node.body is not None else node.node_id
+        return own
     if not node.constant or not isinstance(node.inputs, dict):
         return ""
-    name = node.inputs.get("name", "" if node.body is not None else node.node_id)
+    name = node.inputs.get("name", own)
     return name if isinstance(name, str) else ""
+
+
+def may_be_called(node: Node, name: str) -> bool:
+    """Whether a node whose signal is known only when it starts, or one of its items, may wait for one of this name."""
+    said = node.inputs
+    if node.foreach is None or (
+        isinstance(said, dict) and ("name" in said or any(key.startswith("$") for key in said))
+    ):
+        return True
+    return group_of(name) == node.node_id and name.endswith("]")
 
 
 # ---------------------------------------------------------------------------------------------- what is wrong
@@ -146,6 +166,7 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
         if name in fields and "foreach" not in fields:
             problems.add("E_KEY_CONFLICT", (place, name), f"`{name}` is about items: it needs `foreach` beside it")
     _check_uses(fields, place, problems)
+    _check_list(fields, place, problems)
     for name in ("graph", "flow"):
         if name in fields and kind != "task":
             problems.add("E_KEY_CONFLICT", (place, name), f'`{name}` belongs to a node of type "task"')
@@ -164,14 +185,36 @@ def check(fields: dict[str, Any], place: Place, problems: Problems) -> None:
 
 
 def _check_uses(fields: dict[str, Any], place: Place, problems: Problems) -> None:
-    undoing = fields.get("compensate", {})
-    for inputs, where in ((fields.get("inputs"), place), (undoing.get("inputs"), (place, "compensate"))):
-        uses = inputs.uses if isinstance(inputs, Template) else frozenset()
-        for name in sorted(uses):
+    said: list[tuple[Place, Any]] = [((place, "inputs"), fields.get("inputs"))]
+    parts = (("compensate", "inputs"), ("io", "fn_args"), ("repeat", "until"), ("cache", "key"))
+    said += [(((place, part), key), fields[part].get(key)) for part, key in parts if part in fields]
+    for where, one in said:
+        for name in sorted(_uses(one)):
             needed = "repeat" if name == "previous" else "foreach"
             if needed not in fields:
-                say = f"`{name}` means something only in a node with `{needed}`"
-                problems.add("E_TEMPLATE", (where, "inputs"), say)
+                problems.add("E_TEMPLATE", where, f"`{name}` means something only in a node with `{needed}`")
+    if "previous" in _uses(fields.get("compensate", {}).get("inputs")) and "repeat" in fields:
+        say = "`previous` has no value where a run is undone; without `inputs`, what undoes it is given its output"
+        problems.add("E_TEMPLATE", ((place, "compensate"), "inputs"), say)
+    for name in sorted(_uses(fields.get("foreach"))):
+        say = f"`{name}` has no value before there are items: a list is made of params and of what other nodes gave"
+        problems.add("E_TEMPLATE", (place, "foreach"), say)
+
+
+def _uses(said: Any) -> frozenset[str]:
+    """Which of `item`, `index` and `previous` a template or an expression needs."""
+    if isinstance(said, Expression):
+        return said.roots & {"item", "index", "previous"}
+    return said.uses if isinstance(said, Template) else frozenset()
+
+
+def _check_list(fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    foreach = fields.get("foreach")
+    if isinstance(foreach, Template) and foreach.constant:
+        try:
+            as_list(foreach.value)
+        except InputError as error:
+            problems.add("E_TYPE", (place, "foreach"), str(error).removeprefix("foreach: "))
 
 
 def _check_function(fields: dict[str, Any], place: Place, problems: Problems) -> None:
@@ -179,6 +222,9 @@ def _check_function(fields: dict[str, Any], place: Place, problems: Problems) ->
     if "fn" not in io:
         say = f'a node of type "coordinator_fn" needs `io.fn`, such as "vars.set"; there are {", ".join(FUNCTIONS)}'
         problems.add("E_KEY_MISSING", (place, "io"), say)
+    if "inputs" in fields:
+        say = "a coordinator function reads no `inputs`; write its arguments as `io.fn_args`"
+        problems.add("E_KEY_CONFLICT", (place, "inputs"), say)
     args = io.get("fn_args")
     if args is not None and not isinstance(args.value, dict):
         problems.add("E_TYPE", ((place, "io"), "fn_args"), f"expected an object, found {shown(args.value)}")
@@ -189,6 +235,8 @@ def _check_workerless(kind: str, fields: dict[str, Any], place: Place, problems:
         problems.add("E_KEY_CONFLICT", place, "a node that ends the task runs once: leave `foreach` and `repeat` out")
     if "cache" in fields and kind != "task":
         problems.add("E_KEY_CONFLICT", (place, "cache"), f"a node of type {kind!r} has no output worth keeping")
+    if kind in UNTIMED:
+        _check_times(kind, fields, place, problems)
     inputs = fields.get("inputs")
     known = INPUTS.get(kind)
     if known is None:
@@ -212,9 +260,27 @@ def _check_workerless(kind: str, fields: dict[str, Any], place: Place, problems:
     _check_values(kind, value, (place, "inputs"), problems)
 
 
+def _check_times(kind: str, fields: dict[str, Any], place: Place, problems: Problems) -> None:
+    """What bounds the work of a worker bounds nothing where there is none."""
+    named = [(place, "timeout_sec")] if "timeout_sec" in fields else []
+    named += [((place, "timeouts"), name) for name in fields.get("timeouts", {})]
+    for where in named:
+        if where[1] in UNTIMED[kind]:
+            say = f"no worker runs a node of type {kind!r}, so this bounds nothing: write `timeouts.total_sec`"
+            problems.add("E_KEY_CONFLICT", where, say)
+
+
 def _check_values(kind: str, value: dict[str, Any], place: Place, problems: Problems) -> None:
     if kind == "sleep" and ("seconds" in value) == ("until" in value):
         problems.add("E_INPUTS", place, "a sleep takes `seconds` or `until`, one of them")
+    try:
+        if kind == "sleep" and not isinstance(value.get("seconds", value.get("until", {})), dict):
+            wakes_at(value, 0.0)
+        elif kind == "signal" and not isinstance(value.get("name"), dict):
+            named(value.get("name", "any"))
+    except InputError as error:
+        where, _, say = str(error).removeprefix("inputs.").partition(": ")
+        problems.add("E_INPUTS", (place, where), say)
     status = value.get("status")
     if kind == "end" and isinstance(status, str) and status not in ENDINGS:
         say = f"expected one of {', '.join(ENDINGS)}, found {shown(status)}{problems.suggest(status, ENDINGS)}"

@@ -28,6 +28,7 @@ class StreamRules:
         self._said: list[tuple[str, dict[str, Any], Streaming, Place]] = []
         self._no_readers: dict[str, tuple[str, str]] = {}
         self._no_makers: dict[str, str] = {}
+        self._held: dict[str, dict[str, dict[str, Any]]] = {}
 
     def note(self, fields: dict[str, Any], stream: Streaming | None, place: Place) -> None:
         name, kind = fields["node_id"], fields.get("type")
@@ -42,6 +43,8 @@ class StreamRules:
         for key in (*MANY, KEPT):
             if key in fields:
                 self._no_makers[name] = f"it has `{key}`"
+        if "limits" in fields:
+            self._held[name] = {one["key"]: one for one in fields["limits"] if isinstance(one, dict) and "max" in one}
         if stream is not None:
             self._said.append((name, fields, stream, place))
 
@@ -49,6 +52,7 @@ class StreamRules:
         for name, fields, stream, place in self._said:
             if fields.get("start_when") == FIRST_BATCH:
                 self._check_start(name, stream, topology, (place, "start_when"), problems)
+                self._check_permits(name, stream, (place, "limits"), problems)
             if not stream.is_reader:
                 continue
             here = (place, "inputs") if stream.reads else (place, "io")
@@ -59,6 +63,20 @@ class StreamRules:
                 if source in self._no_makers:
                     say = f'{shown(source)} makes no batches: {self._no_makers[source]}; read {{"$from": "{source}"}}'
                     problems.add("E_STREAM", here, say)
+
+    def _check_permits(self, name: str, stream: Streaming, place: Place, problems: Problems) -> None:
+        """A source holds its permits while it waits for its readers."""
+        own = self._held.get(name, {})
+        for source in stream.sources:
+            for key, theirs in self._held.get(source, {}).items():
+                if key not in own:
+                    continue
+                held = theirs.get("weight", 1)
+                needed = held + own[key].get("weight", 1)
+                if needed > own[key]["max"]:
+                    say = f"{shown(source)}, whose batches it reads, holds {held} of {shown(key)} while it runs"
+                    what = f"raise `max` to {needed}, or leave out `start_when`"
+                    problems.add("E_LIMIT", place, f"{say}, so {shown(name)} could not begin before that ends: {what}")
 
     def _check_start(self, name: str, stream: Streaming, topology: Topology, place: Place, problems: Problems) -> None:
         edges = topology.incoming.get(name, ())

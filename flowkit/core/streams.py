@@ -8,6 +8,7 @@ from typing import Any
 from flowkit.core import facts as f
 from flowkit.core.effects import Tell
 from flowkit.core.graph import SUCCESS, Graph, Node
+from flowkit.core.lifecycle import told_to_end
 from flowkit.core.model import Task
 from flowkit.core.node_run import ENDED_NODE, NodeRun, NodeState
 from flowkit.core.readiness import Start, verdict
@@ -23,9 +24,10 @@ def partners(graph: Graph, name: str) -> Iterable[str]:
 
 
 def lost_source(task: Task, name: str, run: NodeRun) -> bool:
-    """Whether a node that has started can no longer be what it started as: a stream that it needs is broken."""
+    """Whether a node that has started can no longer be what it started as: a stream that it needs is broken. One that
+    was told to end before that ends as what it was told."""
     node = task.graph.nodes.get(name)
-    if node is None or node.stream is None or run.state in ENDED_NODE or not run.broken:
+    if node is None or node.stream is None or run.state in ENDED_NODE or not run.broken or told_to_end(run):
         return False
     if run.state is NodeState.PENDING and not run.due:
         return False

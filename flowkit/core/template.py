@@ -161,7 +161,7 @@ class TemplateReader:
             return []
         texts = [said] if isinstance(said, str) else said
         if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
-            say = f"expected a node's id or a list of them, found {shown(said)}"
+            say = f"expected a node's id or a list of them, found {'an empty list' if said == [] else shown(said)}"
             self._problems.add("E_TYPE", (place, STREAM), say)
             return []
         for text in texts:

@@ -88,6 +88,8 @@ class _Group(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     closed: bool
     counted: list[int]
     last: list[Any] | None
+    again: list[int]
+    items: list[Any] | None
 
 
 class _Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -260,7 +262,7 @@ def _group_row(group: Group) -> list[Any]:
     last = None if group.last is None else write_payload(group.last)
     return [
         group.count, group.next, group.live, group.idle, group.done, group.failed, group.first_failed, group.closed,
-        group.counted, last,
+        group.counted, last, list(group.again), group.items,
     ]  # fmt: skip
 
 
@@ -414,9 +416,11 @@ def _made(row: _Run) -> NodeRun:
 
 def _made_group(row: _Group) -> Group:
     group = Group(row.count)
-    for name in ("next", "live", "idle", "done", "failed", "first_failed", "closed", "counted"):
+    for name in ("next", "live", "idle", "done", "failed", "first_failed", "closed", "counted", "items"):
         setattr(group, name, getattr(row, name))
     group.last = None if row.last is None else read_payload(row.last)
+    if row.again:
+        group.again = dict.fromkeys(row.again)
     return group
 
 

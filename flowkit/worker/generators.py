@@ -40,23 +40,28 @@ async def run_plain(batches: Generator[Any, None, Any], flow: StreamFlow | None,
     not held back for that. What it returns is the node's output, if it returns something."""
     count, result, most = 0, NOTHING, 1
     while result is NOTHING:
-        values, result = await run_sync(partial(_some, batches, most))
+        values, result, error = await run_sync(partial(_some, batches, most))
         most = min(MOST_AT_ONCE, 2 * most)
         for value in values:
             count += 1
             await emit(value, flow)
+        if error is not None:
+            raise error
     return result if result is not None else {"batches": count if flow is None else flow.produced}
 
 
-def _some(batches: Generator[Any, None, Any], most: int) -> tuple[list[Any], Any]:
+def _some(batches: Generator[Any, None, Any], most: int) -> tuple[list[Any], Any, BaseException | None]:
+    """Some batches; what the generator returned, if it has; and what it raised behind them, if it has."""
     values: list[Any] = []
     until = time.monotonic() + AT_ONCE_SEC
     try:
         while not values or (len(values) < most and time.monotonic() < until):
             values.append(next(batches))
     except StopIteration as stop:
-        return values, stop.value
-    return values, NOTHING
+        return values, stop.value, None
+    except (Exception, SystemExit) as error:  # the handler's, raised again behind what it made before
+        return values, NOTHING, error
+    return values, NOTHING, None
 
 
 async def emit(value: Any, flow: StreamFlow | None) -> None:

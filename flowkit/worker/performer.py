@@ -72,6 +72,10 @@ class Performer:
                     output = await self._keep(output, value, attempt.job.task_id)
                 if attempt.flow is not None:
                     await attempt.flow.end(output.payload, chosen)
+            except (Exception, SystemExit):
+                if attempt.flow is not None:
+                    await attempt.flow.keep()
+                raise
             finally:
                 if attempt.context is not None or attempt.flow is not None:
                     await self._clean_up(attempt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Stream:
         return self
 
     def __next__(self) -> Any:
+        if in_loop(self._loop):  # nobody could bring the next batch while this one waits for it
+            raise TypeError("an async handler reads a stream by `async for`; `for` is for plain functions")
         row = asyncio.run_coroutine_threadsafe(self.next_row(), self._loop).result()
         if row is None:
             raise StopIteration
@@ -62,14 +64,39 @@ class Stream:
 
 
 class ListStream:
-    """A list for a handler that iterates over a stream."""
+    """A list for a handler that iterates over a stream, in either way. It has no `source`."""
 
     def __init__(self, items: Iterable[Any]) -> None:
-        self._items = list(items)
+        self.source = ""
+        self.uid = ""
+        self.index = -1
+        self._items = iter(items)
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        for item in self._items:
-            yield item
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        item = next(self._items)
+        self.index += 1
+        self.uid = str(self.index)
+        return item
+
+
+def in_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is called by what the loop runs, and not in a thread beside it."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def as_stream(value: Any) -> Any:

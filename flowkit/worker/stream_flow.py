@@ -76,8 +76,7 @@ class StreamFlow:
         self.job = job
         self.state_of: Callable[[], Any] | None = None
         self.state: Any = None
-        self.produced = 0
-        self.bytes = 0
+        self.produced = self.bytes = 0
         self._store = store
         self._hub = hub
         self._encode = encode
@@ -88,19 +87,17 @@ class StreamFlow:
         self._stream = StreamId(job.task_id, job.generation, job.node)
         self._log = StreamLog(store, self._stream, job.attempt, *hub.me)
         self._logged = bool(plan.readers or plan.sources)
-        self._ahead = StreamRoom(plan=plan, stream=self._stream, store=store, hub=hub, moved=self._wake,
+        self._moved = asyncio.Event()
+        self._ahead = StreamRoom(plan=plan, stream=self._stream, store=store, hub=hub, moved=self._moved.set,
                                  introduce=self._introduce)  # fmt: skip
         self._inputs: StreamInputs | None = None
         self._uids: set[str] = set()
-        self._named = False
+        self._named = self._begun = False
         self._pending: list[bytes] = []
-        self._pending_bytes = 0
-        self._unmarked = 0
+        self._pending_bytes = self._unmarked = 0
         ahead = [most for _, _, most in plan.sources]
         self._mark_every = max(1, min([MOST_UNMARKED, *(most // 4 for most in ahead)]))
-        self._begun = False
         self._due = asyncio.Event()
-        self._moved = asyncio.Event()
         self._writing = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -147,6 +144,14 @@ class StreamFlow:
         if afresh or not mark.saved:
             start.pop(OUTSIDE, None)
         return start
+
+    async def keep(self) -> None:
+        """Write what a handler made that has failed: where nobody tries again, the stream ends with that. What the
+        store does not take is made again, or is not there."""
+        if self._pending and self._fault is None:
+            with contextlib.suppress(AttemptFailure, StoreUnavailable):
+                async with self._writing:
+                    await self._write()
 
     async def close(self) -> None:
         """Leave things as they are: what was not written is made again."""
@@ -323,11 +328,9 @@ class StreamFlow:
             async with self._writing:
                 await self._write(end=[write_payload(payload), None if chosen is None else list(chosen)])
         elif self._unmarked:
-            try:
+            with contextlib.suppress(StoreUnavailable):  # only what is shown would be wrong: the result says the rest
                 async with self._writing:
                     await self._write()
-            except StoreUnavailable:  # only what is shown would be wrong: the result says that all was read
-                return
 
     # ------------------------------------------------------------------------------------------ writing
 
@@ -384,9 +387,6 @@ class StreamFlow:
     def _own_ring(self) -> Ring:
         return Ring(self.job.task_id, self.job.generation, self.job.node, self._log.seq, self.job.attempt,
                     self._log.count, *self._hub.me, self._log.mark.cursors)  # fmt: skip
-
-    def _wake(self) -> None:
-        self._moved.set()
 
     def _tell(self) -> None:
         """Say how far it is: in words, as `ctx.progress` does, and by edge."""

@@ -157,6 +157,8 @@ def test_the_project_names_handlers_and_settings(cli: Cli, folder: Path) -> None
         (("run", "--resume", "T", "--db", "x.db", "-p", "a=1"), "--param does not go with --resume"),
         (("run", "hello.json", "-p", "Ada"), "--param takes NAME=VALUE, not 'Ada' [E_CONFIG]"),
         (("run", "hello.json", "--label", "x"), "--label takes NAME=VALUE"),
+        (("run", "hello.json", "--priority", "high"), "argument --priority: 'high' is not a whole number"),
+        (("run", "--resume", "T", "--priority", "0"), "--priority does not go with --resume: the task has its own"),
         (("run", "hello.json", "--handlers", "nix"), "there is no module 'nix'"),
         (("run", "hello.json", "--handlers", "app", "--set", "slots=x"), "WorkerConfig.slots must be int, not 'x'"),
     ],
@@ -293,13 +295,14 @@ def test_an_unknown_task_is_said(cli: Cli) -> None:
 
 def test_an_idempotency_key_gives_the_same_task(cli: Cli, folder: Path, write: Write) -> None:
     graph = write(node("a", "note", inputs={"path": "ran.txt"}))
-    words = ("run", graph, "--handlers", "app", "--db", "flow.db", "--idempotency-key", "nightly", "--label", "by=cron")
+    words = ("run", graph, "--handlers", "app", "--db", "flow.db", "--idempotency-key", "nightly", "--label", "by=cron",
+             "--priority", "-3")  # fmt: skip
 
     assert [cli(*words).code for _ in range(2)] == [0, 0]
 
     assert (folder / "ran.txt").read_text() == "ran\n"
     (task,) = listed(cli)
-    assert task["labels"] == {"by": "cron"}
+    assert (task["labels"], task["priority"]) == ({"by": "cron"}, -3)
     other = cli(*words, "-p", "x=1")
     assert (other.code, "E_IDEMPOTENCY_CONFLICT" in other.err) == (2, True)
 

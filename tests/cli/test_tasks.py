@@ -315,6 +315,14 @@ def test_a_cancelled_task_is_cancelled_by_the_next_coordinator(cli: Cli) -> None
     assert {node["reason"] for node in view["nodes"].values()} == {"a mistake"}
 
 
+def test_how_long_what_runs_has_to_stop_can_be_said(cli: Cli) -> None:
+    task_id = created()
+    assert cli("tasks", "cancel", task_id, *DB, "--grace", "2.5").code == 0
+
+    (request,) = asked(lambda client: client.api.store.read_requests(task_id))
+    assert json.loads(request.args)["grace_sec"] == 2.5
+
+
 def test_a_task_that_has_ended_is_deleted_though_nobody_coordinates(cli: Cli) -> None:
     task_id = ran(cli, "hello.json", "-p", "name=Ada")
 

@@ -75,7 +75,13 @@ def test_what_is_no_graph_is_left_to_the_reader(graph: Any) -> None:
 
 @pytest.mark.parametrize(
     ("functions", "says"),
-    [({"": echo}, "has a name"), ({3: echo}, "has a name"), ({"a:b": echo}, "has a name"), ({"x": 3}, "must be a")],
+    [
+        ({"": echo}, "has a name"),
+        ({3: echo}, "has a name"),
+        ({"a:b": echo}, "has a name"),
+        ({"x": 3}, "must be a"),
+        ([echo], "a name for each function"),
+    ],
 )
 def test_what_cannot_be_called_is_refused(functions: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):

@@ -181,3 +181,6 @@ async def test_a_function_that_the_coordinator_does_not_have_is_refused() -> Non
         said = f"E_ADAPTER_UNKNOWN at nodes[1].io.fn: this coordinator has no function {name!r}"
         assert str(problem).startswith(said)
         assert str(problem).endswith(hint)
+
+    with pytest.raises(GraphError, match="has no function 'noop'; there are none"):
+        await Admission(functions=[]).check("none", parse_graph(graph(calls("a", "noop"))), {}, ())

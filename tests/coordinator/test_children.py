@@ -17,12 +17,13 @@ from flowkit.coordinator import children
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.history import Past
 from flowkit.coordinator.runtime import CoordinatorRuntime
-from flowkit.core.reports import ChildEnded, TimeReached
-from flowkit.ports import Head, HeadFilter, Outcome, Record
-from flowkit.wire.codec import dumps
+from flowkit.core.payload import Artifact, Payload
+from flowkit.core.reports import ChildEnded, Fetched, Succeeded, TimeReached
+from flowkit.ports import Head, HeadFilter, Outcome, Record, Request
+from flowkit.wire.codec import dumps, loads
 from flowkit.wire.messages import Told, decode_facts_batch
 from flowkit.wire.topics import partition_of
-from tests.core.builders import graph, new_task, node
+from tests.core.builders import Play, graph, new_task, node
 
 CHILDREN = 40
 INNER = graph(node("in", inputs={}))
@@ -106,16 +107,33 @@ async def test_the_children_of_one_graph_are_made_together_and_stay_until_they_a
     taken = 0
     take = stand.runtime.graphs.take
 
-    async def counted(raw: Any) -> Any:
+    async def counted(raw: Any, **how: Any) -> Any:
         nonlocal taken
         taken += 1
-        return await take(raw)
+        return await take(raw, **how)
 
     stand.runtime.graphs.take = counted  # type: ignore[method-assign]
     await stand.children.step()
     assert (taken, cell.unborn) == (1, 0)
     heads = await stand.store.list_heads(HeadFilter(parent="p"), limit=1000)
     assert sorted(head.parent_node for head in heads) == sorted(f"many[{n}]" for n in range(CHILDREN))
+
+
+@pytest.mark.parametrize(
+    ("own", "inner", "bound"), [(5, None, 5), (5, 3, 3), (5, 9, 5), (None, 9, 9), (None, None, None)]
+)
+async def test_the_time_of_one_attempt_bounds_the_child_that_it_is(
+    own: float | None, inner: float | None, bound: float | None
+) -> None:
+    stand = Stand()
+    child = INNER | ({"timeout_sec": inner} if inner else {})
+    said = {"timeout_sec": own} if own else {}
+    cell = stand.load(Head("p", 0, "ref", active=True), graph(node("c", type="task", graph=child, **said)))
+    await stand.commit(cell)
+    await stand.children.step()
+
+    [head] = await stand.store.list_heads(HeadFilter(parent="p"), limit=10)
+    assert head.timeout_sec == bound
 
 
 async def test_a_flow_that_is_not_seen_yet_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +164,27 @@ async def test_a_flow_that_does_not_exist_fails_its_node_in_the_end(monkeypatch:
     assert (cell.task.runs["one"].error or {})["code"] == "E_FLOW_UNKNOWN"
 
 
+async def test_a_child_that_a_crash_left_unmade_is_made_with_what_a_large_output_says() -> None:
+    """What was read of it for the decision is gone with whoever decided."""
+    inputs = {"n": {"$expr": "nodes['big'].output.n"}, "more": {"$from": "big.nope", "default": 0}}
+    play = Play(graph(node("big"), node("sub", type="task", graph=INNER, inputs=inputs)))
+    play.place("big")
+    play.tell(Succeeded(*play.attempt_of("big"), Payload(None, Artifact("large", 100_000, "json"))))
+    play.tell(Fetched("large", {"n": 5}))
+    stand = Stand()
+    await stand.store.put_blob("large", dumps({"n": 5}), kind="artifact", for_task="p")
+    stand.engine.owned.add(0)
+    cell = stand.engine.get("p", 0)
+    stand.engine.loaded(cell, Past(Head("p", 0, "ref", active=True), play.task, seq=1))
+
+    await stand.children._check(cell)
+    await stand.children.step()
+    [head] = await stand.store.list_heads(HeadFilter(parent="p"), limit=10)
+    assert (head.parent_node, loads(head.params)) == ("sub", {"n": 5, "more": 0})
+    assert cell.task is not None
+    assert cell.task.runs["sub"].error is None
+
+
 async def test_a_parent_leaves_memory_only_when_none_of_its_children_has_ended_for_a_while() -> None:
     stand = Stand()
     cell = await stand.parent()
@@ -174,6 +213,31 @@ async def test_the_ended_children_of_a_loaded_task_are_read_together() -> None:
     await stand.children._check(cell)
     assert [len(ids) for ids in stand.store.asked] == [CHILDREN, CHILDREN]
     assert stand.store.reads == 1
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_whoever_looks_after_children_pauses_those_of_paused_nodes_and_lets_the_others_go_on(
+    *, held: bool
+) -> None:
+    """What a crash left unsaid."""
+    stand = Stand()
+    cell = stand.load(Head("p", 0, "ref", active=True), graph(node("c", type="task", graph=INNER)))
+    await stand.commit(cell)
+    await stand.children.step()
+    assert cell.task is not None
+    (child,) = cell.task.children.values()
+    if held:
+        cell.task.held = {"c": None}
+    status, said = ("running", "pause") if held else ("paused", "resume")
+    head = stand.store.data.heads[child] = replace(stand.store.data.heads[child], status=status)
+    if not held:
+        paused = Request(child, 1, "pause-p-1", "pause", "{}", head.partition, head.tenant, "ada", 1.0)
+        assert await stand.store.insert_request(paused) is Outcome.OK
+    steered: list[Any] = []
+    stand.children.carry_out = lambda _, effect: steered.append(effect)  # type: ignore[method-assign]
+
+    await stand.children._check(cell)
+    assert [(effect.name, effect.kind) for effect in steered] == [("c", said)]
 
 
 async def test_a_parent_that_was_loaded_stays_until_its_children_were_looked_for_twice(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count
 from typing import Any
+
+import pytest
 
 from flowkit.coordinator.cell import Cell, Item
 from flowkit.coordinator.gate import AGAIN_SEC, FIRST_AGAIN_SEC, MOST_ASKED, UNSERVED_SEC, UNUSED_SEC, Gate
@@ -30,7 +34,8 @@ API = {"key": "api", "rate": 10}
 class Hall:
     """One limited task and its gate; `sent` are the letters that went to limits, `fed` what the engine was given."""
 
-    def __init__(self, *limits: dict[str, Any], width: int = 1, worker: bool = True, **fields: Any) -> None:
+    def __init__(self, *limits: dict[str, Any], width: int = 1, worker: bool = True,
+                 nodes: Sequence[dict[str, Any]] = (), **fields: Any) -> None:  # fmt: skip
         self.stand = Stand()
         if worker:
             self.stand.worker("w", 1000)
@@ -39,7 +44,8 @@ class Hall:
         self.fed: list[Report] = []
         self.gate.to_limit = lambda limit_id, tenant, letter: self.sent.append((limit_id, letter))
         self.gate.feed = lambda cell, item: self.fed.append(item.report)  # type: ignore[arg-type]
-        self.cell: Cell = cell_of("t", *(node(f"n{n}", limits=list(limits), **fields) for n in range(width)))
+        alike = [node(f"n{n}", limits=list(limits), **fields) for n in range(width)]
+        self.cell: Cell = cell_of("t", *(nodes or alike))
         self.task = self.cell.task
         assert self.task is not None
         self.gate.look(self.cell, self.task)
@@ -208,6 +214,23 @@ async def test_of_a_wide_task_so_many_ask_at_a_time() -> None:
     assert hall.wanted() == [f"n{MOST_ASKED}"]
 
 
+async def test_of_those_that_may_not_ask_yet_the_highest_priority_is_next() -> None:
+    wide = [node(f"n{n}", limits=[DB]) for n in range(MOST_ASKED + 10)]
+    late = [node("late", limits=[DB], priority=1), node("urgent", limits=[DB], priority=5)]
+    hall = Hall(nodes=[*wide, *late])
+    asked = hall.wanted()
+    assert (len(asked), asked[:2]) == (MOST_ASKED, ["urgent", "late"])
+
+    hall = Hall(nodes=[node("first"), *wide, node("urgent", limits=[DB], depends_on=["first"], priority=5)])
+    assert hall.wanted() == [f"n{n}" for n in range(MOST_ASKED)]
+    hall.place("first")
+    hall.decide(Succeeded("first", 1, "k", Payload(1)))
+    assert hall.wanted() == []
+    hall.grant("n0")
+    hall.place("n0")
+    assert hall.wanted() == ["urgent"]  # ten came before it, and wait on
+
+
 async def test_without_a_worker_nothing_is_asked_until_one_comes() -> None:
     hall = Hall(DB, worker=False)
     assert hall.taken() == []
@@ -242,12 +265,54 @@ async def test_a_paused_task_gives_its_permits_back_soon() -> None:
     assert hall.wanted() == ["n0"]
 
 
+@pytest.mark.parametrize("loaded_since", [False, True])
+@pytest.mark.parametrize("pause", [{}, {"node_id": "n0"}])
+async def test_what_comes_to_a_paused_node_is_given_back_at_once(pause: dict[str, str], loaded_since: bool) -> None:
+    hall = Hall(DB, API)
+    db, api = hall.needs()
+    first = hall.claim()
+    hall.decide(Requested(1, "r", "pause", args=pause))
+    if loaded_since:
+        hall.cell.bids = None
+    hall.taken()
+    hall.hear(PermitGranted(db, "n0", first))
+    [report] = hall.fed
+    assert hall.taken() == []  # it is no one else's before that is recorded
+    assert hall.decide(report)
+    told = [(limit_id, letter) for limit_id, letter in hall.taken() if isinstance(letter, PermitOver)]
+    assert (db, PermitOver("t", "n0", first)) in told
+    assert {limit_id for limit_id, _ in told} <= {db, api}
+    hall.decide(Requested(2, "r2", "resume", args=pause))
+    assert hall.wanted() == ["n0"]
+    assert hall.claim() > first
+
+
+async def test_those_that_are_ready_since_the_same_moment_are_told_to_have_waited_equally() -> None:
+    hall = Hall(DB, width=3, worker=False)
+    clock = hall.stand.clock
+    wall = clock.wall
+    assert hall.task is not None
+    for run in hall.task.runs.values():
+        run.ready_at = wall() - 50.0
+    clock.wall = lambda: wall() + next(ticks) / 1e6  # type: ignore[method-assign]
+    ticks = count()
+    await hall.later(5.0)
+    assert len({letter.waited for _, letter in hall.taken() if isinstance(letter, PermitWanted)}) == 1
+
+
 async def test_what_a_node_waits_for_is_told_with_its_place() -> None:
     hall = Hall(DB)
     [db] = hall.needs()
     assert hall.gate.waits_for(hall.cell, "n0") == "limit 'db' (max 3)"
     hall.hear(PermitDelayed(db, "n0", hall.claim(), 4, 3))
     assert hall.gate.waits_for(hall.cell, "n0") == "limit 'db' (max 3, 3 held): 4 come before it"
+
+
+async def test_who_takes_more_than_one_permit_is_told_so() -> None:
+    hall = Hall({"key": "mb", "max": 9, "weight": 6})
+    assert hall.gate.waits_for(hall.cell, "n0") == "limit 'mb' (max 9, it takes 6)"
+    hall.hear(PermitDelayed(hall.needs()[0], "n0", hall.claim(), 0, 4))
+    assert hall.gate.waits_for(hall.cell, "n0") == "limit 'mb' (max 9, 4 held, it takes 6): 0 come before it"
     hall.grant()
     assert hall.gate.waits_for(hall.cell, "n0") == ""
     rated = Hall({"key": "api", "rate": 10, "per_sec": 60})

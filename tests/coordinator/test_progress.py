@@ -16,6 +16,8 @@ from flowkit.coordinator.views import Progress
         (Progress(3, 10, "rows"), "3 of 10: rows"),
         (Progress(0.5), "0.5"),
         (Progress(None, 10), "of 10"),
+        (Progress(22, None, "22 made, 'c' has read 2"), "22 made, 'c' has read 2"),
+        (Progress(2, None, "22 made"), "2: 22 made"),
         (Progress(message="at it"), "at it"),
         (Progress(), ""),
     ],

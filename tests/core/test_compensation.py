@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from flowkit.core.payload import Payload
 from flowkit.core.replan import plan_restart
 from flowkit.core.reports import Succeeded
 from flowkit.core.selection import unfinished_business
-from tests.core.builders import Play, graph, node, once
+from tests.core.builders import START, Play, graph, node, once
 
 UNDO = {"type": "work"}
 
@@ -103,3 +107,22 @@ def test_a_report_about_what_is_to_be_undone_later_says_that_the_state_is_behind
     play.tell(early)
 
     assert (play.last.ahead, play.last.stale) == ([early], 0)
+
+
+@pytest.mark.parametrize("of", ["task", "node"])
+def test_a_deadline_that_has_passed_does_not_bound_what_undoes(of: str) -> None:
+    undo = {"type": "undo", "retry_policy": {"max": 3, "backoff_sec": 1, "jitter": False}}
+    deadline = {"deadline": START + 10}
+    own: dict[str, Any] = deadline if of == "node" else {}
+    whole: dict[str, Any] = deadline if of == "task" else {}
+    play = Play(graph(node("a", compensate=undo, **own), once("b", "a"), **whole))
+    play.succeed("a")
+    play.wait(20)
+    if of == "node":
+        play.fail_for_good("b")
+    assert (play.ready(), play.task.deadline_of("a/compensate")) == (["a/compensate"], None)
+
+    play.fail("a/compensate")
+    play.wait(1)
+    play.succeed("a/compensate")
+    assert (play.status, "not_undone" in (play.task.error or {})) == ("failed", False)

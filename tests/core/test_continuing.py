@@ -146,8 +146,9 @@ def test_an_item_that_never_had_a_child_gets_a_first_one() -> None:
     assert (play.status, play.state("m[1]"), play.attempt("m[1]")) == ("failed", "cancelled", 0)
 
     play.ask("restart", failed_only=True)
-    goes_on, spawn = play.last.effects
-    assert goes_on == Continue("m[0]", 2, child_id("t", "m[0]", 1), None)
+    assert play.last.effects == [Continue("m[0]", 2, child_id("t", "m[0]", 1), None)]
+    ended(play, "finished", "m[0]")
+    (spawn,) = play.last.effects
     assert isinstance(spawn, Spawn)
     assert (spawn.name, spawn.child) == ("m[1]", child_id("t", "m[1]", 1))
 

@@ -272,6 +272,14 @@ def test_a_worker_that_declines_or_never_hears_of_it_does_not_stop_the_time_in_t
     assert play.task.runs["a"].error == {"code": "queue_timeout", "message": "no worker took it within 10 s"}
 
 
+def test_who_waits_for_a_permit_is_told_that_it_may_have_been_that() -> None:
+    play = Play(graph(node("a", limits=[{"key": "db", "max": 1}], timeouts={"queued_sec": 10})))
+    play.wait(10)
+
+    say = "its limits gave it no permit, or no worker took it within 10 s"
+    assert play.task.runs["a"].error == {"code": "queue_timeout", "message": say}
+
+
 def test_an_attempt_that_began_stops_the_time_in_the_queue() -> None:
     for over in ("lose", "release"):
         play = queued()

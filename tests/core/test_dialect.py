@@ -371,7 +371,17 @@ REFUSED: list[tuple[Any, str, str]] = [
     (one(io={"input_inline": []}), "E_TYPE", "nodes[0].io.input_inline"),
     (one(io={"input_inline": {"x": {1}}}), "E_VALUE", "nodes[0].io.input_inline.x"),
     (one(io={"input_inline": {"x": 1}}, inputs=1), "E_KEY_CONFLICT", "nodes[0].io.input_inline"),
+    (one(io={"fn": "vars.set"}, inputs={"x": 1}, type="coordinator_fn"), "E_KEY_CONFLICT", "nodes[0].inputs"),
+    (one(io={"input_inline": {"input_adapter": "pull.artifacts", "input_args": {"from_nodes": ["a1"]}}}),
+     "E_PARENT_UNKNOWN", "nodes[0].io.input_args.from_nodes[0]"),
 ]  # fmt: skip
+
+
+def test_an_old_input_of_a_coordinator_function_means_nothing_as_ever() -> None:
+    old = one(type="coordinator_fn", io={"fn": "vars.set", "fn_args": {"x": 1}, "input_inline": {"y": 2}})
+    stored = normalise(old)["nodes"][0]
+    assert stored["io"] == {"fn": "vars.set", "fn_args": {"x": 1}}
+    assert "inputs" not in stored
 
 
 @pytest.mark.parametrize(("raw", "code", "place"), REFUSED, ids=[f"{code}-{place}"[:60] for _, code, place in REFUSED])
@@ -744,6 +754,12 @@ def test_what_is_to_be_written_is_said_as_json() -> None:
         ("if", "write `when`"),
         ("for_each", "write `foreach`, such as"),
         ("on_failure", "write an edge:"),
+        ("concurrency", "write `limits`, such as"),
+        ("rate_limit", "write `limits`, such as"),
+        ("labels", 'write `worker_labels`, such as {"zone": "eu"}'),
+        ("cache_key", "write `cache`, such as"),
+        ("priority_weight", "write `priority`"),
+        ("tags", "notes of your own go under `meta` or `x-...`"),  # and no key that is only dropped
     ],
 )
 def test_a_name_that_other_tools_have_says_what_it_is_called_here(key: str, write: str) -> None:
@@ -758,8 +774,16 @@ def test_names_of_other_tools_for_the_whole_are_told_too() -> None:
         parse_graph({"steps": [], "nodes": [node("a")]})
 
 
+def test_names_of_other_tools_for_an_edge_are_told_too() -> None:
+    with pytest.raises(GraphError, match="an edge has no key 'if'; write `when`"):
+        parse_graph(graph(node("a"), node("b"), edges=[{"from": "a", "to": "b", "if": "true"}]))
+
+
 def test_every_name_that_is_to_be_written_instead_is_a_key() -> None:
-    for record, meant in ((keys.NODE, keys.NODE_MEANT), (keys.GRAPH, keys.GRAPH_MEANT)):
+    for record, meant in (
+        (keys.NODE, keys.NODE_MEANT), (keys.GRAPH, keys.GRAPH_MEANT), (keys.EDGE, keys.EDGE_MEANT),
+        (keys.LIMIT_ENTRY, keys.LIMIT_MEANT),
+    ):  # fmt: skip
         assert not record.keys.keys() & meant.keys()
         for say in meant.values():
             named = [name for name in re.findall(r"`(\w+)`", say) if name not in ("edges", "type")]

@@ -8,7 +8,9 @@ import pytest
 
 from flowkit.core import facts as f
 from flowkit.core import lifecycle
+from flowkit.core.decide import decide
 from flowkit.core.effects import Revoke
+from flowkit.core.evolve import evolve
 from flowkit.core.inputs import output_of, task_output
 from flowkit.core.payload import Artifact, Payload
 from flowkit.core.reports import Fetched, Succeeded
@@ -262,6 +264,32 @@ def test_a_list_that_is_large_is_read_first() -> None:
     assert play.inputs("m[1]") == {"x": 2}
 
 
+@pytest.mark.parametrize("items", [{"$var": "l"}, {"$expr": "vars.l"}, [{"$var": "l[0]"}, {"$var": "l[1]"}]])
+def test_the_items_of_a_list_made_of_variables_stay_what_they_were(items: Any) -> None:
+    """Whoever loads the task later cannot ask the variables any more."""
+    setting: dict[str, Any] = {"type": "coordinator_fn"}
+    first = node("v", io={"fn": "vars.set", "fn_args": {"kv": {"l": [1, 2]}}}, **setting)
+    other = node("o", "w", io={"fn": "vars.set", "fn_args": {"kv": {"l": [9]}}}, **setting)
+    once = {"retry_policy": {"max": 1}, "inputs": {"x": {"$item": ""}}}
+    play = Play(graph(first, node("m", "v", foreach=items, max_parallel=1, **once), node("w"), other))
+    play.succeed("m[0]", output=1)
+    play.succeed("w")
+    assert play.task.vars == {"l": [9]}
+    play.task.memo = {}
+
+    assert play.inputs("m[1]") == {"x": 2}
+    play.fail_for_good("m[1]")
+    play.ask("restart", from_node="m[1]")
+    assert play.inputs("m[1]") == {"x": 2}
+
+
+def test_a_list_made_of_variables_that_is_too_large_to_keep_fails_the_map() -> None:
+    setting = {"type": "coordinator_fn", "io": {"fn": "vars.set", "fn_args": {"kv": {"l": ["x" * 60_000]}}}}
+    play = Play(graph(node("v", **setting), node("m", "v", foreach=[{"$var": "l"}] * 5)))
+
+    assert "at most 262,144 bytes" in (play.task.runs["m"].error or {})["message"]
+
+
 def test_what_an_item_chooses_is_refused() -> None:
     play = play_of()
     play.succeed("m[0]", next=["z"])
@@ -303,6 +331,110 @@ def test_a_restart_of_the_failed_part_runs_only_the_items_that_failed() -> None:
     assert play.ready() == ["m[1]"]
     play.succeed("m[1]", output="new")
     assert play.inputs("z") == ["kept", "new", "kept"]
+
+
+def test_a_restart_begins_no_more_items_at_a_time_than_may_run_in_their_order() -> None:
+    play = play_of(list(range(12)), max_parallel=2)
+    for number in range(12):
+        play.fail_for_good(f"m[{number}]")
+    play.ask("restart", failed_only=True)
+    assert play.ready() == ["m[0]", "m[1]"]
+
+    order = []
+    while ready := play.ready():
+        assert len(ready) <= 2
+        order.append(ready[0])
+        play.succeed(ready[0])
+    assert order == [*(f"m[{number}]" for number in range(12)), "z"]
+    assert play.status == "finished"
+
+
+@pytest.mark.parametrize("how", ["task", "map", "item", "timeout"])
+def test_items_that_wait_for_their_turn_after_a_restart_can_be_cancelled(how: str) -> None:
+    play = play_of(max_parallel=1, timeouts={"total_sec": 50})
+    for number in range(3):
+        play.fail_for_good(f"m[{number}]")
+    play.ask("restart", failed_only=True)
+    match how:
+        case "task":
+            play.ask("cancel")
+        case "map":
+            play.ask("cancel", node_id="m")
+        case "timeout":
+            play.wait(60)
+            assert (play.task.runs["m"].error or {})["code"] == "total_timeout"
+        case "item":
+            play.ask("cancel", node_id="m[2]")
+            assert play.ready() == ["m[0]"]
+            play.succeed("m[0]")
+            play.succeed("m[1]")
+            message = "1 of 3 items failed, first m[2]: cancelled: user_request"
+            assert (play.task.runs["m"].error or {})["message"] == message
+
+    assert play.state("m[2]") == "cancelled"
+    assert (play.status, play.task.open) == ({"task": "cancelled", "map": "finished"}.get(how, "failed"), 0)
+
+
+def test_a_history_in_which_restarted_items_began_together_is_still_read() -> None:
+    """Versions before this one let all of them begin."""
+    play = play_of(max_parallel=1)
+    for number in range(3):
+        play.fail_for_good(f"m[{number}]")
+    play.ask("restart", failed_only=True)
+    for number in range(3):
+        evolve(play.task, f.AttemptLeased(f"m[{number}]", 2, f"m[{number}]#2", "w", "i", 99.0, ()), play.now)
+    group = play.task.runs["m"].group
+    assert group is not None
+    assert (group.live, group.idle, group.again) == (3, 0, {})
+    for number in range(3):
+        evolve(play.task, f.AttemptSucceeded(f"m[{number}]", 2, f"m[{number}]#2", Payload(number)), play.now)
+
+    assert (group.live, group.done, play.task.open) == (0, 3, 2)
+    assert [fact for fact in decide(play.task, [], play.now).recorded if isinstance(fact, f.NodeGathered)]
+
+
+def test_items_that_wait_for_their_turn_after_a_restart_survive_another() -> None:
+    play = play_of(max_parallel=1)
+    for number in range(3):
+        play.fail_for_good(f"m[{number}]")
+    play.ask("restart", failed_only=True)
+    play.succeed("m[0]", output=0)
+    play.ask("cancel")
+    play.ask("restart", failed_only=True)
+
+    assert play.ready() == ["m[1]"]
+    play.succeed("m[1]", output=1)
+    play.succeed("m[2]", output=2)
+    assert play.inputs("z") == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("item", "ends", "gives"),
+    [("m[0]", "succeed", ["new", 1]), ("m[0]", "fail", [1, 2]), ("m[2]", "succeed", [0, 1]), ("m[2]", "fail", [0, 1])],
+)
+def test_a_map_that_needs_so_many_gives_so_many_after_a_restart_too(item: str, ends: str, gives: list[Any]) -> None:
+    play = play_of(gather={"count": 2})
+    for number in range(3):
+        play.succeed(f"m[{number}]", output=number)
+    play.succeed("z")
+    play.ask("restart", from_node=item)
+    assert play.state("m") == "running"
+    play.succeed(item, output="new") if ends == "succeed" else play.fail_for_good(item)
+
+    assert play.inputs("z") == gives
+
+
+def test_a_map_that_collected_failures_did_not_fail_and_says_how_an_item_runs_again() -> None:
+    play = play_of(on_item_failure="collect")
+    play.succeed("m[0]", "m[2]", output=1)
+    play.fail_for_good("m[1]")
+    play.succeed("z")
+    why = "nothing in it failed; items that did were collected: from_node='m[1]' runs one of them again"
+    assert play.ask("restart", failed_only=True) == why
+
+    assert play.ask("restart", from_node="m[1]") == ""
+    play.succeed("m[1]", output=2)
+    assert play.inputs("z") == [{"output": 1}, {"output": 2}, {"output": 1}]
 
 
 def test_a_restart_from_an_item_runs_it_and_what_follows_the_node() -> None:
@@ -425,6 +557,45 @@ def test_pausing_a_node_holds_back_its_items() -> None:
     assert play.ask("pause", node_id="m") == "node 'm' is paused already"
     assert play.ask("resume", node_id="m") == ""
     assert play.ready() == ["m[0]"]
+
+
+def test_pausing_a_map_that_runs_begins_no_more_of_its_items() -> None:
+    play = play_of(max_parallel=2)
+    play.place("m[0]")
+    assert play.ask("pause", node_id="m") == ""
+    assert play.ready() == []
+    play.succeed("m[0]")
+    assert (play.ready(), play.state("m[1]"), play.state("m[2]")) == ([], "ready", "ready")
+    play.place("m[1]")
+    assert len(play.last.unused) == 1
+
+    assert play.ask("resume", node_id="m") == ""
+    assert play.ready() == ["m[1]", "m[2]"]
+
+
+def test_pausing_a_repetition_begins_no_other_run() -> None:
+    play = Play(graph(node("r", repeat={"until": "output", "every_sec": 5})))
+    play.ask("pause", node_id="r")
+    play.ask("resume", node_id="r")
+    play.succeed("r#1", output=False)
+    play.ask("pause", node_id="r")
+    play.wait(6)
+    assert (play.ready(), play.state("r#2")) == ([], "ready")
+
+    play.ask("resume", node_id="r")
+    assert play.ready() == ["r#2"]
+
+
+def test_what_is_paused_by_itself_stays_so_when_its_map_goes_on() -> None:
+    play = Play(graph(node("m", foreach=[1, 2], repeat={"until": "true"}, inputs={})))
+    play.ask("pause", node_id="m[1]")
+    play.ask("pause", node_id="m")
+    assert play.ready() == []
+    play.ask("resume", node_id="m")
+    assert play.ready() == ["m[0]#1"]
+
+    play.ask("resume", node_id="m[1]")
+    assert play.ready() == ["m[0]#1", "m[1]#1"]
 
 
 def test_a_ready_item_can_be_paused_alone() -> None:

@@ -32,6 +32,26 @@ def test_a_limit_is_how_many_at_a_time_or_how_many_per_time() -> None:
     assert read({"key": "api", "rate": 2.5, "burst": 4}) == (Limit("api", rate=2.5, burst=4),)
 
 
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        (
+            [{"key": "k", "max": 0}],
+            "nodes[0].limits[0].max: expected a whole number from 1, at most 1,000,000, found 0",
+        ),
+        ([{"key": "k", "rat": 10}], "nodes[0].limits[0].rat: a limit has no key 'rat' (did you mean 'rate'?)"),
+        ([{"key": "k", "limit": 3}], "nodes[0].limits[0].limit: a limit has no key 'limit'; write `max`"),
+        ([{"key": "k", "rate": 1, "per": 9}], "nodes[0].limits[0].per: a limit has no key 'per'; write `per_sec`"),
+        ({"key": "k", "max": 1}, "nodes[0].limits: expected a list of limits, found an object; write [{...}]"),
+        ("k", "nodes[0].limits: expected a list of limits, found 'k'"),
+    ],
+)
+def test_one_mistake_is_one_problem(limits: Any, says: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        parse_graph(graph(node("a", limits=limits)))
+    assert [f"{problem.place}: {problem.message}" for problem in caught.value.problems] == [says]
+
+
 def test_a_graph_knows_whether_anything_in_it_is_limited() -> None:
     assert parse_graph(graph(node("a"), node("b", limits=[{"key": "k", "max": 1}]))).limited
     assert not parse_graph(graph(node("a"), node("b", limits=[]))).limited

@@ -39,7 +39,14 @@ def test_a_sleep_lasts_as_long_as_it_says(inputs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "inputs", [{"seconds": -1}, {"seconds": "5"}, {"until": "soon"}, {"seconds": {"$param": "missing"}}]
+    "inputs",
+    [
+        {"seconds": {"$expr": "0 - params.n"}},
+        {"seconds": {"$expr": "string(params.n)"}},
+        {"seconds": {"$param": "missing"}},
+        {"until": {"$expr": "'soon'"}},
+        {"until": START + 1e9 + 1},
+    ],
 )
 def test_a_sleep_that_makes_no_sense_fails(inputs: dict[str, Any]) -> None:
     play = sleep(**inputs)
@@ -96,7 +103,6 @@ def test_a_signal_that_says_no_name_is_called_like_its_node() -> None:
 def test_a_signal_may_come_before_the_node_waits() -> None:
     play = Play(graph(node("a"), node("ok", "a", type="signal", inputs={"name": "go"})))
     assert play.ask("signal", name="go", payload="early") == ""
-    assert play.ask("signal", name="go", payload="later") == ""
     play.succeed("a")
 
     assert output_of(play.task, "ok") == "early"
@@ -118,6 +124,12 @@ def test_a_signal_that_nobody_can_take_is_refused_with_the_nearest_name() -> Non
     assert "did you mean 'approval'?" in play.ask("signal", name="aproval", payload=1)
 
 
+def test_a_signal_for_a_sub_graph_says_whose_task_to_signal() -> None:
+    why = Play(graph(node("c", type="task", graph=graph(node("ok", type="signal"))))).ask("signal", name="ok")
+
+    assert why.endswith("sub-graphs are tasks of their own: signal that of 'c', if it waits")
+
+
 def test_a_signal_that_nobody_waits_for_any_more_is_refused() -> None:
     play = signal(inputs={"name": "go"})
     play.ask("signal", name="go")
@@ -125,9 +137,41 @@ def test_a_signal_that_nobody_waits_for_any_more_is_refused() -> None:
     assert play.ask("signal", name="go") == "no node waits for a signal 'go' any more"
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_signal_more_than_all_nodes_can_take_is_refused_before_and_after_they_wait(*, begun: bool) -> None:
+    wait = {"type": "signal", "inputs": {"name": "go"}}
+    play = Play(graph(node("a"), node("one", "a", **wait), node("two", "a", **wait), node("last", "a")))
+    if begun:
+        play.succeed("a")
+    said = [play.ask("signal", name="go", payload=n) for n in range(3)]
+
+    end = "any more" if begun else "what came is enough for all that will"
+    assert said[:2] == ["", ""]
+    assert said[2].endswith(end)
+
+
+def test_the_runs_of_a_repetition_wait_for_the_signal_that_is_called_like_their_node() -> None:
+    play = signal(repeat={"until": "output.last"})
+    assert [play.ask("signal", name="ok", payload={"last": last}) for last in (False, True)] == ["", ""]
+
+    assert play.states == {"ok": "finished", "z": "ready", "ok#1": "finished", "ok#2": "finished"}
+    assert "waits for a signal 'ok'" in play.ask("signal", name="ok")
+
+
+def test_items_wait_for_signals_that_are_called_like_them_and_no_other_name_is_taken() -> None:
+    play = Play(graph(node("a"), node("votes", "a", type="signal", foreach=[1, 2])))
+    assert play.ask("signal", name="votes[1]", payload="no") == ""
+    assert "none of its nodes waits for a signal 'votes'" in play.ask("signal", name="votes", payload="?")
+    play.succeed("a")
+    assert play.ask("signal", name="votes[0]", payload="yes") == ""
+
+    assert task_output(play.task) == ["yes", "no"]
+
+
 def test_signals_that_wait_to_be_taken_are_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asked, "MOST_SIGNALS", 2)
-    play = Play(graph(node("a"), node("ok", "a", type="signal", inputs={"name": "go"})))
+    go = {"type": "signal", "inputs": {"name": "go"}, "repeat": {"until": "false"}}
+    play = Play(graph(node("a"), node("ok", "a", **go)))
 
     assert [play.ask("signal", name="go") for _ in range(3)] == ["", "", "2 signals 'go' wait to be taken already"]
 
@@ -210,6 +254,36 @@ def test_children_are_paused_resumed_and_cancelled_with_their_parent() -> None:
     assert play.status == "cancelling"  # nobody else knows what of it still runs
     ended(play, "cancelled")
     assert (play.status, play.state("c")) == ("cancelled", "cancelled")
+
+
+def test_pausing_the_node_of_a_sub_graph_pauses_the_child_and_only_its_own_resume_ends_that() -> None:
+    play = Play(graph(node("c", type="task", graph=CHILD), node("d", type="task", graph=CHILD)))
+    own = play.task.children
+    assert play.ask("pause", node_id="c", reason="stop") == ""
+    assert play.last.effects == [Steer("c", 1, own["c"], "pause", "stop")]
+
+    play.ask("pause")
+    play.ask("resume")
+    assert play.last.effects == [Steer("d", 1, own["d"], "resume", "")]
+    play.ask("pause")
+    play.ask("resume", node_id="c")
+    assert play.last.effects == []  # with its task, which is paused
+    play.ask("resume")
+    assert [effect.name for effect in play.last.effects if isinstance(effect, Steer)] == ["c", "d"]
+
+
+def test_pausing_a_map_of_sub_graphs_pauses_all_its_children_and_starts_no_other() -> None:
+    play = Play(graph(node("c", type="task", graph=CHILD, foreach=[1, 2, 3], inputs={}, max_parallel=2)))
+    play.ask("pause", node_id="c")
+    assert [(e.name, e.kind) for e in play.last.effects if isinstance(e, Steer)] == [
+        ("c[0]", "pause"),
+        ("c[1]", "pause"),
+    ]
+    ended(play, name="c[0]")
+    assert list(play.task.children) == ["c[1]"]
+
+    play.ask("resume", node_id="c")
+    assert [(type(e), e.name) for e in play.last.effects] == [(Steer, "c[1]"), (Spawn, "c[2]")]
 
 
 def test_sub_graphs_may_be_mapped() -> None:
@@ -353,6 +427,36 @@ def test_a_task_that_used_its_last_attempt_to_end_has_finished() -> None:
     play.succeed("a")
 
     assert play.status == "finished"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        node("z", "a", when="false"),
+        node("z", "a", foreach=[]),
+        node("z", "a", type="end", inputs={"output": 1}),
+        node("z", "a", type="signal"),
+        node("z", "a", type="coordinator_fn", io={"fn": "noop"}),
+    ],
+)
+def test_what_starts_without_an_attempt_needs_no_budget(last: dict[str, Any]) -> None:
+    play = Play(graph(node("a"), last, budget={"attempts": 1}))
+    play.succeed("a")
+    play.ask("signal", name="z")
+
+    assert play.status == "finished"
+
+
+@pytest.mark.parametrize("last", [node("z", "a", type="task", graph=CHILD), node("z", "a", when="true")])
+def test_what_needs_one_attempt_more_than_there_are_ends_the_task(last: dict[str, Any]) -> None:
+    play = Play(graph(node("a"), last, budget={"attempts": 1}))
+    play.succeed("a")
+
+    assert ((play.task.error or {})["code"], play.state("z"), play.task.children) == (
+        "budget_exceeded",
+        "cancelled",
+        {},
+    )
 
 
 def test_a_task_that_has_used_up_its_run_time_fails() -> None:

@@ -44,6 +44,19 @@ class TestNeeds:
         task = new_task(graph(limited(key)), params={"who": "ann", "deep": {"n": 7}})
         assert needs_of(task, "a")[0].key == "default/ann/7"
 
+    @pytest.mark.parametrize("kind", [{"max": 1}, {"rate": 1}])
+    def test_a_key_with_the_tenant_in_it_is_no_one_elses(self, kind: dict[str, int]) -> None:
+        def limit_of(key: str, tenant: str, **params: str) -> str:
+            task = new_task(graph(limited({"key": key, **kind})), params=params)
+            task.tenant = tenant
+            return needs_of(task, "a")[0].limit_id
+
+        own = limit_of("db:{tenant}", "acme")
+        assert own == limit_of("{params.what}:{tenant}", "acme", what="db")
+        for key in ("db:acme", "db:{params.who}", '["acme", "db:acme"]', "db:{tenant}"):
+            assert limit_of(key, "other", who="acme") != own
+        assert limit_of("db:acme", "acme") != own  # written out it is everybody's
+
     def test_two_share_a_limit_if_their_keys_come_to_the_same(self) -> None:
         named = new_task(graph(limited({"key": "db:{params.who}", "max": 1})), params={"who": "x"})
         plain = new_task(graph(limited({"key": "db:x", "max": 9})))

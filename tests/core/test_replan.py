@@ -130,3 +130,166 @@ def test_a_graph_in_which_nothing_would_run_is_refused() -> None:
 
     assert "say from_node" in plan(play, graph(node("a"))).refused
     assert plan(play, graph(node("a")), from_node="a").again == {"a"}
+
+
+def test_where_no_condition_holds_is_decided_anew_once_the_conditions_are_others() -> None:
+    """Another edge's condition says whether it is led to."""
+
+    def choice(condition: str) -> dict[str, Any]:
+        edges = [edge("a", "b") | {"when": condition}, edge("a", "c") | {"otherwise": True}]
+        return graph(node("a"), node("b"), node("c"), node("d", "c"), edges=edges)
+
+    play = Play(choice("output > 1"))
+    play.succeed("a", output=2)
+    play.succeed("b")
+    assert (play.status, play.state("c")) == ("finished", "skipped")
+    assert plan(play, choice("output > 2")).again == {"b", "c", "d"}
+
+    restart(play, choice("output > 2"))
+    assert (play.ready(), play.state("b")) == (["c"], "skipped")
+
+
+def test_an_output_that_was_wrong_is_put_right_without_running_anything() -> None:
+    play = Play(graph(node("a"), output={"n": {"$from": "a.m"}}))
+    play.succeed("a", output={"n": 1})
+    assert (play.task.error or {})["code"] == "bad_output"
+    why = "nothing in it failed but its own output: restart it with a graph whose `output` is right"
+    assert play.ask("restart", failed_only=True) == why
+
+    right = graph(node("a"), output={"n": {"$from": "a.n"}})
+    assert (plan(play, right).again, plan(play, right).kept) == (set(), {"a"})
+    assert restart(play, right) == ""
+    assert (play.status, task_output(play.task), play.attempt("a")) == ("finished", {"n": 1}, 1)
+
+
+def test_what_the_targets_did_not_need_is_left_out_of_an_edited_graph_too_unless_it_is_needed_now() -> None:
+    def edited(*before_a: str, **of_a: Any) -> dict[str, Any]:
+        return graph(node("a", *before_a, **of_a), node("b", inputs={"x": 1}), node("c", "a", inputs={"x": 1}))
+
+    play = Play(graph(node("a"), node("b"), node("c", "a")), targets=["a"])
+    play.succeed("a")
+    assert plan(play, edited()).refused
+    assert plan(play, edited(inputs={"x": 2})).again == {"a"}
+    assert plan(play, edited("b")).again == {"a", "b"}
+
+    restart(play, edited("b"))
+    assert play.states == {"a": "pending", "b": "ready", "c": "skipped"}
+    play.succeed("b")
+    play.succeed("a")
+    assert (play.status, play.state("c")) == ("finished", "skipped")
+
+
+def mapped(**more: Any) -> Play:
+    """`m` maps over what `a` gave and has failed, or `z` behind it has; `a` can be undone."""
+    undo = {"compensate": {"type": "undo"}} if more.pop("undone", False) else {}
+    play = Play(
+        graph(node("a", **undo), once("m", foreach={"$from": "a"}, inputs={"x": {"$item": ""}}), once("z", "m"))
+    )
+    play.succeed("a", output=[1, 2, 3])
+    play.succeed("m[0]", "m[2]")
+    if more.get("failing") == "z":
+        play.succeed("m[1]")
+        play.fail_for_good("z")
+    else:
+        play.fail_for_good("m[1]")
+    if undo:
+        play.succeed("a/compensate")
+    assert play.status == "failed"
+    return play
+
+
+@pytest.mark.parametrize(("failing", "how"), [("m", {"failed_only": True}), ("z", {"from_node": "m[1]"})])
+def test_items_do_not_run_again_before_what_makes_their_list_does(failing: str, how: dict[str, Any]) -> None:
+    assert plan(mapped(failing=failing), **how).again == {"m", "m[1]", "z"}
+    play = mapped(failing=failing, undone=True)
+    assert plan(play, **how).again == {"a", "m", "z"}
+
+    play.ask("restart", **how)
+    assert (play.ready(), play.state("m")) == (["a"], "pending")
+    play.succeed("a", output=[7])
+    assert play.inputs("m[0]") == {"x": 7}
+    play.succeed("m[0]", output=8)
+    play.succeed("z")
+    assert play.status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("items", "again"),
+    [
+        ({"$param": "list"}, {"m"}),
+        ([{"$expr": "params.list[0]"}, 2], {"m"}),
+        ([1, 2], {"m", "m[1]"}),
+        ([1, {"$literal": {"$param": "list"}}], {"m", "m[1]"}),
+        ({"$expr": "[1, 2]"}, {"m", "m[1]"}),
+    ],
+)
+def test_a_map_over_params_that_are_others_now_runs_as_a_whole(items: Any, again: set[str]) -> None:
+    play = Play(graph(once("m", foreach=items, inputs={"x": {"$item": ""}})), params={"list": [1, 2]})
+    play.succeed("m[0]")
+    play.fail_for_good("m[1]")
+
+    assert plan(play, failed_only=True).again == {"m", "m[1]"}
+    assert plan(play, failed_only=True, params={"list": [3]}).again == again
+
+
+@pytest.mark.parametrize(
+    ("how", "count"), [({}, 1), ({"from_node": "z"}, 1), ({"from_node": "n"}, 2), ({"failed_only": True}, 1)]
+)
+def test_variables_begin_anew_only_where_everything_does(how: dict[str, Any], count: int) -> None:
+    counting = node("n", type="coordinator_fn", io={"fn": "vars.incr", "fn_args": {"key": "n", "by": 1}})
+    play = Play(graph(node("a"), counting, once("z", "n"), node("left", "a")), targets=["z", "a"])
+    play.succeed("a")
+    play.fail_for_good("z")
+    assert (play.status, play.task.vars) == ("failed", {"n": 1})
+
+    play.ask("restart", **how)
+    assert play.task.vars == {"n": count}
+
+
+def counts(name: str, *parents: str, **more: Any) -> dict[str, Any]:
+    io = {"fn": "vars.incr", "fn_args": {"key": "n"}}
+    return node(name, *parents, type="coordinator_fn", io=io, **more)
+
+
+@pytest.mark.parametrize(
+    ("asked", "then"),
+    [
+        ({}, 2),  # the whole: as if it had never run
+        ({"from_node": "a"}, 2),
+        ({"from_node": "b"}, 3),  # what `a` has counted is kept, and `b` counts again
+        ({"from_node": "z"}, 2),
+    ],
+)
+def test_variables_begin_anew_where_all_that_ran_runs_again(asked: dict[str, Any], then: int) -> None:
+    play = Play(graph(counts("a"), counts("b", "a"), node("z", "b")))
+    play.succeed("z")
+    assert play.task.vars == {"n": 2}
+
+    assert play.ask("restart", **asked) == ""
+
+    assert play.task.vars == {"n": then}
+    play.check()
+
+
+def test_variables_begin_anew_though_some_nodes_are_not_needed() -> None:
+    play = Play(graph(counts("a"), node("z", "a"), node("other")), targets=["z"])
+    play.succeed("z")
+    assert play.ask("restart") == ""
+    assert play.task.vars == {"n": 1}
+
+
+def test_the_variables_that_kept_items_have_set_are_kept() -> None:
+    io = {"fn": "vars.incr", "fn_args": {"key": "n", "by": {"$item": ""}}}
+    play = Play(graph(node("m", type="coordinator_fn", foreach=[5, "x"], io=io)))
+    assert (play.task.vars, play.states) == ({"n": 5}, {"m": "failed", "m[0]": "finished", "m[1]": "failed"})
+    play.ask("restart", failed_only=True)
+    assert play.task.vars == {"n": 5}
+    play.ask("restart")
+    assert play.task.vars == {"n": 5}  # once more
+
+
+def test_an_edited_graph_whose_nodes_are_all_new_begins_with_no_variables() -> None:
+    play = Play(graph(counts("a"), node("z", "a")))
+    play.succeed("z")
+    assert restart(play, graph(counts("b"), node("y", "b"))) == ""
+    assert play.task.vars == {"n": 1}

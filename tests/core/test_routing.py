@@ -202,6 +202,25 @@ def test_an_expression_that_has_no_value_fails_its_node() -> None:
     assert (play.task.runs["a"].error or {})["code"] == "expr_error"
 
 
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ({"when": "params.x.y"}, "when: in `params.x.y`"),
+        ({"inputs": {"q": [{"$expr": "params.x.y"}]}}, "inputs.q[0].$expr: in `params.x.y`"),
+        ({"foreach": {"$expr": "params.x.y"}}, "foreach.$expr: in `params.x.y`"),
+        ({"type": "sleep", "inputs": {"seconds": {"$expr": "params.x.y"}}}, "inputs.seconds.$expr: in `params.x.y`"),
+        ({"cache": {"key": "params.x.y", "ttl_sec": 1}}, "cache.key: in `params.x.y`"),
+    ],
+)
+def test_an_expression_without_a_value_says_where_it_stands(said: dict[str, Any], place: str) -> None:
+    play = Play(graph(node("a") | said), params={"x": 1})
+    if play.ready():
+        play.place("a")
+
+    error = play.task.runs["a"].error or {}
+    assert (error["code"], error["message"].partition(": found")[0]) == ("expr_error", place)
+
+
 # At the door.
 
 
@@ -226,6 +245,11 @@ def test_an_expression_that_has_no_value_fails_its_node() -> None:
             "E_TEMPLATE",
             "nodes[0].compensate.inputs",
         ),
+        (
+            graph(node("a", repeat={"until": "true"}, compensate={"type": "work", "inputs": {"$previous": ""}})),
+            "E_TEMPLATE",
+            "nodes[0].compensate.inputs",
+        ),
         (graph(node("a", max_parallel=2)), "E_KEY_CONFLICT", "nodes[0].max_parallel"),
         (graph(node("a", type="task")), "E_SUBGRAPH", "nodes[0]"),
         (graph(node("a", graph=graph(node("b")))), "E_KEY_CONFLICT", "nodes[0].graph"),
@@ -233,6 +257,22 @@ def test_an_expression_that_has_no_value_fails_its_node() -> None:
          "nodes[0].graph.nodes[0].depnds_on"),
         (graph(node("a", type="sleep")), "E_INPUTS", "nodes[0]"),
         (graph(node("a", type="sleep", inputs={"secs": 1})), "E_INPUTS", "nodes[0].inputs.secs"),
+        (graph(node("a", type="sleep", inputs={"seconds": -1})), "E_INPUTS", "nodes[0].inputs.seconds"),
+        (graph(node("a", type="sleep", inputs={"seconds": "5"})), "E_INPUTS", "nodes[0].inputs.seconds"),
+        (graph(node("a", type="sleep", inputs={"until": "soon"})), "E_INPUTS", "nodes[0].inputs.until"),
+        (graph(node("a", type="signal", inputs={"name": 5})), "E_INPUTS", "nodes[0].inputs.name"),
+        (graph(node("a", type="signal", inputs={"name": ""})), "E_INPUTS", "nodes[0].inputs.name"),
+        (graph(node("a", type="signal", timeout_sec=5)), "E_KEY_CONFLICT", "nodes[0].timeout_sec"),
+        (graph(node("a", type="sleep", inputs={"seconds": 1}, timeouts={"run_sec": 5})), "E_KEY_CONFLICT",
+         "nodes[0].timeouts.run_sec"),
+        (graph(node("a", type="task", flow="f", timeouts={"queued_sec": 5})), "E_KEY_CONFLICT",
+         "nodes[0].timeouts.queued_sec"),
+        (graph(node("a", foreach="a, b")), "E_TYPE", "nodes[0].foreach"),
+        (graph(node("a", foreach=[{"$expr": "item"}])), "E_TEMPLATE", "nodes[0].foreach"),
+        (graph(node("a", repeat={"until": "index > 1"})), "E_TEMPLATE", "nodes[0].repeat.until"),
+        (graph(node("a", cache={"key": "item", "ttl_sec": 1})), "E_TEMPLATE", "nodes[0].cache.key"),
+        (graph(node("a", type="coordinator_fn", io={"fn": "vars.set", "fn_args": {"k": {"$item": ""}}})), "E_TEMPLATE",
+         "nodes[0].io.fn_args"),
         (graph(node("a", type="end", inputs={"status": "done"})), "E_CHOICE", "nodes[0].inputs.status"),
         (graph(node("a", type="coordinator_fn")), "E_KEY_MISSING", "nodes[0].io"),
         (graph(node("a", compensate={"type": "sleep"})), "E_NODE_TYPE", "nodes[0].compensate.type"),
@@ -243,6 +283,24 @@ def test_what_makes_no_sense_is_refused_with_its_place(raw: Any, code: str, plac
         parse_graph(raw)
 
     assert (code, place) in [(problem.code, problem.place) for problem in told.value.problems]
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        node("a", type="sleep", inputs={"seconds": {"$param": "n"}}),
+        node("a", type="sleep", inputs={"until": {"$expr": "params.at"}}),
+        node("a", type="sleep", inputs={"until": "2020-01-01"}),
+        node("a", type="signal", inputs={"name": {"$param": "n"}}),
+        node("a", type="signal", inputs={"schema": {"type": "object"}}),
+        node("a", foreach={"$param": "n"}),
+        node("a", foreach=[{"$param": "n"}]),
+        node("a", foreach=[1], repeat={"until": "index > 1"}, cache={"key": "item", "ttl_sec": 1}),
+        node("a", repeat={"until": "previous == output"}, cache={"key": "params.k", "ttl_sec": 1}),
+    ],
+)
+def test_what_is_told_only_when_it_runs_is_not_refused_at_the_door(fine: dict[str, Any]) -> None:
+    assert parse_graph(graph(fine)).nodes["a"].type == fine["type"]
 
 
 def test_what_is_wrong_inside_a_sub_graph_is_not_wrong_with_its_node_too() -> None:

@@ -122,6 +122,30 @@ def test_a_refused_stream_says_what_to_do_instead(nodes: list[Any], says: str) -
     assert [problem.message for problem in refused.value.problems if problem.code == "E_STREAM"] == [says]
 
 
+def test_a_reader_that_its_source_would_keep_from_starting_is_refused() -> None:
+    def both(of_source: dict[str, Any], of_reader: dict[str, Any], **more: Any) -> dict[str, Any]:
+        limits = [{"key": "db", **of_source}], [{"key": "db", **of_reader}]
+        return graph(node("p", limits=limits[0]), reading("c", "p", limits=limits[1], **(EARLY | more)))
+
+    with pytest.raises(GraphError) as refused:
+        parse_graph(both({"max": 5, "weight": 2}, {"max": 3, "weight": 2}))
+    [problem] = refused.value.problems
+    assert (problem.code, problem.place) == ("E_LIMIT", "nodes[1].limits")
+    assert problem.message == (
+        "'p', whose batches it reads, holds 2 of 'db' while it runs, so 'c' could not begin before that ends: "
+        "raise `max` to 4, or leave out `start_when`"
+    )
+    assert problems(both({"max": 1}, {"max": 1})) == [("E_LIMIT", "nodes[1].limits")]
+    for fine in (
+        both({"max": 2}, {"max": 2}),
+        both({"max": 1}, {"max": 1}, start_when="ready"),
+        both({"rate": 1}, {"rate": 1}),
+        both({"max": 1}, {"max": 1, "key": "other"}),
+    ):
+        parse_graph(fine)
+    parse_graph(both({"max": 1}, {"max": 1}), accepted=True)  # by a version that did not ask
+
+
 # ---------------------------------------------------------------------------------------------- starting
 
 
@@ -133,6 +157,19 @@ def test_without_more_a_reader_starts_when_its_source_has_finished() -> None:
     assert play.state("c") == "pending"
     play.succeed("p")
     assert play.state("c") == "ready"
+
+
+def test_who_also_reads_the_output_of_its_source_waits_for_that() -> None:
+    inputs = {"rows": {"$stream": "p"}, "count": {"$from": "p.batches"}}
+    for fan_in in ({}, {"fan_in": "any"}):
+        play = Play(graph(node("p"), node("c", inputs=inputs, **EARLY, **fan_in)))
+        play.place("p")
+        begin(play, "p")
+        assert play.state("c") == "pending"
+        play.succeed("p", output={"batches": 3})
+        assert play.state("c") == "ready"
+        play.place("c")
+        assert play.dispatches()["c"].inputs["count"] == 3
 
 
 def test_a_first_batch_starts_a_reader_while_its_source_runs() -> None:
@@ -190,6 +227,18 @@ def test_a_source_that_fails_for_good_ends_its_reader() -> None:
     assert f.NodeSkipped("c", "upstream_failed", True, "p") in decision.recorded
     assert [effect.node for effect in decision.effects if isinstance(effect, Revoke)] == ["c"]
     assert play.task.status == "failed"
+
+
+@pytest.mark.parametrize("only", [{}, {"node_id": "c"}])
+def test_a_reader_that_was_told_to_end_is_cancelled_though_its_source_ends_first(only: dict[str, str]) -> None:
+    play = pair()
+    begin(play, "p")
+    play.place("c")
+    play.ask("cancel", grace_sec=5.0, **only)
+    play.fail_for_good("p")
+    assert (play.state("p"), play.state("c")) == ("failed" if only else "cancelled", "running")
+    play.release("c")
+    assert play.state("c") == "cancelled"
 
 
 def test_a_reader_that_has_not_been_placed_is_skipped_too() -> None:

@@ -91,7 +91,15 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "undo": st.builds(f.UndoBegan, names, texts, st.none() | errors),
     "cancelling": st.builds(f.TaskCancelling, texts, texts, times, st.none() | errors, texts),
     "restarted": st.builds(
-        f.TaskRestarted, counts, st.none() | names, texts, st.none() | errors, names, counts, st.none() | times
+        f.TaskRestarted,
+        counts,
+        st.none() | names,
+        texts,
+        st.none() | errors,
+        names,
+        counts,
+        st.none() | times,
+        st.booleans(),
     ),
     "ended": st.builds(f.TaskEnded, texts, st.none() | errors),
     "stream_begun": st.builds(f.StreamBegun, texts),

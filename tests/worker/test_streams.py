@@ -8,8 +8,11 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import pytest
+
 import flowkit
 from flowkit.core.reports import Streams
+from flowkit.errors import StoreUnavailable
 from flowkit.ports import Block, Outcome, StreamId
 from flowkit.wire.messages import Over
 from flowkit.wire.stream import Cursor, Mark, read_mark, write_body
@@ -62,6 +65,63 @@ async def test_a_handler_that_returns_gives_a_stream_of_one_batch() -> None:
     async with Stand([whole]) as stand:
         await run(stand, "p", "whole", plan(readers={"c": False}))
         assert await values(stand, "p") == [{"all": 1}]
+
+
+async def fails_behind(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        yield i
+    raise flowkit.Permanent("enough", "no more")
+
+
+def fails_plainly_behind(n: int) -> Iterator[int]:
+    yield from range(n)
+    raise flowkit.Permanent("enough", "no more")
+
+
+@pytest.mark.parametrize("role", ["fails_behind", "fails_plainly_behind"])
+@virtual
+async def test_what_was_yielded_before_a_failure_is_kept_all_of_it(role: str) -> None:
+    async with Stand([fails_behind, fails_plainly_behind]) as stand:
+        report = await run(stand, "p", role, plan(readers={"c": False}, most=1000), {"n": 100})
+        assert report.error["code"] == "enough"
+        assert await values(stand, "p") == list(range(100))
+
+
+@virtual
+async def test_a_failure_is_told_though_the_store_does_not_take_what_was_made_before() -> None:
+    async with Stand([fails_behind]) as stand:
+
+        async def away(block: Block) -> Outcome:
+            raise StoreUnavailable("away")
+
+        stand.store.insert_block = away  # type: ignore[method-assign]
+        report = await run(stand, "p", "fails_behind", plan(readers={"c": False}), {"n": 1})
+        assert report.error["code"] == "enough"
+
+
+@virtual
+async def test_an_async_handler_that_reads_as_a_plain_one_does_is_told_so_and_stops_nobody() -> None:
+    async def blocking(rows: Any) -> list[int]:
+        return [row for row in rows]
+
+    async with Stand([blocking]) as stand:
+        await write(stand, "p", 1, 2)
+        report = await run(stand, "c", "blocking", plan(reads={"rows": ["p"]}), {"rows": None})
+        assert (report.error["code"], report.permanent) == ("TypeError", True)
+        assert "an async handler reads a stream by `async for`" in report.error["message"]
+
+
+async def test_a_list_is_read_like_a_stream_in_either_way() -> None:
+    def plainly(rows: flowkit.Stream) -> list[Any]:
+        return [[row, rows.index, rows.uid] for row in rows]
+
+    async def otherwise(rows: flowkit.Stream) -> list[Any]:
+        return [[row, rows.index, rows.uid] async for row in rows]
+
+    async with Stand([plainly, otherwise]) as stand:
+        for role in ("plainly", "otherwise"):
+            report = await run(stand, role, role, None, {"rows": ["a", "b"]})
+            assert report.output.value == [["a", 0, "0"], ["b", 1, "1"]]
 
 
 @virtual

@@ -93,9 +93,9 @@ class LimitedPlay:
             try:
                 machine = dice.choice(self.world.apis)
                 return await self.world.ask(lambda api: getattr(api, method)(*arguments, **options), machine=machine)
-            except (RequestRefused, TaskNotFound):
+            except RequestRefused:
                 return None
-            except (StoreUnavailable, BusUnavailable, ProcessDied):
+            except (StoreUnavailable, BusUnavailable, ProcessDied, TaskNotFound):  # a server may lag behind a fail-over
                 await asyncio.sleep(0.3)
 
     async def doom(self, inputs: Any, ctx: Any) -> Any:

@@ -140,11 +140,11 @@ def some_wants_are_lost(patch: pytest.MonkeyPatch) -> None:
     """No guard: every tenth time that somebody asks for a permit, nobody hears it."""
     ask, asked = gate.Gate._ask, count(1)
 
-    def unheard(owner: Any, cell: Any, task: Any, bid: Any) -> None:
+    def unheard(owner: Any, cell: Any, task: Any, bid: Any, now: float) -> None:
         to_limit = owner.to_limit
         if next(asked) % 10 == 0:
             owner.to_limit = lambda *letter: None
-        ask(owner, cell, task, bid)
+        ask(owner, cell, task, bid, now)
         owner.to_limit = to_limit
 
     patch.setattr(gate.Gate, "_ask", unheard)
@@ -155,9 +155,9 @@ def nothing_is_said_twice(patch: pytest.MonkeyPatch) -> None:
     some_wants_are_lost(patch)  # storms lose few
     ask = gate.Gate._ask
 
-    def once(owner: Any, cell: Any, task: Any, bid: Any) -> None:
+    def once(owner: Any, cell: Any, task: Any, bid: Any, now: float) -> None:
         if bid.tries == 0:
-            ask(owner, cell, task, bid)
+            ask(owner, cell, task, bid, now)
 
     patch.setattr(gate.Gate, "_ask", once)
 
