@@ -186,7 +186,11 @@ async def test_a_child_that_missed_its_deadline_goes_on_with_a_later_one(shop: S
         await task.restart(failed_only=True, deadline="soon")
 
     await task.restart(failed_only=True, deadline=time.time() + 60)
-    await (await the_child(shop, task.id)).signal("go", {"ok": True})
+    child = await the_child(shop, task.id)
+    async with asyncio.timeout(60):  # it is asked to go on once its parent does
+        while await child.status() == "failed":
+            await asyncio.sleep(0.02)
+    await child.signal("go", {"ok": True})
     assert (await task.wait(timeout=60)).status == "finished"
     assert shop.ran == {"fetch": 1}
 
