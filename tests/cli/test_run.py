@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flowkit.cli import run
 from flowkit.coordinator.coordinator import Coordinator
 from tests.cli.conftest import HELLO, Cli, node
 
@@ -239,14 +240,18 @@ def test_a_finished_task_gives_its_output_again(cli: Cli) -> None:
     assert (again.code, again.out) == (0, '"HELLO ADA!"\n')
 
 
-def test_a_task_left_by_a_timeout_goes_on(cli: Cli, write: Write) -> None:
-    graph = write(node("slow", "wait", inputs={"seconds": 1.0, "value": 7}), node("next", "note", "slow",
+def test_a_task_left_by_a_timeout_goes_on(
+    cli: Cli, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "DRAIN_SEC", 0.1)
+    graph = write(node("slow", "held", inputs={"path": "go"}), node("next", "note", "slow",
                   inputs={"path": "ran.txt"}))  # fmt: skip
     first = cli("run", graph, "--handlers", "app", "--db", "flow.db", "--timeout", "0.3")
     (task,) = listed(cli)
     assert first.code == 3
     assert f"the task is kept, go on with: flowkit run --resume {task['task_id']}" in first.err
 
+    (folder / "go").touch()
     ran = cli("run", "--resume", task["task_id"], "--handlers", "app", "--db", "flow.db")
 
     assert (ran.code, ran.out) == (0, '"ran"\n')

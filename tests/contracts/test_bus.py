@@ -271,12 +271,12 @@ class TestTail:
     async def test_a_publish_wakes_a_fetch_that_waits(self, road: Road) -> None:
         bus = await road.bus(a=1)
         tail = await bus.tail(road.topic("a"))
-        waiting = asyncio.create_task(tail.fetch(10))
+        waiting = asyncio.create_task(tail.fetch(60))
         await asyncio.sleep(0.1)
         start = asyncio.get_running_loop().time()
         await bus.publish(records(road.topic("a"), [1]))
         assert [r.value for r in await waiting] == [b"1"]
-        assert asyncio.get_running_loop().time() - start < 5.0
+        assert asyncio.get_running_loop().time() - start < 30.0
 
     async def test_a_cancelled_fetch_loses_nothing(self, road: Road) -> None:
         bus = await road.bus(a=1)

@@ -14,6 +14,7 @@ pytest.importorskip("aiokafka")
 
 from flowkit.adapters.kafka_publisher import Publisher
 from flowkit.ports import Record
+from tests.worker.stand import virtual
 
 
 class Batch:
@@ -107,6 +108,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+@virtual
 async def test_a_lane_caught_in_a_producer_that_is_given_up_goes_on_with_the_next() -> None:
     clients: Any = Clients([Producer(stuck=True), Producer(stuck=False)])
     publisher = Publisher(clients, timeout=0.1)

@@ -12,6 +12,7 @@ from flowkit.adapters import memory_broker
 from flowkit.adapters.memory import MemoryBus
 from flowkit.adapters.memory_broker import KEEP_READ, KEEP_UNREAD, LOOK_EVERY, share_out
 from flowkit.ports import Member, Record, TopicSpec
+from tests.worker.stand import virtual
 
 
 @pytest.fixture
@@ -142,24 +143,28 @@ class TestFaults:
         assert [(r.value, r.offset) for r in await tail.fetch(1)] == [(b"new", 0)]
         assert [(r.value, r.offset) for r in await member.fetch(1)] == [(b"new", 0)]
 
-    async def test_a_crash_is_noticed_when_the_session_is_over(self, bus: MemoryBus) -> None:
-        told: list[frozenset[int]] = []
 
-        async def note(partitions: frozenset[int]) -> None:
-            told.append(partitions)
+@virtual
+async def test_a_crash_is_noticed_when_the_session_is_over() -> None:
+    bus = MemoryBus(session_sec=0.2)
+    await bus.ensure_topics({"t": TopicSpec(2)})
+    told: list[frozenset[int]] = []
 
-        dying = MemoryBus(bus.broker, session_sec=0.2)
-        await dying.join("t", "g", on_revoked=note, on_assigned=note)
-        await asyncio.sleep(0.01)
-        survivor = await join(bus)
-        await asyncio.sleep(0.01)
-        told.clear()
-        dying.crash()
-        await bus.publish([*records(1), *records(1, 1)])
-        assert len(await survivor.fetch(0.05)) == 1
-        assert len(await survivor.fetch(2)) >= 1
-        assert {survivor.position(0), survivor.position(1)} == {1}
-        assert told == []
+    async def note(partitions: frozenset[int]) -> None:
+        told.append(partitions)
+
+    dying = MemoryBus(bus.broker, session_sec=0.2)
+    await dying.join("t", "g", on_revoked=note, on_assigned=note)
+    await asyncio.sleep(0.01)
+    survivor = await join(bus)
+    await asyncio.sleep(0.01)
+    told.clear()
+    dying.crash()
+    await bus.publish([*records(1), *records(1, 1)])
+    assert len(await survivor.fetch(0.05)) == 1
+    assert len(await survivor.fetch(2)) >= 1
+    assert {survivor.position(0), survivor.position(1)} == {1}
+    assert told == []
 
 
 @given(st.integers(1, 24), st.lists(st.frozensets(st.integers(0, 23)), max_size=6))

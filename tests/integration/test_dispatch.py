@@ -88,7 +88,7 @@ async def test_nodes_run_where_those_ran_that_they_follow(site: Site) -> None:
 async def test_who_follows_a_worker_that_stopped_runs_elsewhere(site: Site) -> None:
     nodes = graph(
         {"node_id": "load"},
-        {"node_id": "wait", "type": "sleep", "inputs": {"seconds": 1.5}, "depends_on": ["load"]},
+        {"node_id": "wait", "type": "signal", "inputs": {"name": "go"}, "depends_on": ["load"]},
         {"node_id": "n", "depends_on": ["wait"], "sticky": {"node": "load", "patience_sec": 3600}},
     )
     async with site.coordinator() as coordinator:
@@ -101,6 +101,7 @@ async def test_who_follows_a_worker_that_stopped_runs_elsewhere(site: Site) -> N
 
         await until("the first node ran", loaded)
         await first.stop()
+        await coordinator.signal_task(task_id, "go")
         async with site.worker({"where": where}, worker_id="w2"):
             result = await coordinator.wait_task(task_id, timeout=30)
 

@@ -118,7 +118,7 @@ class People:
     """Runs scripts, each in a process of its own, all on the same place."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.environment = {**os.environ, **SOON, **environment, "RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
+        self.environment = {**os.environ, **environment, "RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
         self.runs_file = folder / "runs"
         self.runs_file.touch()
 
@@ -181,7 +181,7 @@ async def test_a_process_killed_in_the_middle_costs_only_what_it_was_running(peo
         process.send_signal(signal.SIGKILL)
         process.communicate()
 
-    assert people.run(FINISH, task_id) == "finished"
+    assert people.run(FINISH, task_id, **SOON) == "finished"
     assert people.runs == {"load": 1, "double": 2, "add": 1}
     assert json.loads(people.run(READ, task_id)) == expected(task_id, double=2)
 

@@ -114,6 +114,11 @@ async def nap(sec: float = 0.0) -> float:
     return sec
 
 
+async def hang() -> None:
+    """Until it is cancelled."""
+    await asyncio.Event().wait()
+
+
 async def refuse() -> None:
     raise ValueError("there is no such invoice")
 
@@ -122,7 +127,7 @@ async def add(n: int, by: int = 1) -> dict[str, int]:
     return {"n": n + by}
 
 
-HANDLERS = {"double": double, "total": total, "nap": nap, "refuse": refuse, "add": add}
+HANDLERS = {"double": double, "total": total, "nap": nap, "hang": hang, "refuse": refuse, "add": add}
 QUICK_RETRY = {"max": 3, "backoff_sec": 0.05, "jitter": False}
 
 
@@ -145,6 +150,25 @@ def chain(*nodes: dict[str, Any]) -> dict[str, Any]:
 
 def napping(sec: float, node_id: str = "nap") -> dict[str, Any]:
     return {"node_id": node_id, "type": "nap", "inputs": {"sec": sec}}
+
+
+HANGING = {"nodes": [{"node_id": "hang", "type": "hang"}]}
+
+
+def waiting(*names: str) -> dict[str, Any]:
+    """A chain of nodes that run until the test opens the gate of `Gate`."""
+    return chain(*({"node_id": name, "type": "wait", "inputs": {}} for name in names))
+
+
+class Gate(asyncio.Event):
+    """What keeps nodes running for as long as a test needs them to, however long that takes."""
+
+    @property
+    def handlers(self) -> dict[str, Any]:
+        async def wait() -> None:
+            await self.wait()
+
+        return {"wait": wait}
 
 
 async def test_a_fan_out_and_fan_in_gives_every_result_once(site: Site) -> None:
@@ -278,11 +302,13 @@ async def test_a_cancel_returns_at_once_and_stops_what_runs(site: Site) -> None:
 
 
 async def test_a_paused_task_places_nothing_until_it_is_resumed(site: Site) -> None:
-    graph = chain(*(napping(0.5, f"n{i}") for i in range(3)))
-    async with running(site) as coordinator:
-        task_id = await coordinator.create_task(graph=graph)
+    gate = Gate()
+    async with running(site, gate.handlers) as coordinator:
+        task_id = await coordinator.create_task(graph=waiting("n0", "n1", "n2"))
         await until("the first node runs", lambda: states(coordinator, task_id, "running"))
         await coordinator.pause_task(task_id, reason="lunch")
+        gate.set()
+        await until("the first node is through", lambda: states(coordinator, task_id, "finished"))
         with pytest.raises(WaitTimeout):
             await coordinator.wait_task(task_id, timeout=1.5)
         view = await coordinator.get_task(task_id)
@@ -388,7 +414,7 @@ async def test_a_list_is_filtered_and_comes_in_pages(site: Site) -> None:
         graph = {"name": "etl", **fan(2)}
         many = [Creation(graph, labels={"team": "a" if i % 2 else "b"}) for i in range(25)]
         ids = await coordinator.create_tasks(many)
-        other = await coordinator.create_task(graph=chain(napping(60)), labels={"team": "c"})
+        other = await coordinator.create_task(graph=HANGING, labels={"team": "c"})
         for task_id in ids:
             await coordinator.wait_task(task_id, timeout=60)
 
@@ -470,22 +496,17 @@ async def test_two_coordinators_share_the_tasks_and_each_answers_for_all(site: S
     async with site.coordinator() as one, site.coordinator() as two, site.worker(HANDLERS), site.worker(HANDLERS):
         await until("they share the partitions", lambda: shared(one, two))
         ids = await one.create_tasks([Creation(fan(4)) for _ in range(100)])
-        results = await asyncio.gather(*(two.wait_task(task_id, timeout=30) for task_id in ids))
+        results = await asyncio.gather(*(two.wait_task(task_id, timeout=60) for task_id in ids))
         by = Counter(commit.by for commit in await one.runtime.store.read_commits(ids))
     assert [result.output for result in results] == [12] * 100
     assert len(by) == 2, by
 
 
 async def test_a_coordinator_that_does_not_own_a_task_can_do_everything_with_it(site: Site) -> None:
-    gate = asyncio.Event()
-
-    async def wait() -> None:
-        await gate.wait()
-
-    graph = chain({"node_id": "a", "type": "wait"}, {"node_id": "b", "type": "wait", "inputs": {}})
-    async with site.coordinator() as one, site.coordinator() as two, site.worker({"wait": wait}):
+    gate = Gate()
+    async with site.coordinator() as one, site.coordinator() as two, site.worker(gate.handlers):
         await until("they share the partitions", lambda: shared(one, two))
-        ids = await one.create_tasks([Creation(graph) for _ in range(20)])
+        ids = await one.create_tasks([Creation(waiting("a", "b")) for _ in range(20)])
 
         async def owner_of(task_id: str) -> Coordinator:
             commits = await one.runtime.store.read_commits([task_id])
@@ -504,7 +525,7 @@ async def test_a_coordinator_that_does_not_own_a_task_can_do_everything_with_it(
         for task_id in paused:
             await strangers[task_id].resume_task(task_id)
         gate.set()  # until now none of them could end
-        results = await asyncio.gather(*(strangers[task_id].wait_task(task_id, timeout=30) for task_id in ids))
+        results = await asyncio.gather(*(strangers[task_id].wait_task(task_id, timeout=60) for task_id in ids))
         assert [result.status for result in results] == ["finished"] * 5 + ["cancelled"] * 5 + ["finished"] * 10
 
         await strangers[ids[0]].restart_task(ids[0], from_node="b")
@@ -526,7 +547,7 @@ async def test_a_client_that_coordinates_nothing_can_create_wait_and_steer(site:
     async with running(site), site.client() as client:
         first = await client.create_task(graph=fan(3))
         assert (await client.wait_task(first, timeout=60)).output == 6
-        second = await client.create_task(graph=chain(napping(30)))
+        second = await client.create_task(graph=HANGING)
         assert await client.cancel_task(second)
         assert (await client.wait_task(second, timeout=60)).status == "cancelled"
         await client.restart_task(first)
@@ -536,9 +557,11 @@ async def test_a_client_that_coordinates_nothing_can_create_wait_and_steer(site:
 async def test_a_coordinator_that_leaves_hands_its_tasks_to_the_other_without_a_second_run(site: Site) -> None:
     runs: Counter[str] = Counter()
 
+    left = asyncio.Event()
+
     async def slow(ctx: Context) -> None:
         runs[ctx.idempotency_key] += 1
-        await asyncio.sleep(3)
+        await left.wait()
 
     graph = chain({"node_id": "a", "type": "slow"}, {"node_id": "b", "type": "slow", "inputs": {}})
     async with site.coordinator() as one, site.worker({"slow": slow}):
@@ -546,9 +569,10 @@ async def test_a_coordinator_that_leaves_hands_its_tasks_to_the_other_without_a_
         await two.start()
         await until("they share the partitions", lambda: shared(one, two))
         ids = await one.create_tasks([Creation(graph) for _ in range(12)])
-        await until("all have begun", lambda: all_begun(one, ids))
+        await until("all have begun", lambda: len(runs) == 12)
         await two.stop()
-        results = await asyncio.gather(*(one.wait_task(task_id, timeout=30) for task_id in ids))
+        left.set()
+        results = await asyncio.gather(*(one.wait_task(task_id, timeout=60) for task_id in ids))
     assert {result.status for result in results} == {"finished"}
     assert set(runs.values()) == {1}, runs
     assert len(runs) == 24

@@ -17,12 +17,11 @@ pytest.importorskip("aiokafka")
 pytest.importorskip("pymongo")
 
 from deploy.local.server import LocalServer
-from flowkit.adapters.memory_bus import SESSION_SEC
 from flowkit.coordinator.views import TaskResult
 from tests.integration.harness.demands import Demand, of_kills, of_load, of_outage, report
 from tests.integration.harness.drama import TTL_SEC, Drama, drama
 from tests.integration.harness.ledger import Ledger, Run
-from tests.integration.harness.processes import Cluster
+from tests.integration.harness.processes import Cluster, Part
 from tests.integration.harness.verdict import Verdict
 from tests.integration.site import Site, until
 
@@ -146,23 +145,24 @@ async def test_a_kafka_outage_of_three_ttls_kills_no_running_attempt(how: str, t
     judge(f"outage_{how}", play, verdict, demands, capsys)
 
 
-def one_node(sec: float) -> dict[str, Any]:
-    return {"nodes": [{"node_id": "long", "type": "step", "inputs": {"sec": sec}}]}
+def one_node(sec: float, gate: Path | str = "") -> dict[str, Any]:
+    return {"nodes": [{"node_id": "long", "type": "step", "inputs": {"sec": sec, "gate": str(gate)}}]}
 
 
 # ------------------------------------------------------------------------------------------ leaving in good order
 
 
-async def create_and_begin(site: Site, ledger: Ledger, count: int, sec: float) -> list[str]:
+async def create_and_begin(site: Site, ledger: Ledger, count: int, gate: Path) -> list[str]:
+    """They run until there is a file of this name."""
     async with site.client() as client:
-        ids = [await client.create_task(graph=one_node(sec)) for _ in range(count)]
+        ids = [await client.create_task(graph=one_node(0.0, gate)) for _ in range(count)]
     await until("all have begun", lambda: len(ledger.running()) == count)
     return ids
 
 
 async def results_of(site: Site, ids: list[str]) -> list[TaskResult]:
     async with site.client() as client:
-        return await asyncio.gather(*(client.wait_task(task_id, timeout=30) for task_id in ids))
+        return await asyncio.gather(*(client.wait_task(task_id, timeout=60) for task_id in ids))
 
 
 def ran_once(ledger: Ledger) -> list[Run]:
@@ -174,17 +174,19 @@ def ran_once(ledger: Ledger) -> list[Run]:
 
 @pytest.mark.timeout(240)
 async def test_a_worker_told_to_stop_finishes_what_it_runs_and_takes_nothing_more(site: Site, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger")
+    ledger, gate = Ledger(tmp_path / "ledger"), tmp_path / "gate"
     with Cluster(site, tmp_path, ledger.path) as cluster:
         await cluster.start(coordinators=1, workers=2)
-        ids = await create_and_begin(site, ledger, 12, sec=3.0)
+        ids = await create_and_begin(site, ledger, 12, gate)
         leaver = cluster.parts["w0"]
         mine = {run.key for run in ledger.running() if run.worker == leaver.name}
         assert 0 < len(mine) < 12
 
         leaver.terminate()
+        await until("it is known that it drains", lambda: drains(cluster.parts["c0"], leaver))
         ids += await create_and_begin_more(site, ledger, 6)
-        assert await leaver.ended(timeout=15) == 0
+        gate.touch()
+        assert await leaver.ended(timeout=60) == 0
         results = await results_of(site, ids)
         happenings = cluster.counts()
     assert {result.status for result in results} == {"finished"}
@@ -194,8 +196,12 @@ async def test_a_worker_told_to_stop_finishes_what_it_runs_and_takes_nothing_mor
     assert happenings["LeaseExpired"] == 0
 
 
+def drains(coordinator: Part, worker: Part) -> bool:
+    news = f"worker='{worker.name}', what='draining'"
+    return any(what == "WorkerSeen" and news in about for _, what, about in coordinator.said())
+
+
 async def create_and_begin_more(site: Site, ledger: Ledger, count: int) -> list[str]:
-    await asyncio.sleep(0.5)  # the news that it drains is out within one message
     before = len(ledger.runs)
     async with site.client() as client:
         ids = [await client.create_task(graph=one_node(0.1)) for _ in range(count)]
@@ -210,21 +216,35 @@ async def create_and_begin_more(site: Site, ledger: Ledger, count: int) -> list[
 
 @pytest.mark.timeout(240)
 async def test_a_coordinator_told_to_stop_hands_its_tasks_over_at_once(site: Site, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger")
+    ledger, gate = Ledger(tmp_path / "ledger"), tmp_path / "gate"
     with Cluster(site, tmp_path, ledger.path) as cluster:
         await cluster.start(coordinators=2, workers=2)
-        ids = await create_and_begin(site, ledger, 12, sec=2.0)
+        ids = await create_and_begin(site, ledger, 12, gate)
         leaver = cluster.parts["c0"]
         leaver.terminate()
         assert await leaver.ended(timeout=60) == 0
+        assert await in_the_group(site) <= 1, "nobody waits for its session to end"
+        gate.touch()
         late = [await create(site, one_node(0.05)) for _ in range(16)]
         results = await results_of(site, ids + late)
         happenings = cluster.counts()
     assert {result.status for result in results} == {"finished"}
     ran_once(ledger)
     assert happenings["LeaseExpired"] == 0
-    # Sixteen tasks fall on all partitions: none of them waited for a session to end.
-    assert max(result.seconds for result in results if result.task_id in late) < SESSION_SEC
+    assert len(results) == 28  # sixteen fall on all partitions
+
+
+async def in_the_group(site: Site) -> int:
+    """How many coordinators the broker counts."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=site.kafka)
+    await admin.start()
+    try:
+        answers = await admin.describe_consumer_groups([f"{site.prefix}coordinators"])
+    finally:
+        await admin.close()
+    return sum(len(group[5]) for answer in answers for group in answer.groups)
 
 
 async def create(site: Site, graph: dict[str, Any]) -> str:

@@ -27,9 +27,9 @@ MOST = 3
 PARTITIONS = 8
 
 
-def graph(sec: float) -> dict[str, Any]:
+def graph(sec: float, gate: Path) -> dict[str, Any]:
     limits = [{"key": "database", "max": MOST}, {"key": "of:{tenant}", "max": 8, "weight": 2}]
-    return {"nodes": [{"node_id": "one", "type": "step", "inputs": {"sec": sec}, "limits": limits}]}
+    return {"nodes": [{"node_id": "one", "type": "step", "inputs": {"sec": sec, "gate": str(gate)}, "limits": limits}]}
 
 
 def most_at_once(runs: Sequence[Run]) -> int:
@@ -60,15 +60,17 @@ async def kill_one(cluster: Cluster, turn: int) -> None:
 
 
 async def under_fire(site: Site, folder: Path, *, tasks: int, sec: float, kills: int, every: float) -> list[Run]:
-    """Create the tasks, kill coordinators while they run, wait for all; the runs of their handlers."""
-    ledger = Ledger(folder / "ledger")
+    """Create the tasks, kill coordinators while they run, wait for all; the runs of their handlers. None ends before
+    the first coordinator is dead: so there are enough of them, however long it took to get there."""
+    ledger, gate = Ledger(folder / "ledger"), folder / "gate"
     with Cluster(site, folder, ledger.path) as cluster:
         await cluster.start(coordinators=2, workers=2)
         async with site.client() as client:
-            ids = [await client.create_task(graph=graph(sec)) for _ in range(tasks)]
+            ids = [await client.create_task(graph=graph(sec, gate)) for _ in range(tasks)]
             for turn in range(kills):
                 await until("the limit is used up", lambda: len(ledger.running()) == MOST, timeout=60, every=0.02)
                 await kill_one(cluster, turn)
+                gate.touch()
                 await asyncio.sleep(every)
             results = await asyncio.gather(*(client.wait_task(task_id, timeout=600) for task_id in ids))
         assert {result.status for result in results} == {"finished"}

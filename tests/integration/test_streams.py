@@ -34,12 +34,17 @@ LAG = 400
 EDGES = (("s0", "s1"), ("s1", "s2"))
 
 
-def three_stages(n: int) -> dict[str, Any]:
+def three_stages(n: int, ahead: int, gate: Path) -> dict[str, Any]:
     stream = {"max_batches": LAG}
     early = {"start_when": "first_batch", "stream": stream}
     return {
         "nodes": [
-            {"node_id": "s0", "type": "numbers", "inputs": {"n": n}, "stream": stream},
+            {
+                "node_id": "s0",
+                "type": "numbers",
+                "inputs": {"n": n, "ahead": ahead, "gate": str(gate)},
+                "stream": stream,
+            },
             {"node_id": "s1", "type": "shift", "inputs": {"rows": {"$stream": "s0"}}, **early},
             {"node_id": "s2", "type": "tally", "inputs": {"rows": {"$stream": "s1"}}, **early},
         ]
@@ -80,19 +85,22 @@ class Sight:
 
 
 async def through_kills(site: Site, folder: Path, n: int, kills: list[tuple[float, str]]) -> tuple[Any, Sight, float]:
-    """Run three stages; when so much of the whole has been read, kill who runs a node, or a coordinator."""
+    """Run three stages; when so much of the whole has been read, kill who runs a node, or a coordinator. The last part
+    is not made before all of them have been killed."""
+    gate, ahead = folder / "gate", int(n * (kills[-1][0] + 0.2))
     ledger = Ledger(folder / "ledger")
     store = MongoStore(site.db)
     await store.start()
     with Cluster(site, folder, ledger.path) as cluster:
         await cluster.start(coordinators=2, workers=3)
         async with site.client() as client:
-            task_id = await client.create_task(graph=three_stages(n))
+            task_id = await client.create_task(graph=three_stages(n, ahead, gate))
             sight, began = Sight(store, task_id), time.monotonic()
             watching = asyncio.ensure_future(sight.go_on())
             for share, victim in kills:
                 await until(f"{share:.0%} was read", lambda share=share: sight.read >= share * n, timeout=120)
                 kill(cluster, ledger, victim)
+            gate.touch()
             result = await client.wait_task(task_id, timeout=600)
             seconds = time.monotonic() - began
             watching.cancel()

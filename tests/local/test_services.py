@@ -116,7 +116,8 @@ async def test_a_frozen_mongo_answers_nobody_and_goes_on_when_thawed(store: Mong
         with pytest.raises(PyMongoError):
             await client.admin.command("ping")
         store.thaw()
-        await client.admin.command("ping")
+    async with _mongo(store.url) as patient:
+        await patient.admin.command("ping")
 
 
 @pytest.mark.mongo

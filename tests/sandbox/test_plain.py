@@ -117,9 +117,13 @@ async def test_killed_or_out_of_time_nothing_is_left_that_it_started(act: str, v
             os._exit(0)
         time.sleep(60)
     """
-    limits = Limits(wall_sec=1.0 if act == "wall" else 60)
-    running = await PlainRuntime(trusted=True).start(python(code, limits=limits))
-    daemon = int(await running.stdout.readline())
+    for wall_sec in (1.0, 20.0) if act == "wall" else (60.0,):
+        running = await PlainRuntime(trusted=True).start(python(code, limits=Limits(wall_sec=wall_sec)))
+        if said := await running.stdout.readline():
+            break
+        await running.wait()  # its time was over before it had begun: this machine is busy
+        running.channel.close()
+    daemon = int(said)
     if act == "kill":
         await running.kill()
 
@@ -172,7 +176,7 @@ def test_a_worker_that_is_killed_leaves_no_program_behind() -> None:
     process.kill()
     process.wait()
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while left := [pid for pid in pids if _lives(pid)]:
         assert time.monotonic() < deadline, left
     process.stdout.close()

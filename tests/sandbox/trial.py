@@ -55,9 +55,9 @@ async def main(case: str) -> dict[str, str]:
 
 
 async def _left_after(before: dict[str, set[str]]) -> str:
-    """What there is more of than before, two seconds later if need be."""
+    """What there is more of than before, half a minute later if need be."""
     more: dict[str, set[str]] = {}
-    for _ in range(40):
+    for _ in range(600):
         more = {name: found - before[name] for name, found in counted().items() if found - before[name]}
         if not more:
             break

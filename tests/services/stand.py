@@ -203,6 +203,12 @@ def step(name: str, source: str, flow_lvl: Any = 0) -> dict[str, Any]:
     return {"name": name, "code": packed(source), "flow_lvl": flow_lvl}
 
 
+def held(gate: Path, then: str, first: str = "") -> str:
+    """A script with the SDK that does something, runs until there is the file `gate`, and then does something else."""
+    wait = f"while not os.path.exists({str(gate)!r}):\n    await asyncio.sleep(0.02)"
+    return sdk("\n".join(["import asyncio, os", *([first] if first else []), wait, then]))
+
+
 def sdk(body: str) -> str:
     """A script with the SDK, whose main function has this body; `inputs` are its inputs."""
     lines = "".join(f"    {line}\n" for line in ["inputs = node.get_inputs()", *body.splitlines()])

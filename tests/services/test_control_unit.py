@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.services.stand import KEY, SCRIPT, Service, Site, sdk, step
+from tests.services.stand import KEY, SCRIPT, Service, Site, held, sdk, step
 
 PASS_ON = sdk('return inputs["to"], {"to": [], "seen": inputs.get("seen", 0) + 1}, ""')
 
@@ -91,13 +91,16 @@ def test_a_node_that_fails_ends_its_flow_with_its_error_and_it_runs_again_when_a
     assert found["nodes"] == {"first": {"state": "DONE", "runs": 1}, "shop": {"state": "DONE", "runs": 1}}
 
 
-def test_a_flow_is_paused_resumed_and_cancelled(alone: Service) -> None:
-    slow = sdk('import asyncio\nawait asyncio.sleep(1)\nreturn ["last"], {}, ""')
+def test_a_flow_is_paused_resumed_and_cancelled(alone: Service, tmp_path: Path) -> None:
+    slow = held(tmp_path / "go", 'return ["last"], {}, ""')
     flow_id = add(alone, "slow", {}, slow=slow, last=sdk('return [], {}, ""'))
+    alone.until(f"/fcb/{flow_id}", lambda said: said["nodes"].get("slow", {}).get("state") == "RUNNING")
 
     paused = alone.good("POST", f"/fcb/{flow_id}/pause")
-    time.sleep(1.5)  # the node that ran ends, and the next one is not placed
-    held = alone.good("GET", f"/fcb/{flow_id}")
+    (tmp_path / "go").touch()
+    alone.until(f"/fcb/{flow_id}", lambda said: said["nodes"]["slow"]["state"] == "DONE")
+    time.sleep(0.5)  # the next one is not placed
+    during = alone.good("GET", f"/fcb/{flow_id}")
     resumed = alone.good("POST", f"/fcb/{flow_id}/resume")
     found = view(alone, flow_id)
     late = alone.ask("POST", f"/fcb/{flow_id}/pause")
@@ -105,8 +108,8 @@ def test_a_flow_is_paused_resumed_and_cancelled(alone: Service) -> None:
     alone.good("POST", f"/fcb/{endless}/cancel")
 
     assert (paused["message"], resumed["message"]) == ("paused", "resumed")
-    assert held["status"] == "paused"
-    assert held["nodes"].get("last", {"runs": 0})["runs"] == 0
+    assert during["status"] == "paused"
+    assert during["nodes"].get("last", {"runs": 0})["runs"] == 0
     assert (found["status"], found["nodes"]["last"]["runs"]) == ("finished", 1)
     assert (late.status, late.code) == (409, "E_REQUEST_REFUSED")
     assert view(alone, endless)["status"] == "cancelled"
@@ -162,12 +165,13 @@ def test_a_flow_that_is_wrong_is_refused_with_the_place(alone: Service) -> None:
 @pytest.mark.slow  # what was killed holds its leases for as long as they last
 def test_flows_go_on_where_they_were_when_the_control_unit_starts_again(site: Site) -> None:
     unit = site.start("control-unit")
-    slow = sdk('import asyncio\nawait asyncio.sleep(1)\nreturn ["last"], {}, ""')
+    slow = held(site.folder / "go", 'return ["last"], {}, ""')
     flow_id = add(unit, "slow", {}, slow=slow, last=sdk('return [], {}, ""'))
     done = add(unit, "last", {}, last=sdk('return [], {}, ""'))
     view(unit, done)
     unit.popen.kill()
     unit.popen.wait()
+    (site.folder / "go").touch()
 
     again = site.start("control-unit")
     site.services["killed"] = unit

@@ -6,7 +6,7 @@ import time
 import uuid
 from typing import Any
 
-from tests.services.stand import KEY, Service, Site, packed, sdk
+from tests.services.stand import KEY, Service, Site, held, packed, sdk
 
 
 def run_node(npu: Service, source: str, inputs: Any = None, **more: Any) -> str:
@@ -56,19 +56,25 @@ def test_what_fails_has_its_own_traceback_and_what_hangs_its_end(five: Site) -> 
 
 
 def test_so_many_run_at_a_time_and_so_many_wait_and_no_more_are_taken(site: Site) -> None:
-    npu = site.start("npu", PARALLEL_PROCESS="1", QUEUE="1", WALL_SEC="1")
-    sleeper = "import time\ndef main(inputs):\n    time.sleep(60)"
-    first, second = run_node(npu, sleeper), run_node(npu, "def main(inputs):\n    return {}")
+    npu = site.start("npu", PARALLEL_PROCESS="1", QUEUE="1")
+    go = site.folder / "go"
+    first, second = run_node(npu, held(go, 'return [], {}, ""')), run_node(npu, "def main(inputs):\n    return {}")
 
-    more = {"node_name": "x", "code": sleeper, "inputs": {}}
+    more = {"node_name": "x", "code": "x = 1", "inputs": {}}
     third = npu.ask("POST", "/run-node", {**more, "runner_id": str(uuid.uuid4())})
     twice = npu.ask("POST", "/run-node", {**more, "runner_id": first})
 
     assert (third.status, third.code, third.headers["retry-after"]) == (503, "E_BUSY", "1")
     assert (twice.status, twice.code) == (409, "E_RUNNER_ID")
     assert npu.good("GET", f"/result/{second}")["status"] == "QUEUED"
-    assert result(npu, first)["code"] == "timeout"
-    assert result(npu, second)["status"] == "DONE"
+    go.touch()
+    assert [result(npu, one)["status"] for one in (first, second)] == ["DONE", "DONE"]
+
+
+def test_what_runs_for_too_long_is_ended(site: Site) -> None:
+    npu = site.start("npu", WALL_SEC="1")
+
+    assert result(npu, run_node(npu, "import time\ndef main(inputs):\n    time.sleep(600)"))["code"] == "timeout"
 
 
 def test_the_documented_script_runs_by_hand_and_its_key_stays_with_it(five: Site) -> None:
@@ -149,11 +155,8 @@ def test_the_code_has_an_environment_of_its_own(site: Site) -> None:
 
 def test_sigterm_lets_what_runs_end_and_takes_nothing_more(site: Site) -> None:
     npu = site.start("npu")
-    mark = site.folder / "ended"
-    source = (
-        f"import time\ndef main(inputs):\n    time.sleep(0.8)\n    open({str(mark)!r}, 'w').close()\n    return {{}}"
-    )
-    runner_id = run_node(npu, source)
+    go, mark = site.folder / "go", site.folder / "ended"
+    runner_id = run_node(npu, held(go, f"open({str(mark)!r}, 'w').close()\nreturn [], {{}}, ''"))
     npu.until(f"/result/{runner_id}", lambda said: said["status"] == "RUNNING")
 
     npu.popen.terminate()
@@ -164,6 +167,7 @@ def test_sigterm_lets_what_runs_end_and_takes_nothing_more(site: Site) -> None:
 
     assert (late.status, late.code) == (503, "E_DRAINING")
     assert (health.status, health.json["status"]) == (503, "draining")
-    assert npu.popen.wait(10) == 0
+    go.touch()
+    assert npu.popen.wait(60) == 0
     assert mark.exists()
     assert "stopped" in npu.said

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.services.stand import KEY, SCRIPT, Service, Site, sdk
+from tests.services.stand import KEY, SCRIPT, Service, Site, held, sdk
 from tests.services.test_whole_flow import COUNT, ENDS, ended, flow
 
 pytestmark = [pytest.mark.kafka, pytest.mark.mongo, pytest.mark.xdist_group("without_runner")]
@@ -23,9 +23,11 @@ class House:
         keys = {name: f"k1={base64.b64encode(os.urandom(32)).decode()}" for name in ("master", "tickets")}
         self.site = site
         self.db = mongo_url.replace("/?", f"/{database}?")
-        self.common = {"KAFKA_BOOTSTRAP_SERVERS": kafka, "FLOWKIT_TOPIC_PREFIX": prefix,
-                       "FLOWKIT_GROUP": f"{prefix}coordinators", "FLOWKIT_LEASE_TTL_SEC": "4",
-                       "FLOWKIT_HEARTBEAT_SEC": "1"}  # fmt: skip
+        self.common = {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "FLOWKIT_TOPIC_PREFIX": prefix,
+            "FLOWKIT_GROUP": f"{prefix}coordinators",
+        }
         self.tickets = {"FLOWKIT_TICKET_KEYS": keys["tickets"]}
         self.master = {"FLOWKIT_MASTER_KEYS": keys["master"]}
         self.to_mongo = {"MONGODB": mongo_url, "DB_NAME": database}
@@ -78,14 +80,17 @@ def test_its_nodes_wait_for_a_worker_and_look_their_secrets_up_there(house: Hous
 
 @pytest.mark.slow
 def test_flows_go_on_when_the_worker_dies_and_the_trace_monitor_shows_them(house: House) -> None:
+    house.common |= {"FLOWKIT_LEASE_TTL_SEC": "4", "FLOWKIT_HEARTBEAT_SEC": "1"}  # one of them is to run out
     unit = house.unit()
     monitor = house.site.start("trace-monitor", **house.to_mongo, **house.common)
     house.worker()
-    hang = sdk('import asyncio\nawait logger.info("hanging")\nawait asyncio.sleep(3)\nreturn ["last"], {"n": 7}, ""')
+    go = house.site.folder / "go"
+    hang = held(go, 'return ["last"], {"n": 7}, ""', first='await logger.info("hanging")')
 
     flow_id = add(unit, flow("hang", {}, hang=hang, last=ENDS))
     monitor.until(f"/flow/{flow_id}", lambda flow: bool(flow["traces"] and flow["traces"][0]["logs"]))
     house.site.services["worker"].end(signal.SIGKILL)
+    go.touch()
     house.worker("other")
     view = unit.until(f"/fcb/{flow_id}", ended)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -81,9 +81,12 @@ def threaded(handlers: Any, bus: Any, store: ThreadStore | None = None, **cfg: A
     return Stand(handlers, clock=SystemClock(), options=options, **(BEAT | cfg))
 
 
-def block(sec: float) -> None:
-    limit = time.monotonic() + sec
-    while time.monotonic() < limit:
+def ok() -> None: ...
+
+
+def block_until(came: Callable[[], object]) -> None:
+    limit = time.monotonic() + 60
+    while not came() and time.monotonic() < limit:
         pass
 
 
@@ -92,7 +95,7 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease() -> None:
 
     async def hogs() -> None:
         before = len(bus.beats)
-        block(0.3)
+        block_until(lambda: len(bus.beats) >= before + 4)
         seen.append(len(bus.beats) - before)
 
     bus = ThreadBus()
@@ -107,22 +110,29 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease() -> None:
 
 
 async def test_a_plain_cpu_bound_handler_keeps_its_lease() -> None:
+    def with_its_token() -> list[Heartbeat]:
+        return [beat for beat in bus.beats if any(held.token == job.token for held in beat.held)]
+
     def hogs() -> None:
-        block(0.3)
+        block_until(lambda: len(with_its_token()) >= 4)
 
     bus = ThreadBus()
     async with threaded([hogs], bus) as stand:
         job = stand.job("hogs")
         await stand.send(job)
         assert isinstance(await stand.result(job), Succeeded)
-        assert len([beat for beat in bus.beats if any(held.token == job.token for held in beat.held)]) >= 4
+        assert len(with_its_token()) >= 4
 
 
 async def test_the_thread_renews_in_its_own_store() -> None:
     bus, store = ThreadBus(), ThreadStore(Outcome.OK)
     bus.deaf = True
-    async with threaded([block], bus, store, lease_ttl_sec=1.0) as stand:
-        assert isinstance(await stand.run("block", {"sec": 0.2}), Succeeded)
+
+    def hogs() -> None:
+        block_until(lambda: len(store.renewals) >= 3)
+
+    async with threaded([hogs], bus, store) as stand:
+        assert isinstance(await stand.run("hogs"), Succeeded)
         assert len(store.renewals) >= 3
 
 
@@ -133,9 +143,7 @@ async def test_the_thread_kills_what_is_lost_while_the_loop_is_blocked() -> None
         process = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
         ctx.register_subprocess(process)
         bus.deaf = True
-        limit = time.monotonic() + 5
-        while not ctx.cancelled() and time.monotonic() < limit:
-            pass
+        block_until(ctx.cancelled)
         exits.append((ctx.cancelled(), ctx._attempt.groups.killed))
         return "finished all the same"
 
@@ -153,7 +161,7 @@ async def test_the_thread_kills_what_is_lost_while_the_loop_is_blocked() -> None
 
 async def test_a_drain_is_announced_by_the_thread() -> None:
     bus = ThreadBus()
-    async with threaded([block], bus, heartbeat_sec=60.0) as stand:
+    async with threaded([ok], bus, heartbeat_sec=60.0) as stand:
         await stand.runtime.drain(0)
         assert bus.beats[-1].draining
 
@@ -163,7 +171,7 @@ async def test_a_thread_that_cannot_connect_says_so_at_start() -> None:
         async def start(self) -> None:
             raise BusUnavailable("no Kafka at nowhere:1")
 
-    stand = threaded([block], Broken())
+    stand = threaded([ok], Broken())
     with pytest.raises(BusUnavailable, match="nowhere:1"):
         await stand.runtime.start()
     assert not stand.runtime.running
@@ -177,7 +185,7 @@ async def test_a_thread_that_fails_later_says_so_too() -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
 
-    async with threaded([block], Broken()) as stand:
+    async with threaded([ok], Broken()) as stand:
         await stand.runtime.stop()
 
     assert [(one["message"], str(one["exception"])) for one in told] == [
@@ -187,7 +195,7 @@ async def test_a_thread_that_fails_later_says_so_too() -> None:
 
 async def test_a_worker_with_a_thread_can_be_started_again() -> None:
     bus = ThreadBus()
-    async with threaded([block], bus) as stand:
+    async with threaded([ok], bus) as stand:
         await stand.runtime.stop()
         await stand.runtime.start()
-        assert isinstance(await stand.run("block", {"sec": 0}), Succeeded)
+        assert isinstance(await stand.run("ok"), Succeeded)

@@ -207,6 +207,7 @@ EVERYDAY = frozenset({
     "the arguments of another program", "a frame of its own", "numbers of the progress",
 })  # fmt: skip
 """One of each kind."""
+SPAWNS, SPAWNS_SHAPE = next((leak, leak.shapes[0]) for leak in LEAKS if "spawn(s)" in leak.source)
 
 USES = (
     PYTHON

@@ -29,9 +29,16 @@ def tell(happening: Happening) -> None:
     say(type(happening).__name__, happening)
 
 
+async def opened(gate: str) -> None:
+    """Wait for the file of this name, where there is a name: the test lets go, however long that takes."""
+    while gate and not os.path.exists(gate):
+        await asyncio.sleep(0.02)
+
+
 def handlers(pen: Pen) -> dict[str, object]:
-    async def step(ctx: Context, sec: float, n: int = 0) -> dict[str, int]:
+    async def step(ctx: Context, sec: float, n: int = 0, gate: str = "") -> dict[str, int]:
         with pen.run(ctx):
+            await opened(gate)
             await asyncio.sleep(sec)
         return {"n": n + 1}
 
@@ -45,9 +52,12 @@ def handlers(pen: Pen) -> dict[str, object]:
             await asyncio.sleep(sec)
         return Next(to)
 
-    async def numbers(ctx: Context, n: int, sec: float = 0.0) -> AsyncIterator[int]:
+    async def numbers(ctx: Context, n: int, sec: float = 0.0, ahead: int = 0, gate: str = "") -> AsyncIterator[int]:
+        """After so many it goes `ahead` only once the gate is open."""
         with pen.run(ctx):
             for i in range(n):
+                if i == ahead:
+                    await opened(gate)
                 if sec:
                     await asyncio.sleep(sec / n)
                 yield i
