@@ -263,6 +263,8 @@ class Task:
 
     def held_by(self, name: str) -> str:
         """What was paused so that a node may not start: itself, or the group that it is one of; empty: nothing."""
+        if not self.held:
+            return ""
         while name and name not in self.held:
             name = group_of(name)
         return name

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -143,19 +143,30 @@ def refusals(place: Guarded) -> dict[str, tuple[dict[str, Any], str]]:
     }  # fmt: skip
 
 
+async def is_refused(name: str, made: Callable[[float], tuple[Any, Any]], kind: type[FlowKitError],
+                     words: str) -> tuple[FlowKitError, Any]:  # fmt: skip
+    """What is made for a connect timeout is let in by nobody, and says so by `words`: with a longer timeout, where a
+    halt of the machine took the first one up. The error, and the settings it was made with."""
+    for connect_sec in (CONNECT_SEC, PATIENT_SEC):
+        cfg, made_so = made(connect_sec)
+        began = time.monotonic()
+        with pytest.raises(kind) as raised:
+            await made_so.start()
+        assert time.monotonic() - began < connect_sec + 20.0, name
+        if re.search(words, str(raised.value)):
+            break
+    assert re.search(words, str(raised.value)), (name, str(raised.value))
+    return raised.value, cfg
+
+
 async def test_kafka_lets_nobody_else_in_and_the_error_says_why_within_the_connect_timeout(place: Guarded) -> None:
     async def refused(name: str, changed: dict[str, Any], words: str) -> None:
-        for connect_sec in (CONNECT_SEC, PATIENT_SEC):
+        def made(connect_sec: float) -> tuple[Any, Any]:
             cfg = config(place, "flowkit-worker", connect_timeout_sec=connect_sec, **changed)
-            bus = kafka_bus(cfg, seals=None)
-            began = time.monotonic()
-            with pytest.raises(BusUnavailable) as raised:
-                await bus.start()
-            assert time.monotonic() - began < connect_sec + 20.0, name
-            if re.search(words, str(raised.value)):
-                break
-        assert re.search(words, str(raised.value)), (name, str(raised.value))
-        assert "canary" not in str(raised.value) + repr(raised.value.__cause__) + repr(cfg) + repr(kafka_security(cfg))
+            return cfg, kafka_bus(cfg, seals=None)
+
+        error, cfg = await is_refused(name, made, BusUnavailable, words)
+        assert "canary" not in str(error) + repr(error.__cause__) + repr(cfg) + repr(kafka_security(cfg))
 
     async with asyncio.TaskGroup() as group:
         for name, (changed, words) in refusals(place).items():
@@ -202,17 +213,12 @@ async def test_mongodb_lets_nobody_else_in_and_the_error_says_why_within_the_con
     }
 
     async def refused(name: str, changed: dict[str, Any], words: str) -> None:
-        for connect_sec in (CONNECT_SEC, PATIENT_SEC):
+        def made(connect_sec: float) -> tuple[Any, Any]:
             cfg = config(place, connect_timeout_sec=connect_sec, **changed)
-            store = mongo_store(cfg.mongo_url, cfg)
-            began = time.monotonic()
-            with pytest.raises(StoreUnavailable) as raised:
-                await store.start()
-            assert time.monotonic() - began < connect_sec + 20.0, name
-            if re.search(words, str(raised.value)):
-                break
-        assert re.search(words, str(raised.value)), (name, str(raised.value))
-        assert "canary" not in str(raised.value) + repr(cfg)
+            return cfg, mongo_store(cfg.mongo_url, cfg)
+
+        error, cfg = await is_refused(name, made, StoreUnavailable, words)
+        assert "canary" not in str(error) + repr(cfg)
 
     async with asyncio.TaskGroup() as group:
         for name, (changed, words) in cases.items():
